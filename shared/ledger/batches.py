@@ -1,0 +1,56 @@
+"""The one operation that retry, resume and rescue share: the same range again, generation + 1, not before due_at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.database import db_now
+from shared.ledger.models import Batch
+from shared.ledger.states import BatchState
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """A batch as it stands after it was taken back; `generation` is the new one."""
+
+    batch_id: int
+    campaign_id: UUID
+    generation: int
+
+
+async def requeue(
+    connection: AsyncConnection,
+    *conditions: ColumnElement[bool],
+    due_in_seconds: float = 0.0,
+    rescued: bool = False,
+) -> Sequence[Requeued]:
+    """Takes back every batch that meets the conditions, in one update: who held it finds another generation.
+
+    The conditions name the generation or the lease that was seen, so two who try at once do it once."""
+    values: dict[str, Any] = {
+        "state": BatchState.WAITING.value,
+        "generation": col(Batch.generation) + 1,
+        "owner": None,
+        "lease_until": None,
+        "released_at": None,
+        "due_at": db_now() + due_in_seconds,
+    }
+    if rescued:
+        values["rescues"] = col(Batch.rescues) + 1
+    rows = await connection.execute(
+        update(Batch)
+        .where(*conditions)
+        .values(**values)
+        .returning(col(Batch.id), col(Batch.campaign_id), col(Batch.generation))
+    )
+    return [Requeued(row[0], row[1], row[2]) for row in rows]
+
+
+def lease_expired() -> ColumnElement[bool]:
+    """The ledger's confirmation that a batch is nobody's: by the database's clock alone."""
+    return (col(Batch.state) == BatchState.SENDING.value) & (col(Batch.lease_until) < db_now())

@@ -1,0 +1,114 @@
+"""The way to the ledger: short transactions on SQLite and PostgreSQL, and the database's own clock."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Float, event, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import FunctionElement
+
+SQLITE_BUSY_SECONDS = 20
+CONNECT_SECONDS = 10
+
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
+"""What a statement raises while the database is away, restarting or full."""
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True when the same statement may succeed later: the database is away, restarting, full or locked."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # asyncpg reports a server that shuts down or is full under classes 57, 53, 08; 40 is a lost race.
+    code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+    return isinstance(error, UNAVAILABLE) or code[:2] in ("57", "53", "08", "40")
+
+
+class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
+    """Now by the database's clock, in seconds since 1970: the only clock the ledger's moments are compared with."""
+
+    type = Float(53)
+    inherit_cache = True
+    name = "db_now"
+
+
+@compiles(db_now, "postgresql")
+def _postgresql_now(_element: db_now, _compiler: Any, **_: Any) -> str:
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+@compiles(db_now, "sqlite")
+def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+class Ledger:
+    """A pool of database connections. `read()` and `write()` each are one transaction; an exception rolls it back."""
+
+    def __init__(self, url: str, *, pool_size: int = 8, application: str = "vashsender", echo: bool = False) -> None:
+        self.is_sqlite = url.startswith("sqlite")
+        connect_args: dict[str, Any]
+        if self.is_sqlite:
+            connect_args = {"timeout": SQLITE_BUSY_SECONDS}
+        else:
+            connect_args = {"timeout": CONNECT_SECONDS, "server_settings": {"application_name": application[:60]}}
+        self.engine = create_async_engine(
+            url, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
+        )
+        if self.is_sqlite:
+            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        async with self.engine.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction; committed at the end of the block. On SQLite it takes the write lock at once, because
+        a reading transaction that turns into a writing one fails whatever the timeout."""
+        async with self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
+            async with connection.begin():
+                yield connection
+
+    async def now(self) -> float:
+        """The database's clock."""
+        async with self.read() as connection:
+            return await clock(connection)
+
+    async def close(self) -> None:
+        # A cancelled close would leave sockets behind.
+        await asyncio.shield(self.engine.dispose())
+
+
+async def clock(connection: AsyncConnection) -> float:
+    """The database's clock, read in the transaction at hand."""
+    return float((await connection.execute(select(db_now()))).scalar_one())
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
+    # We begin transactions ourselves (see _begin_sqlite); the driver would begin deferred ones.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        f"busy_timeout = {SQLITE_BUSY_SECONDS * 1000}",
+        "foreign_keys = ON",
+        "cache_size = -65536",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Any) -> None:
+    mode = connection.get_execution_options().get("vashsender_begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")

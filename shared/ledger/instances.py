@@ -1,0 +1,66 @@
+"""Who is alive, as far as the ledger has heard."""
+
+import os
+import socket
+
+import orjson
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.database import db_now
+from shared.ledger.models import ServiceInstance
+
+
+async def seen(
+    connection: AsyncConnection,
+    *,
+    instance: str,
+    service: str,
+    host: str | None = None,
+    pid: int | None = None,
+    slot: str | None = None,
+    slots: int = 0,
+    draining: bool = False,
+    uptime_seconds: float = 0.0,
+    detail: dict[str, object] | None = None,
+) -> None:
+    """Notes that an instance was heard of now, by the database's clock."""
+    values = {
+        "id": instance,
+        "service": service,
+        "host": host or socket.gethostname(),
+        "pid": pid or os.getpid(),
+        "slot": slot,
+        "slots": slots,
+        "draining": draining,
+        "started_at": db_now() - uptime_seconds,
+        "seen_at": db_now(),
+        "detail": orjson.dumps(detail or {}).decode(),
+    }
+    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    statement = insert(ServiceInstance).values(**values)
+    changed = {key: value for key, value in values.items() if key != "id"}
+    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
+
+
+async def live_slots(connection: AsyncConnection, *, lost_seconds: float) -> int:
+    """Batches that the senders heard of lately can hold at once."""
+    slots = await connection.execute(
+        select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
+            col(ServiceInstance.service) == "sender",
+            col(ServiceInstance.draining).is_(False),
+            col(ServiceInstance.seen_at) > db_now() - lost_seconds,
+        )
+    )
+    return int(slots.scalar_one())
+
+
+async def forget(connection: AsyncConnection, *, older_than_seconds: float) -> int:
+    """Drops instances unheard for long; returns how many."""
+    gone = await connection.execute(
+        delete(ServiceInstance).where(col(ServiceInstance.seen_at) < db_now() - older_than_seconds)
+    )
+    return gone.rowcount

@@ -1,0 +1,40 @@
+"""Alembic, driven from the program: `vashsender db upgrade`, `db check` and the readiness check."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["url"] = url
+    return config
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Brings the schema to `revision`. Blocking, and needs no running event loop. The URL names an async driver."""
+    command.upgrade(_config(url), revision)
+
+
+def check(url: str) -> None:
+    """Raises alembic.util.exc.CommandError when the models have changed and no migration says so."""
+    command.check(_config(url))
+
+
+def head() -> str:
+    """The revision this code expects."""
+    revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+async def current(connection: AsyncConnection) -> str | None:
+    """The revision the database is at; None for an empty one."""
+    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())

@@ -1,0 +1,254 @@
+"""The ledger's tables. Moments are seconds since 1970 (UTC) by the database's clock."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy import (
+    text as sql,
+)
+from sqlmodel import Field, SQLModel
+from uuid6 import uuid7
+
+from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
+
+# SQLite counts up only in a column that is exactly INTEGER PRIMARY KEY.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+# One bounded page of rows each: what a list endpoint returns at most.
+LONGEST_REPLY = 500
+
+
+def _moment(*, nullable: bool = True, **kwargs: Any) -> Any:
+    return Field(sa_column=Column(Float(53), nullable=nullable, **kwargs), default=None if nullable else 0.0)
+
+
+def _big_id() -> Any:
+    return Field(sa_column=Column(BigId, primary_key=True, autoincrement=True), default=None)
+
+
+def _campaign_key(**kwargs: Any) -> Any:
+    return Field(sa_column=Column(Uuid, ForeignKey("campaign.id", ondelete="CASCADE"), nullable=False, **kwargs))
+
+
+def _project_key(**kwargs: Any) -> Any:
+    return Field(sa_column=Column(Uuid, ForeignKey("project.id", ondelete="CASCADE"), nullable=False, **kwargs))
+
+
+def _count() -> Any:
+    return Field(sa_column=Column(Integer, nullable=False, server_default=sql("0")), default=0)
+
+
+class Project(SQLModel, table=True):
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    name: str = Field(sa_column=Column(String(200), nullable=False, unique=True))
+    created_at: float = _moment(nullable=False)
+
+
+class ApiKey(SQLModel, table=True):
+    """`digest` is SHA-256 of a 256-bit random secret: nothing to guess, so no slow hash is needed."""
+
+    __tablename__ = "api_key"
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    project_id: UUID = _project_key(index=True)
+    name: str = Field(sa_column=Column(String(200), nullable=False))
+    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
+    created_at: float = _moment(nullable=False)
+    revoked_at: float | None = _moment()
+
+
+class Campaign(SQLModel, table=True):
+    """`cursor` is the last recipient id that a batch covers. `total` counts recipients; the counts by status are the
+    sums over its batches, and what no batch covers yet is pending. `content` is JSON: see shared.content."""
+
+    __table_args__ = (
+        Index("campaign_by_project", "project_id", "id"),
+        Index("campaign_by_status", "status", "id"),
+    )
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    project_id: UUID = _project_key()
+    name: str = Field(sa_column=Column(String(200), nullable=False))
+    from_email: str = Field(sa_column=Column(String(320), nullable=False))
+    from_name: str = Field(sa_column=Column(String(200), nullable=False, server_default=""), default="")
+    reply_to: str | None = Field(sa_column=Column(String(320)), default=None)
+    envelope_from: str = Field(sa_column=Column(String(320), nullable=False))
+    content: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(String(16), nullable=False), default=CampaignStatus.DRAFT.value)
+    stop_as: str | None = Field(sa_column=Column(String(16)), default=None)  # what `stopping` ends in
+    reopen: str | None = Field(sa_column=Column(String(16)), default=None)  # rows the dispatcher is to reopen: see api
+    reason: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    blocked_by: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    delivery: str = Field(sa_column=Column(String(16), nullable=False), default="at_least_once")
+    emails_per_second: float | None = Field(sa_column=Column(Float(53)), default=None)
+    priority: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("0")), default=0)
+    max_retries: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("3")), default=3)
+    retry_delay_seconds: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("60")), default=60)
+    test_of: UUID | None = Field(sa_column=Column(Uuid), default=None)
+    total: int = _count()
+    cursor: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
+    created_at: float = _moment(nullable=False)
+    scheduled_at: float | None = _moment()
+    deliver_by: float | None = _moment()
+    started_at: float | None = _moment()
+    finished_at: float | None = _moment()
+
+
+class Recipient(SQLModel, table=True):
+    """No index holds `status`: recording a result then stays a heap-only update. Lists by status go through the
+    batches, whose counts tell which ranges hold such rows."""
+
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "email_key", name="recipient_once"),
+        Index("recipient_by_campaign", "campaign_id", "id"),
+        {"postgresql_with": {"fillfactor": 80}, "sqlite_autoincrement": True},
+    )
+    id: int = _big_id()
+    campaign_id: UUID = _campaign_key()
+    import_id: int | None = Field(sa_column=Column(BigInteger), default=None)
+    email: str = Field(sa_column=Column(String(320), nullable=False))
+    email_key: str = Field(sa_column=Column(String(320), nullable=False))
+    data: str | None = Field(sa_column=Column(Text), default=None)  # merge fields, a JSON object
+    status: str = Field(
+        sa_column=Column(String(16), nullable=False, server_default="pending"), default=RecipientStatus.PENDING.value
+    )
+    attempts: int = _count()
+    next_attempt_at: float | None = _moment()
+    intent_at: float | None = _moment()  # at_most_once: committed before the first body byte left
+    smtp_code: int | None = Field(sa_column=Column(Integer), default=None)
+    enhanced_code: str | None = Field(sa_column=Column(String(16)), default=None)
+    reply: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    relay: str | None = Field(sa_column=Column(String(200)), default=None)
+    queue_id: str | None = Field(sa_column=Column(String(200)), default=None)
+    sent_at: float | None = _moment()
+
+
+class Batch(SQLModel, table=True):
+    """A range of recipient ids of one campaign; each recipient belongs to at most one batch, for good. The row is the
+    lock of its range: whoever changes a recipient in it first updates this row in the same transaction. The counts are
+    of the recipients in it by status."""
+
+    __table_args__ = (
+        UniqueConstraint("campaign_id", "first_id", name="batch_range"),
+        Index("batch_live", "state", "due_at", postgresql_where=sql("state IN ('waiting', 'released', 'sending')")),
+        Index("batch_owner", "owner", postgresql_where=sql("state = 'sending'")),
+        {"postgresql_with": {"fillfactor": 50}},
+    )
+    id: int = _big_id()
+    campaign_id: UUID = _campaign_key()
+    first_id: int = Field(sa_column=Column(BigInteger, nullable=False))
+    last_id: int = Field(sa_column=Column(BigInteger, nullable=False))
+    size: int = Field(sa_column=Column(Integer, nullable=False))
+    state: str = Field(sa_column=Column(String(16), nullable=False), default=BatchState.WAITING.value)
+    generation: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("1")), default=1)
+    owner: str | None = Field(sa_column=Column(String(200)), default=None)
+    lease_until: float | None = _moment()
+    due_at: float = _moment(nullable=False)
+    released_at: float | None = _moment()
+    claimed_at: float | None = _moment()
+    dated_at: float | None = _moment()  # first claim: the Date header of every attempt
+    span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)  # a limited batch is spread over this
+    rescues: int = _count()
+    pending: int = _count()
+    deferred: int = _count()
+    sent: int = _count()
+    failed: int = _count()
+    suppressed: int = _count()
+    expired: int = _count()
+    cancelled: int = _count()
+    unknown: int = _count()
+
+
+class Import(SQLModel, table=True):
+    """`problems` is a JSON list of at most 1000 `{line, error, value?}`."""
+
+    id: int = _big_id()
+    campaign_id: UUID = _campaign_key(index=True)
+    format: str = Field(sa_column=Column(String(16), nullable=False))
+    state: str = Field(sa_column=Column(String(16), nullable=False), default="open")  # open, done, failed, cancelled
+    lines: int = _count()
+    accepted: int = _count()
+    duplicates: int = _count()
+    invalid: int = _count()
+    problems: str = Field(sa_column=Column(Text, nullable=False, server_default="[]"), default="[]")
+    error: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    first_id: int | None = Field(sa_column=Column(BigInteger), default=None)
+    last_id: int | None = Field(sa_column=Column(BigInteger), default=None)
+    created_at: float = _moment(nullable=False)
+    updated_at: float = _moment(nullable=False)
+    finished_at: float | None = _moment()
+
+
+class Suppression(SQLModel, table=True):
+    __table_args__ = (UniqueConstraint("project_id", "email_key", name="suppression_once"),)
+    id: int = _big_id()
+    project_id: UUID = _project_key()
+    email: str = Field(sa_column=Column(String(320), nullable=False))
+    email_key: str = Field(sa_column=Column(String(320), nullable=False))
+    reason: str = Field(sa_column=Column(String(32), nullable=False))  # unsubscribed, bounced, manual, complained
+    detail: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    campaign_id: UUID | None = Field(sa_column=Column(Uuid), default=None)
+    created_at: float = _moment(nullable=False)
+
+
+class Timeline(SQLModel, table=True):
+    """What happened to a campaign, in words. Repeats of one kind in a row become one entry with `times`."""
+
+    id: int = _big_id()
+    campaign_id: UUID = _campaign_key(index=True)
+    at: float = _moment(nullable=False)
+    last_at: float = _moment(nullable=False)
+    kind: str = Field(sa_column=Column(String(32), nullable=False))
+    text: str = Field(sa_column=Column(String(LONGEST_REPLY), nullable=False))
+    times: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("1")), default=1)
+
+
+class IdempotencyKey(SQLModel, table=True):
+    __tablename__ = "idempotency_key"
+    project_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("project.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    key: str = Field(sa_column=Column(String(200), primary_key=True))
+    request_digest: str = Field(sa_column=Column(String(64), nullable=False))
+    status_code: int | None = Field(sa_column=Column(Integer), default=None)  # None while the first request runs
+    response: str | None = Field(sa_column=Column(Text), default=None)
+    created_at: float = _moment(nullable=False)
+
+
+class ServiceInstance(SQLModel, table=True):
+    """Senders are written here by the watchdog from their heartbeats; the others write themselves."""
+
+    __tablename__ = "service_instance"
+    id: str = Field(sa_column=Column(String(200), primary_key=True))
+    service: str = Field(sa_column=Column(String(32), nullable=False, index=True))
+    host: str = Field(sa_column=Column(String(200), nullable=False))
+    pid: int = Field(sa_column=Column(Integer, nullable=False))
+    slot: str | None = Field(sa_column=Column(String(100)), default=None)
+    slots: int = _count()
+    draining: bool = Field(default=False)
+    started_at: float = _moment(nullable=False)
+    seen_at: float = _moment(nullable=False)
+    detail: str = Field(sa_column=Column(Text, nullable=False, server_default="{}"), default="{}")
+
+
+class RateLimit(SQLModel, table=True):
+    """`scope` is `campaign:<id>`, `project:<id>` or `relay:<name>`; `free_at` is when the next email may leave."""
+
+    __tablename__ = "rate_limit"
+    scope: str = Field(sa_column=Column(String(200), primary_key=True))
+    emails_per_second: float = Field(sa_column=Column(Float(53), nullable=False))
+    free_at: float = _moment(nullable=False)
+
+
+DEFAULT_PROJECT = UUID(int=1)
+"""The project `default`, made by the first migration."""

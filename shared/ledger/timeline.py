@@ -1,0 +1,54 @@
+"""What happened to a campaign, in words clients can read; bounded in size."""
+
+from uuid import UUID
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.database import db_now
+from shared.ledger.models import LONGEST_REPLY, Timeline
+
+
+async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text: str) -> None:
+    """Adds an entry in the transaction at hand. The same kind again right after itself counts up instead, so that a
+    campaign that is rescued a thousand times has one line that says so."""
+    text = text[:LONGEST_REPLY]
+    last = (
+        await connection.execute(
+            select(col(Timeline.id), col(Timeline.kind))
+            .where(col(Timeline.campaign_id) == campaign_id)
+            .order_by(col(Timeline.id).desc())
+            .limit(1)
+        )
+    ).first()
+    if last is not None and last.kind == kind:
+        await connection.execute(
+            update(Timeline)
+            .where(col(Timeline.id) == last.id)
+            .values(times=col(Timeline.times) + 1, text=text, last_at=db_now())
+        )
+        return
+    await connection.execute(
+        insert(Timeline).values(campaign_id=campaign_id, kind=kind, text=text, at=db_now(), last_at=db_now(), times=1)
+    )
+
+
+async def trim(connection: AsyncConnection, campaign_id: UUID, keep: int) -> int:
+    """Drops all but the first and the newest entries, `keep` in all; returns how many went."""
+    newest = (
+        select(col(Timeline.id))
+        .where(col(Timeline.campaign_id) == campaign_id)
+        .order_by(col(Timeline.id).desc())
+        .offset(keep - 1)
+        .limit(1)
+    )
+    first = select(col(Timeline.id)).where(col(Timeline.campaign_id) == campaign_id).order_by(col(Timeline.id)).limit(1)
+    gone = await connection.execute(
+        delete(Timeline).where(
+            col(Timeline.campaign_id) == campaign_id,
+            col(Timeline.id) < newest.scalar_subquery(),
+            col(Timeline.id) != first.scalar_subquery(),
+        )
+    )
+    return gone.rowcount

@@ -1,0 +1,308 @@
+"""Every setting of every service: environment variables `VASHSENDER_*`, `.env`, or a file for a secret (`*_FILE`).
+
+One frozen class per service. Names carry their units. `docs/settings.md` lists each one, and a test keeps it so.
+"""
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+
+PREFIX = "VASHSENDER_"
+PROFILES: Mapping[str, Mapping[str, int]] = {
+    "low": {"smtp_connections": 4, "sender_processes": 1, "recycle_after_batches": 1000},
+    "medium": {"smtp_connections": 8, "sender_processes": 1, "recycle_after_batches": 500},
+    "high": {"smtp_connections": 16, "sender_processes": 2, "recycle_after_batches": 250},
+}
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `VASHSENDER_X_FILE` for every secret setting `x`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
+        if path is None or "SecretStr" not in str(field.annotation):
+            return None, field_name, False
+        try:
+            return Path(path).read_text().strip(), field_name, False
+        except OSError as error:
+            name = f"{PREFIX}{field_name.upper()}_FILE"
+            raise ConfigurationError(f"{name}: cannot read {path}: {error.strerror}. Name a readable file.") from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[key] = value
+        return values
+
+
+class CommonSettings(BaseSettings):
+    """What every process needs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="Outside `development` unsafe settings stop the start."
+    )
+    profile: Literal["low", "medium", "high"] = Field("medium", description="The load this installation is sized for.")
+    var_dir: Path = Field(Path("var"), description="Everything this installation writes on this machine.")
+    log_format: Literal["json", "text"] = Field("json", description="`text` is for people, `json` for machines.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least level that is logged."
+    )
+    instance: str = Field("", description="Name of this process in logs and metrics; made from service, host and pid.")
+    database_url: SecretStr = Field(
+        SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`. PostgreSQL: `postgresql://...`."
+    )
+    database_pool_size: int = Field(8, ge=1, description="Database connections a process holds at most.")
+    amqp_url: SecretStr = Field(
+        SecretStr(""), description="The broker. Empty: the private node of this machine, whose URL it left in a file."
+    )
+    http_host: str = Field("127.0.0.1", description="Where the HTTP port listens.")
+    http_port: int = Field(0, ge=0, le=65535, description="The HTTP port; 0 means the service's own default.")
+    clock_seconds: float = Field(1.0, gt=0, description="How often a clock turn looks at the ledger.")
+    publish_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to confirm an event.")
+    secret_key: SecretStr = Field(
+        SecretStr(""), description="Signs unsubscribe links; old keys follow after a comma. Empty in development: made."
+    )
+    public_url: str = Field(
+        "http://127.0.0.1:8700", description="Where recipients reach the API: the base of unsubscribe links."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+
+    @model_validator(mode="before")
+    @classmethod
+    def _profile_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """A profile gives defaults; any single setting overrides it."""
+        profile = PROFILES.get(str(values.get("profile", cls.model_fields["profile"].default)), {})
+        return {**{name: value for name, value in profile.items() if name in cls.model_fields}, **values}
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_a_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be a URL such as https://mail.example.com")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _refuse_unsafe(self) -> Self:
+        if self.environment == "production":
+            if not self.secret_key.get_secret_value():
+                raise ValueError("secret_key must be set in production: 32 random characters, best in a file")
+            if not self.public_url.startswith("https://"):
+                raise ValueError("public_url must be https in production (RFC 8058, section 3)")
+        if self.secret_key.get_secret_value() and len(self.secret_keys[0]) < 32:
+            raise ValueError("secret_key is shorter than 32 characters: make a longer one")
+        return self
+
+    @property
+    def ledger_url(self) -> str:
+        """The database URL with the driver that is used: asyncpg or aiosqlite."""
+        url = self.database_url.get_secret_value()
+        if not url:
+            return f"sqlite+aiosqlite:///{(self.var_dir / 'vashsender.db').absolute()}"
+        scheme, separator, rest = url.partition("://")
+        drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
+        return f"{drivers.get(scheme, scheme)}{separator}{rest}"
+
+    @property
+    def broker_url(self) -> str:
+        """The AMQP URL services use; the private broker leaves its own in `var/secrets/amqp_url`."""
+        return self.amqp_url.get_secret_value() or self._left_in_file("amqp_url")
+
+    @property
+    def broker_admin_url(self) -> str:
+        """The AMQP URL with the right to configure: for `topology declare` only."""
+        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or self.amqp_url.get_secret_value()
+        return given or self._left_in_file("amqp_admin_url")
+
+    @cached_property
+    def secret_keys(self) -> tuple[bytes, ...]:
+        """The signing keys, newest first."""
+        given = self.secret_key.get_secret_value() or self._made_secret()
+        return tuple(key.strip().encode() for key in given.split(",") if key.strip())
+
+    def instance_name(self, service: str) -> str:
+        return self.instance or f"{service}-{socket.gethostname()}-{os.getpid()}"
+
+    def _left_in_file(self, name: str) -> str:
+        path = self.var_dir / "secrets" / name
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"{PREFIX}AMQP_URL is not set and no private broker has left its address in {path}. "
+                "Set it, or run `vashsender start`, which starts a private broker."
+            ) from None
+
+    def _made_secret(self) -> str:
+        """The development secret, made once by whoever comes first; a link makes it appear whole."""
+        path = self.var_dir / "secrets" / "secret_key"
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            draft = path.with_name(f"secret_key.{os.getpid()}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(48))
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        return path.read_text().strip()
+
+
+class ApiSettings(CommonSettings):
+    """The HTTP API and the page."""
+
+    max_content_bytes: int = Field(10_000_000, ge=1, description="Longest body of a request that is not an import.")
+    max_import_bytes: int = Field(2_000_000_000, ge=1, description="Longest import.")
+    import_chunk_rows: int = Field(5000, ge=1, description="Recipients an import stores in one transaction.")
+    import_timeout_seconds: float = Field(
+        900.0, gt=0, description="An import that brings nothing for so long is failed."
+    )
+    deliver_within_seconds: float = Field(
+        259_200.0, gt=0, description="`deliver_by` of a campaign that names none, counted from `send` (72 hours)."
+    )
+    idempotency_seconds: float = Field(86_400.0, gt=0, description="How long an Idempotency-Key is remembered.")
+
+
+class DispatcherSettings(CommonSettings):
+    """Splitting, releasing, closing."""
+
+    batch_size: int = Field(500, ge=1, le=10_000, description="Recipients in a batch.")
+    window_per_slot: int = Field(2, ge=1, description="Batches released or being sent per live sender slot.")
+    window_floor: int = Field(2, ge=1, description="Batches released when no sender is known to live.")
+    limited_batch_seconds: float = Field(
+        30.0, gt=0, description="A limited campaign's batch holds so much of its rate."
+    )
+    turn_soft_seconds: float = Field(
+        1500.0, gt=0, description="A turn on one campaign commits what is planned, yields."
+    )
+    turn_hard_seconds: float = Field(1800.0, gt=0, description="A turn on one campaign is abandoned.")
+    instance_lost_seconds: float = Field(20.0, gt=0, description="A sender unheard for so long has no slots.")
+
+
+class SenderSettings(CommonSettings):
+    """Delivery."""
+
+    relays: SecretStr = Field(
+        SecretStr(""),
+        description="Relays in order of preference, separated by spaces or commas: `smtp://user@host:587`, `smtps://`.",
+    )
+    slot: str = Field("", description="A fixed name given by a supervisor, such as `sender-1`; guarded by a file lock.")
+    smtp_connections: int = Field(8, ge=1, le=1000, description="Connections per relay.")
+    sender_processes: int = Field(1, ge=1, le=100, description="Sender processes `vashsender start` runs.")
+    batches_in_hand: int = Field(2, ge=1, le=100, description="Batches a process works on at once: the prefetch.")
+    recycle_after_batches: int = Field(500, ge=0, description="A process starts itself anew after so many; 0: never.")
+    slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at a time.")
+    unrecorded_limit: int = Field(
+        64, ge=1, le=10_000, description="No email starts while so many results are unrecorded."
+    )
+    lease_seconds: float = Field(15.0, gt=0, description="How long a batch stays its owner's without renewal.")
+    renew_seconds: float = Field(3.0, gt=0, description="A lease is renewed at least so often.")
+    look_seconds: float = Field(
+        0.5, gt=0, description="How often a process looks at what it holds: pause, cancel, rescue."
+    )
+    heartbeat_seconds: float = Field(5.0, gt=0, description="How often a process tells how it is.")
+    ticket_patience_seconds: float = Field(
+        2.0, ge=0, description="An idle process claims a batch whose ticket is so late."
+    )
+    drain_seconds: float = Field(30.0, ge=0, description="Emails in flight may finish for so long after SIGTERM.")
+    batch_soft_seconds: float = Field(480.0, gt=0, description="A batch starts no more emails.")
+    batch_hard_seconds: float = Field(600.0, gt=0, description="A batch's emails in flight are aborted.")
+    email_soft_seconds: float = Field(240.0, gt=0, description="An email starts no further step or relay.")
+    email_hard_seconds: float = Field(300.0, gt=0, description="An email's connection is aborted.")
+    smtp_emails_per_connection: int = Field(1000, ge=1, description="Emails after which a connection is renewed.")
+    smtp_idle_seconds: float = Field(60.0, gt=0, description="An idle connection is closed.")
+    smtp_age_seconds: float = Field(3600.0, gt=0, description="A connection is renewed at this age.")
+    smtp_cleanup_seconds: float = Field(600.0, gt=0, description="How often idle and aged connections are looked for.")
+    smtp_connect_seconds: float = Field(
+        30.0, gt=0, description="Longest wait for a connection, its TLS and its banner."
+    )
+    smtp_reply_seconds: float = Field(120.0, gt=0, description="Longest wait for a reply before the final dot.")
+    relay_rest_seconds: float = Field(5.0, gt=0, description="First rest of a relay that failed; doubles.")
+    relay_rest_max_seconds: float = Field(300.0, gt=0, description="Longest rest of a relay.")
+    retry_jitter: float = Field(0.1, ge=0, le=1, description="A retry comes up to this share later, per batch.")
+    dkim_dir: Path | None = Field(
+        None, description="Folder of DKIM keys, one `<domain>.<selector>.pem` each; none: off."
+    )
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        for what in ("batch", "email"):
+            soft, hard = getattr(self, f"{what}_soft_seconds"), getattr(self, f"{what}_hard_seconds")
+            if soft > hard:
+                raise ValueError(f"{what}_soft_seconds ({soft:g}) exceeds {what}_hard_seconds ({hard:g})")
+        if self.renew_seconds * 2 > self.lease_seconds:
+            raise ValueError("renew_seconds must be at most half of lease_seconds")
+        return self
+
+    @property
+    def relay_urls(self) -> tuple[str, ...]:
+        return tuple(self.relays.get_secret_value().replace(",", " ").split())
+
+
+class WatchdogSettings(CommonSettings):
+    """Rescue and repair."""
+
+    sweep_seconds: float = Field(300.0, gt=0, description="How often the whole ledger is swept.")
+    stalled_seconds: float = Field(
+        600.0, gt=0, description="A batch that renews its lease but does not move is taken back."
+    )
+    instance_lost_seconds: float = Field(20.0, gt=0, description="A sender unheard for so long is suspect.")
+    ticket_lost_seconds: float = Field(
+        60.0, gt=0, description="A released batch unclaimed for so long is released again."
+    )
+    import_timeout_seconds: float = Field(
+        900.0, gt=0, description="An import that brings nothing for so long is failed."
+    )
+    timeline_entries: int = Field(1000, ge=10, description="Entries a campaign's timeline keeps.")
+
+
+SETTINGS: Mapping[str, type[CommonSettings]] = {
+    "api": ApiSettings,
+    "dispatcher": DispatcherSettings,
+    "sender": SenderSettings,
+    "watchdog": WatchdogSettings,
+}
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def load(settings_class: type[S], **values: Any) -> S:
+    """Reads the settings of one service, or raises ConfigurationError with one line per wrong setting."""
+    try:
+        return settings_class(**values)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_line(dict(problem)) for problem in error.errors())) from None
+
+
+def _line(problem: dict[str, Any]) -> str:
+    name = "_".join(str(part) for part in problem["loc"])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    return f"{PREFIX}{name.upper()}: {text}" if name else text

@@ -1,0 +1,92 @@
+"""Exchanges, queues and bindings, declared in one step of its own: services need no right to configure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aio_pika
+from aio_pika import ExchangeType
+
+from shared import events
+
+EXCHANGE = "vashsender"
+DEAD_EXCHANGE = "vashsender.dead"
+DEAD = "dead"
+CAMPAIGNS = "campaigns"
+EMAIL = "email"
+DEFAULT = "default"
+HEARTBEATS = "heartbeats"
+
+DELIVERY_LIMIT = 5
+HEARTBEATS_KEPT = 10_000
+HEARTBEAT_TTL_MS = 60_000
+DEAD_KEPT = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable quorum queue and the routing keys bound to it."""
+
+    name: str
+    routing_keys: tuple[str, ...]
+    arguments: Mapping[str, Any] = field(default_factory=lambda: {"x-dead-letter-exchange": DEAD_EXCHANGE})
+
+
+QUEUES = (
+    Queue(CAMPAIGNS, (events.CampaignRequested.ROUTING_KEY,)),
+    Queue(EMAIL, (events.BatchReleased.ROUTING_KEY,)),
+    Queue(
+        DEFAULT,
+        (
+            events.BatchFinished.ROUTING_KEY,
+            events.BatchRequeued.ROUTING_KEY,
+            events.CampaignFinished.ROUTING_KEY,
+        ),
+    ),
+    Queue(
+        HEARTBEATS,
+        (events.SenderHeartbeat.ROUTING_KEY,),
+        # No dead-letter exchange: a heartbeat that grew old has nothing left to tell.
+        {"x-single-active-consumer": True, "x-max-length": HEARTBEATS_KEPT, "x-message-ttl": HEARTBEAT_TTL_MS},
+    ),
+)
+
+
+async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
+    """Declares everything; repeating it changes nothing. Raises what aio-pika raises, notably ChannelPreconditionFailed
+    when a queue of that name exists in another form."""
+    connection = await aio_pika.connect(url, timeout=timeout_seconds)
+    async with connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
+        dead = await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.FANOUT, durable=True)
+        dead_queue = await channel.declare_queue(
+            DEAD, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": DEAD_KEPT}
+        )
+        await dead_queue.bind(dead)
+        for queue in QUEUES:
+            declared = await channel.declare_queue(
+                queue.name,
+                durable=True,
+                arguments={
+                    "x-queue-type": "quorum",
+                    "x-delivery-limit": DELIVERY_LIMIT,
+                    **queue.arguments,
+                },
+            )
+            for routing_key in queue.routing_keys:
+                await declared.bind(exchange, routing_key)
+
+
+async def check(url: str, *, timeout_seconds: float = 10.0) -> list[str]:
+    """The names of the queues and exchanges that are missing."""
+    missing = []
+    connection = await aio_pika.connect(url, timeout=timeout_seconds)
+    async with connection:
+        for name in (*(queue.name for queue in QUEUES), DEAD):
+            channel = await connection.channel()
+            try:
+                await channel.declare_queue(name, passive=True)
+            except aio_pika.exceptions.ChannelClosed:
+                missing.append(name)
+    return missing
