@@ -1,0 +1,157 @@
+"""The broker, as a service sees it: subscribe, publish, stop. One connection consumes, another publishes.
+
+Losing any event loses no mail, so publishing never raises: an event the broker did not take is counted, and the
+ledger's clock finds what it would have told.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from faststream import AckPolicy
+from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit.schemas.queue import QueueType
+from faststream.rabbit.subscriber import RabbitSubscriber
+
+from shared import logs, topology
+from shared.events import Event
+from shared.metrics import Metrics
+
+RECONNECT_SECONDS = 1.0
+GRACEFUL_SECONDS = 0.0  # services drain by themselves, before the bus closes
+
+E = TypeVar("E", bound=Event)
+log = logs.get()
+
+
+class Bus:
+    """Two brokers that connect, and reconnect, in the background. `state` says what is wrong, for readiness."""
+
+    def __init__(self, url: str, metrics: Metrics, *, name: str, publish_timeout_seconds: float = 5.0) -> None:
+        def broker(role: str) -> RabbitBroker:
+            return RabbitBroker(
+                url,
+                logger=None,
+                graceful_timeout=GRACEFUL_SECONDS,
+                reconnect_interval=RECONNECT_SECONDS,
+                client_properties={"connection_name": f"{name} {role}"},
+                # An unroutable event must not pass for a delivered one.
+                default_channel=Channel(prefetch_count=1, on_return_raises=True),
+            )
+
+        self._consumer = broker("consumer")
+        self._publisher = broker("publisher")
+        self._metrics = metrics
+        self._timeout = publish_timeout_seconds
+        self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
+        self._subscribers: list[RabbitSubscriber] = []
+        self._connecting: asyncio.Task[None] | None = None
+        self._started = False
+        self.state = "not connected yet"
+        self.last_publish_failed = False
+
+    def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
+        """Calls `handler` for every event on `queue`, at most `prefetch` at once. It is acknowledged when the handler
+        returns; when it raises, it comes back, and after its delivery limit it goes to `dead`."""
+
+        async def handle(message: Any) -> None:
+            outcome = "error"
+            try:
+                await handler(message)
+                outcome = "ok"
+            except Exception:
+                log.exception("event.failed", event_name=event.ROUTING_KEY)
+                raise
+            finally:
+                self._metrics.consumed.labels(event.ROUTING_KEY, outcome).inc()
+
+        handle.__annotations__["message"] = event
+        subscriber = self._consumer.subscriber(
+            RabbitQueue(queue, queue_type=QueueType.QUORUM, declare=False),
+            channel=Channel(prefetch_count=prefetch),
+            ack_policy=AckPolicy.NACK_ON_ERROR,
+        )
+        subscriber(handle)
+        self._subscribers.append(subscriber)
+
+    async def publish(self, event: Event) -> bool:
+        """Hands an event to the broker and waits for its confirmation. False: it may not have arrived."""
+        name = event.ROUTING_KEY
+        try:
+            if not self._started:
+                raise ConnectionError(self.state)
+            async with asyncio.timeout(self._timeout):
+                await self._publisher.publish(
+                    event, exchange=self._exchange, routing_key=name, persist=True, mandatory=True
+                )
+        except Exception as error:  # noqa: BLE001 - whatever it was, the ledger's clock makes up for it
+            self.last_publish_failed = True
+            self._metrics.published.labels(name, "lost").inc()
+            log.warning("event.lost", event_name=name, error=str(error) or type(error).__name__)
+            return False
+        self.last_publish_failed = False
+        self._metrics.published.labels(name, "confirmed").inc()
+        return True
+
+    def start(self) -> None:
+        """Begins to connect; services work without the broker until it comes."""
+        self._connecting = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        """Connects once; afterwards aio-pika reconnects by itself and takes up the consumers again."""
+        while True:
+            try:
+                await self._publisher.start()
+                await self._consumer.start()
+            except Exception as error:  # noqa: BLE001 - the broker is away, or topology is missing: try again
+                self.state = f"{type(error).__name__}: {error}"
+                log.warning("broker.unreachable", error=self.state)
+                with suppress(Exception):
+                    await self._consumer.stop()
+                with suppress(Exception):
+                    await self._publisher.stop()
+                await asyncio.sleep(RECONNECT_SECONDS)
+            else:
+                self._started = True
+                self.state = ""
+                log.info("broker.connected")
+                return
+
+    async def check(self, timeout_seconds: float) -> str:
+        """What is wrong with the broker now; empty when events flow."""
+        connected = False
+        try:
+            if not self._started:
+                return self.state
+            if not await self._publisher.ping(timeout_seconds):
+                return "the publishing connection is down"
+            if self._subscribers and not await self._consumer.ping(timeout_seconds):
+                return "the consuming connection is down"
+            if self.last_publish_failed:
+                return "the broker did not confirm the last event"
+            connected = True
+            return ""
+        finally:
+            self._metrics.broker_connected.set(connected)
+
+    async def stop_consuming(self) -> None:
+        """Takes no further events; those in hand go on. FastStream cancels a consumer only after its drain, so events
+        that arrive meanwhile would bounce: the consumers are cancelled here, first."""
+        for subscriber in self._subscribers:
+            queue, tag = subscriber._queue_obj, subscriber._consumer_tag
+            if queue is not None and tag is not None:
+                with suppress(Exception):
+                    async with asyncio.timeout(self._timeout):
+                        await queue.cancel(tag)
+                subscriber._consumer_tag = None
+
+    async def close(self) -> None:
+        if self._connecting is not None:
+            self._connecting.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._connecting
+        for broker in (self._consumer, self._publisher):
+            with suppress(Exception):
+                async with asyncio.timeout(self._timeout):
+                    await broker.stop()

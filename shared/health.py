@@ -1,0 +1,82 @@
+"""`/health/live`, `/health/ready` and `/metrics`, the same on every service."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from shared.bus import Bus
+from shared.ledger import migrate
+from shared.ledger.database import Ledger
+
+CHECK_SECONDS = 2.0
+
+Check = Callable[[], Awaitable[str]]
+"""Returns what is wrong, or an empty string."""
+
+
+class Health:
+    """The readiness of one process: its checks by name. `refresh` runs before metrics are read, for gauges that look."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.checks: dict[str, Check] = {}
+        self.refresh: list[Callable[[], Awaitable[None]]] = []
+
+    async def report(self) -> Mapping[str, str]:
+        """What each check says: `ok`, or what is wrong. All run at once, each for at most two seconds."""
+
+        async def run(check: Check) -> str:
+            try:
+                async with asyncio.timeout(CHECK_SECONDS):
+                    return await check() or "ok"
+            except TimeoutError:
+                return f"no answer within {CHECK_SECONDS:g} s"
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+                return f"{type(error).__name__}: {error}".splitlines()[0]
+
+        results = await asyncio.gather(*(run(check) for check in self.checks.values()))
+        return dict(zip(self.checks, results, strict=True))
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/health/live", self._live),
+            Route("/health/ready", self._ready),
+            Route("/metrics", self._metrics),
+        ]
+
+    async def _live(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _ready(self, _request: Request) -> Response:
+        report = await self.report()
+        ready = all(result == "ok" for result in report.values())
+        return JSONResponse({"status": "ok" if ready else "unavailable", "checks": report}, 200 if ready else 503)
+
+    async def _metrics(self, _request: Request) -> Response:
+        for refresh in self.refresh:
+            await refresh()
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def database_check(ledger: Ledger) -> Check:
+    """The database answers and its schema is the one this code was written for."""
+
+    async def check() -> str:
+        async with ledger.read() as connection:
+            current = await migrate.current(connection)
+        if current == migrate.head():
+            return ""
+        return f"the schema is at {current or 'nothing'}, this code needs {migrate.head()}: run `vashsender db upgrade`"
+
+    return check
+
+
+def broker_check(bus: Bus) -> Check:
+    async def check() -> str:
+        return await bus.check(CHECK_SECONDS)
+
+    return check

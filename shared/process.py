@@ -1,0 +1,183 @@
+"""How every service runs: settings, logs, ledger, bus, HTTP port, clock, and a stop that loses nothing."""
+
+import asyncio
+import errno
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Generic, TypeVar
+
+import psutil
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from shared import logs, settings
+from shared.bus import Bus
+from shared.errors import ConfigurationError, VashSenderError
+from shared.health import Health, broker_check, database_check
+from shared.ledger.database import Ledger, is_unavailable
+from shared.metrics import Metrics
+
+DEFAULT_PORTS = {"api": 8700, "dispatcher": 8710, "watchdog": 8711, "sender": 8720}
+HTTP_CLOSE_SECONDS = 2
+
+S = TypeVar("S", bound=settings.CommonSettings)
+log = logs.get()
+
+
+class Process(Generic[S]):
+    """Everything a service is given. It builds no client of its own."""
+
+    def __init__(self, service: str, config: S) -> None:
+        self.service = service
+        self.settings = config
+        self.instance = config.instance_name(service)
+        self.metrics = Metrics(service)
+        self.ledger = Ledger(config.ledger_url, pool_size=config.database_pool_size, application=self.instance)
+        self.bus = Bus(
+            config.broker_url,
+            self.metrics,
+            name=self.instance,
+            publish_timeout_seconds=config.publish_timeout_seconds,
+        )
+        self.health = Health(self.metrics.registry)
+        self.health.checks["database"] = database_check(self.ledger)
+        self.health.checks["broker"] = broker_check(self.bus)
+        self.health.checks["draining"] = self._draining
+        self.stopping = asyncio.Event()
+
+    async def _draining(self) -> str:
+        return "this process is stopping" if self.stopping.is_set() else ""
+
+    async def clock(self, turn: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Calls `turn` every `seconds`, with a little jitter so that replicas do not act in step. A turn that fails
+        because the database is away is logged and the next one tries again; any other error is one too, but loud."""
+        while True:
+            try:
+                await turn()
+            except Exception as error:
+                if is_unavailable(error):
+                    log.warning("database.unreachable", error=str(error).splitlines()[0])
+                else:
+                    log.exception("turn.failed")
+            await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
+
+    async def run(
+        self,
+        *background: Coroutine[Any, Any, None],
+        app: ASGIApp | None = None,
+        drain: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Serves until SIGTERM or SIGINT. Then: no further events, `drain`, the background work is cancelled, the bus
+        and the ledger close. An error in background work ends the process: the supervisor starts it again."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        async with self._http(app or Starlette(routes=self.health.routes())):
+            self.bus.start()
+            log.info("service.started")
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(coroutine) for coroutine in background]
+                    await self._until_stopping(tasks)
+                    log.info("service.stopping")
+                    await self.bus.stop_consuming()
+                    if drain is not None:
+                        await drain()
+                    for task in tasks:
+                        task.cancel()
+            finally:
+                await self.bus.close()
+                await self.ledger.close()
+                log.info("service.stopped")
+
+    async def _until_stopping(self, tasks: list[asyncio.Task[None]]) -> None:
+        waiter = asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiter.cancel()
+
+    @asynccontextmanager
+    async def _http(self, app: ASGIApp) -> AsyncIterator[None]:
+        port = self.settings.http_port or DEFAULT_PORTS[self.service]
+        server = _Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=HTTP_CLOSE_SECONDS,
+                server_header=False,
+                proxy_headers=False,
+            )
+        )
+        listening = listen(self.settings.http_host, port)
+        serving = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await serving
+            listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: the process decides when to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket, or a ConfigurationError that names the process which holds the port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"port {port} is taken{holder(port)}. Stop that process, or set VASHSENDER_HTTP_PORT to a free port."
+        ) from None
+
+
+def holder(port: int) -> str:
+    """ " by NAME (pid N)" of the process that listens on a local port; empty where the system does not tell."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})" if connection.pid else ""
+    except psutil.Error:
+        pass
+    return ""
+
+
+def main(service: str, settings_class: type[S], body: Callable[[Process[S]], Coroutine[Any, Any, None]]) -> None:
+    """The entry of `python -m services.X`: exits 0 after a clean stop, else with the error's own code."""
+    try:
+        config = settings.load(settings_class)
+        instance = config.instance_name(service)
+        logs.configure(service, instance, log_format=config.log_format, level=config.log_level)
+
+        async def run() -> None:
+            await body(Process(service, config))
+
+        uvloop.run(run())
+    except (VashSenderError, BaseExceptionGroup) as error:
+        known = _known(error)
+        if known is None:
+            raise
+        sys.stderr.write(f"{service}: {known}\n")
+        sys.exit(known.exit_code)
+
+
+def _known(error: BaseException) -> VashSenderError | None:
+    """The error meant for people inside a group of a task group's making."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((known for inner in error.exceptions if (known := _known(inner))), None)
+    return error if isinstance(error, VashSenderError) else None
