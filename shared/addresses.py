@@ -1,0 +1,85 @@
+"""Email addresses: what is accepted, and when two of them are the same.
+
+An address is stored as it goes on the wire: the local part as given, the domain as lower-case A-labels (IDNA), so that
+SMTPUTF8 (RFC 6531) is needed only where the local part itself is not ASCII. Limits are those of RFC 5321, 4.5.3.1.
+Quoted local parts and address literals are refused; `example.test` and `localhost` are fine.
+"""
+
+import re
+from typing import NamedTuple
+
+from email_validator import EmailNotValidError, validate_email
+
+from shared.errors import DataError
+
+MAX_ADDRESS = 254
+MAX_LOCAL_PART = 64
+
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_LAST_LABEL = r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@((?:{_LABEL}\.)*{_LAST_LABEL})")
+
+
+class Address(NamedTuple):
+    """`email` goes on the wire; two addresses are one mailbox where `key` (all lower-case) is equal."""
+
+    email: str
+    key: str
+
+
+class AddressError(DataError):
+    """Not a usable address. `reason` is a sentence that does not repeat it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def parse_address(raw: str) -> Address:
+    """Checks and normalises one address; spaces around it are dropped. Raises AddressError.
+
+    About 1 us for plain ASCII; what else there is, email-validator decides (no DNS)."""
+    text = raw.strip(" \t")
+    plain = _PLAIN.fullmatch(text)
+    if plain is not None:
+        local, domain = plain.groups()
+        if len(local) <= MAX_LOCAL_PART and len(text) <= MAX_ADDRESS:
+            domain = domain.lower()
+            if "--" not in domain:
+                return Address(f"{local}@{domain}", f"{local.lower()}@{domain}")
+    return _parse_unusual(text)
+
+
+def parse_domain(raw: str) -> str:
+    """A domain as lower-case A-labels. Raises AddressError."""
+    return parse_address(f"postmaster@{raw.strip()}").email.partition("@")[2]
+
+
+def needs_smtputf8(email: str) -> bool:
+    """Whether a normalised address can only go to a relay that offers SMTPUTF8 (RFC 6531)."""
+    return not email.isascii()
+
+
+def _parse_unusual(text: str) -> Address:
+    if not text:
+        raise AddressError("The address is empty.")
+    if len(text) > MAX_ADDRESS:
+        raise AddressError(f"The address is longer than {MAX_ADDRESS} characters (RFC 5321, 4.5.3.1.3).")
+    try:
+        valid = validate_email(
+            text,
+            check_deliverability=False,
+            globally_deliverable=False,
+            allow_quoted_local=False,
+            allow_domain_literal=False,
+        )
+    except EmailNotValidError as error:
+        raise AddressError(str(error)) from None
+    domain = valid.ascii_domain.lower()
+    email = f"{valid.local_part}@{domain}"
+    if len(valid.local_part.encode()) > MAX_LOCAL_PART or len(email.encode()) > MAX_ADDRESS:
+        raise AddressError(f"The address is longer than {MAX_LOCAL_PART} octets before the @ or {MAX_ADDRESS} in all.")
+    if domain.rpartition(".")[2].isdigit():
+        raise AddressError("The address ends in a number instead of a domain.")
+    return Address(email, f"{valid.local_part.lower()}@{domain}")

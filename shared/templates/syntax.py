@@ -1,0 +1,78 @@
+"""Jinja2's own parser, made to remember columns.
+
+Jinja's nodes know only their line. Here a token's line number is an `int` that also carries the column, so every
+node and every syntax error says exactly where it stands.
+"""
+
+from collections.abc import Iterator
+
+from jinja2 import Environment, nodes
+from jinja2.exceptions import TemplateSyntaxError
+from jinja2.lexer import Lexer
+from jinja2.parser import Parser
+
+from shared.templates.errors import Part, TemplateError
+
+
+class Position(int):
+    """A line number that knows its column; both count from 1."""
+
+    column: int
+
+    def __new__(cls, line: int, column: int) -> "Position":
+        position = super().__new__(cls, line)
+        position.column = column
+        return position
+
+
+def position_of(node: nodes.Node) -> Position:
+    """Where a node stands."""
+    line = node.lineno
+    return line if isinstance(line, Position) else Position(line, 1)
+
+
+def parse(part: Part, source: str) -> nodes.Template:
+    """The syntax tree of a template. Raises TemplateError."""
+    try:
+        return Parser(_Environment(autoescape=False, keep_trailing_newline=True), source).parse()
+    except TemplateSyntaxError as error:
+        line = error.lineno
+        column = line.column if isinstance(line, Position) else 1
+        raise TemplateError(
+            part, line, column, f"{(error.message or '').rstrip('.')}. Check the braces and quotes around it."
+        ) from None
+    except RecursionError:
+        raise TemplateError(part, 1, 1, "nested too deeply; take some of the nesting out") from None
+
+
+class _PositionLexer(Lexer):
+    def tokeniter(
+        self, source: str, name: str | None, filename: str | None = None, state: str | None = None
+    ) -> Iterator[tuple[int, str, str]]:
+        text = source.replace("\r\n", "\n").replace("\r", "\n")
+        offset = 0
+        position = Position(1, 1)
+        try:
+            for _, token, value in super().tokeniter(text, name, filename, state):
+                start = text.find(value, offset)  # stripped whitespace is skipped by looking ahead
+                position = _advance(position, text[offset:start])
+                yield position, token, value
+                position = _advance(position, value)
+                offset = start + len(value)
+        except TemplateSyntaxError as error:
+            if not isinstance(error.lineno, Position):
+                error.lineno = position
+            raise
+
+
+class _Environment(Environment):
+    @property
+    def lexer(self) -> Lexer:
+        return _PositionLexer(self)
+
+
+def _advance(position: Position, text: str) -> Position:
+    lines = text.count("\n")
+    if lines:
+        return Position(position + lines, len(text) - text.rfind("\n"))
+    return Position(int(position), position.column + len(text))
