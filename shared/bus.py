@@ -13,12 +13,14 @@ from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.schemas.queue import QueueType
 from faststream.rabbit.subscriber import RabbitSubscriber
+from yarl import URL
 
 from shared import logs, topology
 from shared.events import Event
 from shared.metrics import Metrics
 
 RECONNECT_SECONDS = 1.0
+HEARTBEAT_SECONDS = 10  # AMQP's own: a cut network is noticed within twice of it
 GRACEFUL_SECONDS = 0.0  # services drain by themselves, before the bus closes
 
 E = TypeVar("E", bound=Event)
@@ -31,11 +33,10 @@ class Bus:
     def __init__(self, url: str, metrics: Metrics, *, name: str, publish_timeout_seconds: float = 5.0) -> None:
         def broker(role: str) -> RabbitBroker:
             return RabbitBroker(
-                url,
+                str(URL(url).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
                 logger=None,
                 graceful_timeout=GRACEFUL_SECONDS,
                 reconnect_interval=RECONNECT_SECONDS,
-                client_properties={"connection_name": f"{name} {role}"},
                 # An unroutable event must not pass for a delivered one.
                 default_channel=Channel(prefetch_count=1, on_return_raises=True),
             )

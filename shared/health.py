@@ -19,7 +19,7 @@ Check = Callable[[], Awaitable[str]]
 
 
 class Health:
-    """The readiness of one process: its checks by name. `refresh` runs before metrics are read, for gauges that look."""
+    """The readiness of one process: its checks by name. `refresh` runs before metrics are read: gauges that look."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
