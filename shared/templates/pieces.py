@@ -115,7 +115,7 @@ class Template:
                 raise RenderError(
                     self.part,
                     output.field,
-                    f"the value of {output.field!r} starts a link: it must begin with http(s)://, mailto:, tel: or sms:",
+                    f"the value of {output.field!r} starts a link: only http(s)://, mailto:, tel: or sms: may",
                 )
             return escape(text)
         if self.part == "subject" and _UNSAFE_IN_HEADER.search(text):

@@ -1,0 +1,203 @@
+"""Whole messages, ready for the wire: the skeleton is built once per campaign, per recipient it is only filled.
+
+A message has CRLF line ends only, ends in CRLF, is 7-bit (RFC 6532 headers where a local part is not ASCII apart) with
+lines of at most 998 octets, and no line of it begins with a dot, so it is its own dot-stuffed form (RFC 5321, 4.5.2).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import MIMEPart
+from email.policy import SMTP
+from typing import NamedTuple
+from uuid import UUID
+
+from services.sender.headers import mailbox, unstructured
+from services.sender.mime import Encoder, encoder_for
+from shared.addresses import needs_smtputf8, parse_address
+from shared.header_text import HeaderError, check_header_text
+from shared.templates import Content, RenderError, Template, Value
+
+_MAX_FILE_NAME = 255
+_CONTENT_TYPE = re.compile(r"([a-z]+)/([a-z0-9][a-z0-9!#$&^_.+-]{0,126})", re.IGNORECASE)
+_LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
+_ONE_LINE = re.compile(r"[ -~]{1,200}")
+_ENVELOPE_SAFE = re.compile('[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]+@[A-Za-z0-9.-]+')
+_URL = re.compile(r"https?://[!#-;=?-Z\\_a-z~%]{1,850}")
+
+
+class Attachment(NamedTuple):
+    """A file that goes with every email of a campaign. `content_type` as in `application/pdf`."""
+
+    filename: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignHeaders:
+    """What all emails of a campaign have in common. Addresses are normalised (`shared.addresses`).
+
+    `list_id` becomes List-Id (RFC 2919), such as `news.example.com`; `feedback_id` Feedback-ID;
+    `unsubscribe_mailto` a second way out in List-Unsubscribe (RFC 2369)."""
+
+    campaign_id: UUID
+    from_email: str
+    from_name: str = ""
+    reply_to: str = ""
+    list_id: str = ""
+    feedback_id: str = ""
+    unsubscribe_mailto: str = ""
+    attachments: tuple[Attachment, ...] = ()
+
+
+class MessageBuilder:
+    """Builds the messages of one campaign. Raises HeaderError where its facts cannot stand in a header."""
+
+    def __init__(self, content: Content, headers: CampaignHeaders) -> None:
+        _, at, domain = headers.from_email.rpartition("@")
+        if not at or not domain.isascii():
+            raise HeaderError("From", "needs a normalised address")
+        self._campaign_id = headers.campaign_id
+        self._message_id_end = f".{headers.campaign_id.hex}@{domain}>"
+        self._utf8_headers = needs_smtputf8(headers.from_email) or needs_smtputf8(headers.reply_to)
+        self._unsubscribe_end = f", <mailto:{headers.unsubscribe_mailto}>" if headers.unsubscribe_mailto else ""
+        self._subject = content.subject
+        self._fixed_subject = _subject(content.subject.render({})) if content.subject.is_fixed else b""
+        parts = [("text", content.text), ("html", content.html)]
+        self._parts = _parts([(kind, template) for kind, template in parts if template], headers)
+        self._fixed_headers = _fixed_headers(headers)
+
+    def needs_smtputf8(self, email: str) -> bool:
+        """Whether the message to this recipient needs a relay that offers SMTPUTF8."""
+        return self._utf8_headers or needs_smtputf8(email)
+
+    def build(
+        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
+    ) -> bytes:
+        """The message to one recipient, the same octets each time for the same arguments.
+
+        `date` is an RFC 5322 date, `email` a normalised address; without `unsubscribe_url` there is no List-Unsubscribe
+        and no value for that field. Raises RenderError where this recipient's values do not fit."""
+        values = {**data, "email": email, "unsubscribe_url": unsubscribe_url or None}
+        subject = self._fixed_subject or _subject(self._subject.render(values))
+        out = [self._own_headers(recipient_id, email, date, unsubscribe_url), subject, self._fixed_headers]
+        try:
+            for part in self._parts:
+                out.append(part.before)
+                part.encoder.encode(part.template.pieces(values), out)
+                out.append(part.after)
+        except UnicodeEncodeError:
+            raise RenderError(part.template.part, "", "a value holds half of a character (a lone surrogate)") from None
+        if not out[-1] and not out[-2].endswith(b"\r\n"):
+            out.append(b"\r\n")
+        return b"".join(out)
+
+    def _own_headers(self, recipient_id: int, email: str, date: str, unsubscribe_url: str) -> bytes:
+        if not _ENVELOPE_SAFE.fullmatch(email):
+            raise HeaderError("To", "needs a normalised address")
+        if not _ONE_LINE.fullmatch(date):
+            raise HeaderError("Date", "needs an RFC 5322 date")
+        unsubscribe = ""
+        if unsubscribe_url:
+            if not _URL.fullmatch(unsubscribe_url):
+                raise HeaderError("List-Unsubscribe", "needs an http(s) URL of at most 850 characters")
+            unsubscribe = (
+                f"List-Unsubscribe: <{unsubscribe_url}>{self._unsubscribe_end}\r\n"
+                "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+            )
+        return (
+            f"Date: {date}\r\nMessage-ID: <{recipient_id}{self._message_id_end}\r\n"
+            f"To: {email}\r\n{unsubscribe}Subject: "
+        ).encode()
+
+
+class _Part(NamedTuple):
+    """One body part: what stands before it, how it is made, what stands after it."""
+
+    before: bytes
+    template: Template
+    encoder: Encoder
+    after: bytes
+
+
+def _subject(text: str) -> bytes:
+    return unstructured("Subject", text)
+
+
+def _fixed_headers(headers: CampaignHeaders) -> bytes:
+    from_name = check_header_text("From", headers.from_name)
+    lines = [b"", b"From: " + mailbox(from_name, parse_address(headers.from_email).email)]
+    if headers.reply_to:
+        lines.append(b"Reply-To: " + parse_address(headers.reply_to).email.encode())
+    if headers.list_id:
+        if len(headers.list_id) > 255 or not _LIST_ID.fullmatch(headers.list_id):
+            raise HeaderError("List-Id", "is letters, digits, - and _ with dots between, such as news.example.com")
+        lines.append(b"List-Id: <" + headers.list_id.encode() + b">")
+    if headers.unsubscribe_mailto and not parse_address(headers.unsubscribe_mailto).email.isascii():
+        raise HeaderError("List-Unsubscribe", "needs an ASCII address")
+    if headers.feedback_id:
+        if not _ONE_LINE.fullmatch(headers.feedback_id):
+            raise HeaderError("Feedback-ID", "is at most 200 ASCII characters, such as campaign:project:kind:sender")
+        lines.append(b"Feedback-ID: " + headers.feedback_id.encode())
+    lines += [b"Precedence: bulk", b"MIME-Version: 1.0", b""]
+    return b"\r\n".join(lines)
+
+
+def _parts(templates: list[tuple[str, Template]], headers: CampaignHeaders) -> list[_Part]:
+    """Text, or text and HTML as alternatives; with attachments both inside a multipart/mixed (RFC 2046, 5.1)."""
+    mixed, alternative = _boundary(headers, "m"), _boundary(headers, "a")
+    open_mixed, close_mixed = b"", b""
+    if headers.attachments:
+        open_mixed = _multipart(b"mixed", mixed) + b"\r\n--" + mixed + b"\r\n"
+        files = b"".join(b"--" + mixed + b"\r\n" + _attachment(file) for file in headers.attachments)
+        close_mixed = files + b"--" + mixed + b"--\r\n"
+    entities = [
+        (_entity_header(kind, encoder := encoder_for(template.literals())), template, encoder)
+        for kind, template in templates
+    ]
+    if len(entities) == 1:
+        header, template, encoder = entities[0]
+        return [_Part(open_mixed + header, template, encoder, encoder.end + close_mixed if close_mixed else b"")]
+    separator = b"--" + alternative + b"\r\n"
+    (header, template, encoder), (second_header, second, second_encoder) = entities
+    close = b"--" + alternative + b"--\r\n" + close_mixed
+    return [
+        _Part(
+            open_mixed + _multipart(b"alternative", alternative) + b"\r\n" + separator + header,
+            template,
+            encoder,
+            encoder.end + separator,
+        ),
+        _Part(second_header, second, second_encoder, second_encoder.end + close),
+    ]
+
+
+def _boundary(headers: CampaignHeaders, kind: str) -> bytes:
+    """`=_` occurs in no encoded body, so nothing that a recipient or an author writes can be a boundary."""
+    return f"=_{kind}_{headers.campaign_id.hex}".encode()
+
+
+def _multipart(kind: bytes, boundary: bytes) -> bytes:
+    return b"Content-Type: multipart/" + kind + b';\r\n boundary="' + boundary + b'"\r\n'
+
+
+def _entity_header(kind: str, encoder: Encoder) -> bytes:
+    subtype = b"html" if kind == "html" else b"plain"
+    return (
+        b"Content-Type: text/" + subtype + b"; charset=utf-8\r\n"
+        b"Content-Transfer-Encoding: " + encoder.name + b"\r\n\r\n"
+    )
+
+
+def _attachment(file: Attachment) -> bytes:
+    """One attachment with its headers; made once per campaign, so the standard library does it (RFC 2183, RFC 2231)."""
+    name = check_header_text("attachment", file.filename)
+    content_type = _CONTENT_TYPE.fullmatch(file.content_type)
+    if not name or len(name) > _MAX_FILE_NAME:
+        raise HeaderError("attachment", f"needs a file name of at most {_MAX_FILE_NAME} characters")
+    if not content_type or content_type[1].lower() in ("multipart", "message"):
+        raise HeaderError("attachment", "needs a content type such as application/pdf")
+    part = MIMEPart(policy=SMTP)
+    part.set_content(file.content, content_type[1], content_type[2], cte="base64", filename=name)
+    return part.as_bytes()

@@ -1,0 +1,159 @@
+"""Transfer encodings that cost what the merge values cost, not what the message weighs.
+
+Fixed text is encoded once per campaign. Per email the encoder walks the pieces of a rendered template, takes the fixed
+ones as they are and encodes the rest. Decoders ignore where encoded lines break (RFC 2045, 6.7 and 6.8), so a fixed
+piece may begin on a new line; no line exceeds 76 characters.
+
+Nothing encoded here ever begins a line with a dot, so these parts need no dot-stuffing (RFC 5321, 4.5.2), nor holds
+`=_` or begins a line with `--`, so no boundary collides with them.
+"""
+
+import re
+from binascii import b2a_base64
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+_LINE_OCTETS = 57  # 76 characters of base64
+_SHORT_OCTETS = 240  # fixed text below this is cheaper to encode again than to keep at three alignments
+_QP_LINE = 73  # leaves room for a soft break and for an encoded first character
+_NEWLINES = re.compile(r"\r\n|\r|\n")
+_NOT_PLAIN = re.compile(rb"[^ -<>-~]")
+_QP_VALUE = re.compile(r"[A-Za-z0-9,;:!?()/&#+*'\"_-](?:[ -<>-~]{0,60}[!-<>-~])?")
+_LINE_START = re.compile(rb"^(?:\.|F(?=rom ))")  # a mailbox file would take "From " for the next message
+
+
+class Encoder(Protocol):
+    """Makes the encoded body of one part. In a multipart `end` stands between it and the boundary's line."""
+
+    name: bytes
+    end: bytes
+
+    def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
+        """Appends the encoded pieces. Raises UnicodeEncodeError for half characters."""
+        ...
+
+
+def encoder_for(literals: Iterable[str]) -> Encoder:
+    """The encoding that is shorter for this fixed text: quoted-printable for Latin, base64 for Cyrillic."""
+    texts = list(literals)
+    octets = "".join(texts).encode()
+    quoted = len(octets) + 2 * len(_NOT_PLAIN.findall(octets.replace(b"\n", b"")))
+    return QuotedPrintable(texts) if quoted <= len(octets) * 4 // 3 else Base64(texts)
+
+
+class _Aligned(NamedTuple):
+    """Fixed text after one number of left-over octets: octets that complete the group, full lines, what is left."""
+
+    head: bytes
+    lines: bytes
+    tail: bytes
+
+
+class Base64:
+    """RFC 2045, 6.8. Fixed text is kept encoded at the three alignments it can have."""
+
+    name = b"base64"
+    end = b""
+
+    def __init__(self, literals: Iterable[str]) -> None:
+        self._aligned: dict[str, tuple[_Aligned, _Aligned, _Aligned]] = {}
+        for literal in literals:
+            octets = _canonical(literal)
+            if len(octets) >= _SHORT_OCTETS:
+                self._aligned[literal] = (_aligned(octets, 0), _aligned(octets, 2), _aligned(octets, 1))
+
+    def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
+        known = self._aligned.get
+        pending = b""
+        for piece in pieces:
+            aligned = known(piece)
+            if aligned is None:
+                pending += _canonical(piece)
+                continue
+            head, lines, tail = aligned[len(pending) % 3]
+            pending += head
+            if pending:
+                _encode_lines(pending, out)
+            out.append(lines)
+            pending = tail
+        if pending:
+            _encode_lines(pending, out)
+
+
+class _Quoted(NamedTuple):
+    """An encoded piece, and the lengths of its first and last line; they are the same where `one_line`."""
+
+    octets: bytes
+    first: int
+    last: int
+    one_line: bool
+
+
+class QuotedPrintable:
+    """RFC 2045, 6.7. Line ends are literal; a space before a line end and what could be taken for more is encoded."""
+
+    name = b"quoted-printable"
+    end = b"\r\n"
+
+    def __init__(self, literals: Iterable[str]) -> None:
+        self._quoted = {literal: _quote(literal) for literal in literals}
+
+    def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
+        known = self._quoted.get
+        column = 0
+        for piece in pieces:
+            if not piece:
+                continue
+            quoted = known(piece)
+            if quoted is None:
+                if _QP_VALUE.fullmatch(piece):
+                    length = len(piece)
+                    quoted = _Quoted(piece.encode(), length, length, True)
+                else:
+                    quoted = _quote(piece)
+            octets, first, last, one_line = quoted
+            if column and column + first > 75:
+                out.append(b"=\r\n")
+                column = 0
+            out.append(octets)
+            column = column + last if one_line else last
+
+
+def _canonical(text: str) -> bytes:
+    """UTF-8 with CRLF line ends (RFC 2045, 6.8 and 2046, 4.1.1)."""
+    if "\n" in text or "\r" in text:
+        text = _NEWLINES.sub("\r\n", text)
+    return text.encode()
+
+
+def _aligned(octets: bytes, head: int) -> _Aligned:
+    whole = head + (len(octets) - head) // 3 * 3
+    lines: list[bytes] = []
+    _encode_lines(octets[head:whole], lines)
+    return _Aligned(octets[:head], b"".join(lines), octets[whole:])
+
+
+def _encode_lines(octets: bytes, out: list[bytes]) -> None:
+    for start in range(0, len(octets), _LINE_OCTETS):
+        out.append(b2a_base64(octets[start : start + _LINE_OCTETS], newline=False))
+        out.append(b"\r\n")
+
+
+def _quote(text: str) -> _Quoted:
+    lines = [wrapped for line in _canonical(text).split(b"\r\n") for wrapped in _quote_line(line)]
+    octets = b"\r\n".join(lines)
+    return _Quoted(octets, len(lines[0]), len(lines[-1]), len(lines) == 1)
+
+
+def _quote_line(line: bytes) -> list[bytes]:
+    quoted = _NOT_PLAIN.sub(lambda found: b"=%02X" % found.group()[0], line)
+    if quoted.endswith(b" "):
+        quoted = quoted[:-1] + b"=20"
+    wrapped = []
+    while len(quoted) > _QP_LINE:
+        cut = quoted.rfind(b"=", _QP_LINE - 2, _QP_LINE)
+        cut = cut if cut > 0 else _QP_LINE
+        wrapped.append(quoted[:cut] + b"=")
+        quoted = quoted[cut:]
+    wrapped.append(quoted)
+    return [_LINE_START.sub(lambda found: b"=%02X" % found.group()[0], part) for part in wrapped]
