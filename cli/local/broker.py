@@ -1,0 +1,290 @@
+"""A RabbitMQ node of one's own: any user, loopback only, its own epmd, everything under one folder.
+
+`python -m cli.local.broker FOLDER ...` runs one in the foreground, as a supervisor wants it.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from cli.local import LocalError, NotReadyError
+from cli.local.broker_files import ADMIN, SERVICES, VHOST, node_environment, password, write_node_files
+from cli.local.ports import LOOPBACK, refuse_taken
+from cli.local.secret_files import write_private
+
+SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+EPMD = "epmd"
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 30.0
+KILL_TIMEOUT_SECONDS = 5.0
+POLL_SECONDS = 0.05
+LOG_LINES_SHOWN = 20
+AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
+
+
+class PrivateBroker:
+    """One node and the epmd that belongs to it.
+
+    The constructor touches nothing. Two nodes may run side by side when folder and ports differ.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        amqp_port: int = 8701,
+        management_port: int = 8702,
+        prometheus_port: int = 8705,
+        dist_port: int = 8706,
+        epmd_port: int = 8707,
+        node_name: str | None = None,
+    ) -> None:
+        self.data_dir = data_dir.absolute()
+        self.amqp_port = amqp_port
+        self.management_port = management_port
+        self.prometheus_port = prometheus_port
+        self.dist_port = dist_port
+        self.epmd_port = epmd_port
+        self.node_name = node_name or f"vashsender-{amqp_port}@localhost"
+
+    # Where it is reached
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.management_port}"
+
+    @property
+    def prometheus_url(self) -> str:
+        return f"http://{LOOPBACK}:{self.prometheus_port}/metrics"
+
+    def amqp_url(self, account: str = SERVICES, vhost: str = VHOST) -> str:
+        """The AMQP URL of `services` (may not configure) or `admin`, password included."""
+        return f"amqp://{account}:{self.password(account)}@{LOOPBACK}:{self.amqp_port}/{vhost}"
+
+    def password(self, account: str) -> str:
+        return password(self.data_dir, account)
+
+    def leave_addresses(self, folder: Path) -> None:
+        """Write `amqp_url` and `amqp_admin_url` (mode 0600) where the services' settings look for them."""
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(folder / "amqp_url", self.amqp_url(SERVICES))
+        write_private(folder / "amqp_admin_url", self.amqp_url(ADMIN))
+
+    # Its life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the node's process exists, ready or not."""
+        return bool(self._node())
+
+    def start(self) -> None:
+        """Start the node in the background unless it runs already; `wait_ready` tells when it can be used.
+
+        Raises `PortTakenError` naming port and process, `LocalError` without RabbitMQ on this machine.
+        """
+        if self.is_running:
+            return
+        self.prepare()
+        # setsid --fork: the node outlives the command that starts it and is nobody's unreaped child.
+        with self._output().open("ab") as output:
+            subprocess.run(
+                ["setsid", "--fork", str(SERVER)],
+                env=self.environment(),
+                cwd=self.data_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=True,
+            )
+
+    def run(self) -> int:
+        """Run the node in the foreground until it ends or SIGTERM or SIGINT comes. Gives an exit code."""
+        self.stop()  # what a killed supervisor left behind
+        self.prepare()
+        node = subprocess.Popen([str(SERVER)], env=self.environment(), cwd=self.data_dir, stdin=subprocess.DEVNULL)
+        told_to_stop = False
+
+        def stop(*_: object) -> None:
+            nonlocal told_to_stop
+            told_to_stop = True
+            self._ask_to_stop()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        exit_code = node.wait()
+        self.stop()
+        return 0 if told_to_stop else exit_code or 1
+
+    def command(self) -> list[str]:
+        """What a supervisor runs: foreground, stopped by SIGTERM, leaves nothing behind, needs no environment."""
+        options = {
+            "amqp-port": self.amqp_port,
+            "management-port": self.management_port,
+            "prometheus-port": self.prometheus_port,
+            "dist-port": self.dist_port,
+            "epmd-port": self.epmd_port,
+            "node-name": self.node_name,
+        }
+        arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "cli.local.broker", str(self.data_dir), *arguments]
+
+    def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Return when AMQP clients are answered: RabbitMQ opens that port last, after accounts and management.
+
+        Raises `NotReadyError` with the end of the log, at once when the node has ended.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        seen = False
+        while not self._answers():
+            running = self.is_running
+            if seen and not running:
+                raise NotReadyError(f"the private broker ended while starting: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"the private broker is not ready in {timeout_seconds:g} s: {self._last_words()}")
+            seen = seen or running
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Stop node and epmd and make sure that nothing remains. Nothing running is fine."""
+        if self._node():
+            self._ask_to_stop()
+            if not self._wait(lambda: not self._node(), STOP_TIMEOUT_SECONDS):
+                self.kill()
+        for process in self._processes():
+            process.kill()
+        if not self._wait(lambda: not self._processes(), KILL_TIMEOUT_SECONDS):
+            left = ", ".join(f"{process.name()} (pid {process.pid})" for process in self._processes())
+            raise LocalError(f"the private broker left {left}: end it by hand")
+
+    def kill(self) -> None:
+        """SIGKILL to the node, as a crash would; epmd stays. Returns when it is gone."""
+        for process in self._node():
+            process.kill()
+        if not self._wait(lambda: not self._node(), KILL_TIMEOUT_SECONDS):
+            raise LocalError(f"the private broker {self.node_name} survives SIGKILL: end it by hand")
+
+    def restart(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Stop, start and wait until it is ready."""
+        self.stop()
+        self.start()
+        self.wait_ready(timeout_seconds)
+
+    def prepare(self) -> None:
+        """Check program and ports, write the files."""
+        if not SERVER.exists():
+            raise LocalError("RabbitMQ is not installed; run: apt-get install rabbitmq-server")
+        ports = {
+            "AMQP of the private broker": self.amqp_port,
+            "its management": self.management_port,
+            "its metrics": self.prometheus_port,
+            "its Erlang distribution": self.dist_port,
+        }
+        if not self._processes():  # else our own epmd is still there
+            ports["its epmd"] = self.epmd_port
+        refuse_taken(ports)
+        write_node_files(
+            self.data_dir,
+            {
+                "amqp_port": self.amqp_port,
+                "management_port": self.management_port,
+                "prometheus_port": self.prometheus_port,
+            },
+        )
+
+    def environment(self) -> dict[str, str]:
+        return node_environment(self.data_dir, self.node_name, self.dist_port, self.epmd_port)
+
+    # Helpers
+
+    def _processes(self) -> list[psutil.Process]:
+        """Every living process of this node: they inherit its environment, so no pid file can be lost or grow old."""
+        mine = str(self.data_dir / "mnesia")
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("RABBITMQ_MNESIA_BASE") == mine:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def _node(self) -> list[psutil.Process]:
+        return [process for process in self._processes() if _name(process) != EPMD]
+
+    def _ask_to_stop(self) -> None:
+        """SIGTERM, after dropping a handler of the management agent that would wait five seconds for nothing."""
+        drop = f"rpc:call('{self.node_name}', gen_event, delete_handler, [rabbit_event, rabbit_mgmt_db_handler, []])"
+        erlang = ["erl", "-noinput", "-hidden", "-boot", "no_dot_erlang", "-start_epmd", "false"]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # then the stop takes those five seconds
+            subprocess.run(
+                [*erlang, "-sname", f"stop-{os.getpid()}@localhost", "-eval", f"{drop}, halt()."],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                timeout=KILL_TIMEOUT_SECONDS,
+            )
+        node = self._node()
+        pids = {process.pid for process in node}
+        for process in node:
+            try:
+                if process.ppid() not in pids:
+                    process.terminate()
+            except psutil.NoSuchProcess:
+                continue
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection((LOOPBACK, self.amqp_port), timeout=1) as connection:
+                connection.sendall(AMQP_GREETING)
+                return connection.recv(1) == b"\x01"
+        except OSError:
+            return False
+
+    def _wait(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
+
+    def _output(self) -> Path:
+        return self.data_dir / "log" / "output.log"
+
+    def _last_words(self) -> str:
+        lines = self._output().read_text(errors="replace").splitlines() if self._output().exists() else []
+        return "\n".join([f"see {self._output().parent}", *lines[-LOG_LINES_SHOWN:]])
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.Error:
+        return EPMD  # gone: not a node any more
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a private RabbitMQ node in the foreground.")
+    parser.add_argument("data_dir", type=Path)
+    for name in ("amqp", "management", "prometheus", "dist", "epmd"):
+        parser.add_argument(f"--{name}-port", type=int, required=True)
+    parser.add_argument("--node-name")
+    try:
+        return PrivateBroker(**vars(parser.parse_args())).run()
+    except LocalError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
