@@ -1,0 +1,101 @@
+"""The keys that sign for a domain (RFC 6376): where they lie, and how a new one is made.
+
+A key is one file, `<domain>.<selector>.pem`, in the folder that VASHSENDER_DKIM_DIR names. Of several keys of a domain
+the one whose selector is last by name signs. A second key is therefore made as `<domain>.<selector>.pem.new`: it signs
+once its DNS record is published and the file is renamed.
+"""
+
+import base64
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from shared.addresses import parse_domain
+from shared.errors import ConfigurationError, DataError
+
+KEY_BITS = 2048  # RFC 8301, 3.2
+
+_SELECTOR = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_TXT_STRING = 255  # octets of one character-string of a TXT record (RFC 1035, 3.3.14)
+
+
+class KeyFile(NamedTuple):
+    """A key that signs for a domain."""
+
+    domain: str
+    selector: str
+    path: Path
+
+
+class NewKey(NamedTuple):
+    """A key that was made. Publish `record_text` as a TXT record at `record_name`.
+
+    `zone_line` is the same record as a line of a zone file. `active` is False where the domain has a key already:
+    then rename the file to end in `.pem` once the record can be seen."""
+
+    path: Path
+    record_name: str
+    record_text: str
+    zone_line: str
+    active: bool
+
+
+def new_key(directory: Path, domain: str, selector: str | None = None) -> NewKey:
+    """Makes an RSA-2048 key that only its owner can read. The selector is `vs` and the day's date unless given.
+
+    Raises AddressError for a wrong domain, DataError for a wrong selector or where that key exists already."""
+    domain = parse_domain(domain)
+    selector = selector or f"vs{datetime.now(UTC):%Y%m%d}"
+    if not _SELECTOR.fullmatch(selector):
+        raise DataError(
+            f"The selector {selector!r} must be lower-case letters, digits and hyphens, such as vs20260101."
+        )
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    active = not any(key.domain == domain for key in find_keys(directory))
+    path = directory / f"{domain}.{selector}.pem"
+    waiting = path.with_name(path.name + ".new")
+    for taken in (path, waiting):
+        if taken.exists():
+            raise DataError(f"{taken} exists already; name another selector.")
+    key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path = path if active else waiting
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+    name, text = f"{selector}._domainkey.{domain}", _record_text(key.public_key())
+    strings = " ".join(f'"{text[start : start + _TXT_STRING]}"' for start in range(0, len(text), _TXT_STRING))
+    return NewKey(path, name, text, f"{name}. IN TXT ( {strings} )", active)
+
+
+def find_keys(directory: Path) -> list[KeyFile]:
+    """All keys in a folder, by domain and selector."""
+    keys = []
+    for path in sorted(directory.glob("*.pem")):
+        domain, _, selector = path.name.removesuffix(".pem").rpartition(".")
+        if domain and _SELECTOR.fullmatch(selector):
+            keys.append(KeyFile(domain, selector, path))
+    return sorted(keys)
+
+
+def load_key(file: KeyFile) -> rsa.RSAPrivateKey:
+    """The key in a file. Raises ConfigurationError where it is not an RSA key of at least 1024 bits, or not private."""
+    try:
+        key = serialization.load_pem_private_key(file.path.read_bytes(), password=None)
+        mode = file.path.stat().st_mode
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(f"{file.path}: not a readable DKIM key: {error}") from error
+    if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < 1024:
+        raise ConfigurationError(f"{file.path}: not an RSA key of 1024 bits or more; make one: vashsender dkim new")
+    if mode & 0o077:
+        raise ConfigurationError(f"{file.path}: others can read this key; chmod 600 it.")
+    return key
+
+
+def _record_text(key: rsa.RSAPublicKey) -> str:
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}"
