@@ -37,7 +37,7 @@ def free_port() -> int:
 def free_ports(count: int) -> list[int]:
     """Different ports nobody listens on.
 
-    They lie below the range that outgoing connections are given theirs from, so that none of those takes a port handed out
+    They lie below the range outgoing connections get theirs from, so that none of those takes a port handed out
     here before its server starts.
     """
     lowest_ephemeral = _lowest_ephemeral_port()

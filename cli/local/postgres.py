@@ -1,0 +1,298 @@
+"""A PostgreSQL cluster of one's own: any user, loopback only, everything under one folder."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+import psutil
+
+from cli.local import LocalError, NotReadyError
+from cli.local.ports import LOOPBACK, refuse_taken
+from cli.local.secret_files import secret_in, write_private
+
+INSTALLATIONS = Path("/usr/lib/postgresql")
+TEMPLATE = Path(__file__).parents[2] / "deploy" / "local" / "postgresql.conf"
+OWN_CONFIGURATION = "vashsender.conf"
+OWNER = "vashsender"
+UNPRIVILEGED_USERS = ("postgres", "nobody")
+CAN_ENTER_CLOSED_FOLDERS = {"dac_read_search": 2, "dac_override": 1}
+START_TIMEOUT_SECONDS = 60.0
+STOP_TIMEOUT_SECONDS = 30.0
+KILL_TIMEOUT_SECONDS = 5.0
+POLL_SECONDS = 0.02
+LOG_LINES_SHOWN = 20
+
+
+class PrivatePostgres:
+    """One cluster. The constructor touches nothing.
+
+    `durable=False` gives up surviving a power cut (fsync and synchronous commits off): for tests, never for measuring.
+    PostgreSQL refuses to run as root; for root it runs as `postgres`.
+    """
+
+    def __init__(self, data_dir: Path, port: int = 8708, *, durable: bool = True) -> None:
+        self.data_dir = data_dir.absolute()
+        self.port = port
+        self.durable = durable
+        self.cluster = self.data_dir / "cluster"
+        self.log = self.data_dir / "postgresql.log"
+
+    # Where it is reached
+
+    def url(self, database: str = "postgres") -> str:
+        """The SQLAlchemy URL of a database, password included."""
+        return f"postgresql+asyncpg://{OWNER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
+
+    @property
+    def password(self) -> str:
+        return secret_in(self.data_dir / "password")
+
+    def create_database(self, name: str, template: str | None = None) -> str:
+        """Create a database, as a copy of `template` if given (nobody may be connected to that one). Gives its URL."""
+        self.query(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        return self.url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, connected clients or not."""
+        self.query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def query(self, statement: str, database: str = "postgres") -> str:
+        """Run one statement through psql. Gives bare rows, columns separated by `|`."""
+        done = subprocess.run(
+            [str(_binaries() / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", statement],
+            env={
+                "PATH": os.environ.get("PATH", ""),
+                "PGHOST": LOOPBACK,
+                "PGPORT": str(self.port),
+                "PGUSER": OWNER,
+                "PGPASSWORD": self.password,
+                "PGDATABASE": database,
+                "PGCONNECT_TIMEOUT": "10",
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise LocalError(f"the private PostgreSQL refused a statement: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    # Its life
+
+    @property
+    def is_running(self) -> bool:
+        return self._postmaster() is not None
+
+    def start(self) -> None:
+        """Start the cluster in the background unless it runs already, made at the first start.
+
+        Raises `PortTakenError` naming port and process, `LocalError` without PostgreSQL on this machine.
+        """
+        if self.is_running:
+            return
+        self.prepare()
+        with self.log.open("ab") as log:
+            # setsid --fork: the cluster outlives the command that starts it and is nobody's unreaped child.
+            subprocess.run(
+                ["setsid", "--fork", *self.command()],
+                env=_environment(),
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                check=True,
+            )
+
+    def prepare(self) -> None:
+        """Check program and port, make the cluster if there is none, write its configuration."""
+        _binaries()
+        refuse_taken({"private PostgreSQL": self.port})
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+        if not (self.cluster / "PG_VERSION").exists():
+            self._initialise()
+        if self._postmaster() is None:
+            # PostgreSQL would take a killed postmaster that nobody reaped for a living one.
+            (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+        configuration = Template(TEMPLATE.read_text()).substitute(
+            port=self.port, durable="on" if self.durable else "off"
+        )
+        own = self.cluster / OWN_CONFIGURATION
+        own.write_text(configuration)
+        _give(own)
+
+    def command(self) -> list[str]:
+        """What a supervisor runs after `prepare`: foreground, stopped by SIGINT (fast shutdown)."""
+        return self._as_server_user([str(_binaries() / "postgres"), "-D", str(self.cluster)])
+
+    def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Return when the cluster answers. Raises `NotReadyError` with the end of the log, at once if it has ended."""
+        deadline = time.monotonic() + timeout_seconds
+        seen = False
+        while not self._answers():
+            running = self.is_running
+            if seen and not running:
+                raise NotReadyError(f"the private PostgreSQL ended while starting: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise NotReadyError(
+                    f"the private PostgreSQL is not ready in {timeout_seconds:g} s: {self._last_words()}"
+                )
+            seen = seen or running
+            time.sleep(POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Fast shutdown: open transactions are rolled back, what is committed is on disk. Nothing running is fine."""
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return
+        family = _family(postmaster)
+        postmaster.send_signal(signal.SIGINT)
+        if not _wait_gone(family, STOP_TIMEOUT_SECONDS):
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the cluster, as a crash of the machine would. Returns when they are gone."""
+        postmaster = self._postmaster()
+        if postmaster is None:
+            return
+        family = _family(postmaster)
+        for process in family:
+            if process.is_running():
+                process.kill()
+        if not _wait_gone(family, KILL_TIMEOUT_SECONDS):
+            raise LocalError(f"the private PostgreSQL (pid {postmaster.pid}) survives SIGKILL: end it by hand")
+
+    def restart(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
+        """Stop, start and wait until it is ready."""
+        self.stop()
+        self.start()
+        self.wait_ready(timeout_seconds)
+
+    # Helpers
+
+    def _initialise(self) -> None:
+        self.cluster.mkdir(exist_ok=True, mode=0o700)
+        _give(self.cluster)
+        password_file = self.data_dir / "initial-password"
+        write_private(password_file, self.password)
+        _give(password_file)
+        options = ["--username", OWNER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
+        options += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions"]
+        if not self.durable:
+            options.append("--no-sync")
+        done = subprocess.run(
+            self._as_server_user([str(_binaries() / "initdb"), "-D", str(self.cluster), *options]),
+            env=_environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        password_file.unlink()
+        if done.returncode:
+            raise LocalError(f"initdb cannot make a PostgreSQL cluster in {self.cluster}: {done.stderr.strip()}")
+        with (self.cluster / "postgresql.conf").open("a") as file:
+            file.write(f"\ninclude '{OWN_CONFIGURATION}'\n")
+
+    def _as_server_user(self, command: Sequence[str]) -> list[str]:
+        """`command` as the user the server runs as: oneself, or for root `postgres`."""
+        if os.geteuid() != 0:
+            return list(command)
+        user = _server_user()
+        drop = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+        if any(not folder.stat().st_mode & 0o001 for folder in self.cluster.parents):
+            # A clone under /root: only the right to pass closed folders is kept.
+            right = _right_to_enter()
+            drop += [f"--inh-caps=+{right}", f"--ambient-caps=+{right}"]
+        return [*drop, "--", *command]
+
+    def _postmaster(self) -> psutil.Process | None:
+        try:
+            pid = int((self.cluster / "postmaster.pid").read_text().split()[0])
+            process = psutil.Process(pid)
+            return process if process.name() == "postgres" and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return None
+
+    def _answers(self) -> bool:
+        probe = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port), "-t", "2"]
+        return subprocess.run(probe, stdin=subprocess.DEVNULL, check=False).returncode == 0
+
+    def _last_words(self) -> str:
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return "\n".join([f"see {self.log}", *lines[-LOG_LINES_SHOWN:]])
+
+
+def _binaries() -> Path:
+    """The programs of the newest PostgreSQL on this machine."""
+    found = sorted(INSTALLATIONS.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
+    if found:
+        return found[-1].parent
+    elsewhere = shutil.which("initdb")
+    if elsewhere is None:
+        raise LocalError("PostgreSQL is not installed; run: apt-get install postgresql")
+    return Path(elsewhere).resolve().parent
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
+
+
+def _server_user() -> pwd.struct_passwd:
+    for name in UNPRIVILEGED_USERS:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise LocalError(f"PostgreSQL refuses to run as root and there is no user {' or '.join(UNPRIVILEGED_USERS)}")
+
+
+def _give(path: Path) -> None:
+    """Make the server's user own `path`."""
+    if os.geteuid() == 0:
+        user = _server_user()
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def _right_to_enter() -> str:
+    status = Path("/proc/self/status").read_text()
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    mask = int(effective.group(1), 16) if effective else 0
+    for name, bit in CAN_ENTER_CLOSED_FOLDERS.items():
+        if mask >> bit & 1:
+            return name
+    raise LocalError(
+        "PostgreSQL refuses to run as root, and no other user may enter this folder: move it, or chmod o+x"
+    )
+
+
+def _family(postmaster: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [postmaster, *postmaster.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _wait_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> bool:
+    """Zombies count as gone: a container may have nobody who reaps them."""
+    deadline = time.monotonic() + timeout_seconds
+    while any(_lives(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
