@@ -1,10 +1,10 @@
 """The content of a campaign: three templates compiled together, and the merge fields they use."""
 
 import difflib
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.compiler import compile_part
 from shared.templates.errors import Part, TemplateError
 from shared.templates.pieces import Template, Values
@@ -93,7 +93,8 @@ def compile_content(subject: str, html: str | None, text: str | None, fields: Co
 
     compiled_subject = compiled("subject", subject)
     compiled_html = compiled("html", html) if html else None
-    content = Content(compiled_subject, compiled_html, compiled("text", text or derive_text(html or "")), uses)
+    compiled_text = compiled("text", text) if text else _derived(html or "", compiled)
+    content = Content(compiled_subject, compiled_html, compiled_text, uses)
     if fields is not None:
         for use in content.missing(fields):
             raise TemplateError(use.part, use.line, use.column, _unknown(use.name, fields))
@@ -105,12 +106,20 @@ def is_field_name(name: str) -> bool:
     return name.isidentifier() and name not in _WORDS_OF_THE_LANGUAGE
 
 
+def _derived(html: str, compiled: Callable[[Part, str], Template]) -> Template:
+    try:
+        return compiled("text", derive_text(html))
+    except TemplateError as error:
+        message = "no text could be derived from the HTML, because an if begins and ends in different tags"
+        raise TemplateError("html", 1, 1, f"{message}; give the text yourself") from error
+
+
 def _check_subject(subject: str) -> None:
     if not subject.strip():
         raise TemplateError("subject", 1, 1, "the subject is empty; write one")
     if len(subject) > MAX_SUBJECT_CHARACTERS:
         raise TemplateError("subject", 1, 1, f"longer than {MAX_SUBJECT_CHARACTERS} characters")
-    unsafe = re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]", subject)
+    unsafe = UNSAFE_IN_HEADER.search(subject)
     if unsafe:
         raise TemplateError(
             "subject",

@@ -14,6 +14,8 @@ _LINKS = frozenset(
 _TAG_OPENS = re.compile(r"<(/?)([A-Za-z][^\s/>]*|\Z)|<!--(?!\[if\b)")
 _ATTRIBUTE = re.compile(r"([^\s=>/\"']+)|(=)|([\"'])|(>)|[\s/]+")
 _UNQUOTED_END = re.compile(r"[\s>]")
+_COMMENT_ENDS = re.compile("-->")
+_RAW_ENDS = {tag: re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class HtmlPlaces:
         """Passes fixed text."""
         offset = 0
         while offset < len(text):
-            offset = getattr(self, f"_in_{self.place.kind}")(text, offset)
+            offset = self._step(text, offset)
 
     def refusal(self) -> str:
         """Why no merge value may stand here, or the empty string."""
@@ -70,6 +72,20 @@ class HtmlPlaces:
         kinds = {"tag": "a tag", "value": "a quoted attribute", "unquoted": "a tag", "comment": "a comment"}
         return kinds.get(self.place.kind, f"<{self.place.tag}>" if self.place.kind == "raw" else "")
 
+    def _step(self, text: str, offset: int) -> int:
+        match self.place.kind:
+            case "tag":
+                return self._in_tag(text, offset)
+            case "value":
+                return self._in_value(text, offset)
+            case "unquoted":
+                return self._in_unquoted(text, offset)
+            case "comment":
+                return self._skip_past(_COMMENT_ENDS, text, offset, Place())
+            case "raw":
+                return self._skip_past(_RAW_ENDS[self.place.tag], text, offset, Place("tag"))
+        return self._in_text(text, offset)
+
     def _in_text(self, text: str, offset: int) -> int:
         found = _TAG_OPENS.search(text, offset)
         if not found:
@@ -85,7 +101,7 @@ class HtmlPlaces:
         name, equals, quote, closes = found.groups() if found else (None, None, None, None)
         place = self.place
         if closes:
-            self.place = Place("raw", tag=place.tag) if place.tag in ("script", "style") else Place()
+            self.place = Place("raw", tag=place.tag) if place.tag in _RAW_ENDS else Place()
         elif place.equals and quote:
             self.place = replace(place, kind="value", quote=quote, at_start=True)
         elif place.equals and name:
@@ -111,12 +127,6 @@ class HtmlPlaces:
             return len(text)
         self.place = Place("tag", tag=self.place.tag)
         return end.start()
-
-    def _in_comment(self, text: str, offset: int) -> int:
-        return self._skip_past(re.compile("-->"), text, offset, Place())
-
-    def _in_raw(self, text: str, offset: int) -> int:
-        return self._skip_past(re.compile(f"</{self.place.tag}", re.IGNORECASE), text, offset, Place("tag"))
 
     def _skip_past(self, closing: re.Pattern[str], text: str, offset: int, then: Place) -> int:
         found = closing.search(text, offset)

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from markupsafe import escape
 
+from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.errors import MissingFieldError, Part, RenderError
 
 MAX_VALUE_CHARACTERS = 10_000
@@ -20,7 +21,6 @@ Values: TypeAlias = Mapping[str, Value]
 Expression: TypeAlias = Callable[[Values], Value]
 
 _LINK_START = re.compile(r"(?:https?://|mailto:|tel:|sms:)[^\s]", re.IGNORECASE)
-_UNSAFE_IN_HEADER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Missing(Exception):  # noqa: N818 - a signal inside this package, not an error that anyone sees
@@ -105,7 +105,7 @@ class Template:
             raise RenderError(
                 self.part, output.field, "compares values of different kinds, such as 5 and 'A'"
             ) from error
-        text = value if type(value) is str else "" if value is None else str(value)
+        text = value if type(value) is str else self._string(value, output)
         if len(text) > MAX_VALUE_CHARACTERS:
             raise RenderError(
                 self.part, output.field, f"the value of {output.field!r} exceeds {MAX_VALUE_CHARACTERS} characters"
@@ -118,11 +118,18 @@ class Template:
                     f"the value of {output.field!r} starts a link: only http(s)://, mailto:, tel: or sms: may",
                 )
             return escape(text)
-        if self.part == "subject" and _UNSAFE_IN_HEADER.search(text):
+        if self.part == "subject" and UNSAFE_IN_HEADER.search(text):
             raise RenderError(
                 self.part, output.field, f"the value of {output.field!r} holds a line break or a control character"
             )
         return text
+
+    def _string(self, value: object, output: Output) -> str:
+        if value is None:  # of `a if b` without an else; a needed field without a value does not come here
+            return ""
+        if isinstance(value, int | float):
+            return str(value)
+        raise RenderError(self.part, output.field, f"the value of {output.field!r} is neither text nor a number")
 
 
 def _literals(nodes: Nodes) -> Iterator[str]:

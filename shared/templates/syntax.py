@@ -5,6 +5,7 @@ node and every syntax error says exactly where it stands.
 """
 
 from collections.abc import Iterator
+from typing import Literal
 
 from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateSyntaxError
@@ -43,6 +44,23 @@ def parse(part: Part, source: str) -> nodes.Template:
         ) from None
     except RecursionError:
         raise TemplateError(part, 1, 1, "nested too deeply; take some of the nesting out") from None
+
+
+def split(source: str) -> Iterator[tuple[Literal["text", "output", "statement"], str]]:
+    """A valid template as fixed text and whole tags, without its comments."""
+    tag = ""
+    ends = ""
+    for _, token, value in _Environment(keep_trailing_newline=True).lexer.tokeniter(source, None):
+        if ends:
+            tag += value
+            if token == ends:
+                if token != "comment_end":
+                    yield "output" if token == "variable_end" else "statement", tag
+                ends = ""
+        elif token in ("variable_begin", "block_begin", "comment_begin", "raw_begin"):
+            tag, ends = value, token.replace("begin", "end")
+        else:
+            yield "text", value
 
 
 class _PositionLexer(Lexer):
