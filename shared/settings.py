@@ -274,6 +274,7 @@ class WatchdogSettings(CommonSettings):
     stalled_seconds: float = Field(
         600.0, gt=0, description="A batch that renews its lease but does not move is taken back."
     )
+    batch_hard_seconds: float = Field(600.0, gt=0, description="A batch's emails in flight are aborted.")
     instance_lost_seconds: float = Field(20.0, gt=0, description="A sender unheard for so long is suspect.")
     ticket_lost_seconds: float = Field(
         60.0, gt=0, description="A released batch unclaimed for so long is released again."

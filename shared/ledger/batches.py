@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, update
+from sqlalchemy import ColumnElement, literal_column, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -53,4 +53,10 @@ async def requeue(
 
 def lease_expired() -> ColumnElement[bool]:
     """The ledger's confirmation that a batch is nobody's: by the database's clock alone."""
-    return (col(Batch.state) == BatchState.SENDING.value) & (col(Batch.lease_until) < db_now())
+    return in_state(BatchState.SENDING) & (col(Batch.lease_until) < db_now())
+
+
+def in_state(*states: BatchState) -> ColumnElement[bool]:
+    """`state` is one of these. Written into the statement, not bound: only so does PostgreSQL always see that its
+    partial indexes of live batches answer the question."""
+    return col(Batch.state).in_([literal_column(f"'{state.value}'") for state in states])

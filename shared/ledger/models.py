@@ -141,6 +141,13 @@ class Batch(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("campaign_id", "first_id", name="batch_range"),
         Index("batch_live", "state", "due_at", postgresql_where=sql("state IN ('waiting', 'released', 'sending')")),
+        Index(
+            "batch_live_of",
+            "campaign_id",
+            "state",
+            "due_at",
+            postgresql_where=sql("state IN ('waiting', 'released', 'sending')"),
+        ),
         Index("batch_owner", "owner", postgresql_where=sql("state = 'sending'")),
         {"postgresql_with": {"fillfactor": 50}},
     )
@@ -204,8 +211,9 @@ class Suppression(SQLModel, table=True):
 class Timeline(SQLModel, table=True):
     """What happened to a campaign, in words. Repeats of one kind in a row become one entry with `times`."""
 
+    __table_args__ = (Index("timeline_by_campaign", "campaign_id", "id"),)
     id: int = _big_id()
-    campaign_id: UUID = _campaign_key(index=True)
+    campaign_id: UUID = _campaign_key()
     at: float = _moment(nullable=False)
     last_at: float = _moment(nullable=False)
     kind: str = Field(sa_column=Column(String(32), nullable=False))

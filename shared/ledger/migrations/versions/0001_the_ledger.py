@@ -156,6 +156,12 @@ def upgrade() -> None:
             unique=False,
             postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"),
         )
+        batch_op.create_index(
+            "batch_live_of",
+            ["campaign_id", "state", "due_at"],
+            unique=False,
+            postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"),
+        )
         batch_op.create_index("batch_owner", ["owner"], unique=False, postgresql_where=sa.text("state = 'sending'"))
 
     op.create_table(
@@ -221,7 +227,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("timeline", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_timeline_campaign_id"), ["campaign_id"], unique=False)
+        batch_op.create_index("timeline_by_campaign", ["campaign_id", "id"], unique=False)
 
     # The project every row belongs to until an operator makes another.
     project = sa.table(
@@ -232,7 +238,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     with op.batch_alter_table("timeline", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_timeline_campaign_id"))
+        batch_op.drop_index("timeline_by_campaign")
 
     op.drop_table("timeline")
     with op.batch_alter_table("recipient", schema=None) as batch_op:
@@ -245,6 +251,7 @@ def downgrade() -> None:
     op.drop_table("import")
     with op.batch_alter_table("batch", schema=None) as batch_op:
         batch_op.drop_index("batch_owner", postgresql_where=sa.text("state = 'sending'"))
+        batch_op.drop_index("batch_live_of", postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"))
         batch_op.drop_index("batch_live", postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"))
 
     op.drop_table("batch")
