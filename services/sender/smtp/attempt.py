@@ -1,0 +1,42 @@
+"""One email on its way through the engine: from the moment it is taken until it is reported."""
+
+import re
+
+from services.sender.smtp.contract import Job, Outcome
+
+_ADDRESS = re.compile(r"[^\x00-\x20\x7f-\x9f<>\u2028\u2029]+")
+
+
+class BadAddressError(ValueError):
+    """An address that must not be put into an SMTP command."""
+
+
+class Attempt:
+    """A job, its clock, and what has been tried. `envelope` is MAIL, RCPT and DATA as they go over the wire."""
+
+    __slots__ = ("avoid", "body", "envelope", "failure", "job", "smtputf8", "started", "tries")
+
+    def __init__(self, job: Job, started: float) -> None:
+        self.job = job
+        self.started = started
+        self.tries = 0
+        self.avoid: frozenset[str] = frozenset()  # relays that have refused this email for a reason of their own
+        self.failure: Outcome | None = None  # what it comes to if no other relay can be tried
+        self.body: bytes | None = None  # kept when the email moves to another connection
+        self.smtputf8 = job.smtputf8
+        self.envelope = _envelope(job.mail_from, job.rcpt_to, self.smtputf8)
+
+    def commands(self) -> list[bytes]:
+        """The three lines of `envelope`, for a relay that must be asked one by one."""
+        return self.envelope.splitlines(keepends=True)
+
+
+def _envelope(mail_from: str, rcpt_to: str, smtputf8: bool) -> bytes:
+    if not _ADDRESS.fullmatch(rcpt_to) or (mail_from and not _ADDRESS.fullmatch(mail_from)):
+        raise BadAddressError("the address holds a character that SMTP cannot carry")
+    if smtputf8:
+        return f"MAIL FROM:<{mail_from}> BODY=8BITMIME SMTPUTF8\r\nRCPT TO:<{rcpt_to}>\r\nDATA\r\n".encode()
+    try:
+        return f"MAIL FROM:<{mail_from}>\r\nRCPT TO:<{rcpt_to}>\r\nDATA\r\n".encode("ascii")
+    except UnicodeEncodeError:
+        raise BadAddressError("the address needs SMTPUTF8") from None

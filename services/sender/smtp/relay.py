@@ -1,0 +1,167 @@
+"""One relay as the pool sees it: its connections, and whether it may be used now.
+
+Two things can be wrong. A relay that *cannot be used* (refused, silent, rejects before MAIL, keeps losing connections)
+is rested, twice as long each time, then probed with one connection. A relay that *wants less* (421, 4.7.x) is slowed:
+half the connections; if that is not enough, a pause, twice as long each time. One accepted email is proof of health.
+"""
+
+import random
+import ssl
+from collections.abc import Callable
+
+from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.connection import Connection
+from services.sender.smtp.contract import RelayStatus, Stage
+from services.sender.smtp.replies import Reply
+
+IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
+USUAL_REPLY_WEIGHT = 0.05  # of the newest reply in the running mean
+STALL_FACTOR = 4  # times the usual wait
+RECOVERY_SECONDS = 1.0  # a slowed relay gets one connection back this often
+
+StateChange = Callable[[str, str, str, float], None]  # relay, state, reason, seconds
+
+
+class Relay:
+    """See the module. All times are the event loop's."""
+
+    def __init__(
+        self, relay: RelayConfig, config: EngineConfig, context: ssl.SSLContext | None, changed: StateChange
+    ) -> None:
+        self.config = relay
+        self.name = relay.name
+        self.context = context
+        self.connections: set[Connection] = set()
+        self.idle: list[Connection] = []  # the one used last is used first, so that the others age and close
+        self.opening = 0
+        self.failure: tuple[Stage | None, Reply] | None = None  # the latest one
+        self.throttled_last = False  # whether that was a wish to slow down
+        self._engine = config
+        self._changed = changed
+        self._allowed = relay.connections
+        self._usual_reply = 0.0
+        self._bad_in_a_row = 0
+        self._backoff = config.rest_seconds
+        self._resting = False
+        self._until = 0.0  # end of a rest or a pause
+        self._next_recovery = 0.0
+
+    # may it be used?
+
+    def available(self, now: float) -> bool:
+        """Whether emails may be taken for it now."""
+        return not self._resting and now >= self._until
+
+    def can_open(self, now: float) -> bool:
+        """Whether one more connection may be opened."""
+        total = len(self.connections) + self.opening
+        stalled = sum(1 for connection in self.connections if connection.stalled)
+        return (
+            self.available(now)
+            and total - stalled < self._allowed
+            and total < self.config.connections + self.config.spare_connections
+        )
+
+    def wants_probe(self, now: float) -> bool:
+        """Whether its rest is over and nobody is trying it yet."""
+        return self._resting and now >= self._until and not self.opening
+
+    @property
+    def stall_seconds(self) -> float:
+        """How long a reply may take before it counts as unusual."""
+        return max(self._engine.stall_seconds, STALL_FACTOR * self._usual_reply)
+
+    # what happened
+
+    def opened(self, now: float) -> None:
+        """A connection was established. One that was under way when a rest began does not end it."""
+        if self._resting and now >= self._until:
+            self._resting = False
+            self._changed(self.name, "up", "", 0.0)
+
+    def could_not_open(self, stage: Stage, reply: Reply, now: float, *, throttled: bool) -> None:
+        """A connection was refused, at whatever stage before MAIL."""
+        self._remember(stage, reply, throttled)
+        working = len(self.connections)
+        if working:
+            # It serves us, but not with one more: stay with what there is for a while.
+            self._allowed = max(1, min(self._allowed, working))
+            self._next_recovery = now + self._take_backoff()
+        else:
+            self._rest(now)
+
+    def at_fault(self, stage: Stage | None, reply: Reply, now: float, *, at_once: bool = False) -> None:
+        """It lost a connection, or answered in a way that makes it useless (`at_once`)."""
+        self._remember(stage, reply, throttled=False)
+        self._bad_in_a_row += 1
+        if at_once or self._bad_in_a_row >= IN_A_ROW:
+            self._rest(now)
+
+    def throttled(self, stage: Stage, reply: Reply, now: float) -> None:
+        """It asked to slow down. Once may be about one recipient (greylisting); a row of them is about us."""
+        self._remember(stage, reply, throttled=True)
+        self._bad_in_a_row += 1
+        if self._bad_in_a_row < IN_A_ROW or now < self._until:
+            return
+        self._allowed = max(1, self._allowed // 2)
+        pause = self._take_backoff()
+        self._until = now + pause
+        self._next_recovery = self._until + RECOVERY_SECONDS
+        self._changed(self.name, "slow", self.reason, pause)
+
+    def accepted(self, dot_seconds: float) -> None:
+        """It took an email."""
+        self._usual_reply += USUAL_REPLY_WEIGHT * (dot_seconds - self._usual_reply)
+        if self._bad_in_a_row or self._backoff != self._engine.rest_seconds:
+            self._bad_in_a_row = 0
+            self._backoff = self._engine.rest_seconds
+
+    def recover(self, now: float) -> None:
+        """Give a slowed relay a connection back, now and then."""
+        if self._allowed < self.config.connections and self.available(now) and now >= self._next_recovery:
+            self._allowed += 1
+            self._next_recovery = now + RECOVERY_SECONDS
+            if self._allowed == self.config.connections:
+                self._changed(self.name, "up", "", 0.0)
+
+    # how it is
+
+    @property
+    def reason(self) -> str:
+        """Stage, code and words of the latest failure."""
+        if self.failure is None:
+            return ""
+        stage, reply = self.failure
+        words = " ".join(filter(None, (str(reply.code or ""), reply.text)))
+        return f"{stage}: {words}" if stage else words
+
+    def status(self, now: float) -> RelayStatus:
+        """For health pages and metrics."""
+        waiting = max(0.0, self._until - now)
+        state = "resting" if self._resting else "slow" if waiting or self._allowed < self.config.connections else "up"
+        return RelayStatus(
+            name=self.name,
+            state=state,
+            connections=len(self.connections),
+            in_flight=sum(connection.in_flight for connection in self.connections),
+            reason=self.reason if state != "up" else "",
+            resting_for_seconds=waiting,
+        )
+
+    def _remember(self, stage: Stage | None, reply: Reply, throttled: bool) -> None:
+        self.failure = (stage, reply)
+        self.throttled_last = throttled
+
+    def _rest(self, now: float) -> None:
+        if self._resting and now < self._until:
+            return
+        self._resting = True
+        pause = self._take_backoff()
+        self._until = now + pause
+        self._bad_in_a_row = 0
+        self._changed(self.name, "resting", self.reason, pause)
+
+    def _take_backoff(self) -> float:
+        pause = self._backoff
+        self._backoff = min(self._engine.rest_max_seconds, 2 * pause)
+        return pause * random.uniform(0.8, 1.0)

@@ -1,0 +1,101 @@
+"""A server's bytes become replies (RFC 5321, 4.2): a code, and a text that may span lines."""
+
+import re
+from typing import NamedTuple
+
+MAX_LINE_BYTES = 4096  # RFC 5321 allows 512; some servers are wordier
+MAX_REPLY_BYTES = 65536
+LOGGED_TEXT_CHARACTERS = 500
+
+_ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?=\s|$)")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_QUEUE_ID = re.compile(
+    r"(?:queued (?:mail )?(?:for delivery )?as|queued as|\bid=|queued \()\s*[<(]?([\w.@+-]{4,128})"
+    r"|\b([\w-]{6,64}) Message accepted for delivery"
+    r"|\bOK:? +(?:id=)?([\w-]{8,128})(?= |$)",
+    re.IGNORECASE,
+)
+
+
+class BadReplyError(ValueError):
+    """What the server sent is not SMTP: no code, mixed codes, an endless line or reply. The connection is unusable."""
+
+
+class Reply(NamedTuple):
+    """One complete reply. `raw` is its text without codes, lines joined by LF, as it came."""
+
+    code: int
+    raw: bytes
+
+    @property
+    def text(self) -> str:
+        """On one line, printable, cut to a length that fits a log event and a database column."""
+        text = self.raw.decode("utf-8", "replace")
+        return _UNPRINTABLE.sub(" ", text).strip()[:LOGGED_TEXT_CHARACTERS]
+
+    @property
+    def enhanced(self) -> str | None:
+        """The enhanced status code (RFC 2034), if the text begins with one of the same class as the code."""
+        match = _ENHANCED.match(self.raw[:16].decode("ascii", "replace"))
+        return match[1] if match and match[1][0] == str(self.code)[0] else None
+
+    @property
+    def queue_id(self) -> str | None:
+        """The relay's own name for the email it accepted, where the text tells it."""
+        match = _QUEUE_ID.search(self.text)
+        return next(filter(None, match.groups())) if match else None
+
+
+class ReplyReader:
+    """Cuts a stream of bytes, split anywhere, into replies."""
+
+    __slots__ = ("_code", "_lines", "_size", "_tail")
+
+    def __init__(self) -> None:
+        self._tail = b""
+        self._code = 0
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    @property
+    def mid_reply(self) -> bool:
+        """Whether a reply has begun and not ended."""
+        return bool(self._tail or self._lines)
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that `data` completes, in order. Raises `BadReplyError`; then nothing more can be read."""
+        if self._tail:
+            data = self._tail + data
+        lines = data.split(b"\n")
+        self._tail = lines.pop()
+        if len(self._tail) > MAX_LINE_BYTES:
+            raise BadReplyError("a line without end")
+        replies = []
+        for line in lines:
+            digits = line[:3]
+            mark = line[3:4]
+            if not (digits.isdigit() and len(digits) == 3 and b"200" <= digits < b"600"):
+                raise BadReplyError(f"no reply code in {_shown(line)}")
+            code = int(digits)
+            if self._lines and code != self._code:
+                raise BadReplyError(f"codes {self._code} and {code} in one reply")
+            if mark == b"-":
+                self._size += len(line)
+                if self._size > MAX_REPLY_BYTES:
+                    raise BadReplyError("a reply without end")
+                self._code = code
+                self._lines.append(line[4:].rstrip(b"\r"))
+            elif mark in (b" ", b"\r", b""):
+                text = line[4:].rstrip(b"\r")
+                if self._lines:
+                    text = b"\n".join([*self._lines, text])
+                    self._lines.clear()
+                    self._size = 0
+                replies.append(Reply(code, text))
+            else:
+                raise BadReplyError(f"no reply code in {_shown(line)}")
+        return replies
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:60].decode("utf-8", "replace"))
