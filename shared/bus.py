@@ -48,8 +48,8 @@ class Bus:
         self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
         self._subscribers: list[RabbitSubscriber] = []
         self._connecting: asyncio.Task[None] | None = None
-        self._started = False
         self.state = "not connected yet"
+        self.connected = asyncio.Event()
         self.last_publish_failed = False
 
     def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
@@ -80,7 +80,7 @@ class Bus:
         """Hands an event to the broker and waits for its confirmation. False: it may not have arrived."""
         name = event.ROUTING_KEY
         try:
-            if not self._started:
+            if not self.connected.is_set():
                 raise ConnectionError(self.state)
             async with asyncio.timeout(self._timeout):
                 await self._publisher.publish(
@@ -114,7 +114,7 @@ class Bus:
                     await self._publisher.stop()
                 await asyncio.sleep(RECONNECT_SECONDS)
             else:
-                self._started = True
+                self.connected.set()
                 self.state = ""
                 log.info("broker.connected")
                 return
@@ -123,7 +123,7 @@ class Bus:
         """What is wrong with the broker now; empty when events flow."""
         connected = False
         try:
-            if not self._started:
+            if not self.connected.is_set():
                 return self.state
             if not await self._publisher.ping(timeout_seconds):
                 return "the publishing connection is down"

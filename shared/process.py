@@ -84,7 +84,7 @@ class Process(Generic[S]):
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(coroutine) for coroutine in background]
-                    await self._until_stopping(tasks)
+                    await self.stopping.wait()
                     log.info("service.stopping")
                     await self.bus.stop_consuming()
                     if drain is not None:
@@ -95,11 +95,6 @@ class Process(Generic[S]):
                 await self.bus.close()
                 await self.ledger.close()
                 log.info("service.stopped")
-
-    async def _until_stopping(self, tasks: list[asyncio.Task[None]]) -> None:
-        waiter = asyncio.ensure_future(self.stopping.wait())
-        await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
 
     @asynccontextmanager
     async def _http(self, app: ASGIApp) -> AsyncIterator[None]:

@@ -1,0 +1,230 @@
+"""What a sender says to the ledger: claim, worklist, record, renew, look, let go. Nothing here holds state."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.batches import Requeued, requeue
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Recipient, Suppression
+from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
+
+DUE_WITHIN_SECONDS = 15.0
+"""A recipient due so soon belongs to the worklist already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A batch that is ours. Seconds are relative to the claim, so no two clocks are ever compared."""
+
+    batch_id: int
+    campaign_id: UUID
+    generation: int
+    first_id: int
+    last_id: int
+    size: int
+    dated_at: float
+    starts_in_seconds: float
+    span_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One recipient of a worklist."""
+
+    id: int
+    email: str
+    data: str | None
+    status: str
+    attempts: int
+    intended: bool
+    suppressed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A released batch, to be claimed at this generation."""
+
+    batch_id: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LetGo:
+    """How a batch was left: `done`, `waiting` or `lost`; `deferred` recipients will be tried again."""
+
+    state: str
+    deferred: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the ledger says of a batch in hand; `generation` is None when the batch is gone."""
+
+    generation: int | None
+    state: str
+    campaign_status: str
+    overdue: bool
+
+
+async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
+    """One conditional update. None: the ticket is stale (claimed, rescued, paused, cancelled or late)."""
+    async with ledger.write() as connection:
+        row = (
+            await connection.execute(
+                update(Batch)
+                .where(
+                    col(Batch.id) == batch_id,
+                    col(Batch.generation) == generation,
+                    col(Batch.state) == BatchState.RELEASED.value,
+                    exists().where(
+                        col(Campaign.id) == col(Batch.campaign_id),
+                        col(Campaign.status) == CampaignStatus.SENDING.value,
+                        or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
+                    ),
+                )
+                .values(
+                    state=BatchState.SENDING.value,
+                    generation=generation + 1,
+                    owner=owner,
+                    lease_until=db_now() + lease_seconds,
+                    claimed_at=db_now(),
+                    dated_at=func.coalesce(col(Batch.dated_at), db_now()),
+                )
+                .returning(
+                    col(Batch.id),
+                    col(Batch.campaign_id),
+                    col(Batch.generation),
+                    col(Batch.first_id),
+                    col(Batch.last_id),
+                    col(Batch.size),
+                    func.coalesce(col(Batch.dated_at), 0.0),
+                    col(Batch.due_at) - db_now(),
+                    col(Batch.span_seconds),
+                )
+            )
+        ).first()
+    return Claim(*row) if row is not None else None
+
+
+async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Sequence[Ticket]:
+    """Batches released so long ago that their ticket must be late or lost."""
+    async with ledger.read() as connection:
+        rows = await connection.execute(
+            select(col(Batch.id), col(Batch.generation))
+            .where(
+                col(Batch.state) == BatchState.RELEASED.value,
+                col(Batch.released_at) < db_now() - patience_seconds,
+            )
+            .order_by(col(Batch.released_at))
+            .limit(limit)
+        )
+        return [Ticket(row[0], row[1]) for row in rows]
+
+
+async def worklist(ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int) -> Sequence[Row]:
+    """The next slice of open and due recipients of the batch, by id; those suppressed are marked."""
+    suppressed = exists().where(
+        col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key)
+    )
+    statement = (
+        select(
+            col(Recipient.id),
+            col(Recipient.email),
+            col(Recipient.data),
+            col(Recipient.status),
+            col(Recipient.attempts),
+            col(Recipient.intent_at).is_not(None),
+            suppressed,
+        )
+        .where(
+            col(Recipient.campaign_id) == held.campaign_id,
+            col(Recipient.id) > max(after_id, held.first_id - 1),
+            col(Recipient.id) <= held.last_id,
+            col(Recipient.status).in_([status.value for status in OPEN]),
+            or_(
+                col(Recipient.next_attempt_at).is_(None),
+                col(Recipient.next_attempt_at) <= db_now() + DUE_WITHIN_SECONDS,
+            ),
+        )
+        .order_by(col(Recipient.id))
+        .limit(limit)
+    )
+    async with ledger.read() as connection:
+        return [Row(*row) for row in await connection.execute(statement)]
+
+
+async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: float) -> bool:
+    """Renews the lease; False: the batch is lost."""
+    async with ledger.write() as connection:
+        changed = await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == batch_id, col(Batch.generation) == generation)
+            .values(lease_until=db_now() + lease_seconds)
+        )
+        return changed.rowcount == 1
+
+
+async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
+    """How the batches in hand and their campaigns stand."""
+    async with ledger.read() as connection:
+        rows = await connection.execute(
+            select(
+                col(Batch.id),
+                col(Batch.generation),
+                col(Batch.state),
+                col(Campaign.status),
+                func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+            )
+            .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+            .where(col(Batch.id).in_(batch_ids))
+        )
+        return {row[0]: Look(row[1], row[2], row[3], bool(row[4])) for row in rows}
+
+
+async def let_go(
+    connection: AsyncConnection, held: Claim, *, retry_jitter_seconds: float, pause_seconds: float
+) -> LetGo:
+    """Ends our hold on a batch: `done` where nothing is open, else `waiting`. Rows still pending come at once, or after
+    `pause_seconds`; deferred ones when the first is due."""
+    row = (
+        await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
+            .values(owner=None)
+            .returning(col(Batch.pending), col(Batch.deferred))
+        )
+    ).first()
+    if row is None:
+        return LetGo("lost")
+    ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
+    if row.pending == 0 and row.deferred == 0:
+        await connection.execute(
+            update(Batch)
+            .where(*ours)
+            .values(state=BatchState.DONE.value, generation=held.generation + 1, lease_until=None, released_at=None)
+        )
+        return LetGo(BatchState.DONE.value)
+    due_in = pause_seconds
+    if row.pending == 0:
+        first_due = await connection.execute(
+            select(func.min(col(Recipient.next_attempt_at)) - db_now()).where(
+                col(Recipient.campaign_id) == held.campaign_id,
+                col(Recipient.id).between(held.first_id, held.last_id),
+                col(Recipient.status) == RecipientStatus.DEFERRED.value,
+            )
+        )
+        due_in = max(first_due.scalar_one() or 0.0, 0.0) + retry_jitter_seconds
+    await requeue(connection, *ours, due_in_seconds=due_in)
+    return LetGo(BatchState.WAITING.value, row.deferred)
+
+
+async def take_back(connection: AsyncConnection, owner: str) -> Sequence[Requeued]:
+    """What our former self held. Only for an owner whose slot lock we hold: nobody else can be that owner now."""
+    return await requeue(
+        connection, col(Batch.owner) == owner, col(Batch.state) == BatchState.SENDING.value, rescued=True
+    )

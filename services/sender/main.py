@@ -1,0 +1,129 @@
+"""The sender: wakes on `batch.released`, delivers the batch, says `batch.finished`. Any number may run."""
+
+import os
+import sys
+from contextlib import ExitStack
+
+from services.sender import ledger
+from services.sender.campaigns import Campaigns
+from services.sender.dkim import load_signers
+from services.sender.feed import Feed
+from services.sender.heartbeat import Heart
+from services.sender.in_hand import InHand, insist
+from services.sender.lookout import Lookout
+from services.sender.metrics import SenderMetrics
+from services.sender.observer import SenderObserver
+from services.sender.recorder import Recorder
+from services.sender.relays import engine_config, relays_of
+from services.sender.slot import Slot
+from services.sender.smtp import Engine
+from services.sender.worker import Worker
+from shared import logs, process, topology
+from shared.events import BatchReleased, BatchRequeued
+from shared.ledger import timeline
+from shared.process import Process
+from shared.settings import SenderSettings
+
+log = logs.get()
+
+
+async def sender(proc: Process[SenderSettings]) -> None:
+    """Wires the parts together and runs until the process is told to stop."""
+    settings = proc.settings
+    relays = relays_of(settings)
+    with ExitStack() as stack:
+        owner = proc.instance
+        slot = None
+        if settings.slot:
+            slot = stack.enter_context(Slot(settings.var_dir / "run", settings.slot))
+            owner = slot.owner or owner
+        metrics = SenderMetrics(proc.metrics.registry)
+        in_hand = InHand(metrics)
+        feed = Feed(settings, in_hand)
+        engine = Engine(relays, engine_config(settings), observer=SenderObserver(metrics))
+        campaigns = Campaigns(
+            proc.ledger,
+            public_url=settings.public_url,
+            secret=settings.secret_keys[0],
+            signers=load_signers(settings.dkim_dir),
+        )
+        worker = Worker(settings, proc.ledger, proc.bus, campaigns, in_hand, owner, proc.metrics)
+        heart = Heart(
+            proc.bus,
+            worker,
+            engine,
+            in_hand,
+            owner=owner,
+            slot=settings.slot,
+            slots=settings.batches_in_hand,
+            seconds=settings.heartbeat_seconds,
+        )
+        proc.bus.subscribe(topology.EMAIL, BatchReleased, worker.on_ticket, prefetch=settings.batches_in_hand)
+        proc.health.checks["relays"] = lambda: _relays_check(engine)
+
+        async def clock_turn() -> None:
+            await worker.clock_turn()
+            if settings.recycle_after_batches and worker.batches_done >= settings.recycle_after_batches:
+                proc.stopping.set()
+
+        async def drain() -> None:
+            worker.stop("this process is stopping")
+            heart.beat_now.set()
+            await engine.drain(settings.drain_seconds)
+            await worker.finish()
+            await heart.beat()
+            feed.close()
+
+        taken_back = await _take_back(proc, slot.owner) if slot is not None and slot.owner else []
+
+        async def tell_taken_back() -> None:
+            await proc.bus.connected.wait()
+            for event in taken_back:
+                await proc.bus.publish(event)
+
+        await proc.run(
+            tell_taken_back(),
+            engine.run(feed),
+            Recorder(proc.ledger, in_hand, settings.lease_seconds).run(),
+            Lookout(settings, proc.ledger, proc.bus, engine, in_hand).run(),
+            proc.clock(clock_turn, settings.clock_seconds),
+            heart.run(),
+            drain=drain,
+        )
+    if settings.recycle_after_batches and worker.batches_done >= settings.recycle_after_batches:
+        # In place: no supervisor counts it as a crash, and the slot is free again for the same name.
+        log.info("sender.recycled", batches=worker.batches_done)
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, "-m", "services.sender"])  # noqa: S606 - no shell is wanted
+
+
+async def _relays_check(engine: Engine) -> str:
+    return engine.blocked_reason() or ""
+
+
+async def _take_back(proc: Process[SenderSettings], owner: str) -> list[BatchRequeued]:
+    """Releases at once what our former self held: only we can hold its lock now."""
+
+    async def attempt() -> list[BatchRequeued]:
+        async with proc.ledger.write() as connection:
+            taken = await ledger.take_back(connection, owner)
+            for batch in taken:
+                await timeline.record(
+                    connection, batch.campaign_id, "rescued", "A sender started again and gave back what it had held"
+                )
+            reason = "the sender started again"
+            return [
+                BatchRequeued(
+                    batch_id=batch.batch_id, campaign_id=batch.campaign_id, generation=batch.generation, reason=reason
+                )
+                for batch in taken
+            ]
+
+    events = await insist(attempt)
+    if events:
+        log.warning("batches.taken_back", batches=len(events))
+    return events
+
+
+def main() -> None:
+    process.main("sender", SenderSettings, sender)

@@ -1,0 +1,77 @@
+"""What a sender measures."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.sender.results import Result
+from shared.metrics import PREFIX
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class SenderMetrics:
+    """The sender's instruments. Emails are counted when the ledger has them, so the two agree."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.emails = Counter(
+            f"{PREFIX}_emails_total",
+            "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none).",
+            ["outcome", "reply_class"],
+            registry=registry,
+        )
+        self.delivery = Histogram(
+            f"{PREFIX}_delivery_seconds",
+            "Seconds by phase: `queue` from claim to first step, `connect`, `send` from first step to verdict.",
+            ["phase"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.queue_seconds = self.delivery.labels("queue")
+        self.connect_seconds = self.delivery.labels("connect")
+        self.send_seconds = self.delivery.labels("send")
+        self.in_flight = Gauge(
+            f"{PREFIX}_emails_in_flight", "Emails between first step and verdict.", registry=registry
+        )
+        self.connections = Gauge(
+            f"{PREFIX}_smtp_connections", "Connections by relay and state.", ["relay", "state"], registry=registry
+        )
+        self.relay_resting = Gauge(
+            f"{PREFIX}_relay_resting", "1 while a relay is rested after failures.", ["relay"], registry=registry
+        )
+        self.batches = Gauge(f"{PREFIX}_batches_in_hand", "Batches this process works on.", registry=registry)
+        self.batch = Histogram(
+            f"{PREFIX}_batch_seconds",
+            "Seconds a batch was in hand.",
+            buckets=(0.1, 0.5, 1, 5, 15, 30, 60, 120, 240, 480, 600),
+            registry=registry,
+        )
+        self.commit = Histogram(
+            f"{PREFIX}_commit_seconds", "Seconds of a group commit.", buckets=SECONDS, registry=registry
+        )
+        self.group = Histogram(
+            f"{PREFIX}_commit_group_size", "Results in a group commit.", buckets=GROUPS, registry=registry
+        )
+        self.lease_age = Gauge(
+            f"{PREFIX}_lease_age_seconds", "Seconds since the oldest lease in hand was renewed.", registry=registry
+        )
+        self.progress_age = Gauge(
+            f"{PREFIX}_progress_age_seconds", "Most seconds a batch in hand has brought no result.", registry=registry
+        )
+        self.lease_lost = Counter(
+            f"{PREFIX}_lease_lost_total", "Batches another had taken while we held them.", registry=registry
+        )
+        self.known_duplicates = Counter(
+            f"{PREFIX}_known_duplicates_total",
+            "Emails accepted that the ledger already had as sent.",
+            registry=registry,
+        )
+        self.retries = Counter(f"{PREFIX}_retries_total", "Attempts put off to be tried again.", registry=registry)
+
+    def recorded(self, results: Iterable[Result]) -> None:
+        """Counts what a commit has stored."""
+        for result in results:
+            self.emails.labels(result.status, str((result.code or 0) // 100)).inc()
+            if result.status == "deferred":
+                self.retries.inc()
