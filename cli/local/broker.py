@@ -45,6 +45,7 @@ class PrivateBroker:
         prometheus_port: int = 8705,
         dist_port: int = 8706,
         epmd_port: int = 8707,
+        *,
         node_name: str | None = None,
     ) -> None:
         self.data_dir = data_dir.absolute()
@@ -158,10 +159,10 @@ class PrivateBroker:
             self._ask_to_stop()
             if not self._wait(lambda: not self._node(), STOP_TIMEOUT_SECONDS):
                 self.kill()
-        for process in self._processes():
+        for process in self.processes():
             process.kill()
-        if not self._wait(lambda: not self._processes(), KILL_TIMEOUT_SECONDS):
-            left = ", ".join(f"{process.name()} (pid {process.pid})" for process in self._processes())
+        if not self._wait(lambda: not self.processes(), KILL_TIMEOUT_SECONDS):
+            left = ", ".join(f"{process.name()} (pid {process.pid})" for process in self.processes())
             raise LocalError(f"the private broker left {left}: end it by hand")
 
     def kill(self) -> None:
@@ -187,7 +188,7 @@ class PrivateBroker:
             "its metrics": self.prometheus_port,
             "its Erlang distribution": self.dist_port,
         }
-        if not self._processes():  # else our own epmd is still there
+        if not self.processes():  # else our own epmd is still there
             ports["its epmd"] = self.epmd_port
         refuse_taken(ports)
         write_node_files(
@@ -202,9 +203,7 @@ class PrivateBroker:
     def environment(self) -> dict[str, str]:
         return node_environment(self.data_dir, self.node_name, self.dist_port, self.epmd_port)
 
-    # Helpers
-
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Every living process of this node: they inherit its environment, so no pid file can be lost or grow old."""
         mine = str(self.data_dir / "mnesia")
         found = []
@@ -216,8 +215,10 @@ class PrivateBroker:
                 continue
         return found
 
+    # Helpers
+
     def _node(self) -> list[psutil.Process]:
-        return [process for process in self._processes() if _name(process) != EPMD]
+        return [process for process in self.processes() if _name(process) != EPMD]
 
     def _ask_to_stop(self) -> None:
         """SIGTERM, after dropping a handler of the management agent that would wait five seconds for nothing."""

@@ -33,7 +33,7 @@ LOG_LINES_SHOWN = 20
 class PrivatePostgres:
     """One cluster. The constructor touches nothing.
 
-    `durable=False` gives up surviving a power cut (fsync and synchronous commits off): for tests, never for measuring.
+    `durable=False` gives up surviving a power cut (fsync off), not a killed server: for tests, never for measuring.
     PostgreSQL refuses to run as root; for root it runs as `postgres`.
     """
 

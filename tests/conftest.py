@@ -1,0 +1,147 @@
+"""Fixtures of every layer. Nothing starts until a test asks for it; see docs/development.md."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.local.broker import PrivateBroker
+from cli.local.ports import free_port
+from cli.local.postgres import PrivatePostgres
+from tests.support.broker import BrokerVhost, new_vhost
+from tests.support.databases import empty_postgres, empty_sqlite, migrated_postgres, migrated_sqlite
+from tests.support.processes import ServiceProcess
+from tests.support.run import TestRun
+
+UNIT_TESTS = Path(__file__).parent / "unit"
+DATABASES = ("sqlite", "postgresql")
+
+run_key = pytest.StashKey[TestRun]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        config.stash[run_key] = TestRun(Path(worker["run_folder"]))
+    elif not config.option.collectonly:
+        config.stash[run_key] = TestRun.new()
+
+
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist starts a worker."""
+    node.workerinput["run_folder"] = str(node.config.stash[run_key].folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """After the last test, a failure or Ctrl-C; workers have ended by then."""
+    run = config.stash.get(run_key, None)
+    if run is not None and not hasattr(config, "workerinput"):
+        run.end()
+
+
+@pytest.fixture(scope="session")
+def run(pytestconfig: pytest.Config) -> TestRun:
+    """This test run and its shared servers."""
+    return pytestconfig.stash[run_key]
+
+
+@pytest.fixture
+def broker(run: TestRun, request: pytest.FixtureRequest) -> PrivateBroker:
+    """The run's RabbitMQ node, shared: leave it running. To break one, ask for `own_broker`."""
+    _refuse_in_unit_tests(request)
+    return run.broker()
+
+
+@pytest.fixture
+def broker_vhost(broker: PrivateBroker) -> Iterator[BrokerVhost]:
+    """An empty virtual host of this test's own, with the rights of production."""
+    with new_vhost(broker) as vhost:
+        yield vhost
+
+
+@pytest.fixture
+def own_broker(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivateBroker]:
+    """A RabbitMQ node for this test alone, ready, to be killed and restarted at will. Six seconds."""
+    _refuse_in_unit_tests(request)
+    broker = run.new_broker(f"broker-{tmp_path.name}-{free_port()}")
+    broker.start()
+    broker.wait_ready()
+    try:
+        yield broker
+    finally:
+        broker.stop()
+
+
+@pytest.fixture
+def postgres(run: TestRun, request: pytest.FixtureRequest) -> PrivatePostgres:
+    """The run's PostgreSQL cluster, shared: leave it running. To break one, ask for `own_postgres`."""
+    _refuse_in_unit_tests(request)
+    return run.postgres()
+
+
+@pytest.fixture
+def own_postgres(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivatePostgres]:
+    """A PostgreSQL cluster for this test alone, ready, to be killed and restarted at will."""
+    _refuse_in_unit_tests(request)
+    postgres = run.new_postgres(f"postgres-{tmp_path.name}-{free_port()}")
+    postgres.start()
+    postgres.wait_ready()
+    try:
+        yield postgres
+    finally:
+        postgres.stop()
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty ledger at the newest schema; the test runs once on SQLite and once on PostgreSQL."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture(params=DATABASES)
+def empty_database_url(request: pytest.FixtureRequest, run: TestRun, tmp_path: Path) -> Iterator[str]:
+    """A database without tables, for tests of migrations; SQLite and PostgreSQL."""
+    if request.param == "postgresql":
+        _refuse_in_unit_tests(request)
+    with empty_postgres(run) if request.param == "postgresql" else empty_sqlite(tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_url(run: TestRun, tmp_path: Path) -> Iterator[str]:
+    """An empty ledger at the newest schema, on SQLite."""
+    with migrated_sqlite(run, tmp_path) as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql_url(run: TestRun, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty ledger at the newest schema, on PostgreSQL."""
+    _refuse_in_unit_tests(request)
+    with migrated_postgres(run) as url:
+        yield url
+
+
+ServiceFactory = Callable[..., ServiceProcess]
+
+
+@pytest.fixture
+def service_process(tmp_path: Path) -> Iterator[ServiceFactory]:
+    """`service_process("sender", settings, name="sender-1")` launches a service; killed at the end if it still runs."""
+    with ExitStack() as launched:
+
+        def launch(service: str, settings: Mapping[str, str], *, name: str = "", http_port: int = 0) -> ServiceProcess:
+            process = ServiceProcess(service, settings, http_port or free_port(), tmp_path, name)
+            launched.callback(process.kill)
+            process.launch()
+            return process
+
+        yield launch
+
+
+def _refuse_in_unit_tests(request: pytest.FixtureRequest) -> None:
+    if UNIT_TESTS in request.path.parents:
+        pytest.fail("a unit test asks for a server: it belongs into tests/integration", pytrace=False)

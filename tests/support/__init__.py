@@ -1,0 +1,1 @@
+"""What tests stand on: real brokers and databases, services as processes."""
