@@ -126,7 +126,7 @@ def _subject(text: str) -> bytes:
 
 
 def _fixed_headers(headers: CampaignHeaders) -> bytes:
-    from_name = check_header_text("From", headers.from_name)
+    from_name = re.sub(" +", " ", check_header_text("From", headers.from_name))
     lines = [b"", b"From: " + mailbox(from_name, parse_address(headers.from_email).email)]
     if headers.reply_to:
         lines.append(b"Reply-To: " + parse_address(headers.reply_to).email.encode())

@@ -24,6 +24,7 @@ _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Extends: "extends is not available in messages; put the text here",
     nodes.Block: "blocks are not available in messages; put the text here",
     nodes.FilterBlock: "filter blocks are not available; put the filter behind each field",
+    nodes.Scope: "autoescape is not available; values are escaped in HTML, and only there",
     nodes.With: "with is not available in messages; use the fields directly",
 }
 

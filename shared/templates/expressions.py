@@ -134,6 +134,9 @@ class ExpressionCompiler:
         value_of = self.compile(node.node, needed=False)
         otherwise = self.compile(node.args[0], needed=needed)
 
+        if len(node.args) == 2:  # as in Jinja: default('x', true) stands in for 0 and false too
+            return lambda values: value_of(values) or otherwise(values)
+
         def defaulted(values: Mapping[str, Value]) -> Value:
             value = value_of(values)
             return otherwise(values) if value is None or value == "" else value

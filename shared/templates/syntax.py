@@ -28,8 +28,10 @@ class Position(int):
 
 def position_of(node: nodes.Node) -> Position:
     """Where a node stands."""
-    line = node.lineno
-    return line if isinstance(line, Position) else Position(line, 1)
+    for candidate in (node, *node.find_all(nodes.Node)):  # what Jinja wraps around a node has no place of its own
+        if isinstance(candidate.lineno, Position):
+            return candidate.lineno
+    return Position(1, 1)
 
 
 def parse(part: Part, source: str) -> nodes.Template:
