@@ -1,0 +1,46 @@
+"""What a request handler is given: the parts of this process, and whose key was presented."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+from starlette.background import BackgroundTask
+
+from services.api.observe import ApiMetrics
+from shared.events import CampaignRequested, Event
+from shared.ledger.database import Ledger
+from shared.settings import ApiSettings
+
+
+@dataclass(frozen=True)
+class Api:
+    """The parts handlers work with. `stopping` is set when the process is told to stop."""
+
+    settings: ApiSettings
+    ledger: Ledger
+    metrics: ApiMetrics
+    publish: Callable[[Event], Awaitable[bool]]
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def announce(self, campaign_id: UUID) -> BackgroundTask:
+        """Tells the dispatcher, after the answer has left. The ledger holds the campaign already, so a broker that is
+        away delays its first turn by at most a clock turn, and the client not at all."""
+        return BackgroundTask(self.publish, CampaignRequested(campaign_id=campaign_id))
+
+
+def _api(request: Request) -> Api:
+    api: Api = request.app.state.api
+    return api
+
+
+def _project(request: Request) -> UUID:
+    project: UUID = request.state.project_id
+    return project
+
+
+ApiDep = Annotated[Api, Depends(_api)]
+ProjectDep = Annotated[UUID, Depends(_project)]
+"""The project of the key that was presented: see services.api.auth."""

@@ -1,0 +1,72 @@
+"""API keys: `vs_` and 256 random bits. Only the SHA-256 digest is kept: nothing to guess, so no slow hash is needed."""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+from uuid6 import uuid7
+
+from shared.ledger.database import db_now
+from shared.ledger.models import DEFAULT_PROJECT, ApiKey
+
+_SECRET = re.compile(r"vs_[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key as the ledger knows it: never the secret. Moments in the ledger's seconds."""
+
+    id: UUID
+    project_id: UUID
+    name: str
+    created_at: float
+    revoked_at: float | None
+
+
+async def create_key(connection: AsyncConnection, name: str, project_id: UUID = DEFAULT_PROJECT) -> str:
+    """Makes a key and returns its secret, which cannot be read again."""
+    secret = f"vs_{secrets.token_urlsafe(32)}"
+    await connection.execute(
+        insert(ApiKey).values(
+            id=UUID(int=uuid7().int), project_id=project_id, name=name, digest=_digest(secret), created_at=db_now()
+        )
+    )
+    return secret
+
+
+async def list_keys(connection: AsyncConnection) -> Sequence[Key]:
+    """Every key, revoked ones too, oldest first."""
+    rows = await connection.execute(
+        select(
+            col(ApiKey.id), col(ApiKey.project_id), col(ApiKey.name), col(ApiKey.created_at), col(ApiKey.revoked_at)
+        ).order_by(col(ApiKey.id))
+    )
+    return [Key(*row) for row in rows]
+
+
+async def revoke_key(connection: AsyncConnection, key_id: UUID) -> bool:
+    """Makes a key useless from now on. False: no such key, or it was revoked before."""
+    revoked = await connection.execute(
+        update(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None)).values(revoked_at=db_now())
+    )
+    return revoked.rowcount > 0
+
+
+async def project_of(connection: AsyncConnection, secret: str) -> UUID | None:
+    """The project whose key this is; None for a secret that is wrong or revoked."""
+    if not _SECRET.fullmatch(secret):
+        return None
+    found = await connection.execute(
+        select(col(ApiKey.project_id)).where(col(ApiKey.digest) == _digest(secret), col(ApiKey.revoked_at).is_(None))
+    )
+    return found.scalar_one_or_none()
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
