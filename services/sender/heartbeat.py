@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 
 from services.sender.in_hand import InHand
-from services.sender.smtp import Engine
+from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 from shared.bus import Bus
 from shared.events import RelayHealth, SenderHeartbeat

@@ -11,10 +11,8 @@ from sqlmodel import col
 from services.sender import ledger
 from services.sender.hand import Hand
 from services.sender.in_hand import InHand
-from services.sender.smtp import Engine
+from services.sender.smtp.engine import Engine
 from shared import logs
-from shared.bus import Bus
-from shared.events import CampaignRequested
 from shared.ledger import timeline
 from shared.ledger.database import Ledger, is_unavailable
 from shared.ledger.models import LONGEST_REPLY, Campaign
@@ -27,10 +25,9 @@ log = logs.get()
 class Lookout:
     """One for a process."""
 
-    def __init__(self, settings: SenderSettings, database: Ledger, bus: Bus, engine: Engine, in_hand: InHand) -> None:
+    def __init__(self, settings: SenderSettings, database: Ledger, engine: Engine, in_hand: InHand) -> None:
         self._settings = settings
         self._ledger = database
-        self._bus = bus
         self._engine = engine
         self._in_hand = in_hand
         self._told: dict[UUID, str | None] = {}
@@ -91,17 +88,11 @@ class Lookout:
         if age > self._settings.batch_soft_seconds and not hand.stop:
             hand.stop = hand.yielded = f"it was in hand for {self._settings.batch_soft_seconds:g} s"
             hand.changed.set()
-        if age > self._settings.batch_hard_seconds:
-            for email in list(hand.in_flight):
-                self._engine.abort(email)
 
     async def _tell_campaigns(self, hands: list[Hand]) -> None:
         blocked = self._engine.blocked_reason()
         for hand in hands:
             campaign_id = hand.claim.campaign_id
-            if hand.refused:
-                await self._pause(campaign_id, hand.refused)
-                hand.refused = ""
             if blocked is None and not hand.done:
                 continue  # not blocked as far as we know, but nothing proves it yet
             if self._told.get(campaign_id, "nothing yet") != blocked:
@@ -122,18 +113,6 @@ class Lookout:
                 await timeline.record(connection, campaign_id, "blocked", f"No relay can be used: {reason}")
             elif changed.rowcount:
                 await timeline.record(connection, campaign_id, "unblocked", "A relay can be used again")
-
-    async def _pause(self, campaign_id: UUID, reason: str) -> None:
-        async with self._ledger.write() as connection:
-            changed = await connection.execute(
-                update(Campaign)
-                .where(col(Campaign.id) == campaign_id, col(Campaign.status) == CampaignStatus.SENDING.value)
-                .values(status=CampaignStatus.PAUSED.value, reason=reason[:LONGEST_REPLY])
-            )
-            if changed.rowcount:
-                await timeline.record(connection, campaign_id, "paused", reason)
-        log.warning("campaign.paused", campaign_id=str(campaign_id), reason=reason)
-        await self._bus.publish(CampaignRequested(campaign_id=campaign_id))
 
     def _measure(self) -> None:
         metrics, hands, now = self._in_hand.metrics, self._in_hand.hands, time.monotonic()

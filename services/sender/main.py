@@ -16,7 +16,7 @@ from services.sender.observer import SenderObserver
 from services.sender.recorder import Recorder
 from services.sender.relays import engine_config, relays_of
 from services.sender.slot import Slot
-from services.sender.smtp import Engine
+from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 from shared import logs, process, topology
 from shared.events import BatchReleased, BatchRequeued
@@ -85,7 +85,7 @@ async def sender(proc: Process[SenderSettings]) -> None:
             tell_taken_back(),
             engine.run(feed),
             Recorder(proc.ledger, in_hand, settings.lease_seconds).run(),
-            Lookout(settings, proc.ledger, proc.bus, engine, in_hand).run(),
+            Lookout(settings, proc.ledger, engine, in_hand).run(),
             proc.clock(clock_turn, settings.clock_seconds),
             heart.run(),
             drain=drain,

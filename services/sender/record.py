@@ -203,14 +203,12 @@ async def _suppress(connection: AsyncConnection, group: Group) -> None:
     gone = [result for result in group.results if result.suppress]
     if not gone:
         return
-    keys = dict(
-        row._tuple()
-        for row in await connection.execute(
-            select(col(Recipient.id), col(Recipient.email_key)).where(
-                col(Recipient.id).in_([result.recipient_id for result in gone])
-            )
+    rows = await connection.execute(
+        select(col(Recipient.id), col(Recipient.email_key)).where(
+            col(Recipient.id).in_([result.recipient_id for result in gone])
         )
     )
+    keys = {row.id: row.email_key for row in rows}
     insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     await connection.execute(
         insert(Suppression)

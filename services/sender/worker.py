@@ -3,6 +3,10 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import update
+from sqlmodel import col
 
 from services.sender import ledger
 from services.sender.campaigns import Campaigns
@@ -10,9 +14,11 @@ from services.sender.hand import FAULT_PAUSE_SECONDS, Hand
 from services.sender.in_hand import InHand, insist
 from shared import logs
 from shared.bus import Bus
-from shared.events import BatchFinished, BatchProgress, BatchReleased
+from shared.events import BatchFinished, BatchProgress, BatchReleased, CampaignRequested
 from shared.ledger import timeline
 from shared.ledger.database import Ledger
+from shared.ledger.models import LONGEST_REPLY, Campaign
+from shared.ledger.states import CampaignStatus
 from shared.metrics import Metrics
 from shared.settings import SenderSettings
 
@@ -141,6 +147,8 @@ class Worker:
                 else:
                     await hand.changed.wait()
                     hand.changed.clear()
+            if hand.refused:
+                await insist(lambda: self._pause(claim.campaign_id, hand.refused))
             state = "lost" if hand.lost else await insist(lambda: self._let_go(hand))
         finally:
             in_hand.hands.remove(hand)
@@ -184,6 +192,18 @@ class Worker:
         if left.state == "lost":
             self._in_hand.lose(hand)
         return left.state
+
+    async def _pause(self, campaign_id: UUID, reason: str) -> None:
+        async with self._ledger.write() as connection:
+            changed = await connection.execute(
+                update(Campaign)
+                .where(col(Campaign.id) == campaign_id, col(Campaign.status) == CampaignStatus.SENDING.value)
+                .values(status=CampaignStatus.PAUSED.value, reason=reason[:LONGEST_REPLY])
+            )
+            if changed.rowcount:
+                await timeline.record(connection, campaign_id, "paused", reason)
+        log.warning("campaign.paused", campaign_id=str(campaign_id), reason=reason)
+        await self._bus.publish(CampaignRequested(campaign_id=campaign_id))
 
 
 def _share(number: int) -> float:

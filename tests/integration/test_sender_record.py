@@ -1,0 +1,281 @@
+"""Recording results: fenced by the generation, counted by rows really changed, facts win."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select, update
+from sqlmodel import col
+
+from services.sender import ledger as sender_ledger
+from services.sender.record import Group, record
+from services.sender.results import Result
+from shared.ledger.counts import STATUSES, counts
+from shared.ledger.database import Ledger, clock
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
+from tests.support.seeds import Seeded, seed_campaign
+
+LEASE = 15.0
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    ledger = Ledger(database_url)
+    yield ledger
+    await ledger.close()
+
+
+async def claimed(ledger: Ledger, seeded: Seeded) -> sender_ledger.Claim:
+    async with ledger.read() as connection:
+        generation = (
+            await connection.execute(select(col(Batch.generation)).where(col(Batch.id) == seeded.batch_ids[0]))
+        ).scalar_one()
+    claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], generation, "me", LEASE)
+    assert claim is not None
+    return claim
+
+
+def result(recipient_id: int, status: str = "sent", **changes: object) -> Result:
+    base = Result(
+        recipient_id, f"person@{recipient_id}.test", "pending", 0, status, 1, code=250, relay="r", queue_id="q"
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def group(claim: sender_ledger.Claim, *results: Result, intents: tuple[int, ...] = ()) -> Group:
+    return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, list(results), list(intents))
+
+
+async def row(ledger: Ledger, recipient_id: int) -> Recipient:
+    async with ledger.read() as connection:
+        found = await connection.execute(select(Recipient).where(col(Recipient.id) == recipient_id))
+        return Recipient.model_validate(dict(found.mappings().one()))
+
+
+async def assert_counts_add_up(ledger: Ledger, seeded: Seeded) -> dict[str, int]:
+    """Invariant 1: the counts by status add up to the total, and are what the rows say."""
+    async with ledger.read() as connection:
+        found = dict(await counts(connection, seeded.id))
+        rows = (
+            await connection.execute(select(col(Recipient.status)).where(col(Recipient.campaign_id) == seeded.id))
+        ).scalars()
+        by_row = list(rows)
+    assert sum(found[status] for status in STATUSES) == found["total"] == len(seeded.recipient_ids)
+    for status in STATUSES:
+        assert found[status] == by_row.count(status), status
+    return found
+
+
+async def test_a_group_is_recorded_counted_and_renews_the_lease(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 5)
+    claim = await claimed(ledger, seeded)
+    first, second, third, *_ = seeded.recipient_ids
+    results = [
+        result(first),
+        result(second, "failed", code=550, enhanced="5.1.1", reply="no such user", queue_id=None, suppress=True),
+        result(third, "deferred", code=451, delay_seconds=60.0, queue_id=None),
+    ]
+    recorded = await record(ledger, [group(claim, *results)], LEASE)
+    assert recorded[claim.batch_id].lost is False
+    found = await assert_counts_add_up(ledger, seeded)
+    assert (found["sent"], found["failed"], found["deferred"], found["pending"]) == (1, 1, 1, 2)
+    async with ledger.read() as connection:
+        now = await clock(connection)
+        lease = (await connection.execute(select(col(Batch.lease_until)))).scalar_one()
+        suppressed = (await connection.execute(select(col(Suppression.email_key)))).scalars().all()
+    assert now + LEASE - 5 < lease <= now + LEASE
+    assert suppressed == ["person-1@example.test"]
+    sent, deferred = await row(ledger, first), await row(ledger, third)
+    assert (sent.status, sent.queue_id, sent.relay, sent.attempts) == ("sent", "q", "r", 1)
+    assert sent.sent_at is not None
+    assert abs(sent.sent_at - now) < 5
+    assert deferred.next_attempt_at is not None
+    assert 50 < deferred.next_attempt_at - now <= 60
+
+
+async def test_recording_the_same_group_twice_changes_nothing(ledger: Ledger) -> None:
+    """A commit whose answer was lost is repeated: no count moves, no duplicate is claimed."""
+    seeded = await seed_campaign(ledger, 3)
+    claim = await claimed(ledger, seeded)
+    same = group(
+        claim,
+        result(seeded.recipient_ids[0]),
+        result(seeded.recipient_ids[1], "deferred", code=451, delay_seconds=60.0),
+    )
+    await record(ledger, [same], LEASE)
+    again = await record(ledger, [same], LEASE)
+    assert again[claim.batch_id].known_duplicates == 0
+    found = await assert_counts_add_up(ledger, seeded)
+    assert (found["sent"], found["deferred"], found["pending"]) == (1, 1, 1)
+    assert (await row(ledger, seeded.recipient_ids[1])).attempts == 1
+
+
+async def test_another_generation_means_the_batch_is_lost(ledger: Ledger) -> None:
+    """Invariant 3: who finds another generation records no opinion, only facts."""
+    seeded = await seed_campaign(ledger, 4)
+    claim = await claimed(ledger, seeded)
+    async with ledger.write() as connection:
+        await connection.execute(update(Batch).values(generation=claim.generation + 1, state="waiting"))
+    one, two, *_ = seeded.recipient_ids
+    recorded = await record(ledger, [group(claim, result(one), result(two, "failed", code=550))], LEASE)
+    assert recorded[claim.batch_id].lost is True
+    assert (await row(ledger, one)).status == "sent"
+    assert (await row(ledger, two)).status == "pending"
+    await assert_counts_add_up(ledger, seeded)
+    assert await sender_ledger.renew(ledger, claim.batch_id, claim.generation, LEASE) is False
+
+
+@pytest.mark.parametrize("closed_as", ["cancelled", "expired", "failed", "unknown", "suppressed"])
+async def test_a_250_is_recorded_whatever_happened_meanwhile(ledger: Ledger, closed_as: str) -> None:
+    """Invariant 4: facts win."""
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    one = seeded.recipient_ids[0]
+    async with ledger.write() as connection:
+        await connection.execute(update(Recipient).where(col(Recipient.id) == one).values(status=closed_as))
+        await connection.execute(
+            update(Batch).values(generation=claim.generation + 1, pending=col(Batch.pending) - 1, **{closed_as: 1})
+        )
+    recorded = await record(ledger, [group(claim, result(one))], LEASE)
+    assert recorded[claim.batch_id].known_duplicates == 0
+    assert (await row(ledger, one)).status == "sent"
+    assert (await assert_counts_add_up(ledger, seeded))["sent"] == 1
+
+
+async def test_a_second_acceptance_counts_as_a_known_duplicate_and_changes_nothing(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    one = seeded.recipient_ids[0]
+    await record(ledger, [group(claim, result(one, queue_id="first"))], LEASE)
+    late = replace(claim, generation=claim.generation - 1)
+    recorded = await record(ledger, [group(late, result(one, queue_id="second"))], LEASE)
+    assert recorded[claim.batch_id].known_duplicates == 1
+    assert (await row(ledger, one)).queue_id == "first"
+    assert (await assert_counts_add_up(ledger, seeded))["sent"] == 1
+
+
+async def test_one_lost_batch_does_not_hold_up_another(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 4, batch_size=2)
+    claims = [await sender_ledger.claim(ledger, batch_id, 1, "me", LEASE) for batch_id in seeded.batch_ids]
+    lost, kept = claims
+    assert lost is not None
+    assert kept is not None
+    async with ledger.write() as connection:
+        await connection.execute(update(Batch).where(col(Batch.id) == lost.batch_id).values(generation=9))
+    recorded = await record(ledger, [group(lost, result(lost.first_id)), group(kept, result(kept.first_id))], LEASE)
+    assert (recorded[lost.batch_id].lost, recorded[kept.batch_id].lost) == (True, False)
+    assert (await assert_counts_add_up(ledger, seeded))["sent"] == 2
+
+
+async def test_an_intent_is_stored_before_and_cleared_by_the_result(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2, delivery="at_most_once")
+    claim = await claimed(ledger, seeded)
+    one = seeded.recipient_ids[0]
+    await record(ledger, [group(claim, intents=(one,))], LEASE)
+    assert (await row(ledger, one)).intent_at is not None
+    listed = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
+    assert [item.intended for item in listed] == [True, False]
+    await record(ledger, [group(claim, result(one))], LEASE)
+    assert (await row(ledger, one)).intent_at is None
+
+
+async def test_a_ticket_claims_once(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE)
+    assert claim is not None
+    assert claim.generation == 2
+    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "you", LEASE) is None
+    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 2, "you", LEASE) is None
+
+
+@pytest.mark.parametrize("status", ["paused", "stopping", "queued", "finished"])
+async def test_nothing_is_claimed_of_a_campaign_that_is_not_sending(ledger: Ledger, status: str) -> None:
+    seeded = await seed_campaign(ledger, 2, status=status)
+    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
+
+
+async def test_nothing_is_claimed_after_deliver_by(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    async with ledger.write() as connection:
+        await connection.execute(update(Campaign).values(deliver_by=1.0))
+    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
+
+
+async def test_the_worklist_is_open_due_and_marks_the_suppressed(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 6)
+    claim = await claimed(ledger, seeded)
+    ids = seeded.recipient_ids
+    async with ledger.write() as connection:
+        now = await clock(connection)
+        for recipient_id, values in (
+            (ids[0], {"status": "sent"}),
+            (ids[1], {"status": "deferred", "next_attempt_at": now + 100}),
+            (ids[2], {"status": "deferred", "next_attempt_at": now + 10}),
+        ):
+            await connection.execute(update(Recipient).where(col(Recipient.id) == recipient_id).values(**values))
+        await connection.execute(
+            Suppression.__table__.insert().values(  # type: ignore[attr-defined]
+                project_id=DEFAULT_PROJECT,
+                email="x",
+                email_key="person-4@example.test",
+                reason="manual",
+                created_at=now,
+            )
+        )
+    listed = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
+    assert [item.id for item in listed] == ids[2:]
+    assert [item.suppressed for item in listed] == [False, False, True, False]
+    rest = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, ids[3], 1)
+    assert [item.id for item in rest] == [ids[4]]
+
+
+async def let_go(ledger: Ledger, claim: sender_ledger.Claim) -> sender_ledger.LetGo:
+    async with ledger.write() as connection:
+        return await sender_ledger.let_go(connection, claim, retry_jitter_seconds=3.0, pause_seconds=0.0)
+
+
+async def batch(ledger: Ledger) -> Batch:
+    async with ledger.read() as connection:
+        return Batch.model_validate(dict((await connection.execute(select(Batch))).mappings().one()))
+
+
+async def test_a_batch_with_nothing_open_is_done(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    await record(ledger, [group(claim, *(result(n) for n in seeded.recipient_ids))], LEASE)
+    assert (await let_go(ledger, claim)).state == "done"
+    after = await batch(ledger)
+    assert (after.state, after.owner, after.lease_until) == ("done", None, None)
+    assert after.generation == claim.generation + 1
+    assert (await let_go(ledger, claim)).state == "lost"
+
+
+async def test_a_batch_with_deferred_rows_waits_until_the_first_is_due(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    one, two = seeded.recipient_ids
+    changes = [result(one, "deferred", delay_seconds=120.0), result(two, "deferred", delay_seconds=60.0)]
+    await record(ledger, [group(claim, *changes)], LEASE)
+    left = await let_go(ledger, claim)
+    assert (left.state, left.deferred) == ("waiting", 2)
+    after = await batch(ledger)
+    assert 58 < after.due_at - await ledger.now() <= 63
+
+
+async def test_a_batch_with_pending_rows_is_given_back_at_once(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    assert (await let_go(ledger, claim)).state == "waiting"
+    after = await batch(ledger)
+    assert after.due_at <= await ledger.now()
+    assert after.generation == claim.generation + 1
+
+
+async def test_only_our_own_slot_is_taken_back(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 4, batch_size=2)
+    await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
+    await sender_ledger.claim(ledger, seeded.batch_ids[1], 1, "sender-1@host#bb", LEASE)
+    async with ledger.write() as connection:
+        taken = await sender_ledger.take_back(connection, "sender-1@host#aa")
+    assert [batch.batch_id for batch in taken] == [seeded.batch_ids[0]]
+    assert taken[0].generation == 3

@@ -1,0 +1,242 @@
+"""A relay that keeps an account of its own: who got what, and when the first byte came. It runs in a thread."""
+
+import asyncio
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+_ADDRESS = re.compile(rb"<([^>]*)>")
+_MESSAGE_ID = re.compile(rb"^Message-ID: *(\S+)", re.MULTILINE | re.IGNORECASE)
+
+
+class After(Enum):
+    """What the relay does when a whole message has come."""
+
+    ACCEPT = "250"
+    SILENCE = "keeps the email, never answers"
+    DROP = "keeps the email, closes without an answer"
+    DROP_UNKEPT = "loses the email, closes without an answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One email the relay has taken (whether or not it could say so). Times are `time.monotonic()`."""
+
+    rcpt: str
+    message_id: str
+    first_byte_at: float
+    kept_at: float
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """Set by a test at any moment. The functions get the recipient and how often it was tried before."""
+
+    banner: bytes = b"220 relay.test ESMTP\r\n"
+    mail: Callable[[], bytes | None] = lambda: None
+    rcpt: Callable[[str, int], bytes | None] = lambda _rcpt, _tries: None
+    dot: Callable[[str, int], bytes | After] = lambda _rcpt, _tries: After.ACCEPT
+    seconds_per_email: float = 0.0
+
+
+class RecordingRelay:
+    """Listens on 127.0.0.1 from `start` to `stop`; the account survives a stop and a new start on the same port."""
+
+    def __init__(self) -> None:
+        self.behaviour = Behaviour()
+        self.received: list[Received] = []
+        self.tries: Counter[str] = Counter()
+        self.first_bytes: list[tuple[float, str]] = []
+        self.port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._server: asyncio.Server | None = None
+        self._open: set[asyncio.Transport] = set()
+
+    @property
+    def url(self) -> str:
+        return f"smtp://127.0.0.1:{self.port}?tls=none"
+
+    def start(self) -> None:
+        started = threading.Event()
+
+        def serve() -> None:
+            loop = self._loop = asyncio.new_event_loop()
+
+            async def listen() -> None:
+                self._server = await loop.create_server(lambda: _Session(self), "127.0.0.1", self.port)
+                self.port = self._server.sockets[0].getsockname()[1]
+                started.set()
+
+            loop.run_until_complete(listen())
+            loop.run_forever()
+            loop.close()
+
+        self._thread = threading.Thread(target=serve, name="recording-relay", daemon=True)
+        self._thread.start()
+        if not started.wait(10):
+            raise RuntimeError("the recording relay did not start")
+
+    def stop(self) -> None:
+        """Closes the port and resets every connection."""
+        loop, server = self._loop, self._server
+        assert loop is not None
+        assert server is not None
+        assert self._thread is not None
+
+        def end() -> None:
+            server.close()
+            for transport in list(self._open):
+                transport.abort()
+            loop.call_later(0.01, loop.stop)  # aborted transports close in the loop's next turns
+
+        loop.call_soon_threadsafe(end)
+        self._thread.join(10)
+
+    def reset_connections(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(lambda: [transport.abort() for transport in list(self._open)])
+
+    @property
+    def copies(self) -> Counter[str]:
+        """How many emails each recipient got."""
+        return Counter(email.rcpt for email in list(self.received))
+
+    @property
+    def duplicates(self) -> int:
+        return sum(count - 1 for count in self.copies.values())
+
+
+@dataclass(slots=True)
+class _Email:
+    rcpt: str
+    first_byte_at: float = 0.0
+    body: bytearray = field(default_factory=bytearray)
+
+
+class _Session(asyncio.Protocol):
+    """One connection; offers PIPELINING (RFC 2920)."""
+
+    def __init__(self, relay: RecordingRelay) -> None:
+        self._relay = relay
+        self._buffer = bytearray()
+        self._email: _Email | None = None
+        self._in_data = False
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._relay._open.add(transport)
+        self._say(self._relay.behaviour.banner)
+        if not self._relay.behaviour.banner.startswith(b"2"):
+            transport.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._relay._open.discard(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if not self._paused:
+            self._work()
+
+    def _say(self, reply: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(reply)
+
+    def _work(self) -> None:
+        while self._buffer and not self._paused and not self._transport.is_closing():
+            if self._in_data:
+                if not self._body():
+                    return
+            else:
+                line, found, rest = self._buffer.partition(b"\r\n")
+                if not found:
+                    return
+                self._buffer = rest
+                self._command(bytes(line))
+
+    def _command(self, line: bytes) -> None:
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            self._say(
+                b"250-relay.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
+            )
+        elif verb == b"MAIL":
+            self._email = None
+            self._say(self._relay.behaviour.mail() or b"250 2.1.0 ok\r\n")
+        elif verb == b"RCPT":
+            address = _ADDRESS.search(line)
+            rcpt = address[1].decode() if address else ""
+            refusal = self._relay.behaviour.rcpt(rcpt, self._relay.tries[rcpt])
+            if refusal is None:
+                self._email = _Email(rcpt)
+                self._say(b"250 2.1.5 ok\r\n")
+            else:
+                self._relay.tries[rcpt] += 1
+                self._say(refusal)
+        elif verb == b"DATA":
+            if self._email is None:
+                self._say(b"503 5.5.1 no recipient\r\n")
+            else:
+                self._in_data = True
+                self._say(b"354 go on\r\n")
+        elif verb == b"RSET":
+            self._email = None
+            self._say(b"250 2.0.0 ok\r\n")
+        elif verb == b"QUIT":
+            self._say(b"221 2.0.0 bye\r\n")
+            self._transport.close()
+        else:
+            self._say(b"250 2.0.0 ok\r\n")
+
+    def _body(self) -> bool:
+        """Takes body bytes; False when the dot has not come yet."""
+        email = self._email
+        assert email is not None
+        if not email.first_byte_at:
+            email.first_byte_at = time.monotonic()
+            self._relay.first_bytes.append((email.first_byte_at, email.rcpt))
+        end = self._buffer.find(b"\r\n.\r\n")
+        if end < 0:
+            return False
+        email.body += self._buffer[:end]
+        del self._buffer[: end + 5]
+        self._in_data = False
+        seconds = self._relay.behaviour.seconds_per_email
+        if seconds:
+            self._paused = True
+            asyncio.get_running_loop().call_later(seconds, self._finish_late, email)
+        else:
+            self._finish(email)
+        return True
+
+    def _finish_late(self, email: _Email) -> None:
+        self._paused = False
+        self._finish(email)
+        self._work()
+
+    def _finish(self, email: _Email) -> None:
+        relay = self._relay
+        answer = relay.behaviour.dot(email.rcpt, relay.tries[email.rcpt])
+        relay.tries[email.rcpt] += 1
+        if isinstance(answer, bytes):
+            self._say(answer)
+            return
+        if answer is not After.DROP_UNKEPT:
+            message_id = _MESSAGE_ID.search(email.body)
+            relay.received.append(
+                Received(
+                    email.rcpt, message_id[1].decode() if message_id else "", email.first_byte_at, time.monotonic()
+                )
+            )
+        if answer is After.ACCEPT:
+            self._say(f"250 2.0.0 ok: queued as R{len(relay.received)}\r\n".encode())
+        elif answer is After.SILENCE:
+            self._paused = True
+        else:
+            self._transport.abort()
