@@ -1,0 +1,138 @@
+"""The HTTP API, as the command speaks to it. Errors become VashSenderErrors with the right exit code."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+import httpx
+
+from cli.settings import LocalSettings
+from shared import settings
+from shared.errors import ConfigurationError, DataError, UnavailableError, VashSenderError
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+IMPORT_SECONDS = 3600.0
+PAGE_ROWS = 500
+SHOWN_PROBLEMS = 10
+
+
+class ApiTimeoutError(VashSenderError, TimeoutError):
+    """The API did not answer in time, or something it was to do was not done in time."""
+
+    exit_code = 75
+
+
+class ApiClient:
+    """A client of one API with one key; empty values mean this installation's own."""
+
+    def __init__(self, url: str = "", key: str = "") -> None:
+        config = settings.load(LocalSettings) if not url or not key else None
+        self.url = (url or (config.api_url if config else "")).rstrip("/")
+        secret = key or (_own_key(config) if config else "")
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {secret}"},
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            # A proxy of the environment knows nothing of this machine's own ports.
+            trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
+        self._http.close()
+
+    def get(self, path: str, **params: Any) -> Any:
+        """The JSON of a GET."""
+        return self._json("GET", path, params={name: value for name, value in params.items() if value is not None})
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """The JSON of a POST, which carries an Idempotency-Key of its own."""
+        return self._json("POST", path, json=dict(body or {}), headers={"Idempotency-Key": str(uuid4())})
+
+    def delete(self, path: str, **params: Any) -> None:
+        self._json("DELETE", path, params=params)
+
+    def upload(self, path: str, content: Iterable[bytes], media_type: str) -> Any:
+        """The JSON of a streamed POST."""
+        return self._json(
+            "POST",
+            path,
+            content=content,
+            headers={"Content-Type": media_type, "Idempotency-Key": str(uuid4())},
+            timeout=httpx.Timeout(IMPORT_SECONDS, connect=CONNECT_SECONDS),
+        )
+
+    def pages(self, path: str, **params: Any) -> Iterator[Any]:
+        """Every row of a list."""
+        cursor = None
+        while True:
+            page = self.get(path, cursor=cursor, limit=PAGE_ROWS, **params)
+            yield from page["data"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **options)
+        except httpx.TimeoutException as error:
+            raise ApiTimeoutError(f"{self.url} does not answer in time: {error or type(error).__name__}") from None
+        except httpx.TransportError as error:
+            raise UnavailableError(
+                f"{self.url} cannot be reached: {error}. Is it running? `vashsender status` tells."
+            ) from None
+        if not answer.is_success:
+            raise _error(answer)
+        return answer.json() if answer.content else None
+
+
+def _own_key(config: LocalSettings) -> str:
+    path = config.secrets_dir / "api_key"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no API key in {path}: give one with --key or VASHSENDER_API_KEY, or make one with "
+            "`vashsender key create NAME`"
+        ) from None
+    except PermissionError:
+        raise ConfigurationError(f"{path} is not yours: give a key with --key or VASHSENDER_API_KEY") from None
+
+
+def media_type_of(path: Path) -> str:
+    """The media type of an import, by the name of its file. Raises DataError."""
+    types = {
+        ".csv": "text/csv",
+        ".ndjson": "application/x-ndjson",
+        ".jsonl": "application/x-ndjson",
+        ".json": "application/json",
+    }
+    try:
+        return types[path.suffix.lower()]
+    except KeyError:
+        raise DataError(f"{path.name}: recipients come as .csv, .ndjson, .jsonl or .json") from None
+
+
+def _error(answer: httpx.Response) -> VashSenderError:
+    """The problem document (RFC 9457) of an answer as an exception."""
+    try:
+        problem = answer.json()
+        more = [
+            f"  {each.get('pointer') or each.get('parameter')}: {each['detail']}"
+            for each in problem.get("errors", [])[1:SHOWN_PROBLEMS]
+        ]
+        text = "\n".join([f"{problem['title']}. {problem['detail']}", *more])
+    except (ValueError, KeyError, TypeError):
+        text = f"the API answers {answer.status_code} {answer.reason_phrase}"
+    if answer.status_code in (401, 403):
+        return ConfigurationError(text)
+    if answer.status_code == httpx.codes.GATEWAY_TIMEOUT:
+        return ApiTimeoutError(text)
+    if answer.is_server_error or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
+        return UnavailableError(text)
+    return DataError(text)

@@ -1,0 +1,238 @@
+"""`vashsender campaign`: campaigns, through the API."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.options import Json, Key, Url, Yes
+
+app = typer.Typer(help="Campaigns, through the API.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `campaign list` shows it.")]
+
+
+@app.command()
+def create(
+    path: Annotated[Path, typer.Argument(help="A campaign as JSON, or a folder that holds campaign.json.")],
+    send_now: Annotated[bool, typer.Option("--send", help="Also import its recipients and send it.")] = False,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Create a draft and print its id. The JSON is what the API takes; `html_file`, `text_file` and `recipients_file`
+    name files beside it."""
+    from cli.campaign_files import create_campaign, import_recipients, read_campaign
+    from cli.client import ApiClient
+
+    files = read_campaign(path)
+    with ApiClient(url, key) as api:
+        campaign = create_campaign(api, files)
+        if send_now:
+            if files.recipients is not None:
+                import_recipients(api, campaign["id"], files.recipients)
+            campaign = api.post(f"/v1/campaigns/{campaign['id']}/send")
+    _show_id(campaign, as_json)
+
+
+@app.command("import")
+def import_(
+    campaign_id: Id,
+    path: Annotated[Path, typer.Argument(help="Recipients as .csv, .ndjson, .jsonl or .json.")],
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Add recipients from a file. Duplicates and invalid addresses are reported by line."""
+    from cli.campaign_files import import_recipients
+    from cli.client import ApiClient
+    from cli.output import say, show_json
+
+    with ApiClient(url, key) as api:
+        report = import_recipients(api, campaign_id, path)
+    if as_json:
+        show_json(report)
+        return
+    say(f"{report['accepted']} accepted, {report['duplicates']} duplicates, {report['invalid']} invalid")
+    for problem in report.get("problems", []):
+        say(f"  line {problem['line']}: {problem['error']}")
+
+
+@app.command()
+def send(
+    campaign_id: Id,
+    at: Annotated[
+        str | None, typer.Option(help="When to begin, such as 2030-01-31T09:00:00+03:00; now by default.")
+    ] = None,
+    deliver_by: Annotated[str | None, typer.Option(help="What is still open then is not sent any more.")] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Send a campaign; from now on its content is frozen."""
+    given = {"scheduled_at": at, "deliver_by": deliver_by}
+    _act(campaign_id, "send", url, key, as_json, {name: value for name, value in given.items() if value is not None})
+
+
+@app.command("list")
+def list_(
+    status: Annotated[list[str] | None, typer.Option(help="Only campaigns in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """List campaigns, newest first."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        rows = api.get("/v1/campaigns", limit=limit, status=status)["data"]
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        ("Id", "Name", "Status", "Total", "Open", "Sent", "Failed", "Created"),
+        [
+            (
+                row["id"],
+                row["name"],
+                row["status"],
+                row["counts"]["total"],
+                row["counts"]["pending"] + row["counts"]["deferred"],
+                row["counts"]["sent"],
+                row["counts"]["failed"],
+                row["created_at"],
+            )
+            for row in rows
+        ],
+    )
+
+
+@app.command()
+def show(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Show a campaign: its state, its counts, and what happened to it."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        campaign = api.get(f"/v1/campaigns/{campaign_id}")
+        timeline = api.get(f"/v1/campaigns/{campaign_id}/timeline")["data"]
+    if as_json:
+        show_json({**campaign, "timeline": timeline})
+        return
+    shown = ("id", "name", "status", "reason", "blocked_by", "created_at", "started_at", "finished_at", "deliver_by")
+    show_table(("", ""), [(name, campaign[name]) for name in shown if campaign[name] is not None])
+    show_table(("", ""), list(campaign["counts"].items()))
+    show_table(("When", "What"), [(entry["at"], entry["text"]) for entry in timeline])
+
+
+@app.command()
+def recipients(
+    campaign_id: Id,
+    status: Annotated[str | None, typer.Option(help="Only recipients in this state, such as failed.")] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """List the recipients of a campaign, and what became of each."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        rows = list(api.pages(f"/v1/campaigns/{campaign_id}/recipients", status=status))
+    if as_json:
+        show_json(rows)
+        return
+    columns = ("email", "status", "attempts", "smtp_code", "enhanced_code", "reply")
+    show_table(columns, [tuple(row.get(name) for name in columns) for row in rows])
+
+
+@app.command()
+def watch(
+    campaign_id: Id,
+    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds: exit code 75.")] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Follow a campaign until it closes. Ctrl-C stops following; the campaign goes on."""
+    from cli.client import ApiClient
+    from cli.output import say, show_json
+    from cli.watching import follow, looks
+
+    with ApiClient(url, key) as api:
+        try:
+            last = follow(looks(api, campaign_id, timeout_seconds=timeout))
+        except KeyboardInterrupt:
+            say(f"detached; the campaign goes on. `vashsender campaign watch {campaign_id}` follows it again.")
+            return
+    if as_json:
+        show_json(last.campaign)
+
+
+@app.command()
+def pause(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Pause a campaign: within a second no further email starts."""
+    _act(campaign_id, "pause", url, key, as_json)
+
+
+@app.command()
+def resume(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Let a paused campaign go on."""
+    _act(campaign_id, "resume", url, key, as_json)
+
+
+@app.command()
+def cancel(campaign_id: Id, yes: Yes = False, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Cancel a campaign for good: what was not sent yet is never sent."""
+    from cli.output import confirm
+
+    confirm(f"Cancel campaign {campaign_id}? What was not sent yet is never sent.", yes)
+    _act(campaign_id, "cancel", url, key, as_json)
+
+
+@app.command("retry-failed")
+def retry_failed(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Try the failed recipients of a closed campaign again."""
+    _act(campaign_id, "retry-failed", url, key, as_json)
+
+
+@app.command("test")
+def send_test(
+    campaign_id: Id,
+    emails: Annotated[list[str], typer.Argument(metavar="EMAIL...", help="Who gets the test, at most 10.")],
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A merge field; may be repeated.")
+    ] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Send the message of a campaign to a few people first; the campaign itself is not touched."""
+    from cli.output import UsageError
+
+    pairs = [entry.partition("=") for entry in data or []]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise UsageError("--data takes NAME=VALUE, such as --data first_name=Ann")
+    fields = {name: value for name, _, value in pairs}
+    _act(campaign_id, "test", url, key, as_json, {"recipients": [{"email": each, "data": fields} for each in emails]})
+
+
+def _act(campaign_id: str, action: str, url: str, key: str, as_json: bool, body: dict[str, Any] | None = None) -> None:
+    from cli.client import ApiClient
+
+    with ApiClient(url, key) as api:
+        campaign = api.post(f"/v1/campaigns/{campaign_id}/{action}", body)
+    _show_id(campaign, as_json)
+
+
+def _show_id(campaign: dict[str, Any], as_json: bool) -> None:
+    """The id for scripts, and in words what it is now."""
+    from cli.output import out, say, show_json
+
+    if as_json:
+        show_json(campaign)
+        return
+    out.print(campaign["id"], markup=False)
+    say(f"{campaign['name']}: {campaign['status']}, {campaign['counts']['total']} recipients")

@@ -1,0 +1,20 @@
+"""`vashsender config`: every setting as it stands, and where it comes from."""
+
+import typer
+
+from cli.options import Json
+
+app = typer.Typer(help="Settings: where each comes from.", no_args_is_help=True)
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Print every effective setting and its source; secrets are masked. Exit code 78 where one is wrong."""
+    from cli.effective import effective_settings
+    from cli.output import show_json, show_table
+
+    found = effective_settings()
+    if as_json:
+        show_json({setting.variable: {"value": setting.value, "source": setting.source} for setting in found})
+    else:
+        show_table(("Setting", "Value", "Source"), [(each.variable, each.value, each.source) for each in found])

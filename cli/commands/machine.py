@@ -1,0 +1,171 @@
+"""`vashsender start|stop|restart|status|scale|logs|run`: what runs on this machine."""
+
+import re
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from cli.options import Json
+
+
+class Service(StrEnum):
+    api = "api"
+    dispatcher = "dispatcher"
+    sender = "sender"
+    watchdog = "watchdog"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Adds the verbs to the command itself."""
+    for verb in (start, stop, restart, status, scale, logs, run):
+        app.command(rich_help_panel="This machine")(verb)
+
+
+def start(
+    senders: Annotated[
+        int | None, typer.Option(min=0, help="How many senders; by default VASHSENDER_SENDER_PROCESSES.")
+    ] = None,
+    mailbox: Annotated[bool, typer.Option("--mailbox", help="Also run the development mailbox.")] = False,
+) -> None:
+    """Start everything under supervision and wait until it is ready; what runs already is left alone."""
+    from cli.local.installation import Installation
+    from cli.local.supervise import one_at_a_time
+    from cli.output import say
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    config = settings.load(LocalSettings)
+    with one_at_a_time(config.run_dir):
+        Installation(config).start(senders=config.sender_processes if senders is None else senders, mailbox=mailbox)
+    say(f"VashSender runs: {config.api_url} (key in {config.secrets_dir / 'api_key'}). `vashsender stop` stops it.")
+
+
+def stop() -> None:
+    """Stop everything: senders finish the emails in flight, the private broker goes last, nothing is left behind."""
+    from cli.local.installation import Installation
+    from cli.local.supervise import one_at_a_time
+    from cli.output import say
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    config = settings.load(LocalSettings)
+    with one_at_a_time(config.run_dir):
+        Installation(config).stop()
+    say("VashSender is stopped.")
+
+
+def restart() -> None:
+    """Restart the services one after the other with the settings of now; a running campaign goes on."""
+    from cli.local.installation import Installation
+    from cli.local.supervise import one_at_a_time
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    config = settings.load(LocalSettings)
+    with one_at_a_time(config.run_dir):
+        Installation(config).restart()
+
+
+def status(as_json: Json = False) -> None:
+    """Show every process: state, uptime, restarts, CPU and memory. Exit code 69 where one does not run."""
+    from dataclasses import asdict
+
+    from cli.local.installation import Installation
+    from cli.local.processes import RUNNING, processes
+    from cli.output import duration, show_json, show_table
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    found = processes(Installation(settings.load(LocalSettings)).states())
+    if as_json:
+        show_json([asdict(process) for process in found])
+    else:
+        show_table(
+            ("Process", "State", "Pid", "Uptime", "Restarts", "CPU %", "Memory MB"),
+            [
+                (
+                    process.name,
+                    process.state,
+                    process.pid or None,
+                    duration(process.uptime_seconds),
+                    process.restarts,
+                    round(process.cpu_percent),
+                    round(process.memory_bytes / 1e6),
+                )
+                for process in found
+            ],
+        )
+    if any(process.state != RUNNING for process in found):
+        raise typer.Exit(69)
+
+
+def scale(
+    what: Annotated[str, typer.Argument(metavar="sender=NUMBER", help="How many senders are to run.")],
+) -> None:
+    """Run more or fewer senders, while campaigns run; the senders that stay keep their process and their batches."""
+    from cli.local.installation import Installation
+    from cli.local.supervise import one_at_a_time
+    from cli.output import UsageError, say
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    match = re.fullmatch(r"senders?=(\d{1,3})", what)
+    if match is None:
+        raise UsageError(f"{what!r} is not understood: say `vashsender scale sender=4`")
+    config = settings.load(LocalSettings)
+    with one_at_a_time(config.run_dir):
+        added, removed = Installation(config).scale(int(match.group(1)))
+    say(f"started: {', '.join(added) or 'none'}; stopped: {', '.join(removed) or 'none'}")
+
+
+def logs(
+    service: Annotated[
+        str, typer.Argument(metavar="[SERVICE]", help="A process such as sender-1, or a service; all by default.")
+    ] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with.")] = 50,
+    campaign: Annotated[str, typer.Option(help="Only what concerns this campaign, from every service.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show what the services say: readable on a terminal, else as it was written."""
+    from cli.local.log_files import show_logs
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    show_logs(settings.load(LocalSettings).logs, service, follow=follow, lines=lines, campaign=campaign, raw=as_json)
+
+
+def run(
+    service: Annotated[Service, typer.Argument(help="Which service.")],
+    port: Annotated[int | None, typer.Option(help="HTTP port. [env: VASHSENDER_HTTP_PORT]")] = None,
+    connections: Annotated[
+        int | None, typer.Option(help="SMTP connections per relay. [env: VASHSENDER_SMTP_CONNECTIONS]")
+    ] = None,
+    batches_in_hand: Annotated[
+        int | None, typer.Option(help="Batches a sender works on at once. [env: VASHSENDER_BATCHES_IN_HAND]")
+    ] = None,
+    slot: Annotated[str | None, typer.Option(help="A sender's fixed name. [env: VASHSENDER_SLOT]")] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json; text on a terminal. [env: VASHSENDER_LOG_FORMAT]")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="[env: VASHSENDER_LOG_LEVEL]")] = None,
+) -> None:
+    """Run one service here, in the foreground, until Ctrl-C."""
+    import os
+    import sys
+
+    given = {
+        "HTTP_PORT": port,
+        "SMTP_CONNECTIONS": connections,
+        "BATCHES_IN_HAND": batches_in_hand,
+        "SLOT": slot,
+        "LOG_FORMAT": log_format,
+        "LOG_LEVEL": log_level,
+    }
+    environment = dict(os.environ)
+    if sys.stdout.isatty():
+        environment.setdefault("VASHSENDER_LOG_FORMAT", "text")
+    environment |= {f"VASHSENDER_{name}": str(value) for name, value in given.items() if value is not None}
+    # The process becomes the service: a signal sent to the command reaches it, and its exit code is ours.
+    os.execve(sys.executable, [sys.executable, "-P", "-m", f"services.{service}"], environment)  # noqa: S606

@@ -1,0 +1,107 @@
+"""The demo: a campaign from HTTP to mailbox on this machine, watched, and counted from both sides."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cli.account import copies, settle
+from cli.campaign_files import create_campaign, import_recipients, read_campaign
+from cli.client import ApiClient
+from cli.local import LocalError
+from cli.local.installation import Installation, relative
+from cli.local.programs import mailbox_relay
+from cli.local.supervise import one_at_a_time
+from cli.mailbox.maildir import Maildir
+from cli.output import out, say, step
+from cli.settings import LocalSettings
+from cli.watching import Look, follow, looks
+from shared.errors import DataError
+
+SENDERS = 2
+KILL_AT_SHARE = 0.4
+CLOCK_SLACK_SECONDS = 2.0
+INCOMPLETE = 1
+
+
+def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, timeout_seconds: float) -> int:
+    """Runs the demo and returns its exit code: 0 when every recipient is accounted for, once."""
+    began = time.monotonic()
+    installation = Installation(config)
+    say("Starting VashSender on this machine")
+    with one_at_a_time(config.run_dir):
+        _start(installation)
+    with ApiClient(config.api_url, (config.secrets_dir / "api_key").read_text().strip()) as api:
+        say("Sending the campaign")
+        sent_at = time.time()
+        campaign_id = _send(api, folder)
+        seen = looks(api, campaign_id, timeout_seconds=timeout_seconds)
+        last = follow(_killing(seen, installation) if kill_a_sender else seen)
+        ledger = {row["email"]: row["status"] for row in api.pages(f"/v1/campaigns/{campaign_id}/recipients")}
+    maildir = Maildir(config.home / "mailbox")
+    mailbox, keys = copies(maildir, campaign_id, sent_at - CLOCK_SLACK_SECONDS)
+    account = settle(ledger, mailbox)
+    _tell(installation, campaign_id, last, max(keys, default=None), time.monotonic() - began)
+    if account.astray:
+        say(f"{account.astray} emails are in the mailbox though the ledger says that they were not sent")
+    out.print(account.line(), markup=False)
+    # A killed sender may leave copies of what it had not recorded: that is the promise, and it is bounded.
+    allowed = config.smtp_connections + config.unrecorded_limit if kill_a_sender else 0
+    exact = account.lost == 0 and account.astray == 0 and account.duplicated <= allowed
+    return 0 if exact else INCOMPLETE
+
+
+def _start(installation: Installation) -> None:
+    config = installation.config
+    wanted = {
+        "VASHSENDER_ENVIRONMENT": "development",
+        "VASHSENDER_RELAYS": mailbox_relay(config),
+        "VASHSENDER_PUBLIC_URL": config.api_url,
+    }
+    if installation.is_running and installation.overrides != wanted:
+        raise LocalError(
+            "VashSender runs here with relays of your own; the demo would send its made-up addresses there. Stop it "
+            "first (`vashsender stop`), or give the demo a VASHSENDER_VAR_DIR and ports of its own."
+        )
+    installation.start(senders=SENDERS, mailbox=True, overrides=wanted)
+
+
+def _send(api: ApiClient, folder: Path) -> str:
+    files = read_campaign(folder)
+    if files.recipients is None:
+        raise DataError(f"{folder}: a campaign for the demo names its recipients_file")
+    with step("campaign") as current:
+        campaign_id = str(create_campaign(api, files)["id"])
+        current.note = f"created {campaign_id}"
+    with step("recipients") as current:
+        report = import_recipients(api, campaign_id, files.recipients)
+        current.note = f"{report['accepted']} accepted, {report['duplicates']} duplicates, {report['invalid']} invalid"
+    api.post(f"/v1/campaigns/{campaign_id}/send")
+    return campaign_id
+
+
+def _killing(seen: Iterator[Look], installation: Installation) -> Iterator[Look]:
+    """Kills a sender in the middle, as a crash would."""
+    killed = False
+    for look in seen:
+        if not killed and look.closed >= look.counts["total"] * KILL_AT_SHARE:
+            victim = next(state for state in installation.states() if state.name == "sender-1")
+            os.kill(victim.pid, signal.SIGKILL)
+            killed = True
+            say(f"killed {victim.name} (pid {victim.pid}) with {look.closed} of {look.counts['total']} done")
+        yield look
+
+
+def _tell(installation: Installation, campaign_id: str, last: Look, key: str | None, seconds: float) -> None:
+    config = installation.config
+    page = f"http://{config.local_host}:{config.mailbox_page_port}"
+    running = ", ".join(state.name for state in installation.states())
+    say(f"\nThe campaign is {last.campaign['status']} ({last.words()}); all of it took {seconds:.0f} s.")
+    say(f"  Left running   {running}; `make stop` or `vashsender stop` stops all of it")
+    say(f"  API            {config.api_url}/v1/campaigns/{campaign_id}")
+    say(f"  Its key        {relative(config.secrets_dir / 'api_key')}")
+    say(f"  Mailbox        {page}/, as a Maildir in {relative(config.home / 'mailbox')}")
+    if key is not None:
+        say(f"  Read an email  {page}/mail/{key} or: curl {page}/mail/{key}/text")
+    say("")

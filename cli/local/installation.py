@@ -1,0 +1,310 @@
+"""VashSender on this machine, as a whole: started in steps, stopped without a trace, scaled and restarted meanwhile."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import httpx
+
+from cli import access
+from cli.local import LocalError, NotReadyError
+from cli.local.ports import refuse_taken
+from cli.local.programs import (
+    BROKER,
+    MAILBOX,
+    SENDER,
+    Program,
+    broker_of,
+    broker_program,
+    mailbox_program,
+    sender_program,
+    service_programs,
+)
+from cli.local.secret_files import write_private
+from cli.local.supervise import ENDED, State, Supervisor
+from cli.output import step
+from cli.settings import LocalSettings
+from shared import topology
+from shared.errors import ConfigurationError
+from shared.ledger import migrate
+
+READY_TIMEOUT_SECONDS = 30.0
+PROBE_SECONDS = 3.0
+POLL_SECONDS = 0.1
+STARTS_BEFORE_GIVING_UP = 3
+CONFIGURATION = ConfigurationError.exit_code
+
+
+class Installation:
+    """One `var_dir` and what runs from it. The constructor touches nothing."""
+
+    def __init__(self, config: LocalSettings) -> None:
+        self.config = config
+        self.supervisor = Supervisor(config.run_dir, config.logs)
+        self._overrides_file = config.run_dir / "overrides.json"
+
+    # What there is
+
+    @property
+    def is_running(self) -> bool:
+        return self.supervisor.is_running
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """Settings given by whoever started it, such as the demo; they last until it is stopped."""
+        try:
+            found: dict[str, str] = json.loads(self._overrides_file.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
+
+    def states(self) -> list[State]:
+        """Every program. Raises LocalError when nothing is supervised."""
+        return self.supervisor.states()
+
+    def senders(self) -> list[str]:
+        """The names of the senders, by number."""
+        names = [name for name in self.supervisor.names() if name.startswith(f"{SENDER}-")]
+        return sorted(names, key=_number)
+
+    # What can be done
+
+    def start(self, *, senders: int, mailbox: bool = False, overrides: Mapping[str, str] | None = None) -> None:
+        """Starts whatever does not run yet and waits until all of it is ready. Says each step on stderr.
+
+        Raises ConfigurationError, LocalError (a taken port, a missing package), NotReadyError. What this call started
+        is stopped again when it fails."""
+        was_running = self.is_running
+        try:
+            self._start(senders, mailbox, overrides or {}, was_running)
+        except BaseException:
+            if not was_running:
+                self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stops all of it: services first, at once and with their drains, then mailbox, broker and supervisord."""
+        supervisor = self.supervisor
+        if supervisor.is_running:
+            names = [state.name for state in supervisor.states()]
+            with step("services") as current:
+                services = [name for name in names if name not in (BROKER, MAILBOX)]
+                supervisor.stop(services)
+                current.note = f"stopped: {', '.join(services) or 'none ran'}"
+            with step("broker, supervisor") as current:
+                supervisor.stop([name for name in names if name in (BROKER, MAILBOX)])
+                supervisor.shut_down()
+                current.note = "stopped"
+        self._end_strays()
+        # Whatever became of its supervisor: neither the node nor its port mapper stays behind.
+        broker_of(self.config).stop()
+        supervisor.forget()
+        self._overrides_file.unlink(missing_ok=True)
+
+    def restart(self) -> None:
+        """Restarts the services with the settings of now, one process at a time, each ready before the next stops."""
+        self._need_running()
+        for program in service_programs(self.config, max(map(_number, self.senders()), default=0), self.overrides):
+            if program.name not in self.supervisor.names():
+                continue
+            with step(program.name) as current:
+                self.supervisor.stop([program.name])
+                self.supervisor.write(program)
+                self.supervisor.start_program(program.name)
+                self._wait_ready([program])
+                current.note = "restarted"
+
+    def scale(self, senders: int) -> tuple[list[str], list[str]]:
+        """Runs so many senders; returns the names added and removed. Those that stay keep their process."""
+        self._need_running()
+        now = {_number(name): name for name in self.senders()}
+        added = [
+            sender_program(self.config, number, self.overrides) for number in range(1, senders + 1) if number not in now
+        ]
+        removed = [name for number, name in sorted(now.items(), reverse=True) if number > senders]
+        refuse_taken(_ports(added))
+        self.supervisor.add(added)
+        if removed:
+            self.supervisor.stop(removed)
+            for name in removed:
+                self.supervisor.remove(name)
+        self._wait_ready(added)
+        return [program.name for program in added], removed
+
+    # Steps of the start
+
+    def _start(self, senders: int, mailbox: bool, overrides: Mapping[str, str], was_running: bool) -> None:
+        config, supervisor = self.config, self.supervisor
+        first = [broker_program(config)] if config.private_broker else []
+        with step("supervisor") as current:
+            if was_running:
+                current.note = "already running"
+            else:
+                strays = supervisor.holders()
+                if not strays:
+                    supervisor.forget()
+                supervisor.start(Path.cwd())
+                current.note = f"started, log files in {relative(config.logs)}"
+                if strays:
+                    current.note = f"started, adopted {', '.join(sorted(strays))}, which outlived the one before"
+            self._keep_overrides(overrides)
+            had_broker = BROKER in supervisor.holders()
+            supervisor.add(first)
+        with step("database") as current:
+            current.note = upgrade_database(config)
+        with step("broker") as current:
+            current.note = self._broker_ready(had_broker)
+        with step("topology") as current:
+            current.note = _declared(config.broker_admin_url)
+        with step("first API key") as current:
+            current.note = _first_key(config)
+        programs = service_programs(config, senders, self.overrides)
+        if mailbox:
+            programs.append(mailbox_program(config))
+        with step("services") as current:
+            running = supervisor.holders()
+            refuse_taken(_ports(program for program in programs if program.name not in running))
+            added = supervisor.add(programs)
+            self._wait_ready(programs)
+            names = ", ".join(program.name for program in programs)
+            current.note = f"{'started' if added else 'already running'}: {names}"
+
+    def _broker_ready(self, had_broker: bool) -> str:
+        config = self.config
+        if not config.private_broker:
+            return "yours, as VASHSENDER_AMQP_URL says"
+        broker = broker_of(config)
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        # Before its first breath the node has no process that `wait_ready` could watch.
+        while not broker.is_running and time.monotonic() < deadline:
+            self._refuse_ended([BROKER])
+            time.sleep(POLL_SECONDS)
+        broker.wait_ready()
+        broker.leave_addresses(config.secrets_dir)
+        return f"{'already running' if had_broker else 'started'}: private RabbitMQ on 127.0.0.1:{config.broker_port}"
+
+    def _wait_ready(self, programs: Sequence[Program]) -> None:
+        """Returns when every program says it can work. Raises ConfigurationError or NotReadyError, in its words."""
+        waiting = {program.name: program.ready_url for program in programs if program.ready_url}
+        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+        answers: dict[str, str] = {}
+        with httpx.Client(timeout=PROBE_SECONDS, trust_env=False) as http:
+            while waiting:
+                for name, url in list(waiting.items()):
+                    answers[name] = _probe(http, url)
+                    if not answers[name]:
+                        del waiting[name]
+                if not waiting:
+                    return
+                self._refuse_ended(waiting)
+                if time.monotonic() > deadline:
+                    told = "; ".join(f"{name}: {answers[name]}" for name in waiting)
+                    raise NotReadyError(f"not ready in {READY_TIMEOUT_SECONDS:g} s: {told}. See {self.config.logs}")
+                time.sleep(POLL_SECONDS)
+
+    def _refuse_ended(self, names: Iterable[str]) -> None:
+        """Raises when one of these programs ended with a wrong setting, or keeps ending."""
+        for state in self.states():
+            if state.name not in names or state.state not in ("BACKOFF", *ENDED):
+                continue
+            words = self._last_words(state.name)
+            if state.exit_code == CONFIGURATION:
+                raise ConfigurationError(words)
+            if state.state in ENDED or self._starts(state.name) >= STARTS_BEFORE_GIVING_UP:
+                raise LocalError(f"{state.name} ended while starting: {words}")
+
+    def _starts(self, name: str) -> int:
+        try:
+            return int((self.config.run_dir / "programs" / f"{name}.lock").read_text().split()[1])
+        except (OSError, IndexError, ValueError):
+            return 0
+
+    def _last_words(self, name: str) -> str:
+        log = self.config.logs / f"{name}.log"
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return f"{lines[-1] if lines else 'it left no word'} (see {relative(log)})"
+
+    def _keep_overrides(self, overrides: Mapping[str, str]) -> None:
+        if overrides:
+            write_private(self._overrides_file, json.dumps(dict(overrides)))
+
+    def _end_strays(self) -> None:
+        """Ends programs that outlived their supervisor, or refused to stop."""
+        for signal_number, seconds in ((15, self.config.drain_seconds + 5), (9, 5)):
+            holders = self.supervisor.holders()
+            for pid in holders.values():
+                try:
+                    os.kill(pid, signal_number)
+                except ProcessLookupError:
+                    continue
+            deadline = time.monotonic() + seconds
+            while self.supervisor.holders() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        left = self.supervisor.holders()
+        if left:
+            raise LocalError(f"still running: {', '.join(f'{name} (pid {pid})' for name, pid in left.items())}")
+
+    def _need_running(self) -> None:
+        if not self.is_running:
+            raise LocalError("nothing runs here: `vashsender start` starts it")
+
+
+def upgrade_database(config: LocalSettings) -> str:
+    """Brings the schema to the newest revision and says what was done."""
+    where = "PostgreSQL" if config.ledger_url.startswith("postgresql") else "SQLite"
+    before = asyncio.run(access.revision(config))
+    head = migrate.head()
+    if before == head:
+        return f"{where}, already at {head}"
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    migrate.upgrade(config.ledger_url)
+    return f"{where}, upgraded from {before or 'nothing'} to {head}"
+
+
+def _declared(url: str) -> str:
+    asyncio.run(access.declare(url))
+    return f"declared: {', '.join(queue.name for queue in topology.QUEUES)}, {topology.DEAD}"
+
+
+def _first_key(config: LocalSettings) -> str:
+    path = config.secrets_dir / "api_key"
+    if path.exists():
+        return f"already in {relative(path)}"
+    secret = asyncio.run(access.create_key(config, "first"))
+    config.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_private(path, secret + "\n")
+    return f"written to {relative(path)}, which only you can read"
+
+
+def _probe(http: httpx.Client, url: str) -> str:
+    """What is wrong; empty when the service is ready."""
+    try:
+        answer = http.get(url)
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+    if answer.is_success:
+        return ""
+    try:
+        checks = answer.json()["checks"]
+    except (ValueError, KeyError):
+        return f"HTTP {answer.status_code}"
+    return ", ".join(f"{name}: {result}" for name, result in checks.items() if result != "ok")
+
+
+def _ports(programs: Iterable[Program]) -> dict[str, int]:
+    return {purpose: port for program in programs for purpose, port in program.ports.items()}
+
+
+def _number(sender: str) -> int:
+    return int(sender.rpartition("-")[2])
+
+
+def relative(path: Path) -> str:
+    """A path as a person in this folder would write it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,95 @@
+"""The log files of the supervised processes: their last lines in order of time, and the next as they come."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cli.output import out
+from shared.errors import DataError
+
+POLL_SECONDS = 0.2
+BLOCK_BYTES = 65_536
+PLAIN_KEYS = ("timestamp", "level", "event", "service", "instance")
+LEVEL_STYLES = {"warning": "yellow", "error": "red", "critical": "red", "debug": "dim"}
+
+
+def show_logs(folder: Path, name: str, *, follow: bool, lines: int, campaign: str, raw: bool) -> None:
+    """Writes log lines to stdout. `name`: a process, a service, or empty for all. Raises DataError for another."""
+    paths = sorted(folder.glob(f"{name}*.log") if name else folder.glob("*.log"))
+    paths = [path for path in paths if not name or path.stem == name or path.stem.startswith(f"{name}-")]
+    if not paths:
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
+        raise DataError(f"there is no log of {name or 'anything'} in {folder}. There are: {known}")
+    show = _raw if raw or not out.is_terminal else _readable
+    sizes = {path: path.stat().st_size for path in paths}
+    found = [line for path in paths for line in _tail(path, sizes[path], lines, campaign)]
+    for line in sorted(found, key=_written_at)[-lines:] if lines else ():
+        show(line)
+    if follow:
+        for line in _next_lines(paths, sizes):
+            if campaign in line:
+                show(line)
+
+
+def _tail(path: Path, size: int, lines: int, wanted: str) -> list[str]:
+    """The last lines before `size` that hold `wanted`, read from the end."""
+    found: list[str] = []
+    rest = b""
+    with path.open("rb") as file:
+        position = size
+        while position > 0 and len(found) < lines:
+            length = min(BLOCK_BYTES, position)
+            position -= length
+            file.seek(position)
+            block = (file.read(length) + rest).split(b"\n")
+            rest = block.pop(0) if position else b""
+            texts = (line.decode("utf-8", "replace") for line in reversed(block))
+            found += [text for text in texts if text and wanted in text]
+    return found[:lines][::-1]
+
+
+def _next_lines(paths: Sequence[Path], sizes: dict[Path, int]) -> Iterator[str]:
+    """Lines as they are written, for ever; a file that was rotated is read from its beginning."""
+    rests = dict.fromkeys(paths, b"")
+    while True:
+        for path in paths:
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                continue
+            if size < sizes[path]:
+                sizes[path], rests[path] = 0, b""
+            if size > sizes[path]:
+                with path.open("rb") as file:
+                    file.seek(sizes[path])
+                    block = file.read(size - sizes[path])
+                sizes[path] += len(block)
+                *lines, rests[path] = (rests[path] + block).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in lines if line)
+        time.sleep(POLL_SECONDS)
+
+
+def _written_at(line: str) -> str:
+    """Its timestamp, ISO 8601 in UTC, which sorts as text. Lines without one (a traceback) come first."""
+    try:
+        return str(json.loads(line)["timestamp"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _raw(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _readable(line: str) -> None:
+    try:
+        entry = json.loads(line)
+        said = f"{entry['timestamp']} {entry['level']:<8} {entry['instance']:<24} {entry['event']}"
+    except (ValueError, KeyError, TypeError):
+        out.print(line, markup=False)
+        return
+    rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in PLAIN_KEYS)
+    out.print(f"{said} {rest}".rstrip(), markup=False, style=LEVEL_STYLES.get(entry["level"]))

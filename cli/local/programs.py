@@ -1,0 +1,118 @@
+"""What runs on one machine: each program's command, environment, port and log."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.local.broker import PrivateBroker
+from cli.settings import LocalSettings
+
+BROKER = "broker"
+MAILBOX = "mailbox"
+SENDER = "sender"
+SERVICES = ("api", "dispatcher", "watchdog")
+STOP_MARGIN_SECONDS = 10.0
+BROKER_STOP_SECONDS = 50.0
+
+# Besides VASHSENDER_*: what a Python program needs to find its files, its certificates and its language.
+PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+PASSED_ON_PREFIXES = ("VASHSENDER_", "LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One supervised process. `ready_url` answers 200 when it can work; empty where it has no HTTP port. `ports`: the
+    ports it listens on, by what they are for."""
+
+    name: str
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    stop_seconds: float
+    ready_url: str
+    ports: Mapping[str, int]
+
+    @property
+    def service(self) -> str:
+        return self.name.partition("-")[0]
+
+
+def service_programs(config: LocalSettings, senders: int, settings: Mapping[str, str]) -> list[Program]:
+    """The four services, `senders` times the sender; `settings` are added to each one's environment."""
+    ports = {"api": config.api_port, "dispatcher": config.dispatcher_port, "watchdog": config.watchdog_port}
+    programs = [_service(config, name, ports[name], settings) for name in SERVICES]
+    return programs + [sender_program(config, number, settings) for number in range(1, senders + 1)]
+
+
+def sender_program(config: LocalSettings, number: int, settings: Mapping[str, str]) -> Program:
+    """Sender `number`, from 1; its slot is its own for as long as it runs."""
+    name = f"{SENDER}-{number}"
+    return _service(config, name, config.sender_port + number - 1, {**settings, "VASHSENDER_SLOT": name})
+
+
+def broker_program(config: LocalSettings) -> Program:
+    broker = broker_of(config)
+    # Its ports are its own to check: it alone knows which of them belong to what it left running.
+    return _program(config, BROKER, broker.command(), {}, stop_seconds=BROKER_STOP_SECONDS, ready_url="", ports={})
+
+
+def mailbox_program(config: LocalSettings) -> Program:
+    return _program(
+        config,
+        MAILBOX,
+        [sys.executable, "-P", "-m", "cli.mailbox"],
+        {
+            "VASHSENDER_MAILBOX_PORT": str(config.mailbox_port),
+            "VASHSENDER_MAILBOX_PAGE_PORT": str(config.mailbox_page_port),
+        },
+        stop_seconds=STOP_MARGIN_SECONDS,
+        ready_url=f"http://{config.local_host}:{config.mailbox_page_port}/health/ready",
+        ports={"development mailbox": config.mailbox_port, "its page": config.mailbox_page_port},
+    )
+
+
+def mailbox_relay(config: LocalSettings) -> str:
+    """The relay setting that sends everything to the development mailbox."""
+    return f"smtp://127.0.0.1:{config.mailbox_port}?tls=none"
+
+
+def broker_of(config: LocalSettings) -> PrivateBroker:
+    """The private broker of this installation, running or not."""
+    return PrivateBroker(
+        config.home / "broker",
+        amqp_port=config.broker_port,
+        management_port=config.broker_management_port,
+        prometheus_port=config.broker_prometheus_port,
+        dist_port=config.broker_dist_port,
+        epmd_port=config.broker_epmd_port,
+    )
+
+
+def _service(config: LocalSettings, name: str, port: int, settings: Mapping[str, str]) -> Program:
+    service = name.partition("-")[0]
+    return _program(
+        config,
+        name,
+        [sys.executable, "-P", "-m", f"services.{service}"],
+        {**settings, "VASHSENDER_HTTP_PORT": str(port)},
+        stop_seconds=config.drain_seconds + STOP_MARGIN_SECONDS,
+        ready_url=f"http://{config.local_host}:{port}/health/ready",
+        ports={name: port},
+    )
+
+
+def _program(
+    config: LocalSettings,
+    name: str,
+    argv: Sequence[str],
+    settings: Mapping[str, str],
+    *,
+    stop_seconds: float,
+    ready_url: str,
+    ports: Mapping[str, int],
+) -> Program:
+    passed = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES)}
+    environment = {**passed, "VASHSENDER_VAR_DIR": str(config.home), **settings}
+    return Program(name, argv, environment, config.logs / f"{name}.log", stop_seconds, ready_url, ports)

@@ -1,0 +1,297 @@
+"""supervisord, as the user who runs it: started, asked and told over its own socket.
+
+One configuration file per program, so that a program can be added or removed while the others keep running.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from xmlrpc.client import Fault, ServerProxy
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from cli.local import LocalError, NotReadyError
+from cli.local.launch import lock_file
+from cli.local.programs import Program
+from cli.local.secret_files import write_private
+
+START_TIMEOUT_SECONDS = 15.0
+STOP_MARGIN_SECONDS = 5.0
+POLL_SECONDS = 0.05
+LONGEST_SOCKET_PATH = 90  # the system allows 107 octets, and supervisord binds a longer name first
+ENDED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One program as supervisord sees it. `pid` is the process that does the work, 0 when there is none."""
+
+    name: str
+    state: str
+    pid: int
+    since: float
+    starts: int
+    exit_code: int
+    trouble: str
+
+
+class Supervisor:
+    """The supervisord of one installation. Nothing is touched by the constructor."""
+
+    def __init__(self, run_dir: Path, log_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.log_dir = log_dir
+        self.config_file = run_dir / "supervisord.conf"
+        self.pid_file = run_dir / "supervisord.pid"
+        self.socket = _socket_path(run_dir)
+
+    # supervisord itself
+
+    @property
+    def is_running(self) -> bool:
+        try:
+            self._rpc().getState()
+        except (OSError, Fault):
+            return False
+        return True
+
+    def start(self, directory: Path) -> None:
+        """Starts supervisord, with the programs that have files, in `directory`. Raises LocalError."""
+        for folder in (self.run_dir, self.run_dir / "programs", self.log_dir, self.socket.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.socket.parent.stat().st_uid != os.getuid():
+            raise LocalError(f"{self.socket.parent} belongs to another user: remove it, or choose a shorter var_dir")
+        output = self.log_dir / "supervisord.log"
+        self.config_file.unlink(missing_ok=True)
+        write_private(self.config_file, self._configuration(output))
+        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
+            # setsid --fork: it outlives the command that starts it and is nobody's unreaped child.
+            subprocess.run(
+                ["setsid", "--fork", *_python("supervisor.supervisord"), "-n", "-c", self.config_file],
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                umask=0o077,
+                check=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self.is_running:
+            if time.monotonic() > deadline:
+                raise NotReadyError(f"supervisord does not answer: {_last_line(output)} (see {output})")
+            time.sleep(POLL_SECONDS)
+
+    def shut_down(self) -> None:
+        """Ends supervisord, whose programs have been stopped."""
+        pid = self._pid()
+        with contextlib.suppress(OSError, Fault):
+            self._rpc().shutdown()
+        if pid is not None:
+            _wait_gone(pid, STOP_MARGIN_SECONDS)
+
+    # Programs
+
+    def write(self, program: Program) -> None:
+        """Makes a program known; takes effect at its next start."""
+        what = {
+            "argv": list(program.argv),
+            "environment": dict(program.environment),
+            "log": str(program.log),
+            "ready_url": program.ready_url,
+            "ports": dict(program.ports),
+            "stop_seconds": program.stop_seconds,
+        }
+        (self.run_dir / "programs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_private(self.run_dir / "programs" / f"{program.name}.json", json.dumps(what, indent=1))
+        write_private(
+            self.run_dir / "programs" / f"{program.name}.conf",
+            _program_section(program.name, self.run_dir, program.stop_seconds),
+        )
+
+    def add(self, programs: Iterable[Program]) -> list[str]:
+        """Writes programs and starts those that supervisord does not have yet; returns their names."""
+        for program in programs:
+            self.write(program)
+        rpc = self._rpc()
+        added = list(cast(list[list[list[str]]], rpc.reloadConfig())[0][0])
+        for name in added:
+            rpc.addProcessGroup(name)
+        return added
+
+    def remove(self, name: str) -> None:
+        """Stops a program, which may take its drain, and forgets it."""
+        rpc = self._rpc()
+        self.stop([name])
+        (self.run_dir / "programs" / f"{name}.conf").unlink(missing_ok=True)
+        (self.run_dir / "programs" / f"{name}.json").unlink(missing_ok=True)
+        rpc.reloadConfig()
+        rpc.removeProcessGroup(name)
+        lock_file(self.run_dir, name).unlink(missing_ok=True)
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Stops programs, all at once; returns when they have ended. They get SIGKILL at the end of their time."""
+        rpc = self._rpc()
+        waiting = set(names)
+        for name in waiting:
+            with contextlib.suppress(Fault):  # it does not run
+                rpc.stopProcess(name, False)
+        while waiting:
+            waiting = {state.name for state in self.states() if state.name in waiting and state.state not in ENDED}
+            if waiting:
+                time.sleep(POLL_SECONDS)
+
+    def start_program(self, name: str) -> None:
+        """Starts a stopped program; does not wait for it."""
+        with contextlib.suppress(Fault):  # it runs
+            self._rpc().startProcess(name, False)
+
+    def states(self) -> list[State]:
+        """Every program, in the order of its name. Raises LocalError when supervisord does not answer."""
+        try:
+            answers = cast(list[dict[str, Any]], self._rpc().getAllProcessInfo())
+        except OSError as error:
+            raise LocalError("supervisord does not answer: nothing is supervised; `vashsender start` helps") from error
+        return [self._state(answer) for answer in sorted(answers, key=lambda answer: str(answer["name"]))]
+
+    def program(self, name: str) -> Mapping[str, Any]:
+        """What was written of a program. Raises KeyError."""
+        try:
+            return cast(Mapping[str, Any], json.loads((self.run_dir / "programs" / f"{name}.json").read_text()))
+        except FileNotFoundError:
+            raise KeyError(name) from None
+
+    def names(self) -> list[str]:
+        """Programs that have files, whether they run or not."""
+        return sorted(path.stem for path in (self.run_dir / "programs").glob("*.json"))
+
+    def forget(self) -> None:
+        """Drops the files of programs, so that the next start begins afresh. Nothing may be running."""
+        for path in (self.run_dir / "programs").glob("*"):
+            path.unlink(missing_ok=True)
+
+    def holders(self) -> dict[str, int]:
+        """Programs that run now, supervised or not, with their pids: those whose lock is held."""
+        held = {}
+        for path in (self.run_dir / "programs").glob("*.lock"):
+            with path.open() as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    with contextlib.suppress(IndexError, ValueError):
+                        held[path.stem] = int(file.read().split()[0])
+        return held
+
+    # Helpers
+
+    def _rpc(self) -> Any:
+        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
+        return ServerProxy("http://localhost", transport=transport).supervisor
+
+    def _pid(self) -> int | None:
+        with contextlib.suppress(OSError, ValueError):
+            return int(self.pid_file.read_text())
+        return None
+
+    def _state(self, answer: Mapping[str, Any]) -> State:
+        name = str(answer["name"])
+        pid, starts = int(answer["pid"]), 0
+        if pid:
+            # The lock names the worker itself, also where supervisord's child only stands in for an adopted one.
+            with contextlib.suppress(OSError, ValueError):
+                worker, count = lock_file(self.run_dir, name).read_text().split()
+                pid, starts = int(worker), int(count)
+        return State(
+            name=name,
+            state=str(answer["statename"]),
+            pid=pid,
+            since=float(answer["start"] if pid else answer["stop"]),
+            starts=starts,
+            exit_code=int(answer["exitstatus"]),
+            trouble=str(answer["spawnerr"]),
+        )
+
+    def _configuration(self, output: Path) -> str:
+        return f"""; Written by `vashsender start`; changes are lost.
+[supervisord]
+logfile = {_escape(output)}
+logfile_maxbytes = 10MB
+logfile_backups = 3
+pidfile = {_escape(self.pid_file)}
+childlogdir = {_escape(self.log_dir)}
+umask = 077
+silent = true
+minfds = 1024
+
+[unix_http_server]
+file = {_escape(self.socket)}
+chmod = 0600
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+
+[include]
+files = programs/*.conf
+"""
+
+
+@contextlib.contextmanager
+def one_at_a_time(run_dir: Path) -> Iterator[None]:
+    """Two commands that start or stop things on one installation wait for each other."""
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (run_dir / "control.guard").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _program_section(name: str, run_dir: Path, stop_seconds: float) -> str:
+    # Starts are retried for good, each a second later than the one before: that is supervisord's back-off.
+    return f"""[program:{name}]
+command = {_escape(shlex.join([*_python("cli.local.launch"), str(run_dir), name]))}
+autorestart = true
+startsecs = 1
+startretries = 1000000
+stopwaitsecs = {stop_seconds:.0f}
+stdout_logfile = NONE
+redirect_stderr = true
+"""
+
+
+def _python(module: str) -> tuple[str, ...]:
+    """The command of a module; -P keeps the current folder from standing in for a package."""
+    return sys.executable, "-P", "-m", module
+
+
+def _escape(path: Path | str) -> str:
+    """A path in supervisord's configuration, where % begins a variable."""
+    return str(path).replace("%", "%%")
+
+
+def _socket_path(run_dir: Path) -> Path:
+    """The socket beside the other files, or in a short folder of this user's own where that name would be too long."""
+    path = run_dir / "supervisor.sock"
+    if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(run_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"vashsender-{os.getuid()}-{digest}" / "supervisor.sock"
+
+
+def _wait_gone(pid: int, seconds: float) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(seconds)
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").splitlines()
+    return lines[-1] if lines else "no word"

@@ -1,0 +1,57 @@
+"""`vashsender`: the operator's command. Each group of verbs has a file of its own; what a verb needs is imported when
+it runs, so that `--help` is fast."""
+
+import os
+import sys
+
+import typer
+
+from cli.commands import campaign, config, db, demo, key, machine, topology
+from shared.errors import VashSenderError
+
+USAGE = 64
+UNAVAILABLE = 69
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="vashsender",
+    help="Sends email campaigns: every person once, on time, and anyone can see who got it, who did not and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    epilog="Exit codes: 0 ok, 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration.",
+)
+machine.add_to(app)
+demo.add_to(app)
+app.add_typer(campaign.app, name="campaign")
+app.add_typer(db.app, name="db")
+app.add_typer(topology.app, name="topology")
+app.add_typer(key.app, name="key")
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """The console script: runs a verb and turns its errors into one line and an exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The exit code of one command."""
+    try:
+        result = app(arguments, prog_name="vashsender", standalone_mode=False)
+    except typer.Exit as exiting:
+        return exiting.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        sys.stderr.write("vashsender: interrupted\n")
+        return INTERRUPTED
+    except typer.TyperException as error:
+        sys.stderr.write(f"vashsender: {error.format_message()} `vashsender --help` tells what there is.\n")
+        return USAGE
+    except VashSenderError as error:
+        sys.stderr.write(f"vashsender: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing more can be said to them.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,98 @@
+"""What the command shows: data on stdout, messages on stderr, tables for people, JSON for scripts."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.errors import VashSenderError
+
+# Both read NO_COLOR and find out by themselves whether a terminal listens.
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on stdout; where nobody looks, tab-separated lines without a heading."""
+    if not out.is_terminal:
+        for row in rows:
+            sys.stdout.write("\t".join(_cell(value) for value in row) + "\n")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    out.print(table)
+
+
+def say(text: str) -> None:
+    """A message for people, on stderr."""
+    err.print(text, markup=False)
+
+
+def moment(seconds: float | None) -> str:
+    """A moment of the ledger in this machine's time; a dash for none."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `1 d 3 h`, `4 min 10 s`."""
+    whole = round(seconds)
+    days, hours, minutes, rest = whole // 86_400, whole // 3600 % 24, whole // 60 % 60, whole % 60
+    parts = [f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if value]
+    return " ".join(parts[:2]) or "0 s"
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks before something is destroyed. Without a terminal to ask on, --yes is needed: exit code 64."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Say --yes, since there is nobody to ask.")
+    typer.confirm(question, abort=True, err=True)
+
+
+class UsageError(VashSenderError):
+    """The command was called in a way that cannot be meant."""
+
+    exit_code = 64
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class Step:
+    """One step of a longer command; `note` is what there is to say of it."""
+
+    def __init__(self) -> None:
+        self.note = "done"
+
+
+@contextmanager
+def step(name: str) -> Iterator[Step]:
+    """Names a step on stderr, and says how it went and how long it took."""
+    began = time.monotonic()
+    current = Step()
+    try:
+        yield current
+    except BaseException:
+        current.note = "failed"
+        raise
+    finally:
+        say(f"  {name:<18} {current.note} ({time.monotonic() - began:.1f} s)")
