@@ -233,6 +233,7 @@ childlogdir = {_escape(self.log_dir)}
 umask = 077
 silent = true
 minfds = 1024
+{"user = root" if os.getuid() == 0 else ""}
 
 [unix_http_server]
 file = {_escape(self.socket)}
@@ -249,7 +250,8 @@ files = programs/*.conf
 @contextlib.contextmanager
 def one_at_a_time(run_dir: Path) -> Iterator[None]:
     """Two commands that start or stop things on one installation wait for each other."""
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    run_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
+    run_dir.mkdir(mode=0o700, exist_ok=True)
     with (run_dir / "control.guard").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
