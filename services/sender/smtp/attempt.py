@@ -2,7 +2,8 @@
 
 import re
 
-from services.sender.smtp.contract import Job, Outcome
+from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
+from services.sender.smtp.replies import Reply
 
 _ADDRESS = re.compile(r"[^\x00-\x20\x7f-\x9f<>\u2028\u2029]+")
 
@@ -20,7 +21,7 @@ class Attempt:
         self.job = job
         self.started = started
         self.tries = 0
-        self.avoid: frozenset[str] = frozenset()  # relays that have refused this email for a reason of their own
+        self.avoid: frozenset[str] = frozenset()  # relays that failed this email
         self.failure: Outcome | None = None  # what it comes to if no other relay can be tried
         self.body: bytes | None = None  # kept when the email moves to another connection
         self.smtputf8 = job.smtputf8
@@ -29,6 +30,23 @@ class Attempt:
     def commands(self) -> list[bytes]:
         """The three lines of `envelope`, for a relay that must be asked one by one."""
         return self.envelope.splitlines(keepends=True)
+
+    def outcome(
+        self, verdict: Verdict, relay: str, stage: Stage | None, reply: Reply, now: float, *, suppress: bool = False
+    ) -> Outcome:
+        """What `reply` makes of this attempt."""
+        accepted = verdict is Verdict.ACCEPTED
+        return Outcome(
+            verdict,
+            relay,
+            stage,
+            reply.code or None,
+            reply.enhanced,
+            reply.text,
+            reply.queue_id if accepted else None,
+            suppress,
+            now - self.started,
+        )
 
 
 def _envelope(mail_from: str, rcpt_to: str, smtputf8: bool) -> bytes:
@@ -39,4 +57,4 @@ def _envelope(mail_from: str, rcpt_to: str, smtputf8: bool) -> bytes:
     try:
         return f"MAIL FROM:<{mail_from}>\r\nRCPT TO:<{rcpt_to}>\r\nDATA\r\n".encode("ascii")
     except UnicodeEncodeError:
-        raise BadAddressError("the address needs SMTPUTF8") from None
+        raise BadAddressError("the address needs SMTPUTF8, and the email does not ask for it") from None

@@ -13,103 +13,56 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Awaitable
-from enum import Enum
-from typing import Protocol
 
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Stage
+from services.sender.smtp.dialogue import ENVELOPE, STAGES, Owner, Step
 from services.sender.smtp.establish import Session
 from services.sender.smtp.replies import BadReplyError, Reply, ReplyReader
 
-
-class Step(Enum):
-    """What a reply answers. `stage` is how it is reported."""
-
-    RSET = "RSET"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    DOT = "DOT"
-    LONE_DOT = "LONE_DOT"  # ends a DATA that has no recipient
-    QUIT = "QUIT"
-
-
-STAGES = {Step.MAIL: Stage.MAIL, Step.RCPT: Stage.RCPT, Step.DATA: Stage.DATA, Step.DOT: Stage.DOT}
-ENVELOPE = (Step.MAIL, Step.RCPT, Step.DATA)
-
-
-class Owner(Protocol):
-    """What a connection needs from the pool. Every attempt it was given comes back through exactly one of these."""
-
-    def next_attempt(self, connection: "Connection") -> Attempt | None:
-        """The next email for this connection, or None."""
-
-    def accepted(self, connection: "Connection", attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
-        """250 after the final dot."""
-
-    def refused(self, connection: "Connection", attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """4xx or 5xx, at `stage`."""
-
-    def ambiguous(self, connection: "Connection", attempt: Attempt, reply: Reply) -> None:
-        """Body bytes left, and no reply will come. `reply` says why; its code is 0 unless the relay gave one."""
-
-    def interrupted(
-        self, connection: "Connection", attempt: Attempt, stage: Stage | None, reply: Reply, at_fault: bool
-    ) -> None:
-        """The connection ended before the email's body. `stage`: the step whose reply did not come, None if it was
-        not this email's turn. `at_fault`: the relay or the email is to blame, not we."""
-
-    def withdrawn(self, connection: "Connection", attempt: Attempt) -> None:
-        """`may_send_body` said no."""
-
-    def unmade(self, connection: "Connection", attempt: Attempt, error: BaseException) -> None:
-        """The job could not make its body, or could not say whether it may leave."""
-
-    def idle(self, connection: "Connection") -> None:
-        """Nothing is outstanding and there was no email to take."""
-
-    def closed(self, connection: "Connection") -> None:
-        """The transport is gone or going."""
+MOVE_FACTOR = 4  # stalled this much longer, a connection loses the email that waits behind its body
+SURELY_BODY_BYTES = 4096  # more than this in the transport's buffer is more than an envelope: the dot has not left
 
 
 class Connection(asyncio.Protocol):
-    """Takes over an established transport. See the module for how it works."""
+    """Takes over an established transport and works for `owner` until it is closed."""
 
     def __init__(self, owner: Owner, relay: str, session: Session, config: EngineConfig, most_emails: int) -> None:
         self.relay = relay
         self.smtputf8 = session.smtputf8
+        self.pipelining = session.pipelining
         self.delivered = 0
         self.closed = False
-        self.stalled = False
+        self.stalled = False  # it waits unusually long
         self._owner = owner
-        self._config = config
         self._loop = asyncio.get_running_loop()
         self._transport = session.transport
-        self._pipelining = session.pipelining
         self._emails_left = most_emails
         self._reader = ReplyReader()
-        self._expected: deque[Step] = deque()
-        self._unsent: list[tuple[Step, bytes]] = []  # without PIPELINING: commands that wait for the reply before
+        self._expected: deque[Step] = deque()  # what the coming replies answer, oldest first
+        self._unasked: list[tuple[Step, bytes]] = []  # without PIPELINING: commands that wait for the reply before
         self._sent: Attempt | None = None  # its body is out
         self._open: Attempt | None = None  # its envelope is out, its body is not
         self._envelope_busy = False  # replies to an envelope are outstanding, whether or not `_open` still wants them
         self._go_ahead = False  # 354 has come for `_open`
         self._permitted = False  # an awaited `may_send_body` has said yes
-        self._refused: Step | None = None
+        self._refused: Step | None = None  # the step of the envelope that was refused first
         self._needs_rset = False
         self._retiring = False
         self._waiting: asyncio.Future[object] | None = None  # a body or a permission that takes a while
+        self._soft_seconds = config.email_soft_seconds
+        self._hard_seconds = config.email_hard_seconds
         self._limits = {
             Step.RSET: config.mail_seconds,
             Step.MAIL: config.mail_seconds,
             Step.RCPT: config.rcpt_seconds,
             Step.DATA: config.data_seconds,
-            Step.DOT: math.inf,
+            Step.DOT: math.inf,  # all of the email's own time
             Step.LONE_DOT: config.data_seconds,
             Step.QUIT: config.quit_seconds,
         }
-        self._written_at = 0.0
+        self._dot_at = 0.0  # when the latest body was written
         self.opened_at = self.quiet_since = self._loop.time()
         session.transport.set_protocol(self)
 
@@ -120,7 +73,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing outstanding, nothing on its way out, and it may take an email."""
+        """Nothing is outstanding, and it may take an email."""
         return not (self.closed or self._retiring or self._expected or self._open or self._reader.mid_reply)
 
     def offer(self) -> None:
@@ -132,26 +85,24 @@ class Connection(asyncio.Protocol):
         self._retiring = True
         self._pump()
 
-    def abort(self, why: str, *, at_fault: bool = False) -> None:
-        """Drop the connection now. Never `close()`: that may still deliver what is in the buffer."""
-        self._end(Reply(0, why.encode()), at_fault=at_fault)
+    def abort(self, why: str) -> None:
+        """Drop the connection now, for a reason of our own."""
+        self._end(Reply(0, why.encode()), blame=False)
 
     def check(self, now: float, stall_seconds: float) -> None:
-        """Look at the clock: end what has waited too long, and mark what waits unusually long as stalled."""
+        """Look at the clock: end what has waited too long, and say what waits unusually long."""
         if self.closed or not (self._expected or self._open or self._reader.mid_reply):
             return
         waited = now - self.quiet_since
-        limit = self._limit()
-        if waited >= limit:
-            self.abort(f"no reply within {waited:.0f} s", at_fault=True)
-        elif waited > stall_seconds and not self.stalled:
+        if waited >= self._limit():
+            self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=True)
+        elif waited > stall_seconds:
             self.stalled = True
-            if self._sent is not None and self._open is not None:
+            if self._sent is not None and self._open is not None and waited > MOVE_FACTOR * stall_seconds:
                 # Its envelope is out, its body will not be: another connection can carry it now.
                 attempt, self._open = self._open, None
-                self._owner.interrupted(
-                    self, attempt, None, Reply(0, b"the email before it waits for its reply"), at_fault=False
-                )
+                self._stop_waiting()
+                self._owner.displaced(self, attempt, Reply(0, b"the email before it waits for its reply"))
 
     # asyncio.Protocol
 
@@ -162,7 +113,7 @@ class Connection(asyncio.Protocol):
         try:
             replies = self._reader.feed(data)
         except BadReplyError as error:
-            self._end(Reply(0, f"not SMTP: {error}".encode()), at_fault=True)
+            self._end(Reply(0, f"not SMTP: {error}".encode()), blame=True)
             return
         if replies:
             self.quiet_since = self._loop.time()
@@ -171,52 +122,53 @@ class Connection(asyncio.Protocol):
             if self._expected:
                 self._answer(self._expected.popleft(), reply)
             else:
-                self._unsolicited(reply)
+                # 421 may come at any time (RFC 5321, 3.8). Anything else: replies and commands no longer pair.
+                self._end(reply, blame=reply.code != 421)
             if self.closed:
                 return
         self._pump()
 
     def eof_received(self) -> bool:
         """The relay has closed its side."""
-        self._end(Reply(0, b"the relay closed the connection"), at_fault=True)
+        self._end(Reply(0, b"the relay closed the connection"), blame=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The transport is gone."""
-        self._end(Reply(0, f"the connection was lost: {exc or 'closed'}".encode()), at_fault=True)
+        self._end(Reply(0, f"the connection was lost: {exc or 'closed'}".encode()), blame=True)
 
     # replies
 
     def _answer(self, step: Step, reply: Reply) -> None:
         code = reply.code
         if code == 421:
-            self._farewell(step, reply)
+            self._answer_421(step, reply)
+        elif 300 <= code < 400 and not (step is Step.DATA and code == 354):
+            self._out_of_step(step, reply)
         elif step is Step.DOT:
             self._answer_dot(reply)
         elif step is Step.DATA:
             self._answer_data(reply)
-        elif 300 <= code < 400:
-            self._end(Reply(0, f"{code} in reply to {step.value}".encode()), at_fault=True)
-        elif step in ENVELOPE:
+        elif step is Step.MAIL or step is Step.RCPT:
             if code >= 400:
                 self._refuse(step, reply)
-            elif self._refused is Step.MAIL:
-                # It takes a recipient for a sender it refused. A body could go anywhere, a lone dot too.
-                self._end(Reply(0, b"a recipient accepted without a sender"), at_fault=True)
+            elif self._refused is not None:
+                # A recipient accepted for a sender it refused: a body could go anywhere, even a lone dot.
+                self._out_of_step(step, reply)
         elif step is Step.LONE_DOT:
             self._envelope_over()
         elif step is Step.QUIT or code >= 400:  # RSET cannot be refused (RFC 5321, 4.1.1.5)
-            self._end(reply, at_fault=False)
+            self._end(reply, blame=step is Step.RSET)
 
     def _answer_dot(self, reply: Reply) -> None:
         attempt = self._sent
-        if attempt is None or 300 <= reply.code < 400:
-            self._end(Reply(0, f"{reply.code} in reply to the final dot".encode()), at_fault=True)
+        if attempt is None or (reply.code < 300 and not self._dot_may_have_left()):
+            self._out_of_step(Step.DOT, reply)
             return
         self._sent = None
         if reply.code < 300:
             self.delivered += 1
-            self._owner.accepted(self, attempt, reply, self.quiet_since - self._written_at)
+            self._owner.accepted(self, attempt, reply, self.quiet_since - self._dot_at)
         else:
             self._owner.refused(self, attempt, Stage.DOT, reply)
 
@@ -226,15 +178,29 @@ class Connection(asyncio.Protocol):
                 self._refuse(Step.DATA, reply)
             self._envelope_over()
         elif reply.code != 354:
-            self._end(Reply(0, f"{reply.code} in reply to DATA".encode()), at_fault=True)
+            self._out_of_step(Step.DATA, reply)
         elif self._refused is not None:
             self._expected.append(Step.LONE_DOT)
             self._transport.write(b".\r\n")
         elif self._open is None:
-            # The email was moved elsewhere. A lone dot would deliver an empty one in its place.
-            self._end(Reply(0, b"its email was withdrawn"), at_fault=False)
+            # The email was displaced. A lone dot would deliver an empty one in its place.
+            self._end(Reply(0, b"its email went elsewhere"), blame=False)
         else:
             self._go_ahead = True
+
+    def _answer_421(self, step: Step, reply: Reply) -> None:
+        """It closes the connection. That concerns the email whose turn it is, and the next one goes elsewhere."""
+        if step is Step.DOT and self._sent is not None:
+            attempt, self._sent = self._sent, None
+            self._owner.refused(self, attempt, Stage.DOT, reply)
+        elif step in ENVELOPE and self._open is not None and not (step is Step.MAIL and self.delivered):
+            attempt, self._open = self._open, None
+            self._owner.refused(self, attempt, STAGES[step], reply)
+        # else: idle for too long, or enough emails on one connection. Not the next email's business.
+        self._end(reply, blame=False)
+
+    def _out_of_step(self, step: Step, reply: Reply) -> None:
+        self._end(Reply(0, f"out of step: {reply.code} in reply to {step.value}".encode()), blame=True)
 
     def _refuse(self, step: Step, reply: Reply) -> None:
         if self._refused is not None:
@@ -242,8 +208,9 @@ class Connection(asyncio.Protocol):
         self._refused = step
         self._needs_rset = True
         attempt, self._open = self._open, None
-        if self._unsent:  # asked one by one: the rest is never asked
-            self._unsent.clear()
+        self._stop_waiting()
+        if self._unasked:  # one by one: the rest is never asked
+            self._unasked.clear()
             self._envelope_over()
         if attempt is not None:
             self._owner.refused(self, attempt, STAGES[step], reply)
@@ -251,19 +218,6 @@ class Connection(asyncio.Protocol):
     def _envelope_over(self) -> None:
         self._envelope_busy = False
         self._refused = None
-
-    def _farewell(self, step: Step, reply: Reply) -> None:
-        if step is Step.DOT and self._sent is not None:
-            attempt, self._sent = self._sent, None
-            self._owner.refused(self, attempt, Stage.DOT, reply)
-        elif step in ENVELOPE and self._open is not None:
-            attempt, self._open = self._open, None
-            self._owner.refused(self, attempt, STAGES[step], reply)
-        self._end(reply, at_fault=False)
-
-    def _unsolicited(self, reply: Reply) -> None:
-        # 421 may come at any time (RFC 5321, 3.8); anything else means that replies and commands no longer pair.
-        self._end(reply, at_fault=reply.code != 421)
 
     # writing
 
@@ -281,16 +235,16 @@ class Connection(asyncio.Protocol):
             self._expected.append(Step.DOT)
             out += (body, b".\r\n")
         fresh = None
-        if self._unsent:
+        if self._unasked:
             if not self._expected:
                 self._ask_next(out)
-        elif not self._envelope_busy and (self._pipelining or not self._expected):
+        elif not self._envelope_busy and (self.pipelining or not self._expected):
             fresh = self._begin(out)
         if out:
             now = self._loop.time()
             if silent:
                 self.quiet_since = now
-            self._written_at = now
+            self._dot_at = now
             self._transport.write(b"".join(out))
         if fresh is not None:
             self._prepare(fresh)
@@ -307,32 +261,33 @@ class Connection(asyncio.Protocol):
         self._emails_left -= 1
         self._open = attempt
         self._envelope_busy = True
-        if self._pipelining:
+        if self.pipelining:
             if self._needs_rset:
                 out.append(b"RSET\r\n")
                 self._expected.append(Step.RSET)
             out.append(attempt.envelope)
             self._expected.extend(ENVELOPE)
         else:
-            self._unsent = list(zip(ENVELOPE, attempt.commands(), strict=True))
+            self._unasked = list(zip(ENVELOPE, attempt.commands(), strict=True))
             if self._needs_rset:
-                self._unsent.insert(0, (Step.RSET, b"RSET\r\n"))
+                self._unasked.insert(0, (Step.RSET, b"RSET\r\n"))
             self._ask_next(out)
         self._needs_rset = False
         return attempt
 
     def _ask_next(self, out: list[bytes]) -> None:
-        step, command = self._unsent.pop(0)
+        step, command = self._unasked.pop(0)
         self._expected.append(step)
         out.append(command)
 
     def _nothing_to_do(self) -> None:
-        if self._retiring or self._emails_left == 0:
-            self._retiring = True
-            self._expected.append(Step.QUIT)
-            self.quiet_since = self._loop.time()
-            self._transport.write(b"QUIT\r\n")
-        self._owner.idle(self)
+        if not (self._retiring or self._emails_left == 0):
+            self._owner.idle(self)
+            return
+        self._retiring = True
+        self._expected.append(Step.QUIT)
+        self.quiet_since = self._loop.time()
+        self._transport.write(b"QUIT\r\n")
 
     def _prepare(self, attempt: Attempt) -> None:
         """Have the body made while the relay looks at the envelope."""
@@ -340,7 +295,7 @@ class Connection(asyncio.Protocol):
             return
         try:
             body = attempt.job.body()
-        except Exception as error:  # noqa: BLE001  whatever the job raises, it must be reported, and once
+        except Exception as error:  # noqa: BLE001 - whatever the job raises, it must be reported, and once
             self._unmade(attempt, error)
             return
         if isinstance(body, bytes):
@@ -353,8 +308,8 @@ class Connection(asyncio.Protocol):
         attempt = self._open
         if attempt is None or attempt.body is None or self._waiting is not None:
             return None
-        if self.quiet_since - attempt.started > self._config.email_soft_seconds:
-            self._end(Reply(0, b"the email's soft limit is over"), at_fault=True)
+        if self._loop.time() - attempt.started > self._soft_seconds:
+            self._end(Reply(0, b"too late to begin the body"), blame=True)
             return None
         if self._permitted:
             return attempt.body
@@ -375,13 +330,18 @@ class Connection(asyncio.Protocol):
         self._waiting = asyncio.ensure_future(promise)
         self._waiting.add_done_callback(lambda future: self._arrived(attempt, future))
 
+    def _stop_waiting(self) -> None:
+        if self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.cancel()
+
     def _arrived(self, attempt: Attempt, future: asyncio.Future[object]) -> None:
-        error = None if future.cancelled() else future.exception()
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if future is not self._waiting:
-            return
+            return  # the connection or the email has moved on
         self._waiting = None
-        if future.cancelled() or error is not None:
-            self._unmade(attempt, error or asyncio.CancelledError())
+        if error is not None:
+            self._unmade(attempt, error)
         elif isinstance(result := future.result(), bytes):
             attempt.body = result
             self._pump()
@@ -392,38 +352,49 @@ class Connection(asyncio.Protocol):
             self._withdraw(attempt)
 
     def _withdraw(self, attempt: Attempt) -> None:
+        """After a 354 nothing but a body can follow; so the connection has to go."""
         self._open = None
         self._owner.withdrawn(self, attempt)
-        self._end(Reply(0, b"withdrawn"), at_fault=False)
+        self._end(Reply(0, b"an email was withdrawn"), blame=False)
 
     def _unmade(self, attempt: Attempt, error: BaseException) -> None:
         self._open = None
         self._owner.unmade(self, attempt, error)
         if self._go_ahead:
-            self._end(Reply(0, b"no body"), at_fault=False)
+            self._end(Reply(0, b"an email could not be made"), blame=False)
 
     # ending
 
     def _limit(self) -> float:
         """Seconds that the present silence may last."""
         oldest = self._sent or self._open
-        email = math.inf if oldest is None else oldest.started + self._config.email_hard_seconds - self.quiet_since
         phase = self._limits[self._expected[0]] if self._expected else math.inf
-        return min(email, phase)
+        if oldest is None:
+            return min(phase, self._hard_seconds)
+        return min(phase, oldest.started + self._hard_seconds - self.quiet_since)
 
-    def _end(self, reply: Reply, *, at_fault: bool) -> None:
+    def _dot_may_have_left(self) -> bool:
+        return self._transport.get_write_buffer_size() <= SURELY_BODY_BYTES
+
+    def _end(self, reply: Reply, *, blame: bool) -> None:
+        """Drop the connection; report what was in flight. `blame`: whoever's turn it was is under suspicion.
+
+        Never `close()`: that may still deliver what is in the buffer."""
         if self.closed:
             return
         self.closed = True
         sent, attempt = self._sent, self._open
         self._sent = self._open = None
-        stage = None if sent else STAGES.get(self._expected[0], Stage.MAIL) if self._expected else Stage.DATA
-        if self._waiting is not None:
-            waiting, self._waiting = self._waiting, None
-            waiting.cancel()
+        stage = STAGES.get(self._expected[0], Stage.DOT) if self._expected else Stage.DATA
+        whole = sent is not None and self._dot_may_have_left()
+        self._stop_waiting()
         self._transport.abort()
         self._owner.closed(self)
-        if sent is not None:
+        if sent is not None and whole:
             self._owner.ambiguous(self, sent, reply)
-        if attempt is not None:
-            self._owner.interrupted(self, attempt, stage, reply, at_fault)
+        elif sent is not None:
+            self._owner.interrupted(self, sent, Stage.BODY, reply)
+        if attempt is not None and blame and sent is None:
+            self._owner.interrupted(self, attempt, stage, reply)
+        elif attempt is not None:
+            self._owner.displaced(self, attempt, reply)

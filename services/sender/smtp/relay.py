@@ -2,7 +2,7 @@
 
 Two things can be wrong. A relay that *cannot be used* (refused, silent, rejects before MAIL, keeps losing connections)
 is rested, twice as long each time, then probed with one connection. A relay that *wants less* (421, 4.7.x) is slowed:
-half the connections; if that is not enough, a pause, twice as long each time. One accepted email is proof of health.
+half the connections, and a pause, twice as long each time. One accepted email is proof of health.
 """
 
 import random
@@ -15,7 +15,8 @@ from services.sender.smtp.contract import RelayStatus, Stage
 from services.sender.smtp.replies import Reply
 
 IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
-USUAL_REPLY_WEIGHT = 0.05  # of the newest reply in the running mean
+ASSUMED_REPLY_SECONDS = 1.0  # the usual wait, until the relay has shown it
+LEAST_WEIGHT = 0.05  # of the newest reply in the running mean
 STALL_FACTOR = 4  # times the usual wait
 RECOVERY_SECONDS = 1.0  # a slowed relay gets one connection back this often
 
@@ -32,19 +33,21 @@ class Relay:
         self.name = relay.name
         self.context = context
         self.connections: set[Connection] = set()
-        self.idle: list[Connection] = []  # the one used last is used first, so that the others age and close
         self.opening = 0
         self.failure: tuple[Stage | None, Reply] | None = None  # the latest one
         self.throttled_last = False  # whether that was a wish to slow down
+        self._idle: list[Connection] = []  # the one used last is used first, so that the others age and close
         self._engine = config
         self._changed = changed
         self._allowed = relay.connections
-        self._usual_reply = 0.0
+        self._replies = 0
+        self._usual_reply = ASSUMED_REPLY_SECONDS
         self._bad_in_a_row = 0
         self._backoff = config.rest_seconds
         self._resting = False
         self._until = 0.0  # end of a rest or a pause
-        self._next_recovery = 0.0
+        self._open_after = 0.0  # it has just refused one more connection
+        self._next_change = 0.0  # of the number of connections, up or down
 
     # may it be used?
 
@@ -55,10 +58,10 @@ class Relay:
     def can_open(self, now: float) -> bool:
         """Whether one more connection may be opened."""
         total = len(self.connections) + self.opening
-        stalled = sum(1 for connection in self.connections if connection.stalled)
         return (
             self.available(now)
-            and total - stalled < self._allowed
+            and now >= self._open_after
+            and self._working() + self.opening < self._allowed
             and total < self.config.connections + self.config.spare_connections
         )
 
@@ -66,10 +69,40 @@ class Relay:
         """Whether its rest is over and nobody is trying it yet."""
         return self._resting and now >= self._until and not self.opening
 
-    @property
-    def stall_seconds(self) -> float:
-        """How long a reply may take before it counts as unusual."""
-        return max(self._engine.stall_seconds, STALL_FACTOR * self._usual_reply)
+    # connections that wait for work
+
+    def now_idle(self, connection: Connection) -> None:
+        """It may be given an email."""
+        if connection not in self._idle:
+            self._idle.append(connection)
+
+    def next_idle(self, now: float) -> Connection | None:
+        """A connection to give an email to. One that lay idle for long is closed: the relay may have forgotten it."""
+        while self._idle:
+            connection = self._idle.pop()
+            if now - connection.quiet_since < self.config.idle_seconds:
+                return connection
+            connection.retire()
+        return None
+
+    def forget(self, connection: Connection) -> None:
+        """It is closed."""
+        self.connections.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def watch(self, now: float) -> None:
+        """Keep the deadlines of every connection."""
+        stall_seconds = max(self._engine.stall_seconds, STALL_FACTOR * self._usual_reply)
+        for connection in list(self.connections):
+            connection.check(now, stall_seconds)
+
+    def reap(self, now: float) -> None:
+        """Close what is idle or old."""
+        for connection in list(self.connections):
+            idle = connection.is_idle and now - connection.quiet_since >= self.config.idle_seconds
+            if idle or now - connection.opened_at >= self.config.max_age_seconds:
+                connection.retire()
 
     # what happened
 
@@ -82,19 +115,19 @@ class Relay:
     def could_not_open(self, stage: Stage, reply: Reply, now: float, *, throttled: bool) -> None:
         """A connection was refused, at whatever stage before MAIL."""
         self._remember(stage, reply, throttled)
-        working = len(self.connections)
-        if working:
-            # It serves us, but not with one more: stay with what there is for a while.
-            self._allowed = max(1, min(self._allowed, working))
-            self._next_recovery = now + self._take_backoff()
-        else:
+        working = self._working()
+        if not working:
             self._rest(now)
+        elif now >= self._open_after:
+            # It serves us, but not with one more: stay with what there is for a while.
+            self._allowed = min(self._allowed, working)
+            self._open_after = self._next_change = now + self._take_backoff()
 
-    def at_fault(self, stage: Stage | None, reply: Reply, now: float, *, at_once: bool = False) -> None:
-        """It lost a connection, or answered in a way that makes it useless (`at_once`)."""
+    def at_fault(self, stage: Stage | None, reply: Reply, now: float) -> None:
+        """It lost a connection, or answered in a way that makes it useless."""
         self._remember(stage, reply, throttled=False)
         self._bad_in_a_row += 1
-        if at_once or self._bad_in_a_row >= IN_A_ROW:
+        if self._bad_in_a_row >= IN_A_ROW:
             self._rest(now)
 
     def throttled(self, stage: Stage, reply: Reply, now: float) -> None:
@@ -106,23 +139,30 @@ class Relay:
         self._allowed = max(1, self._allowed // 2)
         pause = self._take_backoff()
         self._until = now + pause
-        self._next_recovery = self._until + RECOVERY_SECONDS
+        self._next_change = self._until + RECOVERY_SECONDS
         self._changed(self.name, "slow", self.reason, pause)
 
     def accepted(self, dot_seconds: float) -> None:
         """It took an email."""
-        self._usual_reply += USUAL_REPLY_WEIGHT * (dot_seconds - self._usual_reply)
-        if self._bad_in_a_row or self._backoff != self._engine.rest_seconds:
+        self._replies += 1
+        self._usual_reply += max(LEAST_WEIGHT, 1 / self._replies) * (dot_seconds - self._usual_reply)
+        if self._bad_in_a_row:
             self._bad_in_a_row = 0
+        if self._backoff != self._engine.rest_seconds:
             self._backoff = self._engine.rest_seconds
 
-    def recover(self, now: float) -> None:
-        """Give a slowed relay a connection back, now and then."""
-        if self._allowed < self.config.connections and self.available(now) and now >= self._next_recovery:
+    def adjust(self, now: float) -> None:
+        """Give a slowed relay a connection back, or close one of too many: one step at a time."""
+        if now < self._next_change or not self.available(now):
+            return
+        if self._allowed < self.config.connections:
             self._allowed += 1
-            self._next_recovery = now + RECOVERY_SECONDS
+            self._next_change = now + RECOVERY_SECONDS
             if self._allowed == self.config.connections:
                 self._changed(self.name, "up", "", 0.0)
+        elif self._working() > self._allowed:
+            self._next_change = now + RECOVERY_SECONDS
+            (self._idle or list(self.connections))[0].retire()
 
     # how it is
 
@@ -147,6 +187,9 @@ class Relay:
             reason=self.reason if state != "up" else "",
             resting_for_seconds=waiting,
         )
+
+    def _working(self) -> int:
+        return sum(1 for connection in self.connections if not connection.stalled)
 
     def _remember(self, stage: Stage | None, reply: Reply, throttled: bool) -> None:
         self.failure = (stage, reply)

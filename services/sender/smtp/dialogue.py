@@ -1,0 +1,61 @@
+"""The words of the SMTP dialogue: what a reply answers, and what a connection tells its owner."""
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.contract import Stage
+from services.sender.smtp.replies import Reply
+
+if TYPE_CHECKING:
+    from services.sender.smtp.connection import Connection
+
+
+class Step(Enum):
+    """What a reply answers."""
+
+    RSET = "RSET"
+    MAIL = "MAIL"
+    RCPT = "RCPT"
+    DATA = "DATA"
+    DOT = "the final dot"
+    LONE_DOT = "a lone dot"  # ends a DATA that has no recipient
+    QUIT = "QUIT"
+
+
+ENVELOPE = (Step.MAIL, Step.RCPT, Step.DATA)
+STAGES = {Step.RSET: Stage.MAIL, Step.MAIL: Stage.MAIL, Step.RCPT: Stage.RCPT, Step.DATA: Stage.DATA}
+
+
+class Owner(Protocol):
+    """What a connection needs. Every attempt it was given comes back through exactly one of the first seven."""
+
+    def accepted(self, connection: "Connection", attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+        """250 after the final dot."""
+
+    def refused(self, connection: "Connection", attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        """4xx or 5xx, at `stage`."""
+
+    def ambiguous(self, connection: "Connection", attempt: Attempt, reply: Reply) -> None:
+        """Body bytes left, and no reply will come. `reply` says why; its code is 0 unless the relay gave one."""
+
+    def interrupted(self, connection: "Connection", attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        """The relay fell silent or hung up when it was this email's turn. It cannot have been delivered."""
+
+    def displaced(self, connection: "Connection", attempt: Attempt, reply: Reply) -> None:
+        """The connection ended, or hangs, but this email's turn had not come."""
+
+    def withdrawn(self, connection: "Connection", attempt: Attempt) -> None:
+        """`may_send_body` said no."""
+
+    def unmade(self, connection: "Connection", attempt: Attempt, error: BaseException) -> None:
+        """The job could not make its body, or could not say whether it may leave."""
+
+    def next_attempt(self, connection: "Connection") -> Attempt | None:
+        """The next email for this connection, or None."""
+
+    def idle(self, connection: "Connection") -> None:
+        """Nothing is outstanding and there was no email to take."""
+
+    def closed(self, connection: "Connection") -> None:
+        """The transport is gone or going. Told before what was in flight is."""

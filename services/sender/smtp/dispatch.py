@@ -1,0 +1,236 @@
+"""Brings emails and connections together, and decides what a failure means: another relay, or an outcome."""
+
+import asyncio
+from collections import Counter
+
+from services.sender.smtp.attempt import Attempt, BadAddressError
+from services.sender.smtp.classify import classify
+from services.sender.smtp.config import EngineConfig
+from services.sender.smtp.connection import Connection
+from services.sender.smtp.contract import Outcome, Source, Stage, Verdict
+from services.sender.smtp.observe import Observer
+from services.sender.smtp.pool import Pool
+from services.sender.smtp.replies import Reply
+
+
+class Dispatch:
+    """The connections' owner (`dialogue.Owner`): gives them emails, and reports each taken email exactly once."""
+
+    def __init__(self, source: Source, pool: Pool, config: EngineConfig, observer: Observer) -> None:
+        self.hungry = asyncio.Event()  # somebody asked the source for an email and got none
+        self.news = asyncio.Event()  # an email was reported, or a connection closed
+        self.draining = False
+        self._source = source
+        self._pool = pool
+        self._observer = observer
+        self._soft_seconds = config.email_soft_seconds
+        self._most_tries = len(pool.relays) + 1
+        self._waiting: list[Attempt] = []  # taken, and without a connection
+        self._offer_due = False
+        self._loop = asyncio.get_running_loop()
+
+    def offer(self) -> None:
+        """Emails to connections; more connections while there are emails that have none."""
+        self._offer_due = False
+        if self.draining:
+            return
+        self._place_waiting()
+        relay = self._pool.current
+        now = self._loop.time()
+        if relay is None or self.hungry.is_set():
+            return
+        while (connection := relay.next_idle(now)) is not None:
+            connection.offer()
+            if self.hungry.is_set():
+                return
+        while relay.can_open(now) and (fresh := self._take()) is not None:
+            self._waiting.append(fresh)
+            self._pool.open(relay)
+
+    def offer_soon(self) -> None:
+        """The same, once this turn of the loop is over: connections may be in the middle of something."""
+        if not self._offer_due and not self.draining:
+            self._offer_due = True
+            self._loop.call_soon(self.offer)
+
+    def tick(self) -> None:
+        """Whatever the clock has changed may have made room."""
+        if self._waiting or not self.hungry.is_set():
+            self.offer_soon()
+
+    def stop_taking(self) -> None:
+        """From now on emails only come back. Those without a connection do so now."""
+        self.draining = True
+        self._place_waiting()
+
+    # what connections ask and tell
+
+    def next_attempt(self, connection: Connection) -> Attempt | None:
+        """An email that waits, else a fresh one if this connection's relay is the one to take for."""
+        if self.draining:
+            return None
+        for attempt in self._waiting:
+            if connection.relay not in attempt.avoid and (connection.smtputf8 or not attempt.smtputf8):
+                self._waiting.remove(attempt)
+                return attempt
+        relay = self._pool.current
+        if relay is None or connection.relay != relay.name:
+            return None
+        while (fresh := self._take()) is not None and fresh.smtputf8 and not connection.smtputf8:
+            self._needs_smtputf8(fresh, connection.relay)
+        return fresh
+
+    def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+        """250 after the final dot."""
+        self._pool.by_name[connection.relay].accepted(dot_seconds)
+        self._observer.phase(connection.relay, Stage.DOT, dot_seconds)
+        now = self._loop.time()
+        self._finish(attempt, attempt.outcome(Verdict.ACCEPTED, connection.relay, Stage.DOT, reply, now))
+
+    def refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        """The relay said no: decide whom that concerns."""
+        verdict, suppress = classify(stage, reply)
+        relay, now = self._pool.by_name[connection.relay], self._loop.time()
+        outcome = attempt.outcome(verdict, relay.name, stage, reply, now, suppress=suppress)
+        if verdict is Verdict.THROTTLED:
+            relay.throttled(stage, reply, now)
+        elif verdict is Verdict.RELAY_FAULT:
+            relay.at_fault(stage, reply, now)
+        else:
+            self._finish(attempt, outcome)
+            return
+        self._pool.choose()
+        if stage is Stage.DOT:
+            self._finish(attempt, outcome)
+        else:
+            attempt.avoid |= {relay.name}
+            self._try_again(attempt, outcome)
+
+    def ambiguous(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        """Body bytes left and no reply came."""
+        now = self._loop.time()
+        if not self.draining:
+            self._pool.by_name[connection.relay].at_fault(Stage.DOT, reply, now)
+            self._pool.choose()
+        self._finish(attempt, attempt.outcome(Verdict.AMBIGUOUS, connection.relay, Stage.DOT, reply, now))
+
+    def interrupted(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        """The relay fell silent or hung up before the email's body had left whole. Another try tells whose fault it is."""
+        relay, now = self._pool.by_name[connection.relay], self._loop.time()
+        verdict = Verdict.RELAY_FAULT if stage is Stage.MAIL and not connection.pipelining else Verdict.TRANSIENT
+        if self.draining:
+            verdict = Verdict.NOT_STARTED
+        elif not connection.delivered:
+            relay.at_fault(stage, reply, now)
+            self._pool.choose()
+        if self._pool.relay_avoiding(attempt.avoid | {relay.name}):
+            attempt.avoid |= {relay.name}
+        self._try_again(attempt, attempt.outcome(verdict, relay.name, stage, reply, now))
+
+    def displaced(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        """Its connection is of no use any more, through no fault of this email: another takes it over."""
+        if self.draining or self._late(attempt):
+            now = self._loop.time()
+            self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, connection.relay, None, reply, now))
+        else:
+            self._waiting.append(attempt)
+            self.offer_soon()
+
+    def withdrawn(self, connection: Connection, attempt: Attempt) -> None:
+        """`may_send_body` said no."""
+        reply = Reply(0, b"withdrawn before its body")
+        now = self._loop.time()
+        self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, connection.relay, Stage.DATA, reply, now))
+
+    def unmade(self, connection: Connection, attempt: Attempt, error: BaseException) -> None:
+        """The job failed. That spends an attempt, so that an email which can never be made comes to an end."""
+        reply = Reply(0, f"the email could not be made: {type(error).__name__}: {error}".encode())
+        now = self._loop.time()
+        self._finish(attempt, attempt.outcome(Verdict.TRANSIENT, connection.relay, None, reply, now))
+
+    def idle(self, connection: Connection) -> None:
+        """A connection waits for work."""
+        self._pool.by_name[connection.relay].now_idle(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone; another one may be needed."""
+        self._pool.by_name[connection.relay].forget(connection)
+        self.news.set()
+        self.offer_soon()
+
+    # emails
+
+    def _take(self) -> Attempt | None:
+        """The next email of the source whose addresses can be used."""
+        while True:
+            job = self._source.take()
+            if job is None:
+                self.hungry.set()
+                return None
+            try:
+                return Attempt(job, self._loop.time())
+            except BadAddressError as error:
+                outcome = Outcome(Verdict.PERMANENT, enhanced="5.1.3", reply=str(error))
+                self._observer.attempt(job, outcome)
+                self._source.done(job, outcome)
+
+    def _place_waiting(self) -> None:
+        """Find connections for emails without one; report those that no relay can take now."""
+        served: Counter[str] = Counter()  # by connections that are on their way
+        for attempt in self._waiting[:]:
+            relay = None if self.draining or self._late(attempt) else self._pool.relay_avoiding(attempt.avoid)
+            if attempt not in self._waiting:
+                continue  # a connection has taken it meanwhile
+            if relay is None:
+                self._waiting.remove(attempt)
+                self._give_up(attempt)
+            elif (connection := relay.next_idle(self._loop.time())) is not None:
+                connection.offer()
+            elif served[relay.name] < relay.opening:
+                served[relay.name] += 1
+            elif relay.can_open(self._loop.time()):
+                served[relay.name] += 1
+                self._pool.open(relay)
+
+    def _try_again(self, attempt: Attempt, failure: Outcome) -> None:
+        """On another relay or connection, unless its tries, its time, or the relays are used up."""
+        attempt.failure = failure
+        attempt.tries += 1
+        if self.draining or attempt.tries >= self._most_tries or self._late(attempt):
+            self._finish(attempt, failure)
+        elif self._pool.relay_avoiding(attempt.avoid) is None:
+            self._give_up(attempt)
+        else:
+            self._waiting.append(attempt)
+            self.offer_soon()
+
+    def _late(self, attempt: Attempt) -> bool:
+        return self._loop.time() - attempt.started >= self._soft_seconds
+
+    def _needs_smtputf8(self, attempt: Attempt, relay: str) -> None:
+        attempt.avoid |= {relay}
+        why = "the address needs SMTPUTF8, which no relay offers"
+        seconds = self._loop.time() - attempt.started
+        self._try_again(attempt, Outcome(Verdict.PERMANENT, relay, Stage.MAIL, None, "5.6.7", why, seconds=seconds))
+
+    def _give_up(self, attempt: Attempt) -> None:
+        """No relay can take it now. A connection lost on the way to that was the relay's doing, not the recipient's."""
+        outcome = attempt.failure
+        if outcome is None or (outcome.verdict is Verdict.TRANSIENT and not self._late(attempt)):
+            outcome = self._no_relay(attempt)
+        self._finish(attempt, outcome)
+
+    def _no_relay(self, attempt: Attempt) -> Outcome:
+        now = self._loop.time()
+        failed = next((relay for relay in self._pool.relays if relay.failure), None)
+        if self.draining or self._pool.current is not None or failed is None or failed.failure is None:
+            reply = Reply(0, b"no connection was free in time")
+            return attempt.outcome(Verdict.NOT_STARTED, "", None, reply, now)
+        verdict = Verdict.THROTTLED if failed.throttled_last else Verdict.RELAY_FAULT
+        return attempt.outcome(verdict, failed.name, *failed.failure, now)
+
+    def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
+        self._observer.attempt(attempt.job, outcome)
+        self._source.done(attempt.job, outcome)
+        if self.draining:
+            self.news.set()

@@ -1,0 +1,129 @@
+"""All relays and their connections: which relay is used now, opening, the clock's work, closing."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from services.sender.smtp.classify import classify
+from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.connection import Connection
+from services.sender.smtp.contract import RelayStatus, Stage, Verdict
+from services.sender.smtp.dialogue import Owner
+from services.sender.smtp.establish import EstablishError, establish, tls_context
+from services.sender.smtp.observe import Observer
+from services.sender.smtp.relay import Relay
+
+
+class Pool:
+    """Relays in order of preference. `current` is the first that is available: emails are taken for that one."""
+
+    def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer) -> None:
+        if not relays or len({relay.name for relay in relays}) != len(relays):
+            raise ValueError("the engine needs at least one relay, each with a name of its own")
+        self.relays = [Relay(relay, config, tls_context(relay), observer.relay) for relay in relays]
+        self.by_name = {relay.name: relay for relay in self.relays}
+        self.current: Relay | None = None
+        self._config = config
+        self._observer = observer
+        self._openings: set[asyncio.Task[None]] = set()
+
+    def start(self, owner: Owner, tasks: asyncio.TaskGroup, changed: Callable[[], None]) -> None:
+        """Connections will report to `owner`; `changed` is called when one was opened or could not be."""
+        self._owner = owner
+        self._tasks = tasks
+        self._changed = changed
+        self._next_reap = asyncio.get_running_loop().time() + self._config.reap_seconds
+        self.choose()
+
+    def choose(self) -> None:
+        """Something about a relay has changed: see which one is to be used."""
+        now = asyncio.get_running_loop().time()
+        self.current = next((relay for relay in self.relays if relay.available(now)), None)
+
+    def relay_avoiding(self, names: frozenset[str]) -> Relay | None:
+        """The first available relay that is none of `names`."""
+        now = asyncio.get_running_loop().time()
+        return next((relay for relay in self.relays if relay.name not in names and relay.available(now)), None)
+
+    def open(self, relay: Relay) -> None:
+        """Open one more connection; it asks for an email as soon as it is there."""
+        relay.opening += 1
+        task = self._tasks.create_task(self._establish(relay))
+        self._openings.add(task)
+        task.add_done_callback(self._openings.discard)
+
+    def connections(self) -> list[Connection]:
+        """All that are open."""
+        return [connection for relay in self.relays for connection in relay.connections]
+
+    def in_flight(self) -> int:
+        """Emails that a connection works on."""
+        return sum(connection.in_flight for connection in self.connections())
+
+    def tick(self, now: float) -> None:
+        """Deadlines of every connection, ends of rests, reaping."""
+        reap = now >= self._next_reap
+        if reap:
+            self._next_reap = now + self._config.reap_seconds
+        for relay in self.relays:
+            relay.watch(now)
+            if reap:
+                relay.reap(now)
+            relay.adjust(now)
+            if relay.wants_probe(now):
+                self.open(relay)
+        self.choose()
+
+    def watch(self, now: float) -> None:
+        """Deadlines only: for the time of a drain."""
+        for relay in self.relays:
+            relay.watch(now)
+
+    def retire_all(self) -> None:
+        """Nothing new: no connection is opened, each closes when it has nothing in flight."""
+        for task in self._openings:
+            task.cancel()
+        for connection in self.connections():
+            connection.retire()
+
+    def abort_all(self, why: str) -> None:
+        """Drop every connection now; what is in flight on it is reported."""
+        for connection in self.connections():
+            connection.abort(why)
+
+    def status(self) -> list[RelayStatus]:
+        """Every relay as it is now."""
+        now = asyncio.get_running_loop().time()
+        return [relay.status(now) for relay in self.relays]
+
+    def blocked_reason(self) -> str | None:
+        """Why no relay is available, in a sentence; None while one is."""
+        now = asyncio.get_running_loop().time()
+        if any(relay.available(now) for relay in self.relays):
+            return None
+        return "; ".join(
+            f"relay {relay.name}: {relay.reason}; next try in {relay.status(now).resting_for_seconds:.0f} s"
+            for relay in self.relays
+        )
+
+    async def _establish(self, relay: Relay) -> None:
+        loop = asyncio.get_running_loop()
+
+        def phase(stage: Stage, seconds: float) -> None:
+            self._observer.phase(relay.name, stage, seconds)
+
+        try:
+            session = await establish(relay.config, self._config, relay.context, phase)
+        except EstablishError as error:
+            throttled = classify(error.stage, error.reply)[0] is Verdict.THROTTLED
+            relay.could_not_open(error.stage, error.reply, loop.time(), throttled=throttled)
+        else:
+            most_emails = relay.config.max_emails_per_connection
+            connection = Connection(self._owner, relay.name, session, self._config, most_emails)
+            relay.connections.add(connection)
+            relay.opened(loop.time())
+            self.choose()
+            connection.offer()
+        finally:
+            relay.opening -= 1
+            self.choose()
+            self._changed()
