@@ -1,0 +1,101 @@
+"""The ledger decides, events wake: a campaign runs to its end on events alone, and on the clock alone."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared import topology
+from tests.support.broker import BrokerVhost
+from tests.support.relay import After, RecordingRelay
+from tests.support.system import System, installation
+
+HOUR = "3600"
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    vhost = broker_vhost
+    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
+        yield system
+
+
+async def wakeups(system: System, cause: str) -> float:
+    sample = f'vashsender_wakeups_total{{cause="{cause}"}}'
+    return sum([await process.metric(sample) for process in system.processes.values()])
+
+
+async def test_events_alone_carry_a_campaign_to_its_end(system: System) -> None:
+    """With the clock slowed to an hour and no faults."""
+    system.settings |= {"clock_seconds": HOUR, "ticket_patience_seconds": HOUR}
+    await system.start()
+    campaign = await system.create(3000)
+    by_clock = await wakeups(system, "clock")
+    await system.send(campaign)
+    answer = await system.wait_closed(campaign)
+    assert answer["status"] == "finished"
+    account = await system.account(campaign)
+    assert (account.counts["sent"], account.lost, account.duplicated) == (3000, 0, 0)
+    assert await wakeups(system, "event") > 0
+    assert await wakeups(system, "clock") == by_clock
+
+
+async def test_the_clock_alone_carries_a_campaign_to_its_end(system: System, broker_vhost: BrokerVhost) -> None:
+    """With every event dropped: nothing that is published arrives anywhere."""
+    for queue in topology.QUEUES:
+        broker_vhost.unbind(topology.EXCHANGE, queue.name)
+    system.settings |= {"clock_seconds": "0.3", "ticket_patience_seconds": "0.3"}
+    system.relay.behaviour.dot = lambda rcpt, tries: (
+        b"451 4.2.0 later\r\n" if rcpt == "person-7@example.test" and not tries else After.ACCEPT
+    )
+    for service in ("api", "dispatcher", "watchdog"):
+        system.launch(service)
+    system.launch("sender", "sender-1")
+    await system.processes["api"].wait_health("/health/live", 200)
+    campaign = await system.create(1200, retry_delay_seconds=1)
+    await system.send(campaign)
+    answer = await system.wait_closed(campaign)
+    assert answer["status"] == "finished"
+    account = await system.account(campaign)
+    assert (account.counts["sent"], account.lost, account.duplicated) == (1200, 0, 0)
+    assert await wakeups(system, "event") == 0
+    assert await wakeups(system, "clock") > 0
+
+
+async def test_without_heartbeats_mail_still_flows_but_nobody_knows_the_senders(
+    system: System, broker_vhost: BrokerVhost
+) -> None:
+    """What only heartbeats decide: how many slots there are, hence the window, and who is alive."""
+    await system.start(senders=2)
+    dispatcher = system.processes["dispatcher"]
+    first = await system.create(500)
+    await system.send(first)
+    await system.wait_closed(first)
+    async with system.client() as client:
+        known = (await client.get("/services")).json()["data"]
+    assert len([service for service in known if service["service"] == "sender"]) == 2
+    assert await dispatcher.metric("vashsender_live_slots") == 4
+
+    for process in list(system.processes.values()):
+        await process.stop()
+    broker_vhost.unbind(topology.EXCHANGE, topology.HEARTBEATS)
+    system.settings |= {"instance_lost_seconds": "0.5"}
+    for service in ("api", "dispatcher", "watchdog"):
+        system.launch(service)
+    system.launch("sender", "sender-1")
+    await system.processes["api"].wait_ready()
+    second = await system.create([f"late-{number}@example.test" for number in range(2000)])
+    await system.send(second)
+    answer = await system.wait_closed(second)
+    assert answer["counts"]["sent"] == 2000
+    assert await system.processes["dispatcher"].metric("vashsender_live_slots") == 0

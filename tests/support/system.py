@@ -1,0 +1,207 @@
+"""The whole system as processes: api, dispatcher, watchdog and senders, on real parts, driven over HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from cli.local.ports import free_port
+from shared import topology
+from shared.ledger.database import Ledger
+from shared.ledger.keys import create_key
+from tests.support.processes import ServiceProcess
+from tests.support.relay import RecordingRelay
+
+FINAL = ("finished", "failed", "cancelled", "expired")
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Both sides of a campaign. `lost`: the ledger says sent, the relay never got it. `duplicated`: copies beyond the
+    first. `unrecorded`: the relay has it, the ledger does not say so."""
+
+    counts: Mapping[str, int]
+    lost: int
+    duplicated: int
+    unrecorded: int
+
+    @property
+    def adds_up(self) -> bool:
+        return sum(value for name, value in self.counts.items() if name != "total") == self.counts["total"]
+
+
+@dataclass
+class System:
+    """One installation. `settings` are those of every service; `VASHSENDER_` is put in front of each name."""
+
+    folder: Path
+    database_url: str
+    services_url: str
+    relay: RecordingRelay
+    settings: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, ServiceProcess] = field(default_factory=dict)
+    key: str = ""
+
+    def launch(self, service: str, name: str = "", **settings: str) -> ServiceProcess:
+        """Starts one process; a sender's name is its slot."""
+        name = name or service
+        environment = {
+            "database_url": self.database_url,
+            "amqp_url": self.services_url,
+            "relays": self.relay.url,
+            "var_dir": str(self.folder),
+            **self.settings,
+            **({"slot": name} if service == "sender" else {}),
+            **settings,
+        }
+        process = ServiceProcess(
+            service,
+            {f"VASHSENDER_{key.upper()}": value for key, value in environment.items()},
+            free_port(),
+            self.folder,
+            name,
+        )
+        process.launch()
+        self.processes[name] = process
+        return process
+
+    async def start(self, senders: int = 2) -> None:
+        for service in ("api", "dispatcher", "watchdog"):
+            self.launch(service)
+        for number in range(1, senders + 1):
+            self.launch("sender", f"sender-{number}")
+        await asyncio.gather(*(process.wait_ready() for process in self.processes.values()))
+
+    def kill_all(self) -> None:
+        for process in self.processes.values():
+            process.kill()
+
+    @property
+    def senders(self) -> list[ServiceProcess]:
+        return [process for name, process in self.processes.items() if name.startswith("sender")]
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+        async with httpx.AsyncClient(
+            base_url=f"{self.processes['api'].http_url}/v1",
+            headers={"Authorization": f"Bearer {self.key}"},
+            timeout=60,
+            trust_env=False,
+        ) as client:
+            yield client
+
+    async def post(self, path: str, body: object = None) -> dict[str, Any]:
+        async with self.client() as client:
+            response = await client.post(path, json=body if body is not None else {})
+        assert response.is_success, f"POST {path}: {response.status_code} {response.text}"
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    async def create(self, recipients: int | Iterable[str], **fields: object) -> str:
+        """A draft with its recipients imported; returns its id."""
+        addresses = (
+            [f"person-{number}@example.test" for number in range(recipients)]
+            if isinstance(recipients, int)
+            else list(recipients)
+        )
+        body = {
+            "name": "test",
+            "from": {"email": "news@example.test", "name": "News"},
+            "subject": "Hello {{ name|default('you') }}",
+            "text": "Dear {{ name|default('you') }},\n\nhello.\n",
+            **fields,
+        }
+        campaign: str = (await self.post("/campaigns", body))["id"]
+        lines = "".join(
+            json.dumps({"email": address, "data": {"name": f"N{number}"}}) + "\n"
+            for number, address in enumerate(addresses)
+        )
+        async with self.client() as client:
+            response = await client.post(
+                f"/campaigns/{campaign}/recipients", content=lines, headers={"Content-Type": "application/x-ndjson"}
+            )
+        assert response.is_success, response.text
+        return campaign
+
+    async def send(self, campaign: str, **fields: object) -> None:
+        await self.post(f"/campaigns/{campaign}/send", fields)
+
+    async def show(self, campaign: str) -> dict[str, Any]:
+        async with self.client() as client:
+            answer: dict[str, Any] = (await client.get(f"/campaigns/{campaign}")).raise_for_status().json()
+        return answer
+
+    async def wait_until(
+        self, campaign: str, condition: Callable[[dict[str, Any]], object], seconds: float = 60.0
+    ) -> dict[str, Any]:
+        """Polls the api until its answer meets the condition; an api that is away is asked again."""
+        answer: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        answer = await self.show(campaign)
+                        if condition(answer):
+                            return answer
+                    except httpx.HTTPError:
+                        pass
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError:
+            raise AssertionError(f"not in {seconds:g} s: {answer}\n{self.last_words()}") from None
+
+    async def wait_closed(self, campaign: str, seconds: float = 60.0) -> dict[str, Any]:
+        return await self.wait_until(campaign, lambda answer: answer["status"] in FINAL, seconds)
+
+    async def account(self, campaign: str) -> Account:
+        """Compares what the ledger says with what the relay has kept, recipient by recipient."""
+        sent: set[str] = set()
+        cursor: str | None = None
+        async with self.client() as client:
+            while True:
+                params = {"status": "sent", "limit": 1000, **({"cursor": cursor} if cursor else {})}
+                page = (await client.get(f"/campaigns/{campaign}/recipients", params=params)).raise_for_status().json()
+                sent.update(recipient["email"] for recipient in page["data"])
+                cursor = page["next_cursor"]
+                if cursor is None:
+                    break
+        answer = await self.show(campaign)
+        copies = self.relay.copies
+        return Account(
+            counts=answer["counts"],
+            lost=len(sent - copies.keys()),
+            duplicated=self.relay.duplicates,
+            unrecorded=len(copies.keys() - sent),
+        )
+
+    def last_words(self) -> str:
+        return "\n\n".join(f"== {name}\n{process.last_words()}" for name, process in self.processes.items())
+
+
+@asynccontextmanager
+async def installation(
+    folder: Path,
+    database_url: str,
+    admin_url: str,
+    services_url: str,
+    relay: RecordingRelay,
+    **settings: str,
+) -> AsyncIterator[System]:
+    """A declared topology and a key; nothing runs yet. Whatever was launched is killed at the end."""
+    await topology.declare(admin_url)
+    ledger = Ledger(database_url, pool_size=1)
+    try:
+        async with ledger.write() as connection:
+            key = await create_key(connection, "test")
+    finally:
+        await ledger.close()
+    system = System(folder, database_url, services_url, relay, dict(settings), key=key)
+    try:
+        yield system
+    finally:
+        await asyncio.to_thread(system.kill_all)
