@@ -115,7 +115,7 @@ class Dispatch:
         self._finish(attempt, attempt.outcome(Verdict.AMBIGUOUS, connection.relay, Stage.DOT, reply, now))
 
     def interrupted(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """The relay fell silent or hung up before the email's body had left whole. Another try tells whose fault it is."""
+        """The relay fell silent or hung up before the email's body had left. Another try tells whose fault it is."""
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
         verdict = Verdict.RELAY_FAULT if stage is Stage.MAIL and not connection.pipelining else Verdict.TRANSIENT
         if self.draining:
@@ -216,7 +216,7 @@ class Dispatch:
     def _give_up(self, attempt: Attempt) -> None:
         """No relay can take it now. A connection lost on the way to that was the relay's doing, not the recipient's."""
         outcome = attempt.failure
-        if outcome is None or (outcome.verdict is Verdict.TRANSIENT and not self._late(attempt)):
+        if outcome is None or (outcome.verdict is Verdict.TRANSIENT and self._pool.current is None):
             outcome = self._no_relay(attempt)
         self._finish(attempt, outcome)
 
