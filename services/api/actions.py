@@ -14,8 +14,7 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.api import campaign_row, content
-from services.api import shapes
+from services.api import campaign_row, content, shapes
 from services.api.auth import JsonRoute, key_required
 from services.api.campaigns import add_inline, insert_campaign, unique_rows
 from services.api.context import Api, ApiDep, ProjectDep
@@ -63,7 +62,7 @@ async def send(
     api: ApiDep,
     project_id: ProjectDep,
     once: OnceDep,
-    body: Annotated[SendIn, Body()] = SendIn(),  # noqa: B008 - frozen by use: never changed
+    body: Annotated[SendIn, Body()] = SendIn(),
 ) -> Response:
     """202 means: it is in the ledger and will be sent, whatever happens to the broker or to this process."""
     async with api.ledger.write() as connection:
@@ -71,9 +70,7 @@ async def send(
         campaign_row.require_editable(row, "send")
         await campaign_row.require_no_import(connection, campaign_id, "send")
         if row.total == 0:
-            raise Problem(
-                409, "no-recipients", "The campaign has no recipients", "Import recipients first, then send."
-            )
+            raise Problem(409, "no-recipients", "The campaign has no recipients", "Import recipients first, then send.")
         now = await clock(connection)
         scheduled_at = body.scheduled_at.timestamp() if body.scheduled_at else None
         if scheduled_at is not None and scheduled_at <= now:
@@ -86,7 +83,7 @@ async def send(
             )
             await timeline.record(connection, campaign_id, "requested", f"Sending to {row.total} recipients requested.")
         else:
-            values = {"scheduled_at": scheduled_at, "deliver_by": deliver_by}
+            values: dict[str, Any] = {"scheduled_at": scheduled_at, "deliver_by": deliver_by}
             if row.status == CampaignStatus.SCHEDULED:
                 await _change(connection, row, CampaignStatus.SCHEDULED, **values)
             else:
@@ -145,7 +142,7 @@ async def retry_failed(
     api: ApiDep,
     project_id: ProjectDep,
     once: OnceDep,
-    body: Annotated[ReopenIn, Body()] = ReopenIn(),  # noqa: B008 - never changed
+    body: Annotated[ReopenIn, Body()] = ReopenIn(),
 ) -> Response:
     """Every `failed` recipient becomes `pending` again with all its attempts. A closed campaign opens again."""
     return await _reopen(api, once, project_id, campaign_id, "failed", "failed", body.deliver_by, "retry-failed")
@@ -216,7 +213,7 @@ async def _reopen(
         row = await campaign_row.lock(connection, project_id, campaign_id)
         current = CampaignStatus(row.status)
         moving = current in (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED)
-        if not moving and not campaign_row.may(row, CampaignStatus.QUEUED) or current in EDITABLE:
+        if (not moving and not campaign_row.may(row, CampaignStatus.QUEUED)) or current in EDITABLE:
             raise campaign_row.wrong_state(row, action)
         if row.reopen not in (None, reopen):
             raise Problem(

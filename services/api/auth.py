@@ -55,7 +55,9 @@ async def _authenticate(request: Request) -> None:
             project_id = await keys.project_of(connection, secret.strip())
     if project_id is None:
         raise _unauthorized(
-            "wrong-key", "This key is wrong or revoked. `vashsender key list` shows which exist.", f'{REALM}, error="invalid_token"'
+            "wrong-key",
+            "This key is wrong or revoked. `vashsender key list` shows which exist.",
+            f'{REALM}, error="invalid_token"',
         )
     request.state.project_id = project_id
 
@@ -72,7 +74,9 @@ def _bounded(receive: Receive, limit: int) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > limit:
-            raise too_large(limit, "Import recipients as NDJSON or CSV, and host large pictures instead of attaching them.")
+            raise too_large(
+                limit, "Import recipients as NDJSON or CSV, and host large pictures instead of attaching them."
+            )
         return message
 
     return bounded

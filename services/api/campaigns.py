@@ -70,9 +70,7 @@ async def create(body: CampaignIn, request: Request, api: ApiDep, project_id: Pr
         if rows:
             await add_inline(connection, campaign_id, rows, given=len(body.recipients))
         shown = await _shown(connection, project_id, campaign_id)
-        return await once.answer(
-            connection, 201, shown, headers={"Location": f"{request.url.path}/{campaign_id}"}
-        )
+        return await once.answer(connection, 201, shown, headers={"Location": f"{request.url.path}/{campaign_id}"})
 
 
 @router.get("", summary="List campaigns, newest first")

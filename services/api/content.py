@@ -37,7 +37,9 @@ def unknown_field(use: FieldUse, known: str, **members: Any) -> Problem:
         f"{use.part}, line {use.line}, column {use.column}: {use.name!r} is not among the fields of the recipients"
         f" ({known}). Import it, correct its spelling, or give it a default: {{{{ {use.name}|default('...') }}}}.",
         field=use.name,
-        errors=[{"pointer": f"#/{use.part}", "detail": f"{use.name!r} is unknown", "line": use.line, "column": use.column}],
+        errors=[
+            {"pointer": f"#/{use.part}", "detail": f"{use.name!r} is unknown", "line": use.line, "column": use.column}
+        ],
         **members,
     )
 
@@ -46,8 +48,10 @@ async def check_stored(connection: AsyncConnection, campaign_id: UUID, content: 
     """Raises Problem 422 where a stored recipient lacks a field that the content needs."""
     for use in content.missing(()):
         lacks = (
-            text("(recipient.data IS NULL OR CAST(recipient.data AS jsonb) -> :field IS NULL "
-                 "OR CAST(recipient.data AS jsonb) -> :field = 'null')")
+            text(
+                "(recipient.data IS NULL OR CAST(recipient.data AS jsonb) -> :field IS NULL "
+                "OR CAST(recipient.data AS jsonb) -> :field = 'null')"
+            )
             if connection.dialect.name == "postgresql"
             else text("(recipient.data IS NULL OR json_extract(recipient.data, '$.\"' || :field || '\"') IS NULL)")
         )

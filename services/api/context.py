@@ -17,13 +17,15 @@ from shared.settings import ApiSettings
 
 @dataclass(frozen=True)
 class Api:
-    """The parts handlers work with. `stopping` is set when the process is told to stop."""
+    """The parts handlers work with. `stopping` is set when the process is told to stop. `undo_later`: imports that
+    failed while the database was away, and why."""
 
     settings: ApiSettings
     ledger: Ledger
     metrics: ApiMetrics
     publish: Callable[[Event], Awaitable[bool]]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    undo_later: dict[int, str] = field(default_factory=dict)
 
     def announce(self, campaign_id: UUID) -> BackgroundTask:
         """Tells the dispatcher, after the answer has left. The ledger holds the campaign already, so a broker that is

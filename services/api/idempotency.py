@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 from fastapi import Depends, FastAPI, Header, Request, Response
 from pydantic import BaseModel
-from sqlalchemy import delete, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -57,6 +57,7 @@ class Once:
     key: str | None
     digest: str = ""
     started_at: float = 0.0
+    stored_digest: str = ""
 
     async def begin(self, takeover_seconds: float = TAKEOVER_SECONDS) -> Response | None:
         """Takes the key; returns the stored answer where there is one. `digest` may be empty: compared at the end then.
@@ -85,7 +86,9 @@ class Once:
                 )
             ).one()
             if found.status_code is not None:
-                self.compare(found.request_digest)
+                self.stored_digest = found.request_digest
+                if self.digest:
+                    self.compare()
                 return _restored(found.status_code, found.response or "{}")
             taken = await connection.execute(
                 update(IdempotencyKey)
@@ -100,9 +103,9 @@ class Once:
                 raise _in_progress(takeover_seconds)
             return None
 
-    def compare(self, stored: str) -> None:
-        """Raises Problem where the key was used for another request. An empty digest is not known yet."""
-        if self.digest and self.digest != stored:
+    def compare(self) -> None:
+        """Raises Problem where the stored answer is another request's."""
+        if self.digest != self.stored_digest:
             raise Problem(
                 422,
                 "key-reused",
@@ -144,10 +147,10 @@ class Once:
         if changed.rowcount == 0:
             raise _in_progress(TAKEOVER_SECONDS)  # another request took over: this one's effect is rolled back
 
-    def _mine(self) -> tuple[object, ...]:
+    def _mine(self) -> tuple[ColumnElement[bool], ...]:
         return col(IdempotencyKey.project_id) == self.project_id, col(IdempotencyKey.key) == self.key
 
-    def _held(self) -> tuple[object, ...]:
+    def _held(self) -> tuple[ColumnElement[bool], ...]:
         return (
             *self._mine(),
             col(IdempotencyKey.status_code).is_(None),

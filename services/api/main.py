@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from services.api import actions, campaigns, idempotency, problems
+from services.api import actions, campaigns, idempotency, imports, problems
 from services.api.context import Api
 from services.api.observe import ApiMetrics, Observe
 from shared.health import Health
@@ -24,7 +24,7 @@ def create_app(api: Api, health: Health) -> FastAPI:
     app.state.api = api
     problems.install(app)
     idempotency.install(app)
-    for module in (campaigns, actions):
+    for module in (campaigns, actions, imports):
         app.include_router(module.router)
     app.router.routes.extend(health.routes())
     app.add_middleware(Observe, metrics=api.metrics)

@@ -116,7 +116,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {request.url.path}. GET /openapi.json tells what there is."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not possible here. Possible: {(error.headers or {}).get('Allow', 'see /openapi.json')}."
+        detail = f"{request.method} is not possible here. Possible: {(error.headers or {}).get('Allow', '')}."
     kind = title.lower().replace(" ", "-")
     return Problem(error.status_code, kind, title, detail, headers=error.headers).response()
 

@@ -1,0 +1,131 @@
+"""What the parsers of all formats share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from services.api.rows import Row, RowError, make_row
+from shared.errors import DataError
+from shared.templates import Content, FieldUse
+
+MAX_LINE_BYTES = 1_000_000
+MAX_SHOWN = 200
+
+
+class MalformedError(DataError):
+    """The file cannot be read from this line on, so none of it is imported."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line} {reason}")
+        self.line = line
+
+
+class UnknownFieldError(DataError):
+    """The message needs a field that the file does not have."""
+
+    def __init__(self, use: FieldUse, known: str) -> None:
+        super().__init__(f"{use.name!r} is not among the fields of the file ({known})")
+        self.use = use
+        self.known = known
+
+
+@dataclass(slots=True)
+class LineProblem:
+    """One line that was left out. `value` is what stood there as the address, cut."""
+
+    line: int
+    error: str
+    value: str | None = None
+
+
+@dataclass(slots=True)
+class Parsed:
+    """What a piece of the file held: rows to store, and lines that are not usable."""
+
+    rows: list[Row] = field(default_factory=list)
+    problems: list[LineProblem] = field(default_factory=list)
+
+
+class Parser(Protocol):
+    """A parser is pushed pieces of the file in order. Both methods raise MalformedError and UnknownFieldError."""
+
+    def __init__(self, content: Content) -> None: ...
+
+    def feed(self, piece: bytes) -> Parsed: ...
+
+    def finish(self) -> Parsed:
+        """What was left when the file ended."""
+        ...
+
+
+class Collector:
+    """Turns addresses with their fields into rows."""
+
+    def __init__(self, content: Content) -> None:
+        self._content = content
+        self._required = tuple(use.name for use in content.missing(()))
+        self._unseen = set(self._required)
+        self._parsed = Parsed()
+
+    def take(self) -> Parsed:
+        """What was collected since the last time."""
+        parsed, self._parsed = self._parsed, Parsed()
+        return parsed
+
+    def add(self, line: int, email: object, fields: Mapping[str, Any]) -> None:
+        if self._unseen:
+            self._unseen.difference_update(fields)
+        try:
+            self._parsed.rows.append(make_row(line, email, fields, self._required))
+        except RowError as error:
+            self.refuse(line, error.reason, email)
+
+    def refuse(self, line: int, reason: str, email: object = None) -> None:
+        value = None if email is None else str(email)[:MAX_SHOWN]
+        self._parsed.problems.append(LineProblem(line, reason, value))
+
+    def require_seen(self) -> None:
+        """Raises UnknownFieldError where the message needs a field that no recipient had."""
+        for use in self._content.missing(()):
+            if use.name in self._unseen:
+                raise UnknownFieldError(use, "no line has it")
+
+
+class Lines:
+    """Cuts pushed bytes into lines of UTF-8 text, each with its end; a byte order mark is dropped."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._started = False
+        self.count = 0
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The lines that are complete now."""
+        if not self._started:
+            piece = self._rest + piece
+            self._rest = b""
+            if len(piece) < 3:
+                self._rest = piece
+                return []
+            piece = self._begin(piece)
+        lines = piece.split(b"\n")
+        lines[0] = self._rest + lines[0]
+        self._rest = lines.pop()
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise MalformedError(self.count + len(lines) + 1, f"is longer than {MAX_LINE_BYTES} bytes")
+        return lines
+
+    def finish(self) -> list[bytes]:
+        rest, self._rest = self._rest, b""
+        if not self._started:
+            rest = self._begin(rest)
+        return [rest] if rest else []
+
+    def _begin(self, piece: bytes) -> bytes:
+        self._started = True
+        return piece.removeprefix(b"\xef\xbb\xbf")
+
+
+def not_utf8(line: int, error: UnicodeDecodeError) -> MalformedError:
+    byte = error.object[error.start]
+    return MalformedError(line, f"is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
