@@ -1,0 +1,95 @@
+"""Closing a campaign: only with proof that nothing is open, counted over the recipients themselves."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared import logs
+from shared.events import CampaignFinished
+from shared.ledger import campaigns, timeline
+from shared.ledger.batches import in_state
+from shared.ledger.counts import STATUSES, Counts, counts
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.repair import Repair, repair
+from shared.ledger.states import LIVE, OPEN, CampaignStatus, RecipientStatus
+
+log = logs.get()
+
+
+async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Repair]:
+    """Closes a campaign that looks spent. Where its rows say otherwise, they are mended instead: the repairs are
+    returned (none, if it only was too early), and the campaign goes on."""
+    async with ledger.read() as connection:
+        proof = await _count_rows(connection, campaign_id)
+        said = await counts(connection, campaign_id)
+    if any(proof[status] for status in OPEN) or proof != {status: said[status] for status in STATUSES}:
+        log.error("close.refused", campaign_id=str(campaign_id), rows=proof, counts=dict(said))
+        return list(await repair(ledger, campaign_id))
+    async with ledger.write() as connection:
+        campaign = await campaigns.lock(connection, campaign_id)
+        if campaign is None or not await _is_spent(connection, campaign_id, campaign.cursor):
+            return []
+        if campaign.status == CampaignStatus.STOPPING:
+            status = CampaignStatus(campaign.stop_as or CampaignStatus.CANCELLED)
+        elif campaign.status == CampaignStatus.SENDING and campaign.reopen is None:
+            status = _outcome(said)
+        else:
+            return []
+        values: dict[str, Any] = {"status": status.value, "finished_at": db_now(), "blocked_by": None, "reopen": None}
+        if (reason := await _reason(connection, campaign_id, status, said)) is not None:
+            values["reason"] = reason
+        await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
+        await timeline.record(connection, campaign_id, status.value, in_words(status, said))
+    log.info("campaign.closed", campaign_id=str(campaign_id), status=status.value, **said)
+    return CampaignFinished(campaign_id=campaign_id, status=status.value)
+
+
+def in_words(status: CampaignStatus, said: Counts) -> str:
+    """For example: "finished: 995 of 1000 sent, 5 failed"."""
+    others = [f"{said[name]} {name}" for name in STATUSES if said[name] and name != RecipientStatus.SENT]
+    return ", ".join([f"{status.value}: {said[RecipientStatus.SENT.value]} of {said['total']} sent", *others])
+
+
+def _outcome(said: Counts) -> CampaignStatus:
+    tried = said[RecipientStatus.FAILED.value] + said[RecipientStatus.UNKNOWN.value]
+    return CampaignStatus.FAILED if tried and not said[RecipientStatus.SENT.value] else CampaignStatus.FINISHED
+
+
+async def _reason(connection: AsyncConnection, campaign_id: UUID, status: CampaignStatus, said: Counts) -> str | None:
+    if status == CampaignStatus.EXPIRED:
+        return f"deliver_by passed before {said[RecipientStatus.EXPIRED.value]} recipients were reached"
+    if status != CampaignStatus.FAILED:
+        return None
+    times = func.count().label("times")
+    answer = (
+        await connection.execute(
+            select(col(Recipient.smtp_code), col(Recipient.enhanced_code), times)
+            .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.smtp_code).is_not(None))
+            .group_by(col(Recipient.smtp_code), col(Recipient.enhanced_code))
+            .order_by(times.desc())
+            .limit(1)
+        )
+    ).first()
+    most = f"; the most frequent answer was {answer[0]} {answer[1] or ''}".rstrip() if answer else ""
+    return f"nothing could be sent{most}"
+
+
+async def _is_spent(connection: AsyncConnection, campaign_id: UUID, cursor: int) -> bool:
+    """Under the campaign's lock: no batch can become live again, and no recipient be added, before this transaction
+    ends."""
+    live = exists().where(col(Batch.campaign_id) == campaign_id, in_state(*LIVE))
+    uncut = exists().where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > cursor)
+    return not (await connection.execute(select(live | uncut))).scalar_one()
+
+
+async def _count_rows(connection: AsyncConnection, campaign_id: UUID) -> dict[str, int]:
+    rows = await connection.execute(
+        select(col(Recipient.status), func.count())
+        .where(col(Recipient.campaign_id) == campaign_id)
+        .group_by(col(Recipient.status))
+    )
+    return dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in rows}

@@ -1,0 +1,116 @@
+"""The steps of a campaign that take one short transaction: scheduled start, first turn, expiry, pause."""
+
+from uuid import UUID
+
+from sqlalchemy import exists, func, select, update
+from sqlmodel import col
+
+from services.dispatcher.survey import Standing
+from shared import logs
+from shared.ledger import timeline
+from shared.ledger.batches import in_state, requeue
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Import
+from shared.ledger.states import BatchState, CampaignStatus, before
+
+log = logs.get()
+
+
+async def advance(ledger: Ledger, campaign: Standing) -> str | None:
+    """Takes the step that the time or the status asks for; returns the new status, or None where there was none.
+
+    Another dispatcher may have been first: then nothing changes here."""
+    status = campaign.status
+    if campaign.overdue and status in before(CampaignStatus.STOPPING):
+        return await _expire(ledger, campaign.id)
+    if status == CampaignStatus.SCHEDULED:
+        return await _start_scheduled(ledger, campaign.id)
+    if status == CampaignStatus.QUEUED:
+        return await _start(ledger, campaign.id)
+    if status == CampaignStatus.PAUSED and campaign.released:
+        campaign.out -= campaign.released
+        campaign.released = 0
+        return await _take_back_tickets(ledger, campaign.id)
+    return None
+
+
+async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
+    async with ledger.write() as connection:
+        changed = await connection.execute(
+            update(Campaign)
+            .where(
+                col(Campaign.id) == campaign_id,
+                col(Campaign.status).in_(before(CampaignStatus.STOPPING)),
+                col(Campaign.deliver_by) <= db_now(),
+            )
+            .values(status=CampaignStatus.STOPPING.value, stop_as=CampaignStatus.EXPIRED.value)
+        )
+        if not changed.rowcount:
+            return None
+        await timeline.record(connection, campaign_id, "expired", "deliver_by has passed: what is open is not sent")
+    log.info("campaign.expired", campaign_id=str(campaign_id))
+    return CampaignStatus.STOPPING.value
+
+
+async def _start_scheduled(ledger: Ledger, campaign_id: UUID) -> str | None:
+    """Starts when it is time, unless an import is still open: that one is waited for."""
+    async with ledger.write() as connection:
+        locked = await connection.execute(
+            update(Campaign)
+            .where(
+                col(Campaign.id) == campaign_id,
+                col(Campaign.status) == CampaignStatus.SCHEDULED.value,
+                col(Campaign.scheduled_at) <= db_now(),
+            )
+            .values(cursor=col(Campaign.cursor))
+        )
+        if not locked.rowcount:
+            return None
+        importing = exists().where(col(Import.campaign_id) == campaign_id, col(Import.state) == "open")
+        if (await connection.execute(select(importing))).scalar_one():
+            return None
+        await connection.execute(
+            update(Campaign).where(col(Campaign.id) == campaign_id).values(status=CampaignStatus.QUEUED.value)
+        )
+    log.info("campaign.due", campaign_id=str(campaign_id))
+    return CampaignStatus.QUEUED.value
+
+
+async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
+    async with ledger.write() as connection:
+        row = (
+            await connection.execute(
+                select(col(Campaign.started_at).is_not(None)).where(col(Campaign.id) == campaign_id)
+            )
+        ).one()
+        changed = await connection.execute(
+            update(Campaign)
+            .where(col(Campaign.id) == campaign_id, col(Campaign.status) == CampaignStatus.QUEUED.value)
+            .values(
+                status=CampaignStatus.SENDING.value,
+                started_at=func.coalesce(col(Campaign.started_at), db_now()),
+                finished_at=None,
+                reason=None,
+            )
+        )
+        if not changed.rowcount:
+            return None
+        if row[0]:
+            await timeline.record(connection, campaign_id, "resumed", "Sending goes on")
+        else:
+            await timeline.record(connection, campaign_id, "started", "Sending has begun")
+    log.info("campaign.started", campaign_id=str(campaign_id))
+    return CampaignStatus.SENDING.value
+
+
+async def _take_back_tickets(ledger: Ledger, campaign_id: UUID) -> str | None:
+    """A paused campaign's released batches wait again; batches being sent are given back by their senders."""
+    async with ledger.write() as connection:
+        released = (col(Batch.campaign_id) == campaign_id, in_state(BatchState.RELEASED))
+        taken = len(await requeue(connection, *released))
+        if taken:
+            await timeline.record(
+                connection, campaign_id, "withdrawn", f"{taken} batches that no sender had begun wait"
+            )
+    log.info("campaign.withdrawn", campaign_id=str(campaign_id), batches=taken)
+    return CampaignStatus.PAUSED.value if taken else None

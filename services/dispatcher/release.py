@@ -1,0 +1,172 @@
+"""Handing out one batch: a waiting one that is due, or the next one cut from the campaign's recipients."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.dispatcher import rates
+from services.dispatcher.rates import NotFreeError
+from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, scopes
+from shared.events import BatchReleased
+from shared.ledger.batches import in_state
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.states import BatchState, CampaignStatus
+from shared.settings import DispatcherSettings
+
+LEAST_SPLIT = 50
+"""A small campaign is cut so that every slot gets a part, but not into parts smaller than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """`fresh`: cut from recipients that no batch covered before; `emails`: open recipients in it."""
+
+    ticket: BatchReleased
+    emails: int
+    fresh: bool
+
+
+async def release_one(
+    ledger: Ledger,
+    settings: DispatcherSettings,
+    campaign: Standing,
+    *,
+    slots: int,
+    limits: Mapping[str, Limit],
+    fresh_first: bool,
+) -> Released | None:
+    """Releases one batch in one transaction. None: nothing is due, a limit is not free, or the campaign has moved on.
+
+    Whoever else releases at the same moment changes the same row first or last: one of the two finds nothing."""
+    under = [scope for scope in scopes(campaign) if scope in limits]
+    rate = min((limits[scope].emails_per_second for scope in under), default=campaign.emails_per_second)
+    if campaign.emails_per_second is not None and under[:1] != [own := f"campaign:{campaign.id}"]:
+        async with ledger.write() as connection:
+            await rates.ensure(connection, own, campaign.emails_per_second)
+        under.insert(0, own)
+        rate = min(rate or campaign.emails_per_second, campaign.emails_per_second)
+    emails = batch_emails(settings, campaign.total, slots, rate)
+    try:
+        async with ledger.write() as connection:
+            released = None
+            if not fresh_first:
+                released = await _release_waiting(connection, campaign, under)
+            if released is None:
+                released = await _release_fresh(connection, campaign, under, emails)
+            if released is None and fresh_first:
+                released = await _release_waiting(connection, campaign, under)
+            return released
+    except NotFreeError:
+        return None
+
+
+def batch_emails(settings: DispatcherSettings, total: int, slots: int, rate: float | None) -> int:
+    """How many recipients the next batch of a campaign of `total` is to hold."""
+    share = math.ceil(total / max(slots, 1))
+    emails = min(settings.batch_size, max(share, LEAST_SPLIT))
+    if rate is not None:
+        emails = min(emails, math.floor(rate * settings.limited_batch_seconds))
+    return max(emails, 1)
+
+
+async def _release_waiting(connection: AsyncConnection, campaign: Standing, under: list[str]) -> Released | None:
+    """Locks in the order limits, batch."""
+    due = (
+        await connection.execute(
+            select(
+                col(Batch.id),
+                col(Batch.generation),
+                col(Batch.size),
+                col(Batch.due_at),
+                (col(Batch.pending) + col(Batch.deferred)).label("open"),
+            )
+            .where(
+                col(Batch.campaign_id) == campaign.id,
+                in_state(BatchState.WAITING),
+                col(Batch.due_at) <= db_now() + AHEAD_SECONDS,
+            )
+            .order_by(col(Batch.due_at))
+            .limit(1)
+        )
+    ).first()
+    if due is None:
+        return None
+    starts_at, rate = await rates.reserve(connection, under, due.open, ahead_seconds=AHEAD_SECONDS)
+    changed = await connection.execute(
+        update(Batch)
+        .where(col(Batch.id) == due.id, col(Batch.generation) == due.generation, in_state(BatchState.WAITING))
+        .values(
+            state=BatchState.RELEASED.value,
+            generation=due.generation + 1,
+            released_at=db_now(),
+            due_at=due.due_at if rate is None else max(due.due_at, starts_at),
+            span_seconds=_span(due.size, rate),
+        )
+    )
+    if not changed.rowcount:
+        raise NotFreeError  # another dispatcher was first: what was reserved here is given back
+    ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
+    return Released(ticket, due.open, fresh=False)
+
+
+async def _release_fresh(
+    connection: AsyncConnection, campaign: Standing, under: list[str], emails: int
+) -> Released | None:
+    """Cuts the next batch by keyset. Cursor and batch move in this transaction, by compare-and-swap on the cursor.
+    Locks in the order campaign, limits."""
+    following = (
+        select(col(Recipient.id))
+        .where(col(Recipient.campaign_id) == campaign.id, col(Recipient.id) > campaign.cursor)
+        .order_by(col(Recipient.id))
+        .limit(emails)
+        .subquery()
+    )
+    first_id, last_id, size = (
+        await connection.execute(
+            select(func.min(following.c.id), func.max(following.c.id), func.count()).select_from(following)
+        )
+    ).one()
+    if not size:
+        return None
+    moved = await connection.execute(
+        update(Campaign)
+        .where(
+            col(Campaign.id) == campaign.id,
+            col(Campaign.cursor) == campaign.cursor,
+            col(Campaign.status) == CampaignStatus.SENDING.value,
+        )
+        .values(cursor=last_id)
+    )
+    if not moved.rowcount:
+        return None
+    starts_at, rate = await rates.reserve(connection, under, size, ahead_seconds=AHEAD_SECONDS)
+    inserted = await connection.execute(
+        insert(Batch)
+        .values(
+            campaign_id=campaign.id,
+            first_id=first_id,
+            last_id=last_id,
+            size=size,
+            pending=size,
+            state=BatchState.RELEASED.value,
+            generation=1,
+            released_at=db_now(),
+            due_at=starts_at,
+            span_seconds=_span(size, rate),
+        )
+        .returning(col(Batch.id))
+    )
+    batch_id: int = inserted.scalar_one()
+    campaign.cursor = last_id
+    return Released(BatchReleased(batch_id=batch_id, campaign_id=campaign.id, generation=1), size, fresh=True)
+
+
+def _span(size: int, rate: float | None) -> float | None:
+    """Seconds over which a whole batch is spread: a sender starts its emails span / size apart, so one that is partly
+    done already takes no more than what was reserved for the rest."""
+    return None if rate is None else size / rate

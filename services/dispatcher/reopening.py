@@ -1,0 +1,108 @@
+"""Opening closed recipients again because a person asked: retry-failed, resolve-unknown; in short transactions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.dispatcher.deadline import Deadline
+from shared import logs
+from shared.ledger import campaigns, timeline
+from shared.ledger.batches import in_state, requeue
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
+
+BATCHES_AT_ONCE = 10
+
+log = logs.get()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """What `campaign.reopen` asks for. `told` is completed with the number of recipients."""
+
+    source: RecipientStatus
+    target: RecipientStatus
+    told: str
+
+
+WAYS: Mapping[str, Way] = {
+    "failed": Way(RecipientStatus.FAILED, RecipientStatus.PENDING, "{} failed recipients are tried again"),
+    "unknown_resend": Way(RecipientStatus.UNKNOWN, RecipientStatus.PENDING, "{} unknown recipients are sent to again"),
+    "unknown_sent": Way(RecipientStatus.UNKNOWN, RecipientStatus.SENT, "{} unknown recipients count as sent"),
+}
+
+_IN = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED)
+
+
+async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadline) -> None:
+    """Goes through the batches by range. Nothing of the campaign is released meanwhile, so a recipient that fails again
+    is not opened again by the same request. Interrupted, it begins anew and finds less to do."""
+    way, after, moved = WAYS[what], 0, 0
+    while not deadline.passed:
+        async with ledger.write() as connection:
+            campaign = await campaigns.lock(connection, campaign_id)
+            if campaign is None or campaign.reopen != what or campaign.status not in _IN:
+                return
+            batches = await _holding(connection, campaign_id, way.source, after)
+            for batch_id in batches:
+                after, changed = await _reopen_batch(connection, batch_id, way)
+                moved += changed
+            if not batches:
+                await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(reopen=None))
+                await timeline.record(connection, campaign_id, "reopened", way.told.format(moved))
+        if not batches:
+            log.info("campaign.reopened", campaign_id=str(campaign_id), what=what, recipients=moved)
+            return
+        await deadline.breathe()
+
+
+async def _holding(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus, after: int) -> list[int]:
+    found = await connection.execute(
+        select(col(Batch.id))
+        .where(col(Batch.campaign_id) == campaign_id, col(Batch.first_id) > after, getattr(Batch, status.value) > 0)
+        .order_by(col(Batch.first_id))
+        .limit(BATCHES_AT_ONCE)
+    )
+    return list(found.scalars())
+
+
+async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) -> tuple[int, int]:
+    """Returns the first id of the range and how many recipients changed."""
+    batch = (
+        await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == batch_id)
+            .values(size=col(Batch.size))
+            .returning(col(Batch.campaign_id), col(Batch.first_id), col(Batch.last_id))
+        )
+    ).one()
+    values: dict[str, Any] = {"status": way.target.value, "next_attempt_at": None, "intent_at": None}
+    if way.target == RecipientStatus.SENT:
+        values["sent_at"] = func.coalesce(col(Recipient.sent_at), db_now())
+    else:
+        values["attempts"] = 0
+    rows = await connection.execute(
+        update(Recipient)
+        .where(
+            col(Recipient.campaign_id) == batch.campaign_id,
+            col(Recipient.id).between(batch.first_id, batch.last_id),
+            col(Recipient.status) == way.source.value,
+        )
+        .values(**values)
+    )
+    source, target = way.source.value, way.target.value
+    await connection.execute(
+        update(Batch)
+        .where(col(Batch.id) == batch_id)
+        .values({source: getattr(Batch, source) - rows.rowcount, target: getattr(Batch, target) + rows.rowcount})
+    )
+    if way.target in OPEN and rows.rowcount:
+        # A batch in a sender's hands keeps its generation: its finish sees the open rows and gives it back.
+        await requeue(connection, col(Batch.id) == batch_id, ~in_state(BatchState.RELEASED, BatchState.SENDING))
+    return batch.first_id, rows.rowcount

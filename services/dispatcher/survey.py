@@ -1,0 +1,156 @@
+"""What a turn looks at first: the campaigns that are not closed, what is out of each, and who could send.
+
+Every question is answered by an index whose size does not grow with what is done.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger import instances
+from shared.ledger.batches import in_state
+from shared.ledger.database import db_now
+from shared.ledger.models import Batch, Campaign, RateLimit, Recipient
+from shared.ledger.states import LIVE, BatchState, CampaignStatus
+
+AHEAD_SECONDS = 1.5
+"""A batch is released so long before it is due: more than a clock turn, so that a limited campaign has no gaps."""
+
+_LOOKED_AT = (
+    CampaignStatus.SCHEDULED,
+    CampaignStatus.QUEUED,
+    CampaignStatus.SENDING,
+    CampaignStatus.PAUSED,
+    CampaignStatus.STOPPING,
+)
+
+
+@dataclass(slots=True)
+class Standing:
+    """How one campaign stands. `out`: batches released or being sent, of which `released` wait for a sender; `due`: a
+    waiting batch is due; `unheld`: batches are live that no sender holds; `live`: any are; `uncut`: recipients are left
+    that no batch covers."""
+
+    id: UUID
+    project_id: UUID
+    status: str
+    reopen: str | None
+    priority: int
+    emails_per_second: float | None
+    total: int
+    cursor: int
+    overdue: bool
+    out: int
+    released: int
+    due: bool
+    unheld: bool
+    live: bool
+    uncut: bool
+
+    @property
+    def may_send(self) -> bool:
+        return self.status == CampaignStatus.SENDING and self.reopen is None and not self.overdue
+
+    @property
+    def is_spent(self) -> bool:
+        """Nothing is left to hand out or to wait for."""
+        return not (self.live or self.uncut)
+
+    @property
+    def needs_turn(self) -> bool:
+        """There is longer work on it than one short transaction: stopping, reopening, closing."""
+        if self.status == CampaignStatus.STOPPING:
+            return self.unheld or self.uncut or self.is_spent
+        if self.status == CampaignStatus.SENDING:
+            return self.reopen is not None or self.is_spent
+        return self.status == CampaignStatus.PAUSED and self.reopen is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rate limit that exists; `free_in` seconds the next email may leave."""
+
+    emails_per_second: float
+    free_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """`slots`: batches the senders can hold at once, as far as anyone knows. `limits` by scope."""
+
+    campaigns: Sequence[Standing]
+    slots: int
+    limits: Mapping[str, Limit]
+
+    @property
+    def out(self) -> int:
+        """Batches released or being sent, of all campaigns."""
+        return sum(campaign.out for campaign in self.campaigns)
+
+
+async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
+    """Looks at everything that a turn may act on."""
+    rows = await connection.execute(_CAMPAIGNS)
+    campaigns = [Standing(**row) for row in rows.mappings()]
+    slots = await instances.live_slots(connection, lost_seconds=lost_seconds)
+    # Where no heartbeat comes through, what is being sent under a lease tells of as many slots.
+    leased = await connection.execute(
+        select(func.count()).select_from(Batch).where(in_state(BatchState.SENDING), col(Batch.lease_until) > db_now())
+    )
+    limits = await connection.execute(
+        select(col(RateLimit.scope), col(RateLimit.emails_per_second), col(RateLimit.free_at) - db_now()).where(
+            col(RateLimit.scope).in_({scope for campaign in campaigns for scope in scopes(campaign)})
+        )
+    )
+    return Survey(campaigns, max(slots, leased.scalar_one()), {row[0]: Limit(row[1], row[2]) for row in limits})
+
+
+def scopes(campaign: Standing) -> tuple[str, ...]:
+    """The limits a campaign may be under, in the one order in which all lock them."""
+    project = f"project:{campaign.project_id}"
+    return (project,) if campaign.emails_per_second is None else (f"campaign:{campaign.id}", project)
+
+
+def _batches(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    return exists().where(col(Batch.campaign_id) == col(Campaign.id), *conditions)
+
+
+def _count(*states: BatchState) -> ColumnElement[int]:
+    counted = select(func.count()).select_from(Batch).where(col(Batch.campaign_id) == col(Campaign.id))
+    return counted.where(in_state(*states)).correlate(Campaign).scalar_subquery()
+
+
+_CAMPAIGNS = (
+    select(
+        col(Campaign.id),
+        col(Campaign.project_id),
+        col(Campaign.status),
+        col(Campaign.reopen),
+        col(Campaign.priority),
+        col(Campaign.emails_per_second),
+        col(Campaign.total),
+        col(Campaign.cursor),
+        func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
+        _count(BatchState.RELEASED, BatchState.SENDING).label("out"),
+        _count(BatchState.RELEASED).label("released"),
+        _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now() + AHEAD_SECONDS).label("due"),
+        _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
+        _batches(in_state(*LIVE)).label("live"),
+        exists()
+        .where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
+        .label("uncut"),
+    )
+    .where(
+        col(Campaign.status).in_([status.value for status in _LOOKED_AT]),
+        or_(
+            col(Campaign.status) != CampaignStatus.SCHEDULED.value,
+            col(Campaign.scheduled_at) <= db_now(),
+            col(Campaign.deliver_by) <= db_now(),
+        ),
+    )
+    .order_by(col(Campaign.id))
+)

@@ -1,0 +1,240 @@
+"""Comparing what the batches of a campaign say with what its rows say, and mending every difference.
+
+Nothing is ever marked as sent here, and no campaign is reset: counts are counted anew, and open rows that no live batch
+covers get a live batch. Repeating it, or two doing it at once, is harmless.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger import campaigns, timeline
+from shared.ledger.batches import requeue
+from shared.ledger.counts import STATUSES
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.states import LIVE, OPEN, BatchState, CampaignStatus
+
+BATCHES_AT_ONCE = 50
+ROWS_IN_NEW_BATCH = 500
+
+_MENDED = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
+"""Where open rows get a live batch. A closed campaign is never opened again by a repair."""
+
+
+class Reason(StrEnum):
+    COUNTS = "counts_disagreed"
+    CLOSED_BATCH = "open_rows_in_closed_batch"
+    NO_BATCH = "rows_without_batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One thing that was mended; `generation` is the batch's, after it."""
+
+    reason: Reason
+    campaign_id: UUID
+    batch_id: int
+    generation: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """A batch as it is recorded (`says`) and as its rows are (`rows`), by status, in one snapshot."""
+
+    id: int
+    first_id: int
+    last_id: int
+    state: str
+    size: int
+    says: dict[str, int]
+    rows: dict[str, int]
+
+    @property
+    def is_sound(self) -> bool:
+        open_rows = sum(self.rows[status] for status in OPEN)
+        covered = open_rows == 0 or self.state in LIVE
+        return covered and self.says == self.rows and self.size == sum(self.rows.values())
+
+
+async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
+    """Looks at every row of a campaign up to its cursor, in steps, and mends in short transactions."""
+    done: list[Repair] = []
+    after = 0
+    async with ledger.read() as connection:
+        cursor = await connection.scalar(select(col(Campaign.cursor)).where(col(Campaign.id) == campaign_id))
+    while cursor and after < cursor:
+        async with ledger.read() as connection:
+            ranges = await _ranges(connection, campaign_id, after, cursor)
+            until = ranges[-1].last_id if len(ranges) == BATCHES_AT_ONCE else cursor
+            rows = await _rows_between(connection, campaign_id, after, until)
+        for batch in ranges:
+            if not batch.is_sound:
+                done += await _mend(ledger, campaign_id, batch.id)
+        if rows != sum(sum(batch.rows.values()) for batch in ranges):
+            edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
+            for lower, upper in zip(edges[::2], edges[1::2], strict=True):
+                done += await _cover(ledger, campaign_id, lower, upper)
+        after = until
+    return done
+
+
+async def recount(connection: AsyncConnection, batch_id: int) -> dict[str, int]:
+    """Locks a batch and counts its rows anew; returns them by status."""
+    batch = (
+        await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == batch_id)
+            .values(size=col(Batch.size))
+            .returning(col(Batch.campaign_id), col(Batch.first_id), col(Batch.last_id))
+        )
+    ).one()
+    counted = await _count(connection, batch.campaign_id, batch.first_id, batch.last_id)
+    await connection.execute(
+        update(Batch).where(col(Batch.id) == batch_id).values(size=sum(counted.values()), **counted)
+    )
+    return counted
+
+
+async def _mend(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Repair]:
+    """Counts one batch anew under the locks of its campaign and its range, and makes it live again if it holds open
+    rows."""
+    done: list[Repair] = []
+    async with ledger.write() as connection:
+        campaign = await campaigns.lock(connection, campaign_id)
+        if campaign is None:
+            return done
+        before = await _batch(connection, batch_id)
+        counted = await recount(connection, batch_id)
+        after = await _batch(connection, batch_id)
+        if before != after:
+            text = f"The counts of batch {batch_id} disagreed with its recipients and were counted anew"
+            done.append(Repair(Reason.COUNTS, campaign_id, batch_id, after["generation"], text))
+        if after["state"] not in LIVE and any(counted[status] for status in OPEN) and campaign.status in _MENDED:
+            for again in await requeue(connection, col(Batch.id) == batch_id):
+                text = f"Batch {batch_id} was closed while recipients in it were open: it is sent again"
+                done.append(Repair(Reason.CLOSED_BATCH, campaign_id, batch_id, again.generation, text))
+        for mended in done:
+            await timeline.record(connection, campaign_id, "repaired", mended.text)
+    return done
+
+
+async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> Sequence[Repair]:
+    """Makes batches of the recipients with ids between `lower` and `upper`, both excluded, if no batch has them."""
+    done: list[Repair] = []
+    while True:
+        async with ledger.write() as connection:
+            campaign = await campaigns.lock(connection, campaign_id)
+            if campaign is None or campaign.status not in _MENDED:
+                return done
+            missed = (
+                select(col(Recipient.id))
+                .where(
+                    col(Recipient.campaign_id) == campaign_id,
+                    col(Recipient.id) > lower,
+                    col(Recipient.id) < upper,
+                    col(Recipient.id) <= campaign.cursor,
+                )
+                .order_by(col(Recipient.id))
+                .limit(ROWS_IN_NEW_BATCH)
+                .subquery()
+            )
+            first_id, last_id = (
+                await connection.execute(select(func.min(missed.c.id), func.max(missed.c.id)).select_from(missed))
+            ).one()
+            if first_id is None or await _any_batch(connection, campaign_id, first_id, last_id):
+                return done
+            counted = await _count(connection, campaign_id, first_id, last_id)
+            batch_id: int = (
+                await connection.execute(
+                    insert(Batch)
+                    .values(
+                        campaign_id=campaign_id,
+                        first_id=first_id,
+                        last_id=last_id,
+                        size=sum(counted.values()),
+                        state=BatchState.WAITING.value,
+                        due_at=db_now(),
+                        **counted,
+                    )
+                    .returning(col(Batch.id))
+                )
+            ).scalar_one()
+            text = f"{sum(counted.values())} recipients were in no batch: they are batch {batch_id} now"
+            await timeline.record(connection, campaign_id, "repaired", text)
+            done.append(Repair(Reason.NO_BATCH, campaign_id, batch_id, 1, text))
+        lower = last_id
+
+
+async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cursor: int) -> list[_Range]:
+    """The next batches by range, each with its rows counted, in one statement and snapshot: differences are real."""
+    said = [getattr(Batch, status).label(f"says_{status}") for status in STATUSES]
+    chunk = (
+        select(col(Batch.id), col(Batch.first_id), col(Batch.last_id), col(Batch.state), col(Batch.size), *said)
+        .where(col(Batch.campaign_id) == campaign_id, col(Batch.first_id) > after, col(Batch.last_id) <= cursor)
+        .order_by(col(Batch.first_id))
+        .limit(BATCHES_AT_ONCE)
+        .subquery()
+    )
+    in_range = and_(
+        col(Recipient.campaign_id) == campaign_id, col(Recipient.id).between(chunk.c.first_id, chunk.c.last_id)
+    )
+    counted = [func.count(col(Recipient.id)).filter(col(Recipient.status) == status) for status in STATUSES]
+    rows = await connection.execute(
+        select(*chunk.c, *counted)
+        .select_from(chunk.outerjoin(Recipient, in_range))
+        .group_by(*chunk.c)
+        .order_by(chunk.c.first_id)
+    )
+    width = len(STATUSES)
+    return [
+        _Range(
+            row.id,
+            row.first_id,
+            row.last_id,
+            row.state,
+            row.size,
+            says=dict(zip(STATUSES, row[5 : 5 + width], strict=True)),
+            rows=dict(zip(STATUSES, row[5 + width :], strict=True)),
+        )
+        for row in rows
+    ]
+
+
+async def _rows_between(connection: AsyncConnection, campaign_id: UUID, after: int, until: int) -> int:
+    counted = await connection.scalar(
+        select(func.count())
+        .select_from(Recipient)
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after, col(Recipient.id) <= until)
+    )
+    return counted or 0
+
+
+async def _count(connection: AsyncConnection, campaign_id: UUID, first_id: int, last_id: int) -> dict[str, int]:
+    rows = await connection.execute(
+        select(col(Recipient.status), func.count())
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id).between(first_id, last_id))
+        .group_by(col(Recipient.status))
+    )
+    return dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in rows}
+
+
+async def _batch(connection: AsyncConnection, batch_id: int) -> dict[str, Any]:
+    columns = [getattr(Batch, name) for name in ("state", "generation", "size", *STATUSES)]
+    return dict((await connection.execute(select(*columns).where(col(Batch.id) == batch_id))).one()._mapping)
+
+
+async def _any_batch(connection: AsyncConnection, campaign_id: UUID, first_id: int, last_id: int) -> bool:
+    found = await connection.execute(
+        select(col(Batch.id))
+        .where(col(Batch.campaign_id) == campaign_id, col(Batch.first_id) <= last_id, col(Batch.last_id) >= first_id)
+        .limit(1)
+    )
+    return found.first() is not None

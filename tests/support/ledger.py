@@ -1,0 +1,250 @@
+"""Campaigns put straight into the ledger, an honest sender of plain SQL, and what must always be true of a ledger."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert, select, text
+from sqlmodel import col
+from uuid6 import uuid7
+
+from shared.events import Event
+from shared.ledger.counts import STATUSES, counts
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Timeline
+from shared.ledger.states import FINAL, LIVE, OPEN
+
+NOW = {
+    True: "((julianday('now') - 2440587.5) * 86400.0)",
+    False: "CAST(extract(epoch from clock_timestamp()) AS double precision)",
+}
+
+
+class RecordedBus:
+    """Stands for the bus: keeps what was published, and says that the broker has it, or that it is `away`."""
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.events: list[Event] = []
+        self.away = away
+
+    async def publish(self, event: Event) -> bool:
+        self.events.append(event)
+        return not self.away
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+async def add_campaign(ledger: Ledger, recipients: int, *, status: str = "queued", **values: Any) -> UUID:
+    """A campaign with so many recipients, as the API leaves it after `send`. Moments are in seconds from now."""
+    campaign_id = values.pop("id", None) or uuid7()
+    moments = {key: values.pop(key) for key in ("scheduled_at", "deliver_by", "started_at") if key in values}
+    moments.setdefault("deliver_by", 3600.0)
+    async with ledger.write() as connection:
+        await connection.execute(
+            insert(Campaign).values(
+                id=campaign_id,
+                project_id=DEFAULT_PROJECT,
+                name="Test",
+                from_email="shop@example.com",
+                envelope_from="bounce@example.com",
+                content="{}",
+                delivery=values.pop("delivery", "at_least_once"),
+                status=status,
+                total=recipients,
+                created_at=db_now(),
+                **{key: None if seconds is None else db_now() + seconds for key, seconds in moments.items()},
+                **values,
+            )
+        )
+    await add_recipients(ledger, campaign_id, recipients)
+    return campaign_id
+
+
+async def add_recipients(ledger: Ledger, campaign_id: UUID, number: int) -> None:
+    """Recipients 1..number, by one statement."""
+    series = (
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :number) SELECT {} FROM n"
+        if ledger.is_sqlite
+        else "SELECT {} FROM generate_series(1, :number) AS n"
+    )
+    values = ":campaign, 'r' || n || '@example.com', 'r' || n || '@example.com'"
+    if number:
+        async with ledger.write() as connection:
+            await connection.execute(
+                text("INSERT INTO recipient (campaign_id, email, email_key) " + series.format(values)),
+                {"campaign": campaign_id.hex if ledger.is_sqlite else campaign_id, "number": number},
+            )
+
+
+@dataclass
+class Held:
+    """A batch in a fake sender's hands."""
+
+    id: int
+    generation: int
+    first_id: int
+    last_id: int
+
+
+@dataclass
+class FakeSender:
+    """Does what DESIGN.md asks of a sender, one plain statement after the other, and keeps count of what it sent."""
+
+    ledger: Ledger
+    owner: str = "sender-1@test"
+    lease_seconds: float = 15.0
+    sent: Counter[int] = field(default_factory=Counter)
+
+    async def _run(self, sql: str, **values: Any) -> Sequence[Any]:
+        async with self.ledger.write() as connection:
+            result = await connection.execute(text(sql.replace("{now}", NOW[self.ledger.is_sqlite])), values)
+            return result.all() if result.returns_rows else []
+
+    async def released(self) -> list[tuple[int, int]]:
+        rows = await self._run("SELECT id, generation FROM batch WHERE state = 'released' ORDER BY id")
+        return [(row[0], row[1]) for row in rows]
+
+    async def claim(self, batch_id: int, generation: int) -> Held | None:
+        rows = await self._run(
+            """UPDATE batch SET state = 'sending', generation = generation + 1, owner = :owner,
+                lease_until = {now} + :lease, claimed_at = {now}
+            WHERE id = :id AND generation = :generation AND state = 'released' AND EXISTS (SELECT 1 FROM campaign
+                WHERE campaign.id = batch.campaign_id AND status = 'sending' AND deliver_by > {now})
+            RETURNING id, generation, first_id, last_id""",
+            id=batch_id,
+            generation=generation,
+            owner=self.owner,
+            lease=self.lease_seconds,
+        )
+        return Held(*rows[0]) if rows else None
+
+    async def record(self, held: Held, status: str = "sent", *, limit: int = 1_000_000, delay: float = 0.0) -> int:
+        """Sends to open recipients of the batch, and records them in one transaction that begins with the lock of the
+        range. Returns how many; -1 where the batch is lost: then nothing is sent."""
+        now = NOW[self.ledger.is_sqlite]
+        async with self.ledger.write() as connection:
+            locked = await connection.execute(
+                text(
+                    f"UPDATE batch SET lease_until = {now} + :lease WHERE id = :id AND generation = :generation"
+                    " AND state = 'sending'"
+                ),
+                {"id": held.id, "generation": held.generation, "lease": self.lease_seconds},
+            )
+            if not locked.rowcount:
+                return -1
+            rows = (
+                await connection.execute(
+                    text(
+                        "SELECT r.id, r.status FROM recipient r JOIN batch b ON b.campaign_id = r.campaign_id"
+                        " WHERE b.id = :id AND r.id BETWEEN :first AND :last AND r.status IN ('pending', 'deferred')"
+                        f" AND (r.next_attempt_at IS NULL OR r.next_attempt_at <= {now} + 15)"
+                        " ORDER BY r.id LIMIT :limit"
+                    ),
+                    {"id": held.id, "first": held.first_id, "last": held.last_id, "limit": limit},
+                )
+            ).all()
+            for row in rows:
+                await connection.execute(
+                    text(
+                        f"UPDATE recipient SET status = :status, attempts = attempts + 1, next_attempt_at = {now} + :delay"
+                        " WHERE id = :id"
+                    ),
+                    {"id": row.id, "status": status, "delay": delay},
+                )
+                await connection.execute(
+                    text(f"UPDATE batch SET {row.status} = {row.status} - 1 WHERE id = :id"), {"id": held.id}
+                )
+                await connection.execute(
+                    text(f"UPDATE batch SET {status} = {status} + 1 WHERE id = :id"), {"id": held.id}
+                )
+                self.sent[row.id] += status == "sent"
+        return len(rows)
+
+    async def finish(self, held: Held, *, due_in: float = 0.0) -> bool:
+        rows = await self._run(
+            """UPDATE batch SET state = CASE WHEN pending + deferred = 0 THEN 'done' ELSE 'waiting' END,
+                generation = generation + 1, owner = NULL, lease_until = NULL, released_at = NULL, due_at = {now} + :due
+            WHERE id = :id AND generation = :generation AND state = 'sending' RETURNING id""",
+            id=held.id,
+            generation=held.generation,
+            due=due_in,
+        )
+        return bool(rows)
+
+    async def send_all_released(self) -> int:
+        """Claims, sends and finishes whatever is released now; returns the emails sent."""
+        emails = 0
+        for ticket in await self.released():
+            held = await self.claim(*ticket)
+            if held is not None:
+                emails += await self.record(held)
+                await self.finish(held)
+        return emails
+
+
+async def campaign_row(ledger: Ledger, campaign_id: UUID) -> Any:
+    async with ledger.read() as connection:
+        return (await connection.execute(select(Campaign.__table__).where(col(Campaign.id) == campaign_id))).one()
+
+
+async def batches_of(ledger: Ledger, campaign_id: UUID) -> Sequence[Any]:
+    """By range."""
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(Batch.__table__).where(col(Batch.campaign_id) == campaign_id).order_by(col(Batch.first_id))
+        )
+        return found.all()
+
+
+async def timeline_of(ledger: Ledger, campaign_id: UUID) -> list[tuple[str, str]]:
+    async with ledger.read() as connection:
+        rows = await connection.execute(
+            select(col(Timeline.kind), col(Timeline.text))
+            .where(col(Timeline.campaign_id) == campaign_id)
+            .order_by(col(Timeline.id))
+        )
+        return [(row[0], row[1]) for row in rows]
+
+
+async def counts_by_status(ledger: Ledger, campaign_id: UUID) -> dict[str, int]:
+    """As clients see them, without the zeros."""
+    async with ledger.read() as connection:
+        return {key: value for key, value in (await counts(connection, campaign_id)).items() if value}
+
+
+async def assert_sound(ledger: Ledger) -> None:
+    """What must be true of every campaign at every moment: counts, ranges, and that none closed too early."""
+    async with ledger.read() as connection:
+        campaigns = (await connection.execute(select(Campaign.__table__))).all()
+        for campaign in campaigns:
+            said = dict(await counts(connection, campaign.id))
+            total = said.pop("total")
+            assert sum(said.values()) == total, f"the counts of {campaign.id} do not add up to {total}: {said}"
+            rows = await connection.execute(
+                select(col(Recipient.status), func.count())
+                .where(col(Recipient.campaign_id) == campaign.id)
+                .group_by(col(Recipient.status))
+            )
+            assert dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in rows} == said
+            batches = (
+                await connection.execute(
+                    select(Batch.__table__).where(col(Batch.campaign_id) == campaign.id).order_by(col(Batch.first_id))
+                )
+            ).all()
+            last = 0
+            for batch in batches:
+                assert last < batch.first_id <= batch.last_id <= campaign.cursor
+                assert batch.size == sum(getattr(batch, status) for status in STATUSES)
+                last = batch.last_id
+            beyond = await connection.scalar(
+                select(func.count()).where(
+                    col(Recipient.campaign_id) == campaign.id, col(Recipient.id) > campaign.cursor
+                )
+            )
+            if campaign.status in FINAL:
+                assert beyond == 0
+                assert not [batch for batch in batches if batch.state in LIVE]
+                assert not any(said[status] for status in OPEN)
