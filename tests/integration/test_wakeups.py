@@ -50,12 +50,14 @@ async def test_events_alone_carry_a_campaign_to_its_end(system: System) -> None:
     assert await wakeups(system, "clock") == by_clock
 
 
-async def test_the_clock_alone_carries_a_campaign_to_its_end(system: System, broker_vhost: BrokerVhost) -> None:
+async def test_the_clock_alone_carries_a_campaign_to_its_end(
+    system: System, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> None:
     """With every event dropped: nothing that is published arrives anywhere."""
     for queue in topology.QUEUES:
         broker_vhost.unbind(topology.EXCHANGE, queue.name)
     system.settings |= {"clock_seconds": "0.3", "ticket_patience_seconds": "0.3"}
-    system.relay.behaviour.dot = lambda rcpt, tries: (
+    relay.behaviour.dot = lambda rcpt, tries: (
         b"451 4.2.0 later\r\n" if rcpt == "person-7@example.test" and not tries else After.ACCEPT
     )
     for service in ("api", "dispatcher", "watchdog"):

@@ -43,7 +43,7 @@ class System:
     folder: Path
     database_url: str
     services_url: str
-    relay: RecordingRelay
+    relay: RecordingRelay | None
     settings: dict[str, str] = field(default_factory=dict)
     processes: dict[str, ServiceProcess] = field(default_factory=dict)
     key: str = ""
@@ -54,7 +54,7 @@ class System:
         environment = {
             "database_url": self.database_url,
             "amqp_url": self.services_url,
-            "relays": self.relay.url,
+            **({"relays": self.relay.url} if self.relay else {}),
             "var_dir": str(self.folder),
             **self.settings,
             **({"slot": name} if service == "sender" else {}),
@@ -171,6 +171,7 @@ class System:
                 if cursor is None:
                     break
         answer = await self.show(campaign)
+        assert self.relay is not None
         copies = self.relay.copies
         return Account(
             counts=answer["counts"],
@@ -189,7 +190,7 @@ async def installation(
     database_url: str,
     admin_url: str,
     services_url: str,
-    relay: RecordingRelay,
+    relay: RecordingRelay | None,
     **settings: str,
 ) -> AsyncIterator[System]:
     """A declared topology and a key; nothing runs yet. Whatever was launched is killed at the end."""
