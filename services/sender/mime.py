@@ -16,7 +16,6 @@ from typing import NamedTuple, Protocol
 _LINE_OCTETS = 57  # 76 characters of base64
 _SHORT_OCTETS = 240  # fixed text below this is cheaper to encode again than to keep at three alignments
 _QP_LINE = 73  # leaves room for a soft break and for an encoded first character
-_NEWLINES = re.compile(r"\r\n|\r|\n")
 _NOT_PLAIN = re.compile(rb"[^ -<>-~]")
 _QP_VALUE = re.compile(r"[A-Za-z0-9,;:!?()/&#+*'\"_-](?:[ -<>-~]{0,60}[!-<>-~])?")
 _LINE_START = re.compile(rb"^(?:\.|F(?=rom ))")  # a mailbox file would take "From " for the next message
@@ -29,7 +28,7 @@ class Encoder(Protocol):
     end: bytes
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
-        """Appends the encoded pieces. Raises UnicodeEncodeError for half characters."""
+        """Appends the encoded pieces, whose line ends are LF. Raises UnicodeEncodeError for half characters."""
         ...
 
 
@@ -117,9 +116,7 @@ class QuotedPrintable:
 
 def _canonical(text: str) -> bytes:
     """UTF-8 with CRLF line ends (RFC 2045, 6.8 and 2046, 4.1.1)."""
-    if "\n" in text or "\r" in text:
-        text = _NEWLINES.sub("\r\n", text)
-    return text.encode()
+    return text.replace("\n", "\r\n").encode()
 
 
 def _aligned(octets: bytes, head: int) -> _Aligned:
@@ -139,7 +136,7 @@ def _quote_value(text: str) -> _Quoted:
     """As `_quote`, but fast for what names and cities look like."""
     if _QP_VALUE.fullmatch(text):
         octets = text.encode()
-    elif len(text) <= _QP_LINE // 3 and "\n" not in text and "\r" not in text:
+    elif len(text) <= _QP_LINE // 3 and "\n" not in text:
         octets = b"=" + text.encode().hex("=").upper().encode()
         if len(octets) > _QP_LINE:
             return _quote(text)

@@ -106,6 +106,8 @@ class Template:
                 self.part, output.field, "compares values of different kinds, such as 5 and 'A'"
             ) from error
         text = value if type(value) is str else self._string(value, output)
+        if "\r" in text:
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
         if len(text) > MAX_VALUE_CHARACTERS:
             raise RenderError(
                 self.part, output.field, f"the value of {output.field!r} exceeds {MAX_VALUE_CHARACTERS} characters"
