@@ -15,6 +15,7 @@ from shared.errors import DataError
 MAX_ADDRESS = 254
 MAX_LOCAL_PART = 64
 
+_SPACE = " \t"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _LAST_LABEL = r"[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -40,7 +41,7 @@ def parse_address(raw: str) -> Address:
     """Checks and normalises one address; spaces around it are dropped. Raises AddressError.
 
     About 1 us for plain ASCII; what else there is, email-validator decides (no DNS)."""
-    text = raw.strip(" \t")
+    text = raw.strip(_SPACE)
     plain = _PLAIN.fullmatch(text)
     if plain is not None:
         local, domain = plain.groups()
@@ -53,7 +54,7 @@ def parse_address(raw: str) -> Address:
 
 def parse_domain(raw: str) -> str:
     """A domain as lower-case A-labels. Raises AddressError."""
-    return parse_address(f"postmaster@{raw.strip()}").email.partition("@")[2]
+    return parse_address(f"postmaster@{raw.strip(_SPACE)}").email.partition("@")[2]
 
 
 def needs_smtputf8(email: str) -> bool:
