@@ -2,12 +2,26 @@
 
 from fastapi import FastAPI
 
-from services.api import actions, campaigns, idempotency, imports, problems
+from services.api import (
+    actions,
+    campaigns,
+    idempotency,
+    imports,
+    operations,
+    problems,
+    progress,
+    recipients,
+    suppressions,
+    unsubscribe,
+)
 from services.api.context import Api
+from services.api.housekeeping import TURN_SECONDS, Housekeeping
 from services.api.observe import ApiMetrics, Observe
 from shared.health import Health
 from shared.process import Process
 from shared.settings import ApiSettings
+
+PARTS = (campaigns, imports, recipients, actions, progress, suppressions, operations, unsubscribe)
 
 
 async def body(process: Process[ApiSettings]) -> None:
@@ -15,17 +29,23 @@ async def body(process: Process[ApiSettings]) -> None:
     api = Api(
         process.settings, process.ledger, ApiMetrics(process.metrics.registry), process.bus.publish, process.stopping
     )
-    await process.run(app=create_app(api, process.health))
+    housekeeping = Housekeeping(api, process.instance)
+    await process.run(
+        process.clock(housekeeping.turn, TURN_SECONDS),
+        app=create_app(api, process.health),
+        drain=housekeeping.farewell,
+    )
 
 
 def create_app(api: Api, health: Health) -> FastAPI:
     """The HTTP application. It opens nothing: `api` brings what is open."""
+    # The pages that draw the contract load their scripts from elsewhere; /openapi.json needs nobody.
     app = FastAPI(title="VashSender", version="1", docs_url=None, redoc_url=None)
     app.state.api = api
     problems.install(app)
     idempotency.install(app)
-    for module in (campaigns, actions, imports):
-        app.include_router(module.router)
+    for part in PARTS:
+        app.include_router(part.router)
     app.router.routes.extend(health.routes())
     app.add_middleware(Observe, metrics=api.metrics)
     return app

@@ -1,0 +1,64 @@
+"""The API's own clock: imports nobody finishes, keys nobody repeats, and a sign of life."""
+
+import time
+
+from services.api import idempotency, import_rows
+from services.api.context import Api
+from shared import logs
+from shared.ledger import instances
+from shared.ledger.database import is_unavailable
+
+TURN_SECONDS = 5.0
+UNDO_IDLE_SECONDS = 10.0
+"""Whoever undoes an import touches it at least so often; after that it is anybody's."""
+
+log = logs.get()
+
+
+class Housekeeping:
+    def __init__(self, api: Api, instance: str) -> None:
+        self._api = api
+        self._instance = instance
+        self._started = time.monotonic()
+
+    async def turn(self) -> None:
+        """Safe beside other API processes that do the same."""
+        await self._sign_of_life(draining=False)
+        await self._end_imports()
+        async with self._api.ledger.write() as connection:
+            await idempotency.forget_expired(connection, self._api.settings.idempotency_seconds)
+
+    async def farewell(self) -> None:
+        """Says that this process stops; without a database nobody can be told."""
+        try:
+            await self._sign_of_life(draining=True)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+
+    async def _sign_of_life(self, *, draining: bool) -> None:
+        async with self._api.ledger.write() as connection:
+            await instances.seen(
+                connection,
+                instance=self._instance,
+                service="api",
+                draining=draining,
+                uptime_seconds=time.monotonic() - self._started,
+            )
+
+    async def _end_imports(self) -> None:
+        ledger, timeout = self._api.ledger, self._api.settings.import_timeout_seconds
+        async with ledger.read() as connection:
+            stale = await import_rows.stale(connection, timeout)
+            idle = await import_rows.given_up(connection, UNDO_IDLE_SECONDS)
+        reasons = dict.fromkeys(stale, f"Nothing arrived for {timeout:g} s.") | self._api.undo_later
+        for import_id, reason in reasons.items():
+            async with ledger.write() as connection:
+                ended = await import_rows.give_up(connection, import_id, reason)
+            self._api.undo_later.pop(import_id, None)
+            if ended:
+                log.warning("import.given_up", import_id=import_id, reason=reason)
+        for import_id in {*reasons, *idle}:
+            outcome = await import_rows.undo(ledger, import_id)
+            if outcome:
+                self._api.metrics.undone.labels("timed_out" if import_id in stale else outcome).inc()
