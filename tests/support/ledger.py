@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, insert, select, text
-from sqlmodel import col
+from sqlmodel import SQLModel, col
 from uuid6 import uuid7
 
 from shared.events import Event
@@ -149,8 +149,8 @@ class FakeSender:
             for row in rows:
                 await connection.execute(
                     text(
-                        f"UPDATE recipient SET status = :status, attempts = attempts + 1, next_attempt_at = {now} + :delay"
-                        " WHERE id = :id"
+                        "UPDATE recipient SET status = :status, attempts = attempts + 1,"
+                        f" next_attempt_at = {now} + :delay WHERE id = :id"
                     ),
                     {"id": row.id, "status": status, "delay": delay},
                 )
@@ -185,16 +185,21 @@ class FakeSender:
         return emails
 
 
+def _all(model: type[SQLModel]) -> Any:
+    """Every column of a table, as a row."""
+    return model.__table__  # type: ignore[attr-defined]
+
+
 async def campaign_row(ledger: Ledger, campaign_id: UUID) -> Any:
     async with ledger.read() as connection:
-        return (await connection.execute(select(Campaign.__table__).where(col(Campaign.id) == campaign_id))).one()
+        return (await connection.execute(select(_all(Campaign)).where(col(Campaign.id) == campaign_id))).one()
 
 
 async def batches_of(ledger: Ledger, campaign_id: UUID) -> Sequence[Any]:
     """By range."""
     async with ledger.read() as connection:
         found = await connection.execute(
-            select(Batch.__table__).where(col(Batch.campaign_id) == campaign_id).order_by(col(Batch.first_id))
+            select(_all(Batch)).where(col(Batch.campaign_id) == campaign_id).order_by(col(Batch.first_id))
         )
         return found.all()
 
@@ -218,7 +223,7 @@ async def counts_by_status(ledger: Ledger, campaign_id: UUID) -> dict[str, int]:
 async def assert_sound(ledger: Ledger) -> None:
     """What must be true of every campaign at every moment: counts, ranges, and that none closed too early."""
     async with ledger.read() as connection:
-        campaigns = (await connection.execute(select(Campaign.__table__))).all()
+        campaigns = (await connection.execute(select(_all(Campaign)))).all()
         for campaign in campaigns:
             said = dict(await counts(connection, campaign.id))
             total = said.pop("total")
@@ -231,7 +236,7 @@ async def assert_sound(ledger: Ledger) -> None:
             assert dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in rows} == said
             batches = (
                 await connection.execute(
-                    select(Batch.__table__).where(col(Batch.campaign_id) == campaign.id).order_by(col(Batch.first_id))
+                    select(_all(Batch)).where(col(Batch.campaign_id) == campaign.id).order_by(col(Batch.first_id))
                 )
             ).all()
             last = 0

@@ -1,0 +1,81 @@
+"""What the watchdog measures. Gauges of the ledger are looked up when metrics are read."""
+
+import asyncio
+
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import func, select
+from sqlmodel import col
+
+from services.watchdog.deeds import REPAIR_REASONS, Deed, Kind, RescueReason
+from services.watchdog.heartbeats import Heartbeats
+from shared import logs
+from shared.ledger.batches import in_state
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.models import Batch
+from shared.ledger.states import BatchState
+from shared.metrics import PREFIX, Metrics
+
+LOOK_SECONDS = 2.0
+
+log = logs.get()
+
+
+class WatchdogMetrics:
+    """Instruments on the process's registry, and the look that fills the gauges."""
+
+    def __init__(self, common: Metrics, ledger: Ledger, heartbeats: Heartbeats) -> None:
+        registry = common.registry
+        self.common = common
+        self._ledger = ledger
+        self._heartbeats = heartbeats
+        self.rescues = Counter(
+            f"{PREFIX}_rescues_total", "Batches taken back, by reason.", ["reason"], registry=registry
+        )
+        for rescue_reason in RescueReason:
+            self.rescues.labels(rescue_reason.value)
+        self.repairs = Counter(
+            f"{PREFIX}_repairs_total", "Things mended in the ledger, by reason.", ["reason"], registry=registry
+        )
+        for reason in REPAIR_REASONS:
+            self.repairs.labels(reason.value)
+        self.sweep_seconds = Histogram(
+            f"{PREFIX}_sweep_seconds",
+            "One full sweep of the ledger.",
+            buckets=(0.05, 0.25, 1, 3, 5, 15, 60, 300),
+            registry=registry,
+        )
+        self.swept_at = Gauge(f"{PREFIX}_last_sweep_timestamp_seconds", "End of the last sweep.", registry=registry)
+        self.blocked = Gauge(
+            f"{PREFIX}_campaigns_blocked", "Campaigns that could not go on at the last sweep.", registry=registry
+        )
+        self.senders = Gauge(f"{PREFIX}_senders", "Senders heard of lately.", registry=registry)
+        self.sender_slots = Gauge(f"{PREFIX}_sender_slots", "Batches they can hold at once.", registry=registry)
+        self.progress_age = Gauge(
+            f"{PREFIX}_batch_idle_seconds",
+            "Longest time since a result, of the batches that heartbeats tell of.",
+            registry=registry,
+        )
+        self.lease_left = Gauge(
+            f"{PREFIX}_lease_left_seconds",
+            "What is left of the lease that ends first; below zero it has run out. Zero where nothing is sent.",
+            registry=registry,
+        )
+
+    def count(self, deed: Deed) -> None:
+        counter = self.rescues if deed.kind is Kind.RESCUE else self.repairs
+        counter.labels(deed.reason).inc()
+
+    async def refresh(self) -> None:
+        """Looks at the ledger; where it is away, the gauge keeps what it last showed."""
+        living = self._heartbeats.living()
+        self.senders.set(len(living))
+        self.sender_slots.set(sum(beat.slots for beat in living))
+        self.progress_age.set(max((batch.idle_seconds for beat in living for batch in beat.batches), default=0.0))
+        try:
+            async with asyncio.timeout(LOOK_SECONDS), self._ledger.read() as connection:
+                left = await connection.scalar(
+                    select(func.min(col(Batch.lease_until)) - db_now()).where(in_state(BatchState.SENDING))
+                )
+            self.lease_left.set(left or 0.0)
+        except Exception as error:  # noqa: BLE001 - metrics must be readable whatever is broken
+            log.warning("metrics.stale", error=f"{type(error).__name__}: {error}".splitlines()[0])
