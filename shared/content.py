@@ -1,12 +1,20 @@
 """What a campaign says, as it is kept in `campaign.content`: templates and attachments."""
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field
+
+from shared.header_text import check_content_type, check_file_name
 
 
 class Attachment(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-    filename: str = Field(min_length=1, max_length=255, examples=["price-list.pdf"])
-    content_type: str = Field("application/octet-stream", pattern=r"^[\w.+-]+/[\w.+-]+$", examples=["application/pdf"])
+    filename: Annotated[str, AfterValidator(check_file_name)] = Field(
+        min_length=1, max_length=255, examples=["price-list.pdf"]
+    )
+    content_type: Annotated[str, AfterValidator(check_content_type)] = Field(
+        "application/octet-stream", examples=["application/pdf"]
+    )
     content: Base64Bytes = Field(description="The file, in base64.")
 
 

@@ -5,6 +5,9 @@ import re
 from shared.errors import DataError
 
 MAX_HEADER_CHARACTERS = 2_000
+MAX_FILE_NAME_CHARACTERS = 255
+
+_CONTENT_TYPE = re.compile(r"(?!multipart/|message/)[a-z]+/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.IGNORECASE)
 
 # C0, DEL, C1 (NEL is one of them), the line and paragraph separators, and halves of characters.
 UNSAFE_IN_HEADER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -26,3 +29,18 @@ def check_header_text(header: str, text: str) -> str:
     if len(text) > MAX_HEADER_CHARACTERS:
         raise HeaderError(header, f"is longer than {MAX_HEADER_CHARACTERS} characters")
     return text.strip()
+
+
+def check_file_name(name: str) -> str:
+    """Returns an attachment's name without the space around it. Raises HeaderError."""
+    name = check_header_text("attachment", name)
+    if not name or len(name) > MAX_FILE_NAME_CHARACTERS:
+        raise HeaderError("attachment", f"needs a file name of 1 to {MAX_FILE_NAME_CHARACTERS} characters")
+    return name
+
+
+def check_content_type(content_type: str) -> str:
+    """Returns an attachment's content type. Raises HeaderError where it is none or one that holds other parts."""
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        raise HeaderError("attachment", "needs a content type such as application/pdf")
+    return content_type

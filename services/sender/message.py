@@ -15,11 +15,9 @@ from uuid import UUID
 from services.sender.headers import mailbox, unstructured
 from services.sender.mime import Encoder, encoder_for
 from shared.addresses import needs_smtputf8, parse_address
-from shared.header_text import HeaderError, check_header_text
+from shared.header_text import HeaderError, check_content_type, check_file_name, check_header_text
 from shared.templates import Content, RenderError, Template, Value
 
-_MAX_FILE_NAME = 255
-_CONTENT_TYPE = re.compile(r"([a-z]+)/([a-z0-9][a-z0-9!#$&^_.+-]{0,126})", re.IGNORECASE)
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ONE_LINE = re.compile(r"[ -~]{1,200}")
 _ENVELOPE_SAFE = re.compile('[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]+@[A-Za-z0-9.-]+')
@@ -192,12 +190,7 @@ def _entity_header(kind: str, encoder: Encoder) -> bytes:
 
 def _attachment(file: Attachment) -> bytes:
     """One attachment with its headers; made once per campaign, so the standard library does it (RFC 2183, RFC 2231)."""
-    name = check_header_text("attachment", file.filename)
-    content_type = _CONTENT_TYPE.fullmatch(file.content_type)
-    if not name or len(name) > _MAX_FILE_NAME:
-        raise HeaderError("attachment", f"needs a file name of at most {_MAX_FILE_NAME} characters")
-    if not content_type or content_type[1].lower() in ("multipart", "message"):
-        raise HeaderError("attachment", "needs a content type such as application/pdf")
+    maintype, _, subtype = check_content_type(file.content_type).partition("/")
     part = MIMEPart(policy=SMTP)
-    part.set_content(file.content, content_type[1], content_type[2], cte="base64", filename=name)
+    part.set_content(file.content, maintype, subtype, cte="base64", filename=check_file_name(file.filename))
     return part.as_bytes()
