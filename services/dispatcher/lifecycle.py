@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from services.dispatcher.survey import Standing
@@ -10,7 +10,8 @@ from shared import logs
 from shared.ledger import timeline
 from shared.ledger.batches import in_state, requeue
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Import
+from shared.ledger.imports import importing
+from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import BatchState, CampaignStatus, before
 
 log = logs.get()
@@ -42,6 +43,7 @@ async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
                 col(Campaign.id) == campaign_id,
                 col(Campaign.status).in_(before(CampaignStatus.STOPPING)),
                 col(Campaign.deliver_by) <= db_now(),
+                ~importing(campaign_id),
             )
             .values(status=CampaignStatus.STOPPING.value, stop_as=CampaignStatus.EXPIRED.value)
         )
@@ -66,8 +68,7 @@ async def _start_scheduled(ledger: Ledger, campaign_id: UUID) -> str | None:
         )
         if not locked.rowcount:
             return None
-        importing = exists().where(col(Import.campaign_id) == campaign_id, col(Import.state) == "open")
-        if (await connection.execute(select(importing))).scalar_one():
+        if (await connection.execute(select(importing(campaign_id)))).scalar_one():
             return None
         await connection.execute(
             update(Campaign).where(col(Campaign.id) == campaign_id).values(status=CampaignStatus.QUEUED.value)

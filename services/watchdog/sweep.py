@@ -11,7 +11,8 @@ from services.watchdog.deeds import CallReason, Deed, Kind, of_repair
 from shared.ledger import instances, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Import, Recipient, Timeline
+from shared.ledger.imports import importing
+from shared.ledger.models import Batch, Campaign, Recipient, Timeline
 from shared.ledger.repair import repair
 from shared.ledger.states import LIVE, BatchState, CampaignStatus, before
 from shared.settings import WatchdogSettings
@@ -103,17 +104,17 @@ async def _standing(ledger: Ledger) -> dict[UUID, tuple[str, int, int]]:
     live = _batches(in_state(*LIVE))
     sending = _batches(in_state(BatchState.SENDING))
     uncut = exists().where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
-    importing = exists().where(col(Import.campaign_id) == col(Campaign.id), col(Import.state) == "open")
     reason = case(
         (
             and_(
                 col(Campaign.status).in_([status.value for status in before(CampaignStatus.STOPPING)]),
                 col(Campaign.deliver_by) <= db_now(),
+                ~importing(col(Campaign.id)),
             ),
             CallReason.EXPIRED.value,
         ),
         (
-            and_(_is(CampaignStatus.SCHEDULED), col(Campaign.scheduled_at) <= db_now(), ~importing),
+            and_(_is(CampaignStatus.SCHEDULED), col(Campaign.scheduled_at) <= db_now(), ~importing(col(Campaign.id))),
             CallReason.SCHEDULE.value,
         ),
         (_is(CampaignStatus.QUEUED), CallReason.QUEUED.value),

@@ -49,6 +49,18 @@ ACTIVE = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.STOPPING
 EDITABLE = (CampaignStatus.DRAFT, CampaignStatus.SCHEDULED)
 """Where content may change and recipients may be added."""
 
+
+class ImportState(StrEnum):
+    OPEN = "open"  # rows arrive
+    DONE = "done"  # its recipients count
+    UNDOING = "undoing"  # refused or cancelled: its rows are being taken out again
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+IMPORT_UNFINISHED = (ImportState.OPEN, ImportState.UNDOING)
+"""While a campaign has such an import, rows stand in the ledger that do not count: nothing may start on them."""
+
 _C = CampaignStatus
 CAMPAIGN_TRANSITIONS: dict[CampaignStatus, tuple[CampaignStatus, ...]] = {
     _C.DRAFT: (_C.SCHEDULED, _C.QUEUED),
