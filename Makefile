@@ -1,0 +1,74 @@
+# VashSender's commands. Needs python3.11 or newer, python3-venv, make and git; everything else comes by itself.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help demo stop test test-fast lint chaos bench bench-smtp clean packages-for-demo packages-for-tests
+
+BIN := .venv/bin
+STEP := @scripts/step
+PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
+WORKERS ?= 2
+ARGS ?=
+TEST_PACKAGES := rabbitmq-server postgresql
+TYPED := services shared cli tests bench
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: .venv/.installed packages-for-demo ## start everything here, send the example campaign, count both sides
+	@$(BIN)/vashsender demo $(ARGS)
+
+stop: .venv/.installed ## stop all that `make demo` left running
+	@$(BIN)/vashsender stop
+
+test: lint packages-for-tests ## every check and every test, on a real broker and real databases
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-fast: .venv/.developing ## the quick checks and the unit tests
+	$(STEP) "ruff" $(BIN)/ruff check .
+	@$(BIN)/pytest -n $(WORKERS) tests/unit -m "not slow" $(ARGS)
+
+lint: .venv/.developing ## style, types, import contracts, migrations
+	$(STEP) "style" $(BIN)/ruff check .
+	$(STEP) "format" $(BIN)/ruff format --check .
+	$(STEP) "types" $(BIN)/mypy $(TYPED:%=-p %)
+	$(STEP) "import contracts" $(BIN)/lint-imports
+	$(STEP) "migrations" $(BIN)/python -m scripts.check_migrations
+
+chaos: .venv/.developing packages-for-tests ## break things on purpose, all of them (make test runs a selection)
+	@$(BIN)/pytest tests/chaos $(ARGS)
+
+bench: .venv/.developing packages-for-tests ## emails a second and CPU per email, SQLite and PostgreSQL
+	@$(BIN)/python -m bench.campaign $(ARGS)
+
+bench-smtp: .venv/.developing ## the SMTP engine alone, beside Postfix's smtp-source
+	@$(BIN)/python -m bench.smtp $(ARGS)
+
+clean: ## remove what the commands above made, the demo's data and the virtual environment too
+	@if [ -x $(BIN)/vashsender ]; then $(BIN)/vashsender stop; fi
+	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+packages-for-demo: .venv/.installed
+	$(STEP) "system packages" $(BIN)/python -m cli.local.packages $(if $(VASHSENDER_AMQP_URL),,rabbitmq-server)
+
+packages-for-tests: .venv/.installed
+	$(STEP) "system packages" $(BIN)/python -m cli.local.packages $(TEST_PACKAGES)
+
+# The virtual environment, a stamp per step: run-time and development sets apart, hashes checked.
+
+.venv/.made:
+	$(STEP) "environment" scripts/make-venv .venv
+	@touch $@
+
+.venv/.run-time: .venv/.made requirements/run.txt
+	$(STEP) "dependencies" $(PIP) install --require-hashes -r requirements/run.txt
+	@touch $@
+
+.venv/.installed: .venv/.run-time pyproject.toml
+	$(STEP) "vashsender" $(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.developing: .venv/.installed requirements/dev.txt
+	$(STEP) "development tools" $(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
