@@ -1,14 +1,13 @@
 """What the engine tells while it works: how long phases took, and what each attempt came to."""
 
-import re
+import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import structlog
 
 from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
-
-_ADDRESS = re.compile(r"[^\s<>,;:\"'()]+@[^\s<>,;:\"'()]+")
+from services.sender.smtp.replies import without_addresses
 
 
 class Observer(Protocol):
@@ -40,25 +39,22 @@ class Silent:
 class LogObserver(Silent):
     """One structured event per attempt: accepted ones at debug level, the others at info, without addresses.
 
-    `fields` gives what identifies the job (campaign, batch, recipient id). `accepted=False` leaves out accepted
-    attempts altogether, which costs nothing per email.
+    `fields` gives what identifies the job (campaign, batch, recipient id). The level is looked at once, here: make the
+    observer after logging was configured. An accepted email then costs nothing unless somebody listens.
     """
 
-    def __init__(
-        self, fields: Callable[[Job], Mapping[str, object]] = lambda _job: {}, *, accepted: bool = True
-    ) -> None:
-        self._log = structlog.get_logger("smtp")
+    def __init__(self, fields: Callable[[Job], Mapping[str, object]] = lambda _job: {}) -> None:
+        self._log = structlog.get_logger().bind()
         self._fields = fields
-        self._accepted = accepted
+        self._tell_accepted = self._log.is_enabled_for(logging.DEBUG)
 
     def attempt(self, job: Job, outcome: Outcome) -> None:
         """`smtp_attempt` with relay, stage, code, enhanced code and reply."""
+        emit = self._log.info
         if outcome.verdict is Verdict.ACCEPTED:
-            if not self._accepted:
+            if not self._tell_accepted:
                 return
             emit = self._log.debug
-        else:
-            emit = self._log.info
         emit(
             "smtp_attempt",
             verdict=outcome.verdict.value,
@@ -75,9 +71,4 @@ class LogObserver(Silent):
     def relay(self, relay: str, state: str, reason: str, seconds: float) -> None:
         """`smtp_relay`, at warning level unless it is up again."""
         emit = self._log.info if state == "up" else self._log.warning
-        emit("smtp_relay", relay=relay, state=state, reason=without_addresses(reason), seconds=round(seconds, 1))
-
-
-def without_addresses(text: str) -> str:
-    """`text` with every email address replaced: relays like to quote them, and logs must not hold them."""
-    return _ADDRESS.sub("<address>", text)
+        emit("smtp_relay", relay=relay, state=state, reason=reason, seconds=round(seconds, 1))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import RelayStatus, Stage
-from services.sender.smtp.replies import Reply
+from services.sender.smtp.replies import Reply, without_addresses
 
 IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
 ASSUMED_REPLY_SECONDS = 1.0  # the usual wait, until the relay has shown it
@@ -168,12 +168,12 @@ class Relay:
 
     @property
     def reason(self) -> str:
-        """Stage, code and words of the latest failure."""
+        """Stage, code and words of the latest failure; no address."""
         if self.failure is None:
             return ""
         stage, reply = self.failure
         words = " ".join(filter(None, (str(reply.code or ""), reply.text)))
-        return f"{stage}: {words}" if stage else words
+        return without_addresses(f"{stage}: {words}" if stage else words)
 
     def status(self, now: float) -> RelayStatus:
         """For health pages and metrics."""

@@ -8,11 +8,13 @@ MAX_REPLY_BYTES = 65536
 LOGGED_TEXT_CHARACTERS = 500
 
 _ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?=\s|$)")
+_ADDRESS = re.compile(r"""(?:"[^"]*"|[^\s<>,;:"'()]+)@[^\s<>,;:"'()]+""")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _QUEUE_ID = re.compile(
-    r"(?:queued (?:mail )?(?:for delivery )?as|queued as|\bid=|queued \()\s*[<(]?([\w.@+-]{4,128})"
-    r"|\b([\w-]{6,64}) Message accepted for delivery"
-    r"|\bOK:? +(?:id=)?([\w-]{8,128})(?= |$)",
+    r"queued (?:as |\()([\w.+-]{4,})"  # Postfix, SendGrid; Haraka
+    r"|\b(?:internal)?ids?=([\w.+-]{4,})"  # Exim, KumoMTA; Exchange
+    r"|([\w-]{6,}) Message accepted"  # Sendmail, OpenSMTPD
+    r"|\bOK +(?:\d{9,} +)?([\w.-]{8,})(?: - gsmtp)?$",  # Amazon SES; Google
     re.IGNORECASE,
 )
 
@@ -95,6 +97,11 @@ class ReplyReader:
             else:
                 raise BadReplyError(f"no reply code in {_shown(line)}")
         return replies
+
+
+def without_addresses(text: str) -> str:
+    """`text` with every email address replaced: relays like to quote them, and logs must not hold them."""
+    return _ADDRESS.sub("<address>", text)
 
 
 def _shown(line: bytes) -> str:

@@ -1,0 +1,112 @@
+"""Jobs and a source of them for the engine, and what came of each."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.contract import Job, Outcome
+from services.sender.smtp.engine import Engine
+from services.sender.smtp.observe import Observer
+
+BODY = b"Subject: hello\r\n\r\nA short body.\r\n"
+
+
+@dataclass(eq=False)
+class Letter:
+    """A job whose every answer a test can choose."""
+
+    rcpt_to: str = "someone@example.net"
+    content: bytes | Callable[[], bytes | Awaitable[bytes]] = BODY
+    permission: bool | Callable[[], bool | Awaitable[bool]] = True
+    mail_from: str = "news@example.org"
+    smtputf8: bool = False
+    bodies_asked: int = 0
+    permissions_asked: int = 0
+
+    def body(self) -> bytes | Awaitable[bytes]:
+        self.bodies_asked += 1
+        return self.content if isinstance(self.content, bytes) else self.content()
+
+    def may_send_body(self) -> bool | Awaitable[bool]:
+        self.permissions_asked += 1
+        return self.permission if isinstance(self.permission, bool) else self.permission()
+
+
+def letters(count: int, *, content: bytes = BODY) -> list[Letter]:
+    """To person0@example.net, person1@example.net and so on."""
+    return [Letter(f"person{number}@example.net", content) for number in range(count)]
+
+
+@dataclass
+class Letterbox:
+    """A source that holds letters; `outcomes` pairs each taken one with what it came to, in order."""
+
+    pending: list[Letter] = field(default_factory=list)
+    outcomes: list[tuple[Letter, Outcome]] = field(default_factory=list)
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        self._changed = asyncio.Event()
+        self._filled = asyncio.Event()
+
+    def put(self, letters: Iterable[Letter]) -> None:
+        """More work."""
+        self.pending += letters
+        self._filled.set()
+
+    def take(self) -> Job | None:
+        if not self.pending:
+            self._filled.clear()
+            return None
+        self.taken += 1
+        return self.pending.pop(0)
+
+    async def ready(self) -> None:
+        await self._filled.wait()
+
+    def done(self, job: Job, outcome: Outcome) -> None:
+        assert isinstance(job, Letter)
+        assert all(job is not other for other, _ in self.outcomes), "reported twice"
+        self.outcomes.append((job, outcome))
+        self._changed.set()
+
+    @property
+    def open(self) -> int:
+        """Taken and not reported."""
+        return self.taken - len(self.outcomes)
+
+    def verdicts(self) -> Counter[str]:
+        """How many of each."""
+        return Counter(outcome.verdict.value for _, outcome in self.outcomes)
+
+    async def reported(self, count: int, seconds: float = 10.0) -> list[Outcome]:
+        """The outcomes, as soon as there are `count`."""
+        async with asyncio.timeout(seconds):
+            while len(self.outcomes) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return [outcome for _, outcome in self.outcomes]
+
+
+@asynccontextmanager
+async def delivering(
+    relays: RelayConfig | Sequence[RelayConfig],
+    letters: Iterable[Letter] = (),
+    config: EngineConfig | None = None,
+    observer: Observer | None = None,
+) -> AsyncIterator[tuple[Engine, Letterbox]]:
+    """An engine at work on a letterbox; drained at the end, when everything taken must have been reported."""
+    box = Letterbox()
+    box.put(letters)
+    engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config, observer)
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(engine.run(box))
+        try:
+            yield engine, box
+        finally:
+            await engine.drain(1.0)
+            await running
+    assert box.open == 0, f"{box.open} taken and never reported"

@@ -1,0 +1,139 @@
+"""A real Postfix: its own instance out of the unpacked package, on a port of its own, delivering into a Maildir.
+
+Postfix drops privileges, so it must be started as root; the accounts it runs under are ones that every Debian has.
+"""
+
+import grp
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.smtp.debian import environment, postfix_tree
+from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
+
+OWNER = "mail"
+POSTDROP_GROUP = "uucp"
+DELIVERY_USER = "nobody"
+QUEUES = (
+    *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
+    *("hold", "incoming", "private", "saved", "trace"),
+)
+
+MASTER_CF = """
+127.0.0.1:{port} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - n 1000? 1 tlsmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+error unix - - n - - error
+retry unix - - n - - error
+virtual unix - n n - - virtual
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+"""
+
+
+@dataclass(frozen=True)
+class Postfix:
+    """`maildir` gets the emails to anyone at example.net; nobody.at.all@example.net does not exist."""
+
+    port: int
+    maildir: Path
+    log: Path
+
+    def delivered(self) -> list[bytes]:
+        """What has arrived so far."""
+        return [file.read_bytes() for file in (self.maildir / "new").glob("*")]
+
+
+def can_run() -> bool:
+    """Whether this user may start it."""
+    return os.geteuid() == 0
+
+
+@contextmanager
+def postfix(certificate: Path, key: Path) -> Iterator[Postfix]:
+    """An instance that runs as long as the block and offers STARTTLS with the certificate."""
+    with public_folder() as folder:
+        yield from _running(folder, certificate, key)
+
+
+def _running(folder: Path, certificate: Path, key: Path) -> Iterator[Postfix]:
+    tree = postfix_tree()
+    port = unused_port()
+    _lay_out(folder)
+    (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key))
+    (folder / "etc/master.cf").write_text(MASTER_CF.format(port=port))
+    (folder / "etc/recipients").write_text("nobody.at.all@example.net REJECT\n")
+    command = [str(tree / "usr/lib/postfix/sbin/master"), "-c", str(folder / "etc"), "-d"]
+    with (folder / "out").open("w") as out:
+        process = subprocess.Popen(command, env=environment(tree), stdout=out, stderr=out)
+    try:
+        wait_for_port(port, process)
+        yield Postfix(port, folder / "mail/inbox", folder / "log/mail.log")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _lay_out(folder: Path) -> None:
+    for name in ("etc", "data", "log", "mail", "queue/pid", "queue/public", "queue/maildrop"):
+        (folder / name).mkdir(parents=True)
+    owner, postdrop = pwd.getpwnam(OWNER).pw_uid, grp.getgrnam(POSTDROP_GROUP).gr_gid
+    os.chown(folder / "data", owner, -1)
+    os.chown(folder / "mail", pwd.getpwnam(DELIVERY_USER).pw_uid, -1)
+    for name in QUEUES:
+        (folder / "queue" / name).mkdir(mode=0o700)
+        os.chown(folder / "queue" / name, owner, -1)
+    for name, mode in (("public", 0o710), ("maildrop", 0o730)):
+        os.chown(folder / "queue" / name, owner, postdrop)
+        (folder / "queue" / name).chmod(mode)
+
+
+def _main_cf(folder: Path, tree: Path, certificate: Path, key: Path) -> str:
+    delivery = pwd.getpwnam(DELIVERY_USER)
+    readable_key = folder / "etc/key.pem"
+    shutil.copy(key, readable_key)
+    readable_key.chmod(0o600)
+    return f"""
+compatibility_level = 3.6
+queue_directory = {folder}/queue
+data_directory = {folder}/data
+command_directory = {tree}/usr/sbin
+daemon_directory = {tree}/usr/lib/postfix/sbin
+shlib_directory = {tree}/usr/lib/postfix
+meta_directory = {folder}/etc
+mail_owner = {OWNER}
+setgid_group = {POSTDROP_GROUP}
+default_privs = {DELIVERY_USER}
+import_environment = MAIL_CONFIG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH POSTLOG_SERVICE POSTLOG_HOSTNAME
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = relay.example.org
+mydestination =
+alias_maps =
+alias_database =
+smtputf8_enable = yes
+virtual_mailbox_domains = example.net
+virtual_mailbox_base = {folder}/mail
+virtual_mailbox_maps = static:inbox/
+virtual_uid_maps = static:{delivery.pw_uid}
+virtual_gid_maps = static:{delivery.pw_gid}
+virtual_minimum_uid = 1
+smtpd_client_connection_rate_limit = 0
+smtpd_recipient_restrictions = check_recipient_access texthash:{folder}/etc/recipients, reject_unauth_destination
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {readable_key}
+maillog_file = {folder}/log/mail.log
+maillog_file_prefixes = {folder}
+"""

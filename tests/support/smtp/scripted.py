@@ -1,0 +1,174 @@
+"""An SMTP server that does what a test tells it to, for whatever no real server does on demand.
+
+Left alone it is polite. A test's `script` is asked before each answer, with the verb it answers (CONNECT, EHLO, MAIL,
+RCPT, DATA, "." for the end of a body, RSET, QUIT) and the command's line. It returns the reply to send instead, an
+`Act`, or None for the polite answer.
+"""
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from services.sender.smtp.config import RelayConfig
+
+
+class Act(Enum):
+    """What a server may do instead of answering."""
+
+    SILENCE = "say nothing, ever"
+    CLOSE = "close the connection"
+    RESET = "reset the connection (RST)"
+    ABSORB = "say nothing to this, go on"
+
+
+Script = Callable[[str, str], "str | Act | None"]
+POLITE = {
+    "CONNECT": "220 scripted ESMTP",
+    "MAIL": "250 2.1.0 Ok",
+    "RCPT": "250 2.1.5 Ok",
+    "DATA": "354 Go ahead",
+    ".": "250 2.0.0 Ok: queued as SCRIPTED1",
+    "RSET": "250 2.0.0 Ok",
+    "QUIT": "221 2.0.0 Bye",
+}
+
+
+@dataclass
+class Session:
+    """One connection as the server saw it. `verbs` are what it read, in order, and "closed" at its end."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    verbs: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ScriptedRelay:
+    """A running server. `messages`: recipient and body of what it accepted; `bodies`: every whole body it read."""
+
+    port: int
+    script: Script
+    extensions: tuple[str, ...]
+    bytewise: bool
+    messages: list[tuple[str, bytes]] = field(default_factory=list)
+    bodies: list[tuple[str, bytes]] = field(default_factory=list)
+    sessions: list[Session] = field(default_factory=list)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def config(self, name: str = "scripted", **options: object) -> RelayConfig:
+        """How to reach it."""
+        return RelayConfig(name=name, host="127.0.0.1", port=self.port, helo="client.example.org", **options)  # type: ignore[arg-type]
+
+    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+        """Returns when something that the server saw makes `condition` true."""
+        async with asyncio.timeout(seconds):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    async def say(self, session: Session, text: str) -> None:
+        """Something that nobody asked for, on one connection."""
+        session.writer.write(text.encode() + b"\r\n")
+        await session.writer.drain()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        session = Session(reader, writer)
+        self.sessions.append(session)
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            if await self._answer(session, "CONNECT", ""):
+                await self._dialogue(session)
+        session.verbs.append("closed")
+        self._changed.set()
+        writer.transport.abort()
+
+    async def _dialogue(self, session: Session) -> None:
+        recipient, reader = "", session.reader
+        while line := (await reader.readline()).decode():
+            verb = line[:4].strip().upper()
+            session.verbs.append(verb)
+            self._changed.set()
+            if verb == "RCPT":
+                recipient = line[line.index("<") + 1 : line.index(">")]
+            reply = await self._answer(session, verb, line.strip())
+            if reply is None or verb == "QUIT":
+                return
+            if verb == "DATA" and reply.startswith("354"):
+                body = b""
+                while (content := await reader.readline()) != b".\r\n":
+                    if not content:
+                        return
+                    body += content
+                session.verbs.append(".")
+                self.bodies.append((recipient, body))
+                self._changed.set()
+                reply = await self._answer(session, ".", recipient)
+                if reply is None:
+                    return
+                if reply.startswith("2"):
+                    self.messages.append((recipient, body))
+                    self._changed.set()
+
+    async def _answer(self, session: Session, verb: str, line: str) -> str | None:
+        """The reply that was sent, empty if none was and the dialogue goes on; None if it is over."""
+        reply = self.script(verb, line)
+        if reply is None and verb in ("EHLO", "HELO"):
+            lines = ["scripted", *self.extensions]
+            reply = "\r\n".join(f"250{'-' if n < len(lines) else ' '}{text}" for n, text in enumerate(lines, 1))
+        if reply is None:
+            reply = POLITE.get(verb, "500 5.5.1 what?")
+        writer = session.writer
+        if reply is Act.SILENCE:
+            while await session.reader.read(65536):
+                pass
+        if reply is Act.RESET:
+            connection: socket.socket = writer.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if isinstance(reply, Act):
+            return "" if reply is Act.ABSORB else None
+        await self._send(writer, reply.encode("latin-1") + b"\r\n")
+        return reply
+
+    async def _send(self, writer: asyncio.StreamWriter, reply: bytes) -> None:
+        if not self.bytewise:
+            writer.write(reply)
+            await writer.drain()
+            return
+        for byte in reply:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def scripted_relay(
+    script: Script = lambda _verb, _line: None,
+    *,
+    extensions: tuple[str, ...] = ("PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"),
+    bytewise: bool = False,
+) -> AsyncIterator[ScriptedRelay]:
+    """A server that lives as long as the block, on a port of its own."""
+    relay = ScriptedRelay(0, script, extensions, bytewise)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        with contextlib.suppress(asyncio.CancelledError):
+            await relay.serve(reader, writer)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**20)
+    relay.port = server.sockets[0].getsockname()[1]
+    try:
+        yield relay
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
