@@ -17,7 +17,7 @@ _LINE_OCTETS = 57  # 76 characters of base64
 _SHORT_OCTETS = 240  # fixed text below this is cheaper to encode again than to keep at three alignments
 _QP_LINE = 73  # leaves room for a soft break and for an encoded first character
 _NOT_PLAIN = re.compile(rb"[^ -<>-~]")
-_QP_VALUE = re.compile(r"[A-Za-z0-9,;:!?()/&#+*'\"_-](?:[ -<>-~]{0,60}[!-<>-~])?")
+_QP_VALUE = re.compile(r"[!-\-/-<>-~](?:[ -<>-~]*[!-<>-~])?")  # begins with no dot, ends in no space
 _LINE_START = re.compile(rb"^(?:\.|F(?=rom ))")  # a mailbox file would take "From " for the next message
 
 
@@ -80,7 +80,7 @@ class Base64:
 
 
 class _Quoted(NamedTuple):
-    """An encoded piece, and the lengths of its first and last line; they are the same where `one_line`."""
+    """An encoded piece, and the (greatest possible) lengths of its first and last line; the same where `one_line`."""
 
     octets: bytes
     first: int
@@ -133,16 +133,18 @@ def _encode_lines(octets: bytes, out: list[bytes]) -> None:
 
 
 def _quote_value(text: str) -> _Quoted:
-    """As `_quote`, but fast for what names and cities look like."""
-    if _QP_VALUE.fullmatch(text):
-        octets = text.encode()
-    elif len(text) <= _QP_LINE // 3 and "\n" not in text:
-        octets = b"=" + text.encode().hex("=").upper().encode()
-        if len(octets) > _QP_LINE:
-            return _quote(text)
-    else:
+    """As `_quote`, but fast for what merge values look like: names, cities, links. Where some needs encoding, all is encoded."""
+    if "\n" in text:
         return _quote(text)
-    return _Quoted(octets, len(octets), len(octets), True)
+    if _QP_VALUE.fullmatch(text):
+        octets, step = text.encode(), _QP_LINE
+    else:
+        octets, step = b"=" + text.encode().hex("=").upper().encode(), _QP_LINE // 3 * 3
+    if len(octets) <= _QP_LINE:
+        return _Quoted(octets, len(octets), len(octets), True)
+    lines = [octets[start : start + step] for start in range(0, len(octets), step)]
+    wrapped = b"=\r\n".join(lines).replace(b"\n.", b"\n=2E")
+    return _Quoted(wrapped, step + 1, len(lines[-1]) + 2, False)
 
 
 def _quote(text: str) -> _Quoted:
