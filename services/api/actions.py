@@ -90,7 +90,7 @@ async def send(
                 await campaign_row.move(connection, row, CampaignStatus.SCHEDULED, "send", **values)
             text = f"Scheduled for {moment(scheduled_at):%Y-%m-%d %H:%M:%S} UTC, {row.total} recipients."
             await timeline.record(connection, campaign_id, "scheduled", text)
-        return await _accepted(api, once, connection, project_id, campaign_id)
+        return await _accepted(api, once, connection, project_id, campaign_id, "send")
 
 
 @router.post("/pause", status_code=202, response_model=CampaignSummary, summary="Pause")
@@ -102,7 +102,7 @@ async def pause(campaign_id: UUID, api: ApiDep, project_id: ProjectDep, once: On
             connection, row, CampaignStatus.PAUSED, "pause", reason="Paused by request.", blocked_by=None
         )
         await timeline.record(connection, campaign_id, "paused", "Paused by request.")
-        return await _accepted(api, once, connection, project_id, campaign_id)
+        return await _accepted(api, once, connection, project_id, campaign_id, "pause")
 
 
 @router.post("/resume", status_code=202, response_model=CampaignSummary, summary="Resume")
@@ -113,7 +113,7 @@ async def resume(campaign_id: UUID, api: ApiDep, project_id: ProjectDep, once: O
             connection, row, CampaignStatus.QUEUED, "resume", among=(CampaignStatus.PAUSED,), reason=None
         )
         await timeline.record(connection, campaign_id, "resumed", "Resumed by request.")
-        return await _accepted(api, once, connection, project_id, campaign_id)
+        return await _accepted(api, once, connection, project_id, campaign_id, "resume")
 
 
 @router.post("/cancel", status_code=202, response_model=CampaignSummary, summary="Cancel what is not sent yet")
@@ -133,7 +133,7 @@ async def cancel(campaign_id: UUID, api: ApiDep, project_id: ProjectDep, once: O
             blocked_by=None,
         )
         await timeline.record(connection, campaign_id, "cancelling", "Cancelled by request.")
-        return await _accepted(api, once, connection, project_id, campaign_id)
+        return await _accepted(api, once, connection, project_id, campaign_id, "cancel")
 
 
 @router.post("/retry-failed", status_code=202, response_model=CampaignSummary, summary="Send to the failed again")
@@ -195,7 +195,7 @@ async def test(
         await add_inline(connection, test_id, rows, given=len(body.recipients))
         await timeline.record(connection, campaign_id, "tested", f"Test sent to {len(rows)} recipients: {test_id}.")
         location = str(request.url.path).replace(f"{campaign_id}/test", str(test_id))
-        return await _accepted(api, once, connection, project_id, test_id, location=location)
+        return await _accepted(api, once, connection, project_id, test_id, "test", location=location)
 
 
 async def _reopen(
@@ -237,7 +237,7 @@ async def _reopen(
                 connection, row, CampaignStatus.QUEUED, action, reason=None, finished_at=None, **values
             )
         await timeline.record(connection, campaign_id, action, f"{action} requested for {affected} recipients.")
-        return await _accepted(api, once, connection, project_id, campaign_id)
+        return await _accepted(api, once, connection, project_id, campaign_id, action)
 
 
 async def _change(connection: AsyncConnection, row: Row[Any], status: CampaignStatus, **values: Any) -> None:
@@ -256,7 +256,13 @@ def _deliver_by(given: datetime | None, start: float, default_seconds: float) ->
 
 
 async def _accepted(
-    api: Api, once: Once, connection: AsyncConnection, project_id: UUID, campaign_id: UUID, location: str | None = None
+    api: Api,
+    once: Once,
+    connection: AsyncConnection,
+    project_id: UUID,
+    campaign_id: UUID,
+    action: str,
+    location: str | None = None,
 ) -> Response:
     row = await campaign_row.find(connection, project_id, campaign_id)
     shown = CampaignSummary(**summary_of(row, await counts(connection, campaign_id), await clock(connection)))
@@ -265,5 +271,5 @@ async def _accepted(
         202,
         shown,
         headers={"Location": location} if location else None,
-        background=api.announce(campaign_id),
+        background=api.announce(campaign_id, action),
     )

@@ -10,13 +10,18 @@ from sqlmodel import col
 
 from services.api.problems import Problem, not_found
 from shared.ledger.models import Campaign, Import
-from shared.ledger.states import CAMPAIGN_TRANSITIONS, EDITABLE, CampaignStatus, before
+from shared.ledger.states import (
+    CAMPAIGN_TRANSITIONS,
+    EDITABLE,
+    IMPORT_UNFINISHED,
+    CampaignStatus,
+    ImportState,
+    before,
+)
 
 _HEAVY = ("content",)
 COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name not in _HEAVY)  # type: ignore[attr-defined]
 """All but the content, which may weigh megabytes."""
-
-UNFINISHED_IMPORT = ("open", "undoing")
 
 _ACTIONS: dict[CampaignStatus, tuple[str, ...]] = {
     CampaignStatus.DRAFT: ("PATCH", "DELETE", "import recipients", "send", "test"),
@@ -94,7 +99,7 @@ async def require_no_import(connection: AsyncConnection, campaign_id: UUID, acti
     unfinished = (
         await connection.execute(
             select(col(Import.id), col(Import.state))
-            .where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(UNFINISHED_IMPORT))
+            .where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
             .limit(1)
         )
     ).first()
@@ -102,7 +107,7 @@ async def require_no_import(connection: AsyncConnection, campaign_id: UUID, acti
         return
     advice = (
         "Wait for it, or cancel it"
-        if unfinished.state == "open"
+        if unfinished.state == ImportState.OPEN
         else "It failed or was cancelled and its rows are being taken out; wait a moment"
     )
     raise Problem(

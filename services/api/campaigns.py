@@ -32,7 +32,7 @@ from shared.ledger import timeline
 from shared.ledger.counts import counts, counts_of
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import Campaign, Import, Recipient
-from shared.ledger.states import EDITABLE, FINAL, CampaignStatus
+from shared.ledger.states import EDITABLE, FINAL, CampaignStatus, ImportState
 
 DELETE_CHUNK_ROWS = 10_000
 DEFAULT_PAGE = 50
@@ -109,6 +109,8 @@ async def show(campaign_id: UUID, api: ApiDep, project_id: ProjectDep) -> Campai
 async def change(campaign_id: UUID, body: CampaignPatch, api: ApiDep, project_id: ProjectDep) -> CampaignOut:
     """`emails_per_second` and `priority` also change while it is being sent; the rest is frozen by `send`."""
     given = body.model_fields_set
+    if not given:
+        return await show(campaign_id, api, project_id)
     for name in sorted(given & _NOT_NULL):
         if getattr(body, name) is None:
             raise invalid(f"#/{'from' if name == 'sender' else name}", "cannot be null; leave it out to keep it")
@@ -187,7 +189,7 @@ async def add_inline(connection: AsyncConnection, campaign_id: UUID, rows: list[
         .values(
             campaign_id=campaign_id,
             format="inline",
-            state="done",
+            state=ImportState.DONE.value,
             lines=given,
             accepted=len(rows),
             duplicates=given - len(rows),

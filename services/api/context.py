@@ -10,9 +10,12 @@ from fastapi import Depends, Request
 from starlette.background import BackgroundTask
 
 from services.api.observe import ApiMetrics
+from shared import logs
 from shared.events import CampaignRequested, Event
 from shared.ledger.database import Ledger
 from shared.settings import ApiSettings
+
+log = logs.get()
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,15 @@ class Api:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     undo_later: dict[int, str] = field(default_factory=dict)
 
-    def announce(self, campaign_id: UUID) -> BackgroundTask:
-        """Tells the dispatcher, after the answer has left. The ledger holds the campaign already, so a broker that is
-        away delays its first turn by at most a clock turn, and the client not at all."""
-        return BackgroundTask(self.publish, CampaignRequested(campaign_id=campaign_id))
+    def announce(self, campaign_id: UUID, action: str) -> BackgroundTask:
+        """Tells the log and the dispatcher, after the answer has left. The ledger holds the campaign already, so a
+        broker that is away delays its first turn by at most a clock turn, and the client not at all."""
+
+        async def tell() -> None:
+            log.info("campaign.action", campaign_id=str(campaign_id), action=action)
+            await self.publish(CampaignRequested(campaign_id=campaign_id))
+
+        return BackgroundTask(tell)
 
 
 def _api(request: Request) -> Api:

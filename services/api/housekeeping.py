@@ -9,6 +9,8 @@ from shared.ledger import instances
 from shared.ledger.database import is_unavailable
 
 TURN_SECONDS = 5.0
+FORGET_SECONDS = 300.0
+"""How often expired Idempotency-Keys are looked for: the whole table is read."""
 UNDO_IDLE_SECONDS = 10.0
 """Whoever undoes an import touches it at least so often; after that it is anybody's."""
 
@@ -20,13 +22,16 @@ class Housekeeping:
         self._api = api
         self._instance = instance
         self._started = time.monotonic()
+        self._forget_at = self._started
 
     async def turn(self) -> None:
         """Safe beside other API processes that do the same."""
         await self._sign_of_life(draining=False)
         await self._end_imports()
-        async with self._api.ledger.write() as connection:
-            await idempotency.forget_expired(connection, self._api.settings.idempotency_seconds)
+        if time.monotonic() >= self._forget_at:
+            async with self._api.ledger.write() as connection:
+                await idempotency.forget_expired(connection, self._api.settings.idempotency_seconds)
+            self._forget_at = time.monotonic() + FORGET_SECONDS
 
     async def farewell(self) -> None:
         """Says that this process stops; without a database nobody can be told."""

@@ -18,6 +18,7 @@ from shared.errors import VashSenderError
 from shared.ledger import timeline
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import LONGEST_REPLY, Campaign, Import, Recipient
+from shared.ledger.states import ImportState
 
 UNDO_CHUNK_ROWS = 5_000
 
@@ -33,7 +34,13 @@ async def open_import(connection: AsyncConnection, project_id: UUID, campaign_id
     await campaign_row.require_no_import(connection, campaign_id, "another import")
     opened = await connection.execute(
         insert(Import)
-        .values(campaign_id=campaign_id, format=file_format, state="open", created_at=db_now(), updated_at=db_now())
+        .values(
+            campaign_id=campaign_id,
+            format=file_format,
+            state=ImportState.OPEN.value,
+            created_at=db_now(),
+            updated_at=db_now(),
+        )
         .returning(col(Import.id))
     )
     return int(opened.scalar_one())
@@ -44,7 +51,7 @@ async def hold(connection: AsyncConnection, import_id: int, **values: Any) -> No
     once it is not open any more: nobody adds rows behind the back of who takes them out."""
     held = await connection.execute(
         update(Import)
-        .where(col(Import.id) == import_id, col(Import.state) == "open")
+        .where(col(Import.id) == import_id, col(Import.state) == ImportState.OPEN.value)
         .values(updated_at=db_now(), **values)
     )
     if held.rowcount == 0:
@@ -53,7 +60,7 @@ async def hold(connection: AsyncConnection, import_id: int, **values: Any) -> No
 
 async def finish(connection: AsyncConnection, campaign: Row[Any], import_id: int, accepted: int, text: str) -> None:
     """Makes the rows of an import count, all at once. `campaign` is locked and editable."""
-    await hold(connection, import_id, state="done", finished_at=db_now())
+    await hold(connection, import_id, state=ImportState.DONE.value, finished_at=db_now())
     await connection.execute(
         update(Campaign).where(col(Campaign.id) == campaign.id).values(total=col(Campaign.total) + accepted)
     )
@@ -64,8 +71,8 @@ async def give_up(connection: AsyncConnection, import_id: int, error: str | None
     """Decides that an open import is undone: failed with an error, or cancelled (None). False: it was not open."""
     ended = await connection.execute(
         update(Import)
-        .where(col(Import.id) == import_id, col(Import.state) == "open")
-        .values(state="undoing", updated_at=db_now(), error=error[:LONGEST_REPLY] if error else None)
+        .where(col(Import.id) == import_id, col(Import.state) == ImportState.OPEN.value)
+        .values(state=ImportState.UNDOING.value, updated_at=db_now(), error=_plain(error))
     )
     return ended.rowcount > 0
 
@@ -79,7 +86,7 @@ async def undo(ledger: Ledger, import_id: int) -> str | None:
             ending = (
                 await connection.execute(
                     update(Import)
-                    .where(col(Import.id) == import_id, col(Import.state) == "undoing")
+                    .where(col(Import.id) == import_id, col(Import.state) == ImportState.UNDOING.value)
                     .values(updated_at=db_now())
                     .returning(col(Import.campaign_id), col(Import.first_id), col(Import.error))
                 )
@@ -92,17 +99,22 @@ async def undo(ledger: Ledger, import_id: int) -> str | None:
             if len(gone) == UNDO_CHUNK_ROWS:
                 after = max(gone)
                 continue
-            outcome = "cancelled" if ending.error is None else "failed"
+            outcome = ImportState.CANCELLED if ending.error is None else ImportState.FAILED
             await connection.execute(
                 update(Import)
                 .where(col(Import.id) == import_id)
-                .values(state=outcome, accepted=0, first_id=None, last_id=None, finished_at=db_now())
+                .values(state=outcome.value, accepted=0, first_id=None, last_id=None, finished_at=db_now())
             )
             text = f"Import {import_id} {outcome}, nothing of it was kept" + (
                 f": {ending.error}" if ending.error else "."
             )
             await timeline.record(connection, ending.campaign_id, f"import-{outcome}", text)
             return outcome
+
+
+def _plain(error: str | None) -> str | None:
+    """A reason as one line that any database stores: what a file held may stand in it."""
+    return None if error is None else "".join(one if one.isprintable() else "�" for one in error)[:LONGEST_REPLY]
 
 
 async def _take_out(connection: AsyncConnection, campaign_id: UUID, import_id: int, after: int) -> Sequence[int]:
@@ -121,7 +133,9 @@ async def _take_out(connection: AsyncConnection, campaign_id: UUID, import_id: i
 async def stale(connection: AsyncConnection, timeout_seconds: float) -> Sequence[int]:
     """Open imports that brought nothing for so long."""
     found = await connection.execute(
-        select(col(Import.id)).where(col(Import.state) == "open", col(Import.updated_at) < db_now() - timeout_seconds)
+        select(col(Import.id)).where(
+            col(Import.state) == ImportState.OPEN.value, col(Import.updated_at) < db_now() - timeout_seconds
+        )
     )
     return found.scalars().all()
 
@@ -129,7 +143,9 @@ async def stale(connection: AsyncConnection, timeout_seconds: float) -> Sequence
 async def given_up(connection: AsyncConnection, idle_seconds: float) -> Sequence[int]:
     """Imports whose rows are to be taken out and that nobody has worked on for so long."""
     found = await connection.execute(
-        select(col(Import.id)).where(col(Import.state) == "undoing", col(Import.updated_at) < db_now() - idle_seconds)
+        select(col(Import.id)).where(
+            col(Import.state) == ImportState.UNDOING.value, col(Import.updated_at) < db_now() - idle_seconds
+        )
     )
     return found.scalars().all()
 

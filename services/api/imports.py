@@ -31,6 +31,7 @@ from shared import logs
 from shared.content import CampaignContent
 from shared.ledger.database import is_unavailable
 from shared.ledger.models import Import
+from shared.ledger.states import IMPORT_UNFINISHED, ImportState
 from shared.templates import Content
 
 PARSERS: dict[str, type[Parser]] = {"csv": CsvParser, "ndjson": NdjsonParser, "json": JsonParser}
@@ -58,7 +59,7 @@ class ImportOut(BaseModel):
     id: int
     campaign_id: UUID
     format: str
-    state: str = Field(description="`open`, `done`, `undoing` (its rows are taken out again), `failed`, `cancelled`.")
+    state: ImportState = Field(description="`undoing`: its rows are being taken out again.")
     lines: int = Field(description="Recipients the file held: accepted, duplicates and invalid together.")
     accepted: int
     duplicates: int
@@ -160,7 +161,7 @@ async def cancel_import(campaign_id: UUID, import_id: _ImportId, api: ApiDep, pr
     async with api.ledger.write() as connection:
         await campaign_row.lock(connection, project_id, campaign_id)
         row = await _import(connection, campaign_id, import_id)
-        if row.state not in campaign_row.UNFINISHED_IMPORT:
+        if row.state not in IMPORT_UNFINISHED:
             raise Problem(
                 409,
                 "wrong-state",

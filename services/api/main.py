@@ -1,12 +1,14 @@
 """The API: the app, its parts, and its clock."""
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from services.api import (
     actions,
     campaigns,
     idempotency,
     imports,
+    openapi,
     operations,
     problems,
     progress,
@@ -40,9 +42,10 @@ async def body(process: Process[ApiSettings]) -> None:
 def create_app(api: Api, health: Health) -> FastAPI:
     """The HTTP application. It opens nothing: `api` brings what is open."""
     # The pages that draw the contract load their scripts from elsewhere; /openapi.json needs nobody.
-    app = FastAPI(title="VashSender", version="1", docs_url=None, redoc_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None)
     app.state.api = api
-    problems.install(app)
+    openapi.install(app)
+    problems.install(app, [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)])
     idempotency.install(app)
     for part in PARTS:
         app.include_router(part.router)

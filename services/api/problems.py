@@ -1,12 +1,13 @@
 """Errors as `application/problem+json` (RFC 9457): what is wrong, where, and what to do."""
 
+import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -57,7 +58,8 @@ class Problem(HTTPException):
         }
 
     def response(self) -> Response:
-        return Response(orjson.dumps(self.document), self.status_code, self.headers, MEDIA_TYPE)
+        # What a client sent may stand in it, half characters (lone surrogates) included; ASCII takes them all.
+        return Response(json.dumps(self.document), self.status_code, self.headers, MEDIA_TYPE)
 
 
 def not_found(what: str) -> Problem:
@@ -99,8 +101,9 @@ def unavailable(detail: str) -> Problem:
 DATABASE_AWAY = "The database cannot be reached now. Nothing was changed unless a later look says so; try again soon."
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routes: Sequence[APIRoute]) -> None:
     """Makes every error of the app a problem. What nobody foresaw is caught by `services.api.observe`."""
+    app.state.routes = routes
     app.add_exception_handler(StarletteHTTPException, _http)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(SQLAlchemyError, _database)
@@ -113,12 +116,23 @@ async def _http(request: Request, error: Exception) -> Response:
         return error.response()
     title = HTTPStatus(error.status_code).phrase
     detail = str(error.detail)
+    headers = error.headers
     if error.status_code == HTTPStatus.NOT_FOUND:
         detail = f"There is nothing at {request.url.path}. GET /openapi.json tells what there is."
     elif error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"{request.method} is not possible here. Possible: {(error.headers or {}).get('Allow', '')}."
+        headers = {"Allow": ", ".join(_allowed(request)) or (error.headers or {}).get("Allow", "")}
+        detail = f"{request.method} is not possible here. Possible: {headers['Allow']}."
     kind = title.lower().replace(" ", "-")
-    return Problem(error.status_code, kind, title, detail, headers=error.headers).response()
+    return Problem(error.status_code, kind, title, detail, headers=headers).response()
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes with this path (RFC 9110, 15.5.6): the router names only the first one's."""
+    methods: set[str] = set()
+    for route in request.app.state.routes:
+        if route.path_regex.match(request.url.path):
+            methods |= route.methods
+    return sorted(methods)
 
 
 async def _validation(_request: Request, error: Exception) -> Response:
@@ -126,6 +140,8 @@ async def _validation(_request: Request, error: Exception) -> Response:
     problems = error.errors()
     if problems and problems[0]["type"] == "json_invalid":
         return _malformed_json(str(error.body), problems[0]).response()
+    if any(problem["loc"] == ("body",) and isinstance(problem.get("input"), bytes) for problem in problems):
+        return _NOT_JSON.response()
     errors = [_one(problem) for problem in problems]
     where = errors[0].get("pointer") or errors[0].get("parameter", "")
     detail = f"{where}: {errors[0]['detail']}" + (f" (and {len(errors) - 1} more)" if len(errors) > 1 else "")
@@ -140,10 +156,17 @@ def _one(problem: Mapping[str, Any]) -> dict[str, Any]:
     elif problem["type"] == "missing":
         text = "is missing"
     if where == "body":
-        if not path and isinstance(problem.get("input"), bytes):
-            text = "the body must be JSON, sent with Content-Type: application/json"
         return {"pointer": "#" + "".join(f"/{_escaped(part)}" for part in path), "detail": text}
     return {"parameter": f"{where} {'.'.join(map(str, path))}".strip(), "detail": text}
+
+
+_NOT_JSON = Problem(
+    415,
+    "unsupported-media-type",
+    "This kind of body is not understood",
+    "Send JSON, and say so: Content-Type: application/json.",
+    headers={"Accept": "application/json"},
+)
 
 
 def _escaped(part: object) -> str:

@@ -17,7 +17,7 @@ from services.api.auth import JsonRoute, key_required
 from services.api.context import ApiDep, ProjectDep
 from services.api.shapes import Fields, Page, moment
 from shared.ledger.models import Batch, Import, Recipient
-from shared.ledger.states import RecipientStatus
+from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
 MAX_PAGE = 1000
 RANGES_AT_ONCE = 25
@@ -71,9 +71,7 @@ async def list_recipients(
 async def _counting(connection: AsyncConnection, campaign_id: UUID) -> list[ColumnElement[bool]]:
     """The campaign's recipients, without those of an import that may yet be refused."""
     unfinished = await connection.execute(
-        select(col(Import.id)).where(
-            col(Import.campaign_id) == campaign_id, col(Import.state).in_(campaign_row.UNFINISHED_IMPORT)
-        )
+        select(col(Import.id)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
     )
     return [
         col(Recipient.campaign_id) == campaign_id,
