@@ -133,7 +133,7 @@ def _encode_lines(octets: bytes, out: list[bytes]) -> None:
 
 
 def _quote_value(text: str) -> _Quoted:
-    """As `_quote`, but fast for what merge values look like: names, cities, links. Where some needs encoding, all is encoded."""
+    """As `_quote`, but fast for names, cities and links: where a character needs encoding, all are encoded."""
     if "\n" in text:
         return _quote(text)
     if _QP_VALUE.fullmatch(text):
