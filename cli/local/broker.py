@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -159,16 +159,14 @@ class PrivateBroker:
             self._ask_to_stop()
             if not self._wait(lambda: not self._node(), STOP_TIMEOUT_SECONDS):
                 self.kill()
-        for process in self.processes():
-            process.kill()
+        _signal(self.processes(), signal.SIGKILL)
         if not self._wait(lambda: not self.processes(), KILL_TIMEOUT_SECONDS):
             left = ", ".join(f"{process.name()} (pid {process.pid})" for process in self.processes())
             raise LocalError(f"the private broker left {left}: end it by hand")
 
     def kill(self) -> None:
         """SIGKILL to the node, as a crash would; epmd stays. Returns when it is gone."""
-        for process in self._node():
-            process.kill()
+        _signal(self._node(), signal.SIGKILL)
         if not self._wait(lambda: not self._node(), KILL_TIMEOUT_SECONDS):
             raise LocalError(f"the private broker {self.node_name} survives SIGKILL: end it by hand")
 
@@ -236,12 +234,7 @@ class PrivateBroker:
             )
         node = self._node()
         pids = {process.pid for process in node}
-        for process in node:
-            try:
-                if process.ppid() not in pids:
-                    process.terminate()
-            except psutil.NoSuchProcess:
-                continue
+        _signal([process for process in node if _parent(process) not in pids], signal.SIGTERM)
 
     def _answers(self) -> bool:
         try:
@@ -272,6 +265,20 @@ def _name(process: psutil.Process) -> str:
         return process.name()
     except psutil.Error:
         return EPMD  # gone: not a node any more
+
+
+def _parent(process: psutil.Process) -> int | None:
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return None
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    """Send a signal; who has ended meanwhile needs none."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 def main() -> int:

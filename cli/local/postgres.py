@@ -1,5 +1,6 @@
 """A PostgreSQL cluster of one's own: any user, loopback only, everything under one folder."""
 
+import contextlib
 import os
 import pwd
 import re
@@ -164,7 +165,7 @@ class PrivatePostgres:
             return
         family = _family(postmaster)
         for process in family:
-            if process.is_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         if not _wait_gone(family, KILL_TIMEOUT_SECONDS):
             raise LocalError(f"the private PostgreSQL (pid {postmaster.pid}) survives SIGKILL: end it by hand")
