@@ -28,6 +28,7 @@ class Feed:
         self._in_hand = in_hand
         self._metrics = in_hand.metrics
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
@@ -132,8 +133,10 @@ class Feed:
     def _rouse_at(self, when: float) -> None:
         loop = asyncio.get_running_loop()
         timer = self._timer
-        if timer is not None and not timer.cancelled() and loop.time() < timer.when() <= when:
+        if timer is not None and not timer.cancelled() and loop.time() < self._timer_at <= when:
             return
         if timer is not None:
             timer.cancel()
+        # Kept here, as uvloop gives a plain handle, which knows no time, for what is due within the millisecond.
+        self._timer_at = when
         self._timer = loop.call_at(when, self._in_hand.rouse)
