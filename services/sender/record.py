@@ -11,38 +11,20 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 import orjson
-from sqlalchemy import TextClause, select, text, update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.sender.record_sql import RECORD_POSTGRESQL, WRITE_POSTGRESQL, WRITE_SQLITE, rows_json
 from services.sender.results import Result
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Recipient, Suppression
 from shared.ledger.states import RecipientStatus
 
-_SET = """
-    UPDATE recipient SET status = r.status, attempts = r.attempts, smtp_code = r.code, enhanced_code = r.enhanced,
-        reply = r.reply, relay = r.relay, queue_id = r.queue_id, intent_at = NULL,
-        sent_at = CASE WHEN r.status = 'sent' THEN {now} END,
-        next_attempt_at = {now} + r.delay
-"""
-_GUARD = "WHERE recipient.id = r.id AND recipient.status = r.was AND recipient.attempts = r.attempts_was"
-_POSTGRESQL: TextClause = text(
-    _SET.format(now="CAST(extract(epoch from clock_timestamp()) AS double precision)")
-    + """FROM json_to_recordset(CAST(:rows AS json)) AS r(id bigint, was text, attempts_was int, status text,
-        attempts int, delay double precision, code int, enhanced text, reply text, relay text, queue_id text) """
-    + _GUARD
-)
-_SQLITE: TextClause = text(
-    _SET.format(now="((julianday('now') - 2440587.5) * 86400.0)")
-    + """FROM (SELECT value ->> '$.id' AS id, value ->> '$.was' AS was, value ->> '$.attempts_was' AS attempts_was,
-        value ->> '$.status' AS status, value ->> '$.attempts' AS attempts, value ->> '$.delay' AS delay,
-        value ->> '$.code' AS code, value ->> '$.enhanced' AS enhanced, value ->> '$.reply' AS reply,
-        value ->> '$.relay' AS relay, value ->> '$.queue_id' AS queue_id FROM json_each(:rows)) AS r """
-    + _GUARD
-)
+DIVISION_BY_ZERO = "22012"
 
 
 @dataclass(slots=True)
@@ -74,24 +56,57 @@ class _SurpriseError(Exception):
 async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> dict[int, Recorded]:
     """Records all groups, or none and raises. Returns by batch id. Repeating a call is harmless."""
     groups = sorted(groups, key=lambda group: group.batch_id)  # one order for all, so that no two wait for each other
+    plain = not any(group.intents or any(result.suppress for result in group.results) for group in groups)
     try:
-        async with ledger.write() as connection:
-            for group in groups:
-                deltas = Counter[str]()
-                for result in group.results:
-                    deltas[result.was] -= 1
-                    deltas[result.status] += 1
-                if not await _lock(connection, group, deltas, lease_seconds):
-                    raise _SurpriseError
-                await _write_intents(connection, group)
-            changes = [result for group in groups for result in group.results]
-            if changes and await _write(connection, changes) != len(changes):
-                raise _SurpriseError
-            for group in groups:
-                await _suppress(connection, group)
+        if plain and not ledger.is_sqlite:
+            await _record_in_one_statement(ledger, groups, lease_seconds)
+        else:
+            await _record_in_one_transaction(ledger, groups, lease_seconds)
         return {group.batch_id: Recorded() for group in groups}
     except _SurpriseError:
         return {group.batch_id: await _record_carefully(ledger, group, lease_seconds) for group in groups}
+
+
+async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
+    """PostgreSQL does all of it in one round trip; it divides by zero, and so rolls back, where a row was not found."""
+    changes = [result for group in groups for result in group.results]
+    batches = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
+    values = {
+        "batches": orjson.dumps(batches).decode(),
+        "rows": rows_json(changes),
+        "lease": lease_seconds,
+        "batch_count": len(batches),
+        "row_count": len(changes),
+    }
+    try:
+        async with ledger.autocommit() as connection:
+            await connection.execute(RECORD_POSTGRESQL, values)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == DIVISION_BY_ZERO:
+            raise _SurpriseError from None
+        raise
+
+
+async def _record_in_one_transaction(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
+    async with ledger.write() as connection:
+        for group in groups:
+            if not await _lock(connection, group, _deltas(group.results), lease_seconds):
+                raise _SurpriseError
+            await _write_intents(connection, group)
+        changes = [result for group in groups for result in group.results]
+        if changes and await _write(connection, changes) != len(changes):
+            raise _SurpriseError
+        for group in groups:
+            await _suppress(connection, group)
+
+
+def _deltas(results: Sequence[Result]) -> Counter[str]:
+    """How the counts by status change."""
+    deltas = Counter[str]()
+    for result in results:
+        deltas[result.was] -= 1
+        deltas[result.status] += 1
+    return deltas
 
 
 async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) -> Recorded:
@@ -169,26 +184,8 @@ def _plus(deltas: Counter[str]) -> dict[str, object]:
 
 
 async def _write(connection: AsyncConnection, results: Sequence[Result]) -> int:
-    rows = orjson.dumps(
-        [
-            {
-                "id": result.recipient_id,
-                "was": result.was,
-                "attempts_was": result.attempts_was,
-                "status": result.status,
-                "attempts": result.attempts,
-                "delay": result.delay_seconds,
-                "code": result.code,
-                "enhanced": result.enhanced,
-                "reply": result.reply,
-                "relay": result.relay,
-                "queue_id": result.queue_id,
-            }
-            for result in results
-        ]
-    ).decode()
-    statement = _POSTGRESQL if connection.dialect.name == "postgresql" else _SQLITE
-    return (await connection.execute(statement, {"rows": rows})).rowcount
+    statement = WRITE_POSTGRESQL if connection.dialect.name == "postgresql" else WRITE_SQLITE
+    return (await connection.execute(statement, {"rows": rows_json(results)})).rowcount
 
 
 async def _write_intents(connection: AsyncConnection, group: Group) -> None:

@@ -60,6 +60,7 @@ class Ledger:
         self.engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
         )
+        self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
@@ -78,6 +79,12 @@ class Ledger:
                 connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
             async with connection.begin():
                 yield connection
+
+    @asynccontextmanager
+    async def autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """For one statement that is a whole transaction: no round trip but its own. PostgreSQL only."""
+        async with self._autocommit.connect() as connection:
+            yield connection
 
     async def now(self) -> float:
         """The database's clock."""

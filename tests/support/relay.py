@@ -90,8 +90,7 @@ class RecordingRelay:
 
         def end() -> None:
             server.close()
-            for transport in list(self._open):
-                transport.abort()
+            self._abort_all()
             loop.call_later(0.01, loop.stop)  # aborted transports close in the loop's next turns
 
         loop.call_soon_threadsafe(end)
@@ -99,7 +98,11 @@ class RecordingRelay:
 
     def reset_connections(self) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(lambda: [transport.abort() for transport in list(self._open)])
+        self._loop.call_soon_threadsafe(self._abort_all)
+
+    def _abort_all(self) -> None:
+        for transport in list(self._open):
+            transport.abort()
 
     @property
     def copies(self) -> Counter[str]:

@@ -164,7 +164,7 @@ class System:
         cursor: str | None = None
         async with self.client() as client:
             while True:
-                params = {"status": "sent", "limit": 1000, **({"cursor": cursor} if cursor else {})}
+                params = {"status": "sent", "limit": "1000", **({"cursor": cursor} if cursor else {})}
                 page = (await client.get(f"/campaigns/{campaign}/recipients", params=params)).raise_for_status().json()
                 sent.update(recipient["email"] for recipient in page["data"])
                 cursor = page["next_cursor"]

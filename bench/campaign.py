@@ -1,0 +1,164 @@
+"""One honest number: emails a second from `send` to the last row recorded, and CPU per email of each process.
+
+The whole system on this machine: a private broker, the ledger on SQLite and on PostgreSQL (both durable), api,
+dispatcher, watchdog, senders, and Postfix's smtp-sink as the relay. Prints a table, writes JSON under var/bench/.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from cli.local.broker import PrivateBroker
+from cli.local.broker_files import ADMIN, SERVICES
+from cli.local.ports import free_port
+from cli.local.postgres import PrivatePostgres
+from shared.ledger import migrate
+from tests.support.smtp.sink import smtp_sink
+from tests.support.system import System, installation
+
+REPORTS = Path("var/bench")
+SENTENCE = (
+    "<p>Some long text of a newsletter with words and more words, and a <a href='https://example.com/'>link</a>.</p>"
+)
+HTML = "<html><body><h1>Hello {{ name|default('you') }}</h1>" + SENTENCE * 45 + "</body></html>"
+TEXT = "Dear {{ name|default('you') }},\n" + "Some long text of a newsletter with words and more words.\n" * 30
+
+
+@dataclass(frozen=True)
+class Run:
+    """One campaign on one ledger. `seconds`: from `send` to the last row recorded."""
+
+    recipients: int
+    seconds: float
+    emails_per_second: float
+    import_seconds: float
+    cpu_microseconds_per_email: dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipients", type=int, default=10_000)
+    parser.add_argument("--senders", type=int, default=1)
+    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--runs", type=int, default=3, help="runs per database; the median counts")
+    parser.add_argument("--databases", nargs="+", default=["sqlite", "postgresql"])
+    options = parser.parse_args()
+    console = Console()
+    results: dict[str, list[Run]] = {database: [] for database in options.databases}
+    with private_broker() as broker, smtp_sink() as port:
+        relay = f"smtp://127.0.0.1:{port}?tls=none"
+        for _ in range(options.runs):
+            for database in options.databases:  # interleaved: the machine's mood is the same for both
+                with folder() as work, ledger_url(database, work) as url:
+                    migrate.upgrade(url)
+                    result = asyncio.run(one_run(work, url, broker, relay, options))
+                results[database].append(result)
+                console.print(f"{database}: {result.emails_per_second:.0f} emails/s", style="dim")
+    report(console, results, options)
+
+
+async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, options: argparse.Namespace) -> Run:
+    """One campaign from creation to the last row recorded."""
+    settings = {"smtp_connections": str(options.connections), "relays": relay}
+    async with installation(
+        work, url, broker.amqp_url(ADMIN), broker.amqp_url(SERVICES), relay=None, **settings
+    ) as system:
+        await system.start(options.senders)
+        before_import = time.monotonic()
+        campaign = await system.create(options.recipients, html=HTML, text=TEXT)
+        imported = time.monotonic() - before_import
+        before = cpu_seconds(system)
+        began = time.monotonic()
+        await system.send(campaign)
+        answer = await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] == options.recipients, 300)
+        seconds = time.monotonic() - began
+        used = cpu_seconds(system)
+    return Run(
+        recipients=answer["counts"]["total"],
+        seconds=round(seconds, 3),
+        emails_per_second=round(options.recipients / seconds, 1),
+        import_seconds=round(imported, 3),
+        cpu_microseconds_per_email={
+            name: round((used[name] - before[name]) / options.recipients * 1e6, 1) for name in used
+        },
+    )
+
+
+def cpu_seconds(system: System) -> dict[str, float]:
+    return {name: sum(psutil.Process(process.pid).cpu_times()[:2]) for name, process in system.processes.items()}
+
+
+def report(console: Console, results: dict[str, list[Run]], options: argparse.Namespace) -> None:
+    """The median run of each database, as a table and as JSON."""
+    medians = {
+        database: sorted(runs, key=lambda run: run.emails_per_second)[len(runs) // 2]
+        for database, runs in results.items()
+    }
+    processes = sorted({name for run in medians.values() for name in run.cpu_microseconds_per_email})
+    table = Table(
+        title=f"{options.recipients} recipients, 10 KB, {options.senders} sender(s), median of {options.runs}"
+    )
+    for heading in ("ledger", "emails/s", "seconds", *(f"{name}\nus/email" for name in processes)):
+        table.add_column(heading, justify="right")
+    for database, run in medians.items():
+        cpu = [f"{run.cpu_microseconds_per_email[name]:.0f}" for name in processes]
+        table.add_row(database, f"{run.emails_per_second:.0f}", f"{run.seconds:.2f}", *cpu)
+    console.print(table)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    path = REPORTS / "campaign.json"
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    runs = {database: [asdict(run) for run in runs] for database, runs in results.items()}
+    path.write_text(json.dumps({"machine": machine, "options": vars(options), "runs": runs}, indent=2))
+    console.print(f"All runs: {path}")
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="vashsender-bench-"))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def private_broker() -> Iterator[PrivateBroker]:
+    with folder() as work:
+        broker = PrivateBroker(work, *(free_port() for _ in range(5)))
+        broker.start()
+        broker.wait_ready()
+        try:
+            yield broker
+        finally:
+            broker.stop()
+
+
+@contextmanager
+def ledger_url(database: str, work: Path) -> Iterator[str]:
+    if database == "sqlite":
+        yield f"sqlite+aiosqlite:///{work / 'ledger.db'}"
+        return
+    postgres = PrivatePostgres(work / "postgres", free_port())
+    postgres.start()
+    postgres.wait_ready()
+    try:
+        yield postgres.create_database("bench")
+    finally:
+        postgres.stop()
+
+
+if __name__ == "__main__":
+    main()
