@@ -38,7 +38,7 @@ def processes(states: Sequence[State], sample_seconds: float = CPU_SAMPLE_SECOND
             name=state.name,
             state=state.state.lower(),
             pid=state.pid,
-            uptime_seconds=time.time() - state.since if state.pid else 0.0,
+            uptime_seconds=_uptime(families[state.name]),
             restarts=max(0, state.starts - 1),
             cpu_percent=max(0.0, _cpu_seconds(families[state.name]) - before[state.name]) / elapsed * 100,
             memory_bytes=_memory(families[state.name]),
@@ -56,6 +56,14 @@ def _family(pid: int) -> list[psutil.Process]:
         return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def _uptime(family: Sequence[psutil.Process]) -> float:
+    """Of the process itself: an adopted one is older than its supervisor knows."""
+    try:
+        return max(0.0, time.time() - family[0].create_time()) if family else 0.0
+    except psutil.Error:
+        return 0.0
 
 
 def _cpu_seconds(family: Sequence[psutil.Process]) -> float:

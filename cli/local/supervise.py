@@ -41,7 +41,6 @@ class State:
     name: str
     state: str
     pid: int
-    since: float
     starts: int
     exit_code: int
     trouble: str
@@ -216,7 +215,6 @@ class Supervisor:
             name=name,
             state=str(answer["statename"]),
             pid=pid,
-            since=float(answer["start"] if pid else answer["stop"]),
             starts=starts,
             exit_code=int(answer["exitstatus"]),
             trouble=str(answer["spawnerr"]),

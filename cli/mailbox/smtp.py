@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from email.utils import formatdate
+from typing import cast
 
 from cli.mailbox.maildir import Maildir
 
@@ -66,8 +67,7 @@ class SmtpConnection(asyncio.Protocol):
         self._recipients: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports only behave as one
         self._mailbox.connections.add(self)
         self._reply("220 mailbox.localhost ESMTP VashSender development mailbox")
         self._flush()
