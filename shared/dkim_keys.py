@@ -8,6 +8,7 @@ once its DNS record is published and the file is renamed.
 import base64
 import os
 import re
+import stat
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +84,7 @@ def find_keys(directory: Path) -> list[KeyFile]:
 
 
 def load_key(file: KeyFile) -> rsa.RSAPrivateKey:
-    """The key in a file. Raises ConfigurationError where it is not an RSA key of at least 1024 bits, or not private."""
+    """The key in a file. Raises ConfigurationError where it is no RSA key of 1024 bits, or open to everyone."""
     try:
         key = serialization.load_pem_private_key(file.path.read_bytes(), password=None)
         mode = file.path.stat().st_mode
@@ -91,8 +92,8 @@ def load_key(file: KeyFile) -> rsa.RSAPrivateKey:
         raise ConfigurationError(f"{file.path}: not a readable DKIM key: {error}") from error
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < 1024:
         raise ConfigurationError(f"{file.path}: not an RSA key of 1024 bits or more; make one: vashsender dkim new")
-    if mode & 0o077:
-        raise ConfigurationError(f"{file.path}: others can read this key; chmod 600 it.")
+    if mode & stat.S_IRWXO:
+        raise ConfigurationError(f"{file.path}: everyone can read this key; chmod 600 it, or mount it with mode 0440.")
     return key
 
 

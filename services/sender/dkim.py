@@ -7,7 +7,7 @@ in a thread.
 
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -100,23 +100,17 @@ def _with_few_spaces(body: bytes) -> bytes:
 
 def _signed_headers(head: bytes) -> tuple[list[bytes], list[bytes]]:
     """Names for `h=`, and the canonical headers they stand for: of one name the last first (RFC 6376, 5.4.2)."""
-    found: dict[bytes, list[bytes]] = {name: [] for name in SIGNED_HEADERS}
-    for name, value in _headers(head):
-        if name in found:
-            found[name].append(name + b":" + _relaxed_value(value))
-    names: list[bytes] = []
-    signed: list[bytes] = []
-    for name, headers in found.items():
-        names.append(b":".join([name] * (len(headers) + 1)))
-        signed += reversed(headers)
-    return names, signed
-
-
-def _headers(head: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Unfolded headers, names in lower case."""
+    found: dict[bytes, list[bytes]] = {}
     for line in head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
         name, _, value = line.partition(b":")
-        yield name.rstrip().lower(), value
+        found.setdefault(name.lower(), []).append(value)
+    names: list[bytes] = []
+    signed: list[bytes] = []
+    for name in SIGNED_HEADERS:
+        values = found.get(name, ())
+        names.append((name + b":") * len(values) + name)
+        signed += [name + b":" + _relaxed_value(value) for value in reversed(values)]
+    return names, signed
 
 
 def _relaxed_value(value: bytes) -> bytes:
