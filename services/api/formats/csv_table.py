@@ -91,6 +91,9 @@ class CsvParser:
                 self._add(self._first + done, record)
                 done = reader.line_num
         except csv.Error as error:
+            if "field larger" in str(error):
+                reason = f"begins a field of more than {csv.field_size_limit()} characters; is a quote never closed?"
+                raise MalformedError(self._first + done, reason) from None
             if not source.exhausted:
                 raise MalformedError(self._first + reader.line_num - 1, f"is not CSV: {error}") from None
             if last:
