@@ -7,15 +7,17 @@ LONGEST_BREATH_SECONDS = 0.5
 
 
 class Deadline:
-    """Begins to count when it is made."""
+    """Begins to count when it is made. `was_met`: it has cut work short."""
 
     def __init__(self, soft_seconds: float) -> None:
         self._until = time.monotonic() + soft_seconds
         self._last_breath = time.monotonic()
+        self.was_met = False
 
-    @property
-    def passed(self) -> bool:
-        return time.monotonic() >= self._until
+    def cuts_short(self) -> bool:
+        """Asked after each step that did something, so that every turn makes some progress however short it is."""
+        self.was_met = time.monotonic() >= self._until
+        return self.was_met
 
     async def breathe(self) -> None:
         """Waits half as long as the last step took: where there is one writer, others get their turn."""

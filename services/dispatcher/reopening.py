@@ -44,7 +44,7 @@ async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadlin
     """Goes through the batches by range. Nothing of the campaign is released meanwhile, so a recipient that fails again
     is not opened again by the same request. Interrupted, it begins anew and finds less to do."""
     way, after, moved = WAYS[what], 0, 0
-    while not deadline.passed:
+    while True:
         async with ledger.write() as connection:
             campaign = await campaigns.lock(connection, campaign_id)
             if campaign is None or campaign.reopen != what or campaign.status not in _IN:
@@ -58,6 +58,8 @@ async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadlin
                 await timeline.record(connection, campaign_id, "reopened", way.told.format(moved))
         if not batches:
             log.info("campaign.reopened", campaign_id=str(campaign_id), what=what, recipients=moved)
+            return
+        if deadline.cuts_short():
             return
         await deadline.breathe()
 

@@ -27,14 +27,16 @@ async def stop(ledger: Ledger, campaign_id: UUID, deadline: Deadline) -> bool:
     """Closes what it can until nothing is left or the soft deadline passes; False where there was nothing to close."""
     closed = False
     for step in (_close_waiting, _close_uncut):
-        while not deadline.passed:
+        while True:
             async with ledger.write() as connection:
                 campaign = await campaigns.lock(connection, campaign_id)
                 if campaign is None or campaign.status != CampaignStatus.STOPPING:
                     return closed
                 if not await step(connection, campaign_id, campaign):
                     break
-                closed = True
+            closed = True
+            if deadline.cuts_short():
+                return closed
             await deadline.breathe()
     return closed
 

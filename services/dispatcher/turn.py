@@ -32,7 +32,7 @@ async def take_turn(
         log.error("turn.abandoned", campaign_id=str(campaign.id), seconds=settings.turn_hard_seconds)
         await _note(ledger, campaign, f"A turn was abandoned after {settings.turn_hard_seconds:g} s; another follows")
         return None
-    if deadline.passed:
+    if deadline.was_met:
         await _note(ledger, campaign, f"A turn yielded after {settings.turn_soft_seconds:g} s; the next one goes on")
     return events
 
@@ -44,7 +44,7 @@ async def _work(
         await reopening.reopen(ledger, campaign.id, campaign.reopen, deadline)
         return []
     stopped = campaign.status == CampaignStatus.STOPPING and await stopping.stop(ledger, campaign.id, deadline)
-    if deadline.passed:
+    if deadline.was_met:
         return []
     result = await closing.close(ledger, campaign.id)
     if isinstance(result, CampaignFinished):
