@@ -21,7 +21,7 @@ from shared.metrics import Metrics
 from shared.settings import ApiSettings, load
 from tests.support.ledger import RecordedBus
 
-SECRET_KEY = "not a secret, but long enough to be one"
+SECRET_KEY = "not a secret but long enough to be one"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
 

@@ -1,0 +1,186 @@
+"""Campaigns over HTTP: create, list, show, change, delete; what is wrong with a request, and whose it is."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, insert, select
+from sqlmodel import col
+
+from shared.ledger.database import db_now
+from shared.ledger.models import Campaign, Import, Project, RateLimit, Recipient
+from tests.support.api import NDJSON, ApiRig, api_on, campaign_body, ndjson
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(database_url) as rig:
+        yield rig
+
+
+async def rows_in(api: ApiRig, *models: Any) -> list[int]:
+    async with api.ledger.read() as connection:
+        return [(await connection.execute(select(func.count()).select_from(model))).scalar_one() for model in models]
+
+
+async def test_a_draft_shows_what_was_given_and_what_was_filled_in(api: ApiRig) -> None:
+    body = campaign_body(
+        reply_to="Answers@EXAMPLE.test",
+        html="<p>Hello {{ name|default('there') }}</p>",
+        emails_per_second=100,
+        attachments=[{"filename": "prices.txt", "content_type": "text/plain", "content": "MTAgRVVS"}],
+        recipients=[{"email": "ann@example.test", "data": {"name": "Ann"}}, {"email": "ANN@example.test"}],
+    )
+    answer = await api.client.post("/v1/campaigns", json=body)
+    assert answer.status_code == 201
+    campaign = answer.json()
+    assert answer.headers["location"] == f"/v1/campaigns/{campaign['id']}"
+    assert campaign["status"] == "draft"
+    assert campaign["reply_to"] == "Answers@example.test"
+    assert campaign["envelope_from"] == "news@example.test"
+    assert campaign["attachments"] == ["prices.txt"]
+    assert campaign["counts"] | {"total": 1, "pending": 1} == campaign["counts"]
+    assert campaign["rates"] == {"limit_per_second": 100.0, "average_per_second": None}
+    assert campaign["created_at"].endswith("Z")
+    assert campaign == await api.show(campaign["id"])
+    imports = (await api.get(f"/v1/campaigns/{campaign['id']}/imports"))["data"]
+    assert [(one["format"], one["lines"], one["duplicates"]) for one in imports] == [("inline", 2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"name": ""}, "#/name"),
+        ({"name": "two\nlines"}, "#/name"),
+        ({"from": {"email": "nobody"}}, "#/from/email"),
+        ({"from": {"email": "a@example.test", "name": "a\u0000b"}}, "#/from/name"),
+        ({"from": None}, "#/from"),
+        ({"subject": "{{ name }"}, "#/subject"),
+        ({"html": "<p>{% for x in y %}</p>"}, "#/html"),
+        ({"text": None}, "#/text"),
+        ({"emails_per_second": 0}, "#/emails_per_second"),
+        ({"delivery": "twice"}, "#/delivery"),
+        ({"colour": "red"}, "#/colour"),
+        ({"recipients": [{"email": "a@example.test"}, {"email": "nobody"}]}, "#/recipients/1/email"),
+        (
+            {"subject": "{{ name }}", "recipients": [{"email": "a@example.test", "data": {"nmae": "Ann"}}]},
+            "#/recipients/0/data/name",
+        ),
+        ({"attachments": [{"filename": "x", "content": "not base64!"}]}, "#/attachments/0/content"),
+    ],
+)
+async def test_what_is_wrong_is_pointed_to_and_nothing_is_stored(
+    api: ApiRig, change: dict[str, Any], pointer: str
+) -> None:
+    problem = await api.post("/v1/campaigns", {**campaign_body(), **change}, 422)
+    assert problem["errors"][0]["pointer"] == pointer
+    assert pointer in problem["detail"]
+    assert await rows_in(api, Campaign, Recipient, Import, RateLimit) == [0, 0, 0, 0]
+
+
+async def test_a_wrong_template_is_an_error_with_line_and_column(api: ApiRig) -> None:
+    problem = await api.post("/v1/campaigns", campaign_body(text="Hello\n {{ name() }}"), 422)
+    error = problem["errors"][0]
+    assert (error["pointer"], error["line"]) == ("#/text", 2)
+    assert error["column"] > 1
+
+
+async def test_lists_are_cut_into_pages_newest_first(api: ApiRig) -> None:
+    ids = [await api.create(name=f"Number {number}") for number in range(5)]
+    pages, cursor = [], {}
+    while True:
+        page = await api.get("/v1/campaigns", limit=2, **cursor)
+        pages.append([one["id"] for one in page["data"]])
+        if page["next_cursor"] is None:
+            break
+        cursor = {"cursor": page["next_cursor"]}
+    assert pages == [ids[:2:-1], ids[2:0:-1], ids[:1]]
+    assert (await api.get("/v1/campaigns", status="sending"))["data"] == []
+    assert len((await api.get("/v1/campaigns", status=["sending", "draft"]))["data"]) == 5
+
+
+async def test_a_draft_changes_until_it_is_sent_then_only_its_rate_and_priority(api: ApiRig) -> None:
+    campaign = await api.create(2, emails_per_second=5)
+    path = f"/v1/campaigns/{campaign}"
+    changed = await api.request(
+        "PATCH", path, json={"subject": "Other", "from": {"email": "b@example.test"}, "envelope_from": None}
+    )
+    assert (changed["subject"], changed["from"]["email"], changed["envelope_from"]) == (
+        "Other",
+        "b@example.test",
+        "b@example.test",
+    )
+    assert changed["text"] == "Hello."
+    await api.request("PATCH", path, 422, json={"name": None})
+    await api.request("PATCH", path, 422, json={"text": "{{ name() }}"})
+    await api.post(f"{path}/send")
+    problem = await api.request("PATCH", path, 409, json={"subject": "Too late"})
+    assert problem["campaign_status"] == "queued"
+    changed = await api.request("PATCH", path, json={"emails_per_second": 50, "priority": 7})
+    assert (changed["rates"]["limit_per_second"], changed["priority"]) == (50.0, 7)
+    async with api.ledger.read() as connection:
+        rows = (await connection.execute(select(col(RateLimit.scope), col(RateLimit.emails_per_second)))).all()
+    assert [tuple(row) for row in rows] == [(f"campaign:{campaign}", 50.0)]
+    await api.request("PATCH", path, json={"emails_per_second": None})
+    assert await rows_in(api, RateLimit) == [0]
+
+
+async def test_content_cannot_come_to_need_a_field_that_a_recipient_lacks(api: ApiRig) -> None:
+    campaign = await api.create()
+    rows = [{"email": "a@example.test", "name": "Ann", "city": "Rome"}, {"email": "b@example.test", "name": "Bob"}]
+    await api.load(campaign, ndjson(rows), NDJSON)
+    path = f"/v1/campaigns/{campaign}"
+    assert (await api.request("PATCH", path, 422, json={"subject": "To {{ city }}"}))["field"] == "city"
+    await api.request("PATCH", path, json={"subject": "To {{ name }}, {{ city|default('you') }}"})
+
+
+async def test_a_schedule_moves_and_ends(api: ApiRig) -> None:
+    campaign = await api.create(1)
+    path = f"/v1/campaigns/{campaign}"
+    await api.request("PATCH", path, 409, json={"scheduled_at": "2999-01-01T00:00:00Z"})
+    sent = await api.post(f"{path}/send", {"scheduled_at": "2999-01-01T00:00:00+01:00"})
+    assert (sent["status"], sent["scheduled_at"]) == ("scheduled", "2998-12-31T23:00:00Z")
+    assert sent["deliver_by"] > sent["scheduled_at"]
+    await api.request("PATCH", path, 422, json={"scheduled_at": "2001-01-01T00:00:00Z"})
+    moved = await api.request("PATCH", path, json={"scheduled_at": "2998-01-01T00:00:00Z"})
+    assert moved["scheduled_at"] == "2998-01-01T00:00:00Z"
+    assert (await api.request("PATCH", path, json={"scheduled_at": None}))["status"] == "draft"
+
+
+async def test_deleting_leaves_nothing_and_only_before_sending(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.api.campaigns.DELETE_CHUNK_ROWS", 3)
+    kept, gone = await api.create(2), await api.create(8, emails_per_second=1)
+    await api.post(f"/v1/campaigns/{gone}/send", {"scheduled_at": "2999-01-01T00:00:00Z"})
+    await api.request("DELETE", f"/v1/campaigns/{gone}", 204)
+    await api.get(f"/v1/campaigns/{gone}", 404)
+    assert await rows_in(api, Campaign, Recipient, Import, RateLimit) == [1, 2, 1, 0]
+    await api.post(f"/v1/campaigns/{kept}/send")
+    await api.request("DELETE", f"/v1/campaigns/{kept}", 409)
+
+
+async def test_a_key_sees_its_own_project_only(api: ApiRig) -> None:
+    campaign = await api.create(1)
+    other = uuid4()
+    async with api.ledger.write() as connection:
+        await connection.execute(insert(Project).values(id=other, name="other", created_at=db_now()))
+    await api.post("/v1/suppressions", {"email": "x@example.test"}, 200)
+    api.client.headers["Authorization"] = f"Bearer {await api.key(other)}"
+    for method, path in (
+        ("GET", ""),
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("GET", "/recipients"),
+        ("GET", "/imports"),
+        ("GET", "/events"),
+        ("GET", "/timeline"),
+        ("POST", "/send"),
+        ("POST", "/cancel"),
+    ):
+        body = {"name": "mine"} if method == "PATCH" else None
+        problem = await api.request(method, f"/v1/campaigns/{campaign}{path}", 404, json=body)
+        assert "no campaign" in problem["detail"]
+    await api.load(campaign, ndjson([{"email": "a@example.test"}]), NDJSON, 404)
+    await api.post(f"/v1/campaigns/{campaign}/test", {"recipients": [{"email": "a@example.test"}]}, 404)
+    for path in ("/v1/campaigns", "/v1/suppressions", "/v1/batches"):
+        assert (await api.get(path))["data"] == []
