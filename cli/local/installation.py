@@ -141,6 +141,7 @@ class Installation:
         config, supervisor = self.config, self.supervisor
         first = [broker_program(config)] if config.private_broker else []
         if first:
+            broker_of(config).leave_addresses(config.secrets_dir)
             with step("packages") as current:
                 installed = packages.ensure(BROKER_PACKAGES)
                 what = (
@@ -165,19 +166,20 @@ class Installation:
             supervisor.add(first)
         with step("database") as current:
             current.note = upgrade_database(config)
-        with step("broker") as current:
-            current.note = self._broker_ready(had_broker)
-        with step("topology") as current:
-            current.note = _declared(config.broker_admin_url)
         with step("first API key") as current:
             current.note = _first_key(config)
         programs = service_programs(config, senders, self.overrides)
         if mailbox:
             programs.append(mailbox_program(config))
+        running = supervisor.holders()
+        refuse_taken(_ports(program for program in programs if program.name not in running))
+        # Services find the broker when it comes; while it boots, they load.
+        added = supervisor.add(programs)
+        with step("broker") as current:
+            current.note = self._broker_ready(had_broker)
+        with step("topology") as current:
+            current.note = _declared(config.broker_admin_url)
         with step("services") as current:
-            running = supervisor.holders()
-            refuse_taken(_ports(program for program in programs if program.name not in running))
-            added = supervisor.add(programs)
             self._wait_ready(programs)
             there = [program.name for program in programs if program.name not in added]
             notes = {"started": added, "already running": there}
@@ -194,7 +196,6 @@ class Installation:
             self._refuse_ended([BROKER])
             time.sleep(POLL_SECONDS)
         broker.wait_ready()
-        broker.leave_addresses(config.secrets_dir)
         return f"{'already running' if had_broker else 'started'}: private RabbitMQ on 127.0.0.1:{config.broker_port}"
 
     def _wait_ready(self, programs: Sequence[Program]) -> None:
