@@ -56,7 +56,7 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
 def _json(deeds: Sequence[Deed]) -> list[str]:
     """One object per deed, then one with the number of each kind."""
     kinds = [deed.kind.value for deed in deeds]
-    lines = [orjson.dumps(asdict(deed)).decode() for deed in deeds]
+    lines = [orjson.dumps(asdict(deed), default=str).decode() for deed in deeds]
     return [*lines, orjson.dumps({"summary": {kind: kinds.count(kind) for kind in sorted(set(kinds))}}).decode()]
 
 

@@ -40,7 +40,7 @@ async def trim(connection: AsyncConnection, campaign_id: UUID, keep: int) -> int
         select(col(Timeline.id))
         .where(col(Timeline.campaign_id) == campaign_id)
         .order_by(col(Timeline.id).desc())
-        .offset(keep - 1)
+        .offset(keep - 2)
         .limit(1)
     )
     first = select(col(Timeline.id)).where(col(Timeline.campaign_id) == campaign_id).order_by(col(Timeline.id)).limit(1)

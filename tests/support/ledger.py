@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import bindparam, func, insert, select, text
 from sqlmodel import SQLModel, col
 from uuid6 import uuid7
 
@@ -146,21 +146,24 @@ class FakeSender:
                     {"id": held.id, "first": held.first_id, "last": held.last_id, "limit": limit},
                 )
             ).all()
+            by_status: dict[str, list[int]] = {}
             for row in rows:
+                by_status.setdefault(row.status, []).append(row.id)
+            for was, ids in by_status.items():
                 await connection.execute(
                     text(
                         "UPDATE recipient SET status = :status, attempts = attempts + 1,"
-                        f" next_attempt_at = {now} + :delay WHERE id = :id"
-                    ),
-                    {"id": row.id, "status": status, "delay": delay},
+                        f" next_attempt_at = {now} + :delay WHERE id IN :ids"
+                    ).bindparams(bindparam("ids", expanding=True)),
+                    {"status": status, "delay": delay, "ids": ids},
                 )
-                await connection.execute(
-                    text(f"UPDATE batch SET {row.status} = {row.status} - 1 WHERE id = :id"), {"id": held.id}
-                )
-                await connection.execute(
-                    text(f"UPDATE batch SET {status} = {status} + 1 WHERE id = :id"), {"id": held.id}
-                )
-                self.sent[row.id] += status == "sent"
+                for column, change in ((was, -len(ids)), (status, len(ids))):
+                    await connection.execute(
+                        text(f"UPDATE batch SET {column} = {column} + :change WHERE id = :id"),
+                        {"change": change, "id": held.id},
+                    )
+                if status == "sent":
+                    self.sent.update(ids)
         return len(rows)
 
     async def finish(self, held: Held, *, due_in: float = 0.0) -> bool:
