@@ -78,8 +78,9 @@ class _Compiler:
             if refusal:
                 raise self._error(node, refusal)
             starts_link = self._places.value()
+        expression = self._expressions.compile(node, needed=True)
         field = next((name.name for name in [node, *node.find_all(nodes.Name)] if isinstance(name, nodes.Name)), "")
-        return Output(self._expressions.compile(node, needed=True), field, starts_link)
+        return Output(expression, field, starts_link)
 
     def _branch(self, node: nodes.If) -> Branch:
         if len(self._guarded) >= _MAX_NESTING:
@@ -94,8 +95,8 @@ class _Compiler:
         ]:
             if self._places and before:
                 self._places.place = before
-            self._guarded.append(frozenset(_sure_of(test)) if test else frozenset())
             compiled_test = self._expressions.compile(test, needed=False) if test else _always
+            self._guarded.append(frozenset(_sure_of(test)) if test else frozenset())
             compiled = self._nodes(body)
             self._guarded.pop()
             if test or compiled:

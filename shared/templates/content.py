@@ -12,7 +12,7 @@ from shared.templates.plain_text import derive_text
 
 BUILT_IN_FIELDS = frozenset({"email", "unsubscribe_url"})
 MAX_SUBJECT_CHARACTERS = 2_000
-MAX_BODY_CHARACTERS = 5_000_000
+MAX_BODY_CHARACTERS = 1_000_000
 
 _WORDS_OF_THE_LANGUAGE = frozenset(
     {"and", "or", "not", "in", "is", "if", "elif", "else", "endif", "true", "false", "none", "True", "False", "None"}

@@ -28,6 +28,7 @@ _FILTERS: Mapping[str, Callable[[str], str]] = {
     "urlencode": url_quote,
 }
 _DEFAULT = ("default", "d")
+_MAX_DEPTH = 50
 _TESTS: Mapping[str, Callable[[Value], bool]] = {
     "defined": lambda value: value is not None,
     "undefined": lambda value: value is None,
@@ -63,9 +64,18 @@ class ExpressionCompiler:
     def __init__(self, part: Part, used: Callable[[str, bool, int, int], None]) -> None:
         self._part = part
         self._used = used
+        self._depth = 0
 
     def compile(self, node: nodes.Node, *, needed: bool) -> Expression:
         """A function from a recipient's values to the value. Raises TemplateError."""
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._error(node, f"more than {_MAX_DEPTH} steps inside each other; make the expression simpler")
+        compiled = self._compile(node, needed)
+        self._depth -= 1
+        return compiled
+
+    def _compile(self, node: nodes.Node, needed: bool) -> Expression:
         match node:
             case nodes.Name():
                 return self._name(node, needed)

@@ -5,6 +5,7 @@ node and every syntax error says exactly where it stands.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Literal
 
 from jinja2 import Environment, nodes
@@ -28,7 +29,9 @@ class Position(int):
 
 def position_of(node: nodes.Node) -> Position:
     """Where a node stands."""
-    for candidate in (node, *node.find_all(nodes.Node)):  # what Jinja wraps around a node has no place of its own
+    for candidate in chain(
+        (node,), node.find_all(nodes.Node)
+    ):  # what Jinja wraps around a node has no place of its own
         if isinstance(candidate.lineno, Position):
             return candidate.lineno
     return Position(1, 1)
@@ -44,6 +47,8 @@ def parse(part: Part, source: str) -> nodes.Template:
         raise TemplateError(
             part, line, column, f"{(error.message or '').rstrip('.')}. Check the braces and quotes around it."
         ) from None
+    except (ValueError, OverflowError):  # Jinja lets through what int() says to a number of thousands of digits
+        raise TemplateError(part, 1, 1, "holds a number that is too long; make it text, in quotes") from None
     except RecursionError:
         raise TemplateError(part, 1, 1, "nested too deeply; take some of the nesting out") from None
 
