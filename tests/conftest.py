@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[run_key] = TestRun.new()
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """pytest-xdist starts a worker."""
     node.workerinput["run_folder"] = str(node.config.stash[run_key].folder)

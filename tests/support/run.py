@@ -6,13 +6,12 @@ after failures and Ctrl-C too. A run that was killed outright is cleaned up by t
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
+from tempfile import mkdtemp
+from typing import IO
 
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port, free_ports
@@ -23,20 +22,29 @@ BROKER_PORTS = 5
 
 
 class TestRun:
-    """The servers of one run. `folder` is `var/test/run-<pid of the controlling process>`."""
+    """The servers of one run. `folder` is `var/test/run-...`, locked as long as the controlling process lives."""
 
     __test__ = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._sign_of_life: IO[str] | None = None
 
     @classmethod
     def new(cls) -> "TestRun":
         """The run this process controls."""
-        _clean_up_killed_runs()
-        folder = RUNS / f"run-{os.getpid()}"
-        folder.mkdir(parents=True)
-        return cls(folder)
+        RUNS.mkdir(parents=True, exist_ok=True)
+        with (RUNS / "runs.lock").open("w") as runs:
+            fcntl.flock(runs, fcntl.LOCK_EX)
+            for folder in RUNS.glob("run-*"):
+                killed = cls(folder)
+                if killed._lock_life():
+                    killed.end()
+            run = cls(Path(mkdtemp(prefix="run-", dir=RUNS)))
+            # The server's user, who is not root, keeps its cluster in here.
+            run.folder.chmod(0o711)
+            run._lock_life()
+        return run
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -85,6 +93,19 @@ class TestRun:
             if server is not None:
                 server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._sign_of_life is not None:
+            self._sign_of_life.close()
+
+    def _lock_life(self) -> bool:
+        """Become the process that controls this run; False while another one is."""
+        file = (self.folder / "alive.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._sign_of_life = file
+        return True
 
     def _remember(self, name: str, ports: list[int]) -> None:
         (self.folder / f"{name}.ports.json").write_text(json.dumps(ports))
@@ -101,9 +122,3 @@ class TestRun:
     def _known_postgres(self, name: str) -> PrivatePostgres | None:
         ports = self._ports(name)
         return PrivatePostgres(self.folder / name, *ports, durable=False) if len(ports) == 1 else None
-
-
-def _clean_up_killed_runs() -> None:
-    for folder in RUNS.glob("run-*"):
-        if not psutil.pid_exists(int(folder.name.removeprefix("run-"))):
-            TestRun(folder).end()

@@ -1,0 +1,56 @@
+"""Ports of this machine: free ones, and who holds one that is not."""
+
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from cli.local.ports import PortTakenError, free_ports, holder, is_free, refuse_taken
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def test_free_ports_differ_and_are_free() -> None:
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert all(map(is_free, ports))
+
+
+def test_a_taken_port_is_not_free(taken_port: int) -> None:
+    assert not is_free(taken_port)
+
+
+def test_a_port_taken_on_every_address_is_not_free() -> None:
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        listener.listen()
+        assert not is_free(listener.getsockname()[1])
+
+
+def test_a_port_is_free_again_after_its_connections() -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()  # the server closes first: its side lingers in TIME_WAIT
+            assert client.recv(1) == b""
+    assert is_free(port)
+
+
+def test_the_holder_is_named(taken_port: int) -> None:
+    assert f"(pid {os.getpid()}, " in holder(taken_port)
+
+
+def test_a_taken_port_is_refused_with_what_it_is_for(taken_port: int) -> None:
+    with pytest.raises(PortTakenError, match=rf"port {taken_port} \(the page\) is taken by .*pid {os.getpid()}"):
+        refuse_taken({"the API": free_ports(1)[0], "the page": taken_port})

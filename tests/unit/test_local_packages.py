@@ -1,0 +1,47 @@
+"""Packages: found by a file, installed only where one may."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cli.local import packages
+
+
+@pytest.fixture
+def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing installed, an ordinary user, no sudo."""
+    monkeypatch.setattr(packages, "PROOFS", {"rabbitmq-server": str(tmp_path.relative_to("/") / "none")})
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/apt-get" if program == "apt-get" else None)
+
+
+def test_a_package_is_known_by_a_file_of_any_version(tmp_path: Path) -> None:
+    assert packages.missing(["postgresql"], tmp_path) == ["postgresql"]
+    (tmp_path / "usr/lib/postgresql/17/bin").mkdir(parents=True)
+    (tmp_path / "usr/lib/postgresql/17/bin/postgres").touch()
+    assert packages.missing(["postgresql", "rabbitmq-server"], tmp_path) == ["rabbitmq-server"]
+
+
+@pytest.mark.usefixtures("bare_machine")
+def test_who_may_not_install_is_told_what_to_run() -> None:
+    with pytest.raises(packages.PackagesMissingError) as error:
+        packages.ensure(["rabbitmq-server"])
+    message = str(error.value)
+    assert message == f"missing: rabbitmq-server; run as root: {packages.INSTALLER} rabbitmq-server"
+    assert error.value.exit_code == 69
+    assert packages.INSTALLER.stat().st_mode & 0o111
+
+
+def test_nothing_is_run_when_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "PROOFS", {"python": sys.executable.lstrip("/")})
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("ran something"))
+    assert packages.ensure(["python"]) == []
+
+
+def test_an_unknown_package_is_a_usage_error() -> None:
+    command = [sys.executable, "-m", "cli.local.packages", "left-pad"]
+    done = subprocess.run(command, cwd=packages.INSTALLER.parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 64
+    assert "unknown packages: left-pad" in done.stderr
