@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo stop test test-fast lint chaos bench bench-smtp clean packages-for-demo packages-for-tests
+.PHONY: help demo stop test test-fast lint chaos bench bench-smtp clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -16,7 +16,7 @@ TYPED := services shared cli tests bench
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.installed packages-for-demo ## start everything here, send the example campaign, count both sides
+demo: .venv/.installed ## start everything here, send the example campaign, count both sides
 	@$(BIN)/vashsender demo $(ARGS)
 
 stop: .venv/.installed ## stop all that `make demo` left running
@@ -48,9 +48,6 @@ bench-smtp: .venv/.developing ## the SMTP engine alone, beside Postfix's smtp-so
 clean: ## remove what the commands above made, the demo's data and the virtual environment too
 	@if [ -x $(BIN)/vashsender ]; then $(BIN)/vashsender stop; fi
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-
-packages-for-demo: .venv/.installed
-	$(STEP) "system packages" $(BIN)/python -m cli.local.packages $(if $(VASHSENDER_AMQP_URL),,rabbitmq-server)
 
 packages-for-tests: .venv/.installed
 	$(STEP) "system packages" $(BIN)/python -m cli.local.packages $(TEST_PACKAGES)
