@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -31,7 +31,7 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
         return list(await repair(ledger, campaign_id))
     async with ledger.write() as connection:
         campaign = await campaigns.lock(connection, campaign_id)
-        if campaign is None or not await _is_spent(connection, campaign_id, campaign.cursor):
+        if campaign is None or not await _is_spent(connection, campaign_id):
             return []
         if campaign.status == CampaignStatus.STOPPING:
             status = CampaignStatus(campaign.stop_as or CampaignStatus.CANCELLED)
@@ -78,12 +78,14 @@ async def _reason(connection: AsyncConnection, campaign_id: UUID, status: Campai
     return f"nothing could be sent{most}"
 
 
-async def _is_spent(connection: AsyncConnection, campaign_id: UUID, cursor: int) -> bool:
+async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:
     """Under the campaign's lock: no batch can become live again, and no recipient be added, before this transaction
     ends."""
     live = exists().where(col(Batch.campaign_id) == campaign_id, in_state(*LIVE))
-    uncut = exists().where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > cursor)
-    return not (await connection.execute(select(live | uncut))).scalar_one()
+    left = await connection.scalar(
+        select(or_(live, campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)
+    )
+    return not left
 
 
 async def _count_rows(connection: AsyncConnection, campaign_id: UUID) -> dict[str, int]:

@@ -11,22 +11,14 @@ from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import instances
+from shared.ledger import campaigns, instances
 from shared.ledger.batches import in_state
 from shared.ledger.database import db_now
-from shared.ledger.models import Batch, Campaign, RateLimit, Recipient
+from shared.ledger.models import Batch, Campaign, RateLimit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
 
 AHEAD_SECONDS = 1.5
 """A batch is released so long before it is due: more than a clock turn, so that a limited campaign has no gaps."""
-
-_LOOKED_AT = (
-    CampaignStatus.SCHEDULED,
-    CampaignStatus.QUEUED,
-    CampaignStatus.SENDING,
-    CampaignStatus.PAUSED,
-    CampaignStatus.STOPPING,
-)
 
 
 @dataclass(slots=True)
@@ -95,7 +87,7 @@ class Survey:
 async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     """Looks at everything that a turn may act on."""
     rows = await connection.execute(_CAMPAIGNS)
-    campaigns = [Standing(**row) for row in rows.mappings()]
+    found = [Standing(**row) for row in rows.mappings()]
     slots = await instances.live_slots(connection, lost_seconds=lost_seconds)
     # Where no heartbeat comes through, what is being sent under a lease tells of as many slots.
     leased = await connection.execute(
@@ -103,10 +95,10 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     )
     limits = await connection.execute(
         select(col(RateLimit.scope), col(RateLimit.emails_per_second), col(RateLimit.free_at) - db_now()).where(
-            col(RateLimit.scope).in_({scope for campaign in campaigns for scope in scopes(campaign)})
+            col(RateLimit.scope).in_({scope for campaign in found for scope in scopes(campaign)})
         )
     )
-    return Survey(campaigns, max(slots, leased.scalar_one()), {row[0]: Limit(row[1], row[2]) for row in limits})
+    return Survey(found, max(slots, leased.scalar_one()), {row[0]: Limit(row[1], row[2]) for row in limits})
 
 
 def scopes(campaign: Standing) -> tuple[str, ...]:
@@ -140,12 +132,10 @@ _CAMPAIGNS = (
         _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now() + AHEAD_SECONDS).label("due"),
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),
-        exists()
-        .where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
-        .label("uncut"),
+        campaigns.has_uncut().label("uncut"),
     )
     .where(
-        col(Campaign.status).in_([status.value for status in _LOOKED_AT]),
+        campaigns.not_closed(),
         or_(
             col(Campaign.status) != CampaignStatus.SCHEDULED.value,
             col(Campaign.scheduled_at) <= db_now(),

@@ -8,7 +8,7 @@ from sqlalchemy import exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger.batches import Requeued, requeue
+from shared.ledger.batches import Requeued, in_state, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient, Suppression
 from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
@@ -117,7 +117,7 @@ async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Seq
         rows = await connection.execute(
             select(col(Batch.id), col(Batch.generation))
             .where(
-                col(Batch.state) == BatchState.RELEASED.value,
+                in_state(BatchState.RELEASED),
                 col(Batch.released_at) < db_now() - patience_seconds,
             )
             .order_by(col(Batch.released_at))

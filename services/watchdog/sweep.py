@@ -8,13 +8,13 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
 from sqlmodel import col
 
 from services.watchdog.deeds import CallReason, Deed, Kind, of_repair
-from shared.ledger import instances, timeline
+from shared.ledger import campaigns, instances, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.imports import importing
-from shared.ledger.models import Batch, Campaign, Recipient, Timeline
+from shared.ledger.models import Batch, Campaign, Timeline
 from shared.ledger.repair import repair
-from shared.ledger.states import LIVE, BatchState, CampaignStatus, before
+from shared.ledger.states import LIVE, UNDER_WAY, BatchState, CampaignStatus, before
 from shared.settings import WatchdogSettings
 
 LOOK_AGAIN_SECONDS = 3.0
@@ -23,14 +23,12 @@ LOOK_AGAIN_SECONDS = 3.0
 FORGET_SECONDS = 3600.0
 """An instance that was not heard of for so long is gone for good."""
 
-_UNDER_WAY = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
-
 
 async def rows(ledger: Ledger) -> Sequence[Deed]:
     """Open rows that no live batch covers, and counts that disagree with the rows."""
     async with ledger.read() as connection:
         found = await connection.execute(
-            select(col(Campaign.id)).where(col(Campaign.status).in_([status.value for status in _UNDER_WAY]))
+            select(col(Campaign.id)).where(col(Campaign.status).in_([status.value for status in UNDER_WAY]))
         )
         campaign_ids = list(found.scalars())
     return [of_repair(done) for campaign_id in campaign_ids for done in await repair(ledger, campaign_id)]
@@ -61,7 +59,7 @@ async def blocked(ledger: Ledger) -> Sequence[Deed]:
     async with ledger.read() as connection:
         found = await connection.execute(
             select(col(Campaign.id), col(Campaign.blocked_by)).where(
-                col(Campaign.status).in_([status.value for status in _UNDER_WAY]),
+                col(Campaign.status).in_([status.value for status in UNDER_WAY]),
                 col(Campaign.blocked_by).is_not(None),
             )
         )
@@ -72,7 +70,7 @@ async def tidy(ledger: Ledger, settings: WatchdogSettings) -> None:
     """Keeps timelines and the list of instances bounded."""
     async with ledger.read() as connection:
         recent = or_(
-            col(Campaign.status).in_([status.value for status in _UNDER_WAY]),
+            col(Campaign.status).in_([status.value for status in UNDER_WAY]),
             col(Campaign.finished_at) > db_now() - 2 * settings.sweep_seconds,
         )
         found = await connection.execute(
@@ -103,7 +101,6 @@ async def _standing(ledger: Ledger) -> dict[UUID, tuple[str, int, int]]:
     number of live batches)."""
     live = _batches(in_state(*LIVE))
     sending = _batches(in_state(BatchState.SENDING))
-    uncut = exists().where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
     reason = case(
         (
             and_(
@@ -118,16 +115,15 @@ async def _standing(ledger: Ledger) -> dict[UUID, tuple[str, int, int]]:
             CallReason.SCHEDULE.value,
         ),
         (_is(CampaignStatus.QUEUED), CallReason.QUEUED.value),
-        (and_(_is(CampaignStatus.SENDING), ~live, ~uncut), CallReason.CLOSE.value),
+        (and_(_is(CampaignStatus.SENDING), ~live, ~campaigns.has_uncut()), CallReason.CLOSE.value),
         (and_(_is(CampaignStatus.STOPPING), ~sending), CallReason.STOP.value),
     )
-    waiting = [status.value for status in (*_UNDER_WAY, CampaignStatus.SCHEDULED)]
     live_batches = select(func.count()).where(col(Batch.campaign_id) == col(Campaign.id), in_state(*LIVE))
     async with ledger.read() as connection:
         found = await connection.execute(
             select(
                 col(Campaign.id), reason, col(Campaign.cursor), live_batches.correlate(Campaign).scalar_subquery()
-            ).where(col(Campaign.status).in_(waiting), reason.is_not(None))
+            ).where(campaigns.not_closed(), reason.is_not(None))
         )
         return {row[0]: (row[1], row[2], row[3]) for row in found}
 

@@ -1,7 +1,7 @@
 """Comparing what the batches of a campaign say with what its rows say, and mending every difference.
 
 Nothing is ever marked as sent here, and no campaign is reset: counts are counted anew, and open rows that no live batch
-covers get a live batch. Repeating it, or two doing it at once, is harmless.
+covers get a live batch. A closed campaign is never opened again. Repeating it, or two doing it at once, is harmless.
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,10 @@ from shared.ledger.batches import requeue
 from shared.ledger.counts import STATUSES
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient
-from shared.ledger.states import LIVE, OPEN, BatchState, CampaignStatus
+from shared.ledger.states import LIVE, OPEN, UNDER_WAY, BatchState
 
 BATCHES_AT_ONCE = 50
 ROWS_IN_NEW_BATCH = 500
-
-_MENDED = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
-"""Where open rows get a live batch. A closed campaign is never opened again by a repair."""
 
 
 class Reason(StrEnum):
@@ -117,7 +114,7 @@ async def _mend(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Re
         if before != after:
             text = f"The counts of batch {batch_id} disagreed with its recipients and were counted anew"
             done.append(Repair(Reason.COUNTS, campaign_id, batch_id, after["generation"], text))
-        if after["state"] not in LIVE and any(counted[status] for status in OPEN) and campaign.status in _MENDED:
+        if after["state"] not in LIVE and any(counted[status] for status in OPEN) and campaign.status in UNDER_WAY:
             for again in await requeue(connection, col(Batch.id) == batch_id):
                 text = f"Batch {batch_id} was closed while recipients in it were open: it is sent again"
                 done.append(Repair(Reason.CLOSED_BATCH, campaign_id, batch_id, again.generation, text))
@@ -132,7 +129,7 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
     while True:
         async with ledger.write() as connection:
             campaign = await campaigns.lock(connection, campaign_id)
-            if campaign is None or campaign.status not in _MENDED:
+            if campaign is None or campaign.status not in UNDER_WAY:
                 return done
             missed = (
                 select(col(Recipient.id))

@@ -46,6 +46,9 @@ FINAL = (CampaignStatus.FINISHED, CampaignStatus.FAILED, CampaignStatus.CANCELLE
 ACTIVE = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.STOPPING)
 """What the dispatcher works on."""
 
+UNDER_WAY = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
+"""Sent, and not closed yet."""
+
 EDITABLE = (CampaignStatus.DRAFT, CampaignStatus.SCHEDULED)
 """Where content may change and recipients may be added."""
 

@@ -1,5 +1,6 @@
 """The ledger."""
 
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -9,6 +10,14 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+
+LIVE = "state IN ('waiting', 'released', 'sending')"
+NOT_CLOSED = "status IN ('scheduled', 'queued', 'sending', 'paused', 'stopping')"
+
+
+def _only(condition: str) -> dict[str, Any]:
+    """A partial index, on both databases."""
+    return {"postgresql_where": sa.text(condition), "sqlite_where": sa.text(condition)}
 
 
 def upgrade() -> None:
@@ -93,6 +102,7 @@ def upgrade() -> None:
     with op.batch_alter_table("campaign", schema=None) as batch_op:
         batch_op.create_index("campaign_by_project", ["project_id", "id"], unique=False)
         batch_op.create_index("campaign_by_status", ["status", "id"], unique=False)
+        batch_op.create_index("campaign_not_closed", ["id"], unique=False, **_only(NOT_CLOSED))
 
     op.create_table(
         "idempotency_key",
@@ -154,13 +164,13 @@ def upgrade() -> None:
             "batch_live",
             ["state", "due_at"],
             unique=False,
-            postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"),
+            **_only(LIVE),
         )
         batch_op.create_index(
             "batch_live_of",
             ["campaign_id", "state", "due_at"],
             unique=False,
-            postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"),
+            **_only(LIVE),
         )
         batch_op.create_index("batch_owner", ["owner"], unique=False, postgresql_where=sa.text("state = 'sending'"))
 
@@ -251,13 +261,14 @@ def downgrade() -> None:
     op.drop_table("import")
     with op.batch_alter_table("batch", schema=None) as batch_op:
         batch_op.drop_index("batch_owner", postgresql_where=sa.text("state = 'sending'"))
-        batch_op.drop_index("batch_live_of", postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"))
-        batch_op.drop_index("batch_live", postgresql_where=sa.text("state IN ('waiting', 'released', 'sending')"))
+        batch_op.drop_index("batch_live_of", **_only(LIVE))
+        batch_op.drop_index("batch_live", **_only(LIVE))
 
     op.drop_table("batch")
     op.drop_table("suppression")
     op.drop_table("idempotency_key")
     with op.batch_alter_table("campaign", schema=None) as batch_op:
+        batch_op.drop_index("campaign_not_closed", **_only(NOT_CLOSED))
         batch_op.drop_index("campaign_by_status")
         batch_op.drop_index("campaign_by_project")
 

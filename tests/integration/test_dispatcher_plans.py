@@ -1,0 +1,125 @@
+"""What runs every second costs the same however much is done: the plans of the hot statements on both databases."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from shared.ledger.database import Ledger
+from tests.support.ledger import FakeSender, add_campaign
+from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, tell_slots
+
+FINISHED_BATCHES = 20_000
+GROWING = ("batch", "recipient", "campaign", "timeline")
+"""Tables that grow with what is done; the others are small for ever."""
+
+NOT_GROWING = ("campaign_not_closed", "batch_live", "batch_live_of")
+"""Indexes of what is not done yet: reading one from end to end is reading what there is to do."""
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    async with ledger_at(database_url) as ledger:
+        yield ledger
+
+
+async def grow(ledger: Ledger) -> None:
+    """A large campaign half way through, with many batches done, and many campaigns that are closed."""
+    campaign = await add_campaign(ledger, 2 * FINISHED_BATCHES, status="sending", started_at=0.0)
+    other = await add_campaign(ledger, 100, status="paused")
+    key = campaign.hex if ledger.is_sqlite else str(campaign)
+    async with ledger.write() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, sent)"
+                " SELECT campaign_id, id, id, 1, 'done', 0, 1 FROM recipient"
+                f" WHERE campaign_id = '{key}' AND id <= {FINISHED_BATCHES}"
+            )
+        )
+        await connection.execute(text(f"UPDATE recipient SET status = 'sent' WHERE id <= {FINISHED_BATCHES}"))
+        await connection.execute(text(f"UPDATE campaign SET cursor = {FINISHED_BATCHES} WHERE id = '{key}'"))
+        columns = "project_id, name, from_email, envelope_from, content, delivery, total, created_at"
+        numbers = (
+            "(WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 5000) SELECT n FROM n) AS n"
+            if ledger.is_sqlite
+            else "generate_series(1, 5000) AS n"
+        )
+        made_id = "lower(hex(randomblob(16)))" if ledger.is_sqlite else "gen_random_uuid()"
+        await connection.execute(
+            text(
+                f"INSERT INTO campaign (id, status, {columns}) SELECT {made_id}, 'finished', {columns}"
+                f" FROM campaign, {numbers} WHERE campaign.id = '{other.hex if ledger.is_sqlite else other}'"
+            )
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO timeline (campaign_id, at, last_at, kind, text)"
+                " SELECT id, 0, 0, 'finished', '' FROM campaign WHERE status = 'finished'"
+            )
+        )
+        await connection.execute(text("ANALYZE"))
+
+
+def scans(ledger: Ledger, plan: list[Any]) -> list[str]:
+    """The growing tables that a plan reads from end to end."""
+    if ledger.is_sqlite:
+        details = [str(row[3]) for row in plan]
+        return [
+            detail
+            for detail in details
+            if detail.startswith("SCAN ") and detail.split()[1] in GROWING and not detail.endswith(NOT_GROWING)
+        ]
+    found: list[str] = []
+
+    def walk(node: dict[str, Any]) -> None:
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in GROWING:
+            found.append(f"Seq Scan {node['Relation Name']} {node.get('Filter', '')}")
+        for child in node.get("Plans", []):
+            walk(child)
+
+    parsed = plan[0][0] if not isinstance(plan[0][0], str) else json.loads(plan[0][0])
+    walk(parsed[0]["Plan"])
+    return found
+
+
+async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Ledger) -> None:
+    """The statements are those that rounds and looks really execute, gathered from the driver."""
+    await grow(ledger)
+    seen: dict[str, Any] = {}
+
+    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith(("SELECT", "UPDATE")):
+            seen.setdefault(statement, parameters)
+
+    event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
+    dispatcher, watchdog, sender = DispatcherRig.on(ledger), WatchdogRig.on(ledger), FakeSender(ledger)
+    await tell_slots(ledger, 2)
+    await add_campaign(ledger, 200)
+    await dispatcher.settle()
+    held = await sender.claim(*(await sender.released())[0])
+    assert held is not None
+    await sender.finish(held)
+    await dispatcher.settle()
+    await sender.claim(*(await sender.released())[0])
+    async with ledger.write() as connection:
+        await connection.execute(
+            text("UPDATE batch SET lease_until = 0, released_at = 0 WHERE state IN ('sending', 'released')")
+        )
+    await watchdog.watchdog.look()
+    event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+    ours = [
+        statement
+        for statement in seen
+        if "lease_until = 0" not in statement and "SELECT id, generation" not in statement
+    ]
+    assert len(ours) > 15
+    explain = "EXPLAIN QUERY PLAN " if ledger.is_sqlite else "EXPLAIN (FORMAT JSON) "
+    bad: dict[str, list[str]] = {}
+    async with ledger.read() as connection:
+        for statement in ours:
+            plan = (await connection.exec_driver_sql(explain + statement, seen[statement])).all()
+            if found := scans(ledger, list(plan)):
+                bad[statement] = found
+    assert not bad, "\n\n".join(f"{found}: {statement}" for statement, found in bad.items())
