@@ -20,8 +20,10 @@ from shared.templates import Content, RenderError, Template, Value
 
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ONE_LINE = re.compile(r"[ -~]{1,200}")
-_ENVELOPE_SAFE = re.compile('[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]+@[A-Za-z0-9.-]+')
-_URL = re.compile(r"https?://[!#-;=?-Z\\_a-z~%]{1,850}")
+_ENVELOPE_SAFE = re.compile(
+    '[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]{1,64}@[A-Za-z0-9.-]{1,255}'
+)
+_URL = re.compile(r"https?://[!#-;=?-Z_a-z~]{1,850}")
 
 
 class Attachment(NamedTuple):
@@ -56,7 +58,6 @@ class MessageBuilder:
         _, at, domain = headers.from_email.rpartition("@")
         if not at or not domain.isascii():
             raise HeaderError("From", "needs a normalised address")
-        self._campaign_id = headers.campaign_id
         self._message_id_end = f".{headers.campaign_id.hex}@{domain}>"
         self._utf8_headers = needs_smtputf8(headers.from_email) or needs_smtputf8(headers.reply_to)
         self._unsubscribe_end = f", <mailto:{headers.unsubscribe_mailto}>" if headers.unsubscribe_mailto else ""
