@@ -4,8 +4,8 @@ Fixed text is encoded once per campaign. Per email the encoder walks the pieces 
 ones as they are and encodes the rest. Decoders ignore where encoded lines break (RFC 2045, 6.7 and 6.8), so a fixed
 piece may begin on a new line; no line exceeds 76 characters.
 
-Nothing encoded here ever begins a line with a dot, so these parts need no dot-stuffing (RFC 5321, 4.5.2), or holds `=_`,
-so no boundary collides with them.
+Nothing encoded here ever begins a line with a dot, so these parts need no dot-stuffing (RFC 5321, 4.5.2), or holds
+`=_`, so no boundary collides with them.
 """
 
 import re
