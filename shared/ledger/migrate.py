@@ -23,6 +23,11 @@ def upgrade(url: str, revision: str = "head") -> None:
     command.upgrade(_config(url), revision)
 
 
+def downgrade(url: str, revision: str) -> None:
+    """Takes the schema back to `revision`; `base` is an empty database. Blocking."""
+    command.downgrade(_config(url), revision)
+
+
 def check(url: str) -> None:
     """Raises alembic.util.exc.CommandError when the models have changed and no migration says so."""
     command.check(_config(url))

@@ -83,6 +83,7 @@ async def test_a_group_is_recorded_counted_and_renews_the_lease(ledger: Ledger) 
         now = await clock(connection)
         lease = (await connection.execute(select(col(Batch.lease_until)))).scalar_one()
         suppressed = (await connection.execute(select(col(Suppression.email_key)))).scalars().all()
+    assert lease is not None
     assert now + LEASE - 5 < lease <= now + LEASE
     assert suppressed == ["person-1@example.test"]
     sent, deferred = await row(ledger, first), await row(ledger, third)

@@ -1,0 +1,60 @@
+"""The schema: from nothing to head and back on both databases, with nothing left that the models do not say."""
+
+import asyncio
+import sys
+
+import pytest
+from alembic.util.exc import CommandError
+from sqlalchemy import inspect, text
+from sqlmodel import SQLModel
+
+from shared.ledger import migrate
+from shared.ledger.database import Ledger
+
+
+async def tables(url: str) -> set[str]:
+    ledger = Ledger(url, pool_size=1)
+    try:
+        async with ledger.read() as connection:
+            return set(await connection.run_sync(lambda sync: inspect(sync).get_table_names()))
+    finally:
+        await ledger.close()
+
+
+async def test_upgrade_makes_what_the_models_say_and_downgrade_leaves_nothing(empty_database_url: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, empty_database_url)
+    await asyncio.to_thread(migrate.check, empty_database_url)
+    assert await tables(empty_database_url) == {*SQLModel.metadata.tables, "alembic_version"}
+    await asyncio.to_thread(migrate.upgrade, empty_database_url)
+    await asyncio.to_thread(migrate.downgrade, empty_database_url, "base")
+    assert await tables(empty_database_url) == {"alembic_version"}
+
+
+async def test_two_that_upgrade_at_once_do_it_once(empty_database_url: str) -> None:
+    program = "import sys; from shared.ledger import migrate; migrate.upgrade(sys.argv[1])"
+    both = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, empty_database_url) for _ in range(2)]
+    assert [await process.wait() for process in both] == [0, 0]
+    await asyncio.to_thread(migrate.check, empty_database_url)
+
+
+async def test_a_model_without_a_migration_is_noticed(database_url: str) -> None:
+    ledger = Ledger(database_url, pool_size=1)
+    try:
+        async with ledger.write() as connection:
+            await connection.execute(text("ALTER TABLE campaign DROP COLUMN priority"))
+    finally:
+        await ledger.close()
+    with pytest.raises(CommandError, match="New upgrade operations detected"):
+        await asyncio.to_thread(migrate.check, database_url)
+
+
+async def test_the_current_revision_is_known(empty_database_url: str) -> None:
+    ledger = Ledger(empty_database_url, pool_size=1)
+    try:
+        async with ledger.read() as connection:
+            assert await migrate.current(connection) is None
+        await asyncio.to_thread(migrate.upgrade, empty_database_url)
+        async with ledger.read() as connection:
+            assert await migrate.current(connection) == migrate.head()
+    finally:
+        await ledger.close()

@@ -1,0 +1,115 @@
+"""Topology: declared in one step, by an account of its own; what cannot be handled goes to `dead`."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import aio_pika
+import pytest
+from aiormq.exceptions import ChannelAccessRefused
+
+from shared import topology
+from shared.bus import Bus
+from shared.events import BatchReleased, CampaignRequested, Event
+from shared.metrics import Metrics
+from tests.support.broker import BrokerVhost
+
+
+@pytest.fixture
+async def vhost(broker_vhost: BrokerVhost) -> BrokerVhost:
+    await topology.declare(broker_vhost.admin_url)
+    return broker_vhost
+
+
+@pytest.fixture
+async def bus(vhost: BrokerVhost) -> AsyncIterator[Bus]:
+    bus = Bus(vhost.services_url, Metrics("test"), name="test", publish_timeout_seconds=5)
+    yield bus
+    await bus.close()
+
+
+async def test_declaring_twice_changes_nothing_and_misses_nothing(broker_vhost: BrokerVhost) -> None:
+    assert set(await topology.check(broker_vhost.admin_url)) == {queue.name for queue in topology.QUEUES} | {"dead"}
+    await topology.declare(broker_vhost.admin_url)
+    await topology.declare(broker_vhost.admin_url)
+    assert await topology.check(broker_vhost.services_url) == []
+
+
+async def test_the_services_account_may_not_configure(vhost: BrokerVhost) -> None:
+    with pytest.raises(ChannelAccessRefused):
+        await topology.declare(vhost.services_url)
+    connection = await aio_pika.connect(vhost.services_url)
+    async with connection:
+        channel = await connection.channel()
+        with pytest.raises(ChannelAccessRefused):
+            await channel.queue_delete(topology.EMAIL)
+
+
+async def test_every_event_has_a_queue(vhost: BrokerVhost, bus: Bus) -> None:
+    """Published with `mandatory`: one that no queue takes would be reported as lost."""
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), 30)
+    keys = {key for queue in topology.QUEUES for key in queue.routing_keys}
+    assert {event.ROUTING_KEY for event in Event.__subclasses__() if event.__module__ == "shared.events"} == keys
+    assert await bus.publish(CampaignRequested(campaign_id=uuid4())) is True
+
+
+async def test_an_event_that_no_queue_takes_counts_as_lost(vhost: BrokerVhost, bus: Bus) -> None:
+    vhost.unbind(topology.EXCHANGE, topology.CAMPAIGNS)
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), 30)
+    assert await bus.publish(CampaignRequested(campaign_id=uuid4())) is False
+
+
+async def test_publishing_without_a_broker_says_so_and_raises_nothing() -> None:
+    bus = Bus("amqp://nobody:nothing@127.0.0.1:1/none", Metrics("test"), name="test")
+    bus.start()
+    assert await bus.publish(CampaignRequested(campaign_id=uuid4())) is False
+    assert await bus.check(1.0) != ""
+    await bus.close()
+
+
+@pytest.mark.parametrize("poison", [b"not JSON", b'{"version": 9}', b'{"campaign_id": "x"}', b""])
+async def test_a_ticket_that_cannot_be_read_ends_in_dead_with_the_reason(
+    vhost: BrokerVhost, bus: Bus, poison: bytes
+) -> None:
+    handled: list[BatchReleased] = []
+
+    async def handle(ticket: BatchReleased) -> None:
+        handled.append(ticket)
+
+    bus.subscribe(topology.EMAIL, BatchReleased, handle, prefetch=2)
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), 30)
+    connection = await aio_pika.connect(vhost.admin_url)
+    async with connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+        await exchange.publish(aio_pika.Message(poison, content_type="application/json"), BatchReleased.ROUTING_KEY)
+        dead = await channel.get_queue(topology.DEAD, ensure=False)
+        async with asyncio.timeout(30), dead.iterator() as messages:
+            async for message in messages:
+                await message.ack()
+                break
+    assert message.body == poison
+    assert message.headers["x-first-death-reason"] == "delivery_limit"
+    assert message.headers["x-first-death-queue"] == topology.EMAIL
+    assert handled == []
+
+
+async def test_a_handler_that_fails_gets_the_event_again(vhost: BrokerVhost, bus: Bus) -> None:
+    tries: list[int] = []
+    succeeded = asyncio.Event()
+
+    async def handle(ticket: BatchReleased) -> None:
+        tries.append(ticket.batch_id)
+        if len(tries) < 3:
+            raise RuntimeError("not yet")
+        succeeded.set()
+
+    bus.subscribe(topology.EMAIL, BatchReleased, handle, prefetch=2)
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), 30)
+    await bus.publish(BatchReleased(batch_id=7, campaign_id=uuid4(), generation=1))
+    await asyncio.wait_for(succeeded.wait(), 30)
+    assert tries == [7, 7, 7]

@@ -1,0 +1,117 @@
+"""Settings: from the environment, from files for secrets, by profile; a wrong one is one clear line."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ConfigurationError
+from shared.settings import SETTINGS, ApiSettings, CommonSettings, SenderSettings, load
+
+SECRET = "x" * 32
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("PROFILE", "ENVIRONMENT", "SECRET_KEY", "SMTP_CONNECTIONS", "DATABASE_URL", "AMQP_URL"):
+        monkeypatch.delenv(f"VASHSENDER_{name}", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("profile", "connections", "processes", "recycle"),
+    [("low", 4, 1, 1000), ("medium", 8, 1, 500), ("high", 16, 2, 250)],
+)
+def test_a_profile_gives_the_guides_defaults(
+    monkeypatch: pytest.MonkeyPatch, profile: str, connections: int, processes: int, recycle: int
+) -> None:
+    monkeypatch.setenv("VASHSENDER_PROFILE", profile)
+    settings = load(SenderSettings)
+    assert (settings.smtp_connections, settings.sender_processes, settings.recycle_after_batches) == (
+        connections,
+        processes,
+        recycle,
+    )
+    assert settings.batches_in_hand == 2
+
+
+def test_any_single_setting_overrides_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_PROFILE", "high")
+    monkeypatch.setenv("VASHSENDER_SMTP_CONNECTIONS", "3")
+    settings = load(SenderSettings)
+    assert (settings.smtp_connections, settings.recycle_after_batches) == (3, 250)
+
+
+def test_the_guides_deadlines_are_the_defaults() -> None:
+    sender, dispatcher = load(SETTINGS["sender"]), load(SETTINGS["dispatcher"])
+    assert isinstance(sender, SenderSettings)
+    assert (sender.batch_soft_seconds, sender.batch_hard_seconds) == (480, 600)
+    assert (sender.email_soft_seconds, sender.email_hard_seconds) == (240, 300)
+    assert (dispatcher.model_dump()["turn_soft_seconds"], dispatcher.model_dump()["turn_hard_seconds"]) == (1500, 1800)
+
+
+def test_a_secret_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "relays").write_text("smtp://user:pass@relay.test\n")
+    monkeypatch.setenv("VASHSENDER_RELAYS_FILE", str(tmp_path / "relays"))
+    assert load(SenderSettings).relay_urls == ("smtp://user:pass@relay.test",)
+    monkeypatch.setenv("VASHSENDER_RELAYS_FILE", str(tmp_path / "nothing"))
+    with pytest.raises(ConfigurationError, match=r"VASHSENDER_RELAYS_FILE: cannot read .*nothing"):
+        load(SenderSettings)
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(Exception, match="frozen"):
+        load(ApiSettings).http_port = 1  # type: ignore[misc]
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_DATABASE_URL", "postgresql://user:hunter2@db/x")
+    settings = load(ApiSettings)
+    assert "hunter2" not in repr(settings)
+    assert settings.ledger_url == "postgresql+asyncpg://user:hunter2@db/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("SMTP_CONNECTIONS", "many", "VASHSENDER_SMTP_CONNECTIONS"),
+        ("PROFILE", "huge", "VASHSENDER_PROFILE"),
+        ("EMAIL_SOFT_SECONDS", "301", r"email_soft_seconds \(301\) exceeds email_hard_seconds \(300\)"),
+        ("RENEW_SECONDS", "10", "renew_seconds must be at most half of lease_seconds"),
+        ("PUBLIC_URL", "mail.example.com", "VASHSENDER_PUBLIC_URL: must be a URL"),
+        ("SECRET_KEY", "short", "secret_key is shorter than 32 characters"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(f"VASHSENDER_{name}", value)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        load(SenderSettings)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 78
+
+
+def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
+    with pytest.raises(ConfigurationError, match="secret_key must be set"):
+        load(CommonSettings)
+    monkeypatch.setenv("VASHSENDER_SECRET_KEY", SECRET)
+    with pytest.raises(ConfigurationError, match="https"):
+        load(CommonSettings)
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com/")
+    assert load(CommonSettings).public_url == "https://mail.example.com"
+
+
+def test_the_development_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    settings = load(CommonSettings, var_dir=tmp_path / "var")
+    first = settings.secret_keys
+    path = tmp_path / "var" / "secrets" / "secret_key"
+    assert load(CommonSettings, var_dir=tmp_path / "var").secret_keys == first
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(first[0]) >= 32
+
+
+def test_a_broker_that_nobody_named_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is not set"):
+        _ = load(CommonSettings, var_dir=tmp_path).broker_url
