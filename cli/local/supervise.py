@@ -61,7 +61,7 @@ class Supervisor:
     @property
     def is_running(self) -> bool:
         try:
-            self._rpc().getState()
+            self._ask("getState")
         except (OSError, Fault):
             return False
         return True
@@ -96,7 +96,7 @@ class Supervisor:
         """Ends supervisord, whose programs have been stopped."""
         pid = self._pid()
         with contextlib.suppress(OSError, Fault):
-            self._rpc().shutdown()
+            self._ask("shutdown")
         if pid is not None:
             _wait_gone(pid, STOP_MARGIN_SECONDS)
 
@@ -123,29 +123,26 @@ class Supervisor:
         """Writes programs and starts those that supervisord does not have yet; returns their names."""
         for program in programs:
             self.write(program)
-        rpc = self._rpc()
-        added = list(cast(list[list[list[str]]], rpc.reloadConfig())[0][0])
+        added = list(cast(list[list[list[str]]], self._ask("reloadConfig"))[0][0])
         for name in added:
-            rpc.addProcessGroup(name)
+            self._ask("addProcessGroup", name)
         return added
 
     def remove(self, name: str) -> None:
         """Stops a program, which may take its drain, and forgets it."""
-        rpc = self._rpc()
         self.stop([name])
         (self.run_dir / "programs" / f"{name}.conf").unlink(missing_ok=True)
         (self.run_dir / "programs" / f"{name}.json").unlink(missing_ok=True)
-        rpc.reloadConfig()
-        rpc.removeProcessGroup(name)
+        self._ask("reloadConfig")
+        self._ask("removeProcessGroup", name)
         lock_file(self.run_dir, name).unlink(missing_ok=True)
 
     def stop(self, names: Iterable[str]) -> None:
         """Stops programs, all at once; returns when they have ended. They get SIGKILL at the end of their time."""
-        rpc = self._rpc()
         waiting = set(names)
         for name in waiting:
             with contextlib.suppress(Fault):  # it does not run
-                rpc.stopProcess(name, False)
+                self._ask("stopProcess", name, False)
         while waiting:
             waiting = {state.name for state in self.states() if state.name in waiting and state.state not in ENDED}
             if waiting:
@@ -154,12 +151,12 @@ class Supervisor:
     def start_program(self, name: str) -> None:
         """Starts a stopped program; does not wait for it."""
         with contextlib.suppress(Fault):  # it runs
-            self._rpc().startProcess(name, False)
+            self._ask("startProcess", name, False)
 
     def states(self) -> list[State]:
         """Every program, in the order of its name. Raises LocalError when supervisord does not answer."""
         try:
-            answers = cast(list[dict[str, Any]], self._rpc().getAllProcessInfo())
+            answers = cast(list[dict[str, Any]], self._ask("getAllProcessInfo"))
         except OSError as error:
             raise LocalError("supervisord does not answer: nothing is supervised; `vashsender start` helps") from error
         return [self._state(answer) for answer in sorted(answers, key=lambda answer: str(answer["name"]))]
@@ -194,9 +191,13 @@ class Supervisor:
 
     # Helpers
 
-    def _rpc(self) -> Any:
+    def _ask(self, method: str, *arguments: object) -> Any:
+        """One call of supervisord's API. Raises OSError where nobody answers, Fault where it refuses."""
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
-        return ServerProxy("http://localhost", transport=transport).supervisor
+        try:
+            return getattr(ServerProxy("http://localhost", transport=transport).supervisor, method)(*arguments)
+        finally:
+            transport.close()
 
     def _pid(self) -> int | None:
         with contextlib.suppress(OSError, ValueError):

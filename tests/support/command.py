@@ -1,0 +1,110 @@
+"""`vashsender` as an operator runs it: a subprocess with an installation of its own."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cli.local.ports import free_port, free_ports, is_free
+
+COMMAND_SECONDS = 90.0
+SENDER_PORTS = 4
+PORTS = (
+    "api",
+    "broker",
+    "broker_management",
+    "broker_prometheus",
+    "broker_dist",
+    "broker_epmd",
+    "mailbox",
+    "mailbox_page",
+    "dispatcher",
+    "watchdog",
+)
+
+
+@dataclass
+class Command:
+    """`command("status", "--json")` runs `vashsender status --json` in `folder`, on ports nobody else uses.
+
+    `settings` are whole environment variables; no other `VASHSENDER_*` variable of the caller gets through."""
+
+    folder: Path
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
+            self.settings.setdefault(f"VASHSENDER_{name.upper()}_PORT", str(port))
+        self.settings.setdefault("VASHSENDER_SENDER_PORT", str(_free_row(SENDER_PORTS)))
+        self.settings.setdefault("VASHSENDER_VAR_DIR", str(self.var))
+
+    @property
+    def var(self) -> Path:
+        return self.folder / "var"
+
+    def port(self, name: str) -> int:
+        return int(self.settings[f"VASHSENDER_{name.upper()}_PORT"])
+
+    def __call__(
+        self, *arguments: str, settings: Mapping[str, str] | None = None, seconds: float = COMMAND_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs the command to its end, whatever its exit code."""
+        return subprocess.run(
+            self.line(*arguments),
+            env=self.environment(settings),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def ok(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
+        """What the command writes to stdout; it has to succeed."""
+        done = self(*arguments, seconds=seconds)
+        assert done.returncode == 0, (
+            f"vashsender {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        )
+        return done.stdout
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.ok(*arguments, "--json"))
+
+    def line(self, *arguments: str) -> list[str]:
+        """The command line."""
+        return [str(Path(sys.executable).with_name("vashsender")), *arguments]
+
+    def environment(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("VASHSENDER_")}
+        return {**inherited, **self.settings, **(settings or {})}
+
+    def pids(self) -> dict[str, int]:
+        """The pid of each supervised program that runs."""
+        return {state["name"]: state["pid"] for state in json.loads(self("status", "--json").stdout)}
+
+    def processes(self) -> list[str]:
+        """Every process that has to do with this installation, in words; none after a stop."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                words = " ".join([*process.cmdline(), *process.environ().values()])
+            except (psutil.Error, OSError):
+                continue
+            if str(self.var) in words and process.pid != os.getpid():
+                found.append(f"{process.pid} {process.name()}")
+        return found
+
+
+def _free_row(count: int) -> int:
+    """The first of so many free ports that follow each other."""
+    while True:
+        first = free_port()
+        if all(is_free(first + number) for number in range(count)):
+            return first
