@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from sqlmodel import col
 
 from shared.events import CampaignRequested
@@ -57,16 +57,17 @@ async def with_batch(api: ApiRig, campaign: str, status: str) -> None:
             )
         ).scalars()
         ids = sorted(rows)
-        batch = Batch(
-            campaign_id=UUID(campaign),
-            first_id=ids[0],
-            last_id=ids[-1],
-            size=len(ids),
-            state="done",
-            due_at=0.0,
-            **{status: len(ids)},
+        await connection.execute(
+            insert(Batch).values(
+                campaign_id=UUID(campaign),
+                first_id=ids[0],
+                last_id=ids[-1],
+                size=len(ids),
+                state="done",
+                due_at=0.0,
+                **{status: len(ids)},
+            )
         )
-        await connection.execute(Batch.__table__.insert().values(batch.model_dump(exclude={"id"})))  # type: ignore[attr-defined]
     await put(api, campaign, cursor=ids[-1])
 
 

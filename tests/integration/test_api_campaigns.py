@@ -88,7 +88,8 @@ async def test_a_wrong_template_is_an_error_with_line_and_column(api: ApiRig) ->
 
 async def test_lists_are_cut_into_pages_newest_first(api: ApiRig) -> None:
     ids = [await api.create(name=f"Number {number}") for number in range(5)]
-    pages, cursor = [], {}
+    pages: list[list[str]] = []
+    cursor: dict[str, Any] = {}
     while True:
         page = await api.get("/v1/campaigns", limit=2, **cursor)
         pages.append([one["id"] for one in page["data"]])

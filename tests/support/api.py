@@ -67,7 +67,9 @@ class ApiRig:
     async def get(self, path: str, expect: int = 200, **params: Any) -> Any:
         return await self.request("GET", path, expect, params=params)
 
-    async def post(self, path: str, body: object = None, expect: int = 202, **headers: str) -> Any:
+    async def post(
+        self, path: str, body: object = None, expect: int = 202, headers: Mapping[str, str] | None = None
+    ) -> Any:
         return await self.request("POST", path, expect, json={} if body is None else body, headers=headers)
 
     async def create(self, recipients: int | Iterable[str] = 0, **fields: Any) -> str:

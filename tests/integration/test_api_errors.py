@@ -1,0 +1,144 @@
+"""What a client gets when something is wrong with the request, the key, or the world."""
+
+import json
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from cli.local.ports import free_port
+from shared.ledger import keys
+from shared.ledger.database import Ledger
+from shared.ledger.models import ApiKey
+from tests.support.api import ApiRig, api_on, campaign_body
+
+
+@pytest.fixture
+async def api(sqlite_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(sqlite_url, max_content_bytes=2000) as rig:
+        yield rig
+
+
+@pytest.mark.parametrize("given", [None, "", "Bearer", "Bearer vs_wrong", "Basic dnM6eA==", f"Bearer vs_{'A' * 43}"])
+async def test_without_a_valid_key_nothing_is_read(api: ApiRig, given: str | None) -> None:
+    del api.client.headers["Authorization"]
+    headers = {} if given is None else {"Authorization": given}
+    answer = await api.client.post("/v1/campaigns", content=b"{ not even JSON", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_revoked_key_opens_nothing(database_url: str) -> None:
+    async with api_on(database_url) as api:
+        async with api.ledger.write() as connection:
+            secret = await keys.create_key(connection, "second")
+            [first, second] = await keys.list_keys(connection)
+            assert (first.name, second.name, second.revoked_at) == ("test", "second", None)
+            assert await keys.project_of(connection, secret) == second.project_id
+            assert await keys.revoke_key(connection, second.id)
+            assert not await keys.revoke_key(connection, second.id)
+        api.client.headers["Authorization"] = f"Bearer {secret}"
+        problem = await api.get("/v1/campaigns", 401)
+        assert "revoked" in problem["detail"]
+
+
+async def test_the_ledger_keeps_only_a_digest_of_a_key(sqlite_url: str) -> None:
+    async with api_on(sqlite_url) as api:
+        secret = await api.key()
+        async with api.ledger.read() as connection:
+            rows = (await connection.execute(select(ApiKey.__table__))).all()  # type: ignore[attr-defined]
+    assert len(secret) == 46
+    assert secret not in str(rows)
+
+
+async def test_what_is_not_there_and_what_cannot_be_done_there(api: ApiRig) -> None:
+    await api.get("/v1/nothing", 404)
+    await api.get(f"/v1/campaigns/{uuid4()}", 404)
+    await api.get("/v1/campaigns/17", 422)
+    answer = await api.client.put("/v1/campaigns")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, POST")
+    assert "GET, POST" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "column"),
+    [(b"{", 1, 2), (b'{\n "name": "x",\n "text" "y"}', 3, 9)],
+)
+async def test_malformed_json_says_where(api: ApiRig, content: bytes, line: int, column: int) -> None:
+    headers = {"Content-Type": "application/json"}
+    problem = await api.request("POST", "/v1/campaigns", 400, content=content, headers=headers)
+    assert (problem["line"], problem["column"]) == (line, column)
+
+
+@pytest.mark.parametrize("content", [b'"\xff"', b"[" * 1000, b"9" * 1900])
+async def test_json_that_only_looks_so(api: ApiRig, content: bytes) -> None:
+    answer = await api.client.post("/v1/campaigns", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_half_characters_are_refused_wherever_they_stand(api: ApiRig) -> None:
+    for body in (
+        campaign_body(name="\ud800"),
+        campaign_body(text="\ud800"),
+        campaign_body(**{"\ud800": 1}),
+        campaign_body(recipients=[{"email": "a@example.test", "data": {"x": "\ud800"}}]),
+        campaign_body(recipients=[{"email": "a@example.test", "data": {"\ud800": "x"}}]),
+    ):
+        await api.request(
+            "POST", "/v1/campaigns", 422, content=json.dumps(body), headers={"Content-Type": "application/json"}
+        )
+
+
+async def test_numbers_no_database_holds_are_refused(api: ApiRig) -> None:
+    for number in (10**30, float("nan"), float("inf")):
+        body = campaign_body(recipients=[{"email": "a@example.test", "data": {"x": number}}])
+        await api.request(
+            "POST", "/v1/campaigns", 422, content=json.dumps(body), headers={"Content-Type": "application/json"}
+        )
+    await api.get("/v1/batches", 422, cursor=2**63)
+
+
+async def test_bodies_that_are_not_json_or_too_large(api: ApiRig) -> None:
+    for headers in ({}, {"Content-Type": "text/plain"}):
+        body = json.dumps(campaign_body()).encode()
+        await api.request("POST", "/v1/campaigns", 415, content=body, headers=headers)
+    problem = await api.post("/v1/campaigns", campaign_body(text="x" * 2000), 413)
+    assert problem["limit_bytes"] == 2000
+
+
+async def test_a_database_that_is_away_is_said_so() -> None:
+    ledger = Ledger(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
+    rig = ApiRig.on(ledger)
+    rig.client.headers["Authorization"] = f"Bearer vs_{'A' * 43}"
+    async with rig.client:
+        answer = await rig.client.get("/v1/campaigns")
+    await ledger.close()
+    assert (answer.status_code, answer.json()["status"]) == (503, 503)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_mistake_of_ours_is_a_problem_too(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a secret detail")
+
+    monkeypatch.setattr("services.api.campaign_row.find", broken)
+    problem = await api.get(f"/v1/campaigns/{uuid4()}", 500)
+    assert "secret" not in json.dumps(problem)
+    assert api.value("http_requests_total", route="/v1/campaigns/{campaign_id}", method="GET", status="500") == 1
+
+
+async def test_requests_are_counted_by_route_and_never_by_what_they_name(api: ApiRig) -> None:
+    for number in range(3):
+        await api.client.get(f"/v1/campaigns/{uuid4()}")
+        await api.client.get(f"/nowhere/{number}")
+        await api.client.request("BREW", "/v1/campaigns")
+    labels = {"route": "/v1/campaigns/{campaign_id}", "method": "GET"}
+    assert api.value("http_requests_total", **labels, status="404") == 3
+    assert api.value("http_request_seconds_count", **labels) == 3
+    assert api.value("http_requests_total", route="unmatched", method="GET", status="404") == 3
+    text = (await api.client.get("/metrics")).text
+    assert "nowhere" not in text
+    assert "BREW" not in text

@@ -1,0 +1,194 @@
+"""Recipients by status, suppressions, and the unsubscribe link."""
+
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import event, insert, select, update
+from sqlmodel import col
+
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.states import RecipientStatus
+from shared.unsubscribe import make_token
+from tests.support.api import SECRET_KEY, ApiRig, api_on
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(database_url) as rig:
+        yield rig
+
+
+async def settle(api: ApiRig, campaign: str, batch_size: int, statuses: list[str]) -> None:
+    """Gives the first recipients these statuses, in batches that count them, as a sender would."""
+    own = UUID(campaign)
+    async with api.ledger.write() as connection:
+        ids = list(
+            (
+                await connection.execute(
+                    select(col(Recipient.id)).where(col(Recipient.campaign_id) == own).order_by(col(Recipient.id))
+                )
+            ).scalars()
+        )
+        for first in range(0, len(statuses), batch_size):
+            part = statuses[first : first + batch_size]
+            held = ids[first : first + len(part)]
+            for recipient, status in zip(held, part, strict=True):
+                await connection.execute(
+                    update(Recipient).where(col(Recipient.id) == recipient).values(status=status, smtp_code=250)
+                )
+            counts = {status.value: part.count(status.value) for status in RecipientStatus}
+            await connection.execute(
+                insert(Batch).values(
+                    campaign_id=own,
+                    first_id=held[0],
+                    last_id=held[-1],
+                    size=len(part),
+                    state="done",
+                    due_at=0.0,
+                    **counts,
+                )
+            )
+        await connection.execute(update(Campaign).where(col(Campaign.id) == own).values(cursor=ids[len(statuses) - 1]))
+
+
+async def test_each_status_lists_exactly_its_recipients_in_order(api: ApiRig) -> None:
+    seed = random.randrange(10**6)
+    chance = random.Random(seed)
+    kinds = [status.value for status in RecipientStatus]
+    campaign, other = await api.create(60), await api.create(["else@example.test"])
+    statuses = [chance.choice(kinds) for _ in range(40)]
+    await settle(api, campaign, 7, statuses)
+    expected = statuses + ["pending"] * 20
+    for kind in kinds:
+        wanted = [f"person-{n}@example.test" for n, status in enumerate(expected) if status == kind]
+        for limit in (1, 3, 1000):
+            assert await api.emails(campaign, status=kind, limit=limit) == wanted, f"seed {seed}"
+    assert len(await api.emails(campaign, limit=7)) == 60
+    assert await api.emails(other) == ["else@example.test"]
+    await api.get(f"/v1/campaigns/{campaign}/recipients", 422, status="lost")
+
+
+async def test_a_few_failed_among_many_are_found_without_reading_the_many(api: ApiRig) -> None:
+    campaign = await api.create(600)
+    statuses = ["sent"] * 600
+    statuses[5] = statuses[595] = "failed"
+    await settle(api, campaign, 10, statuses)
+    read: list[Any] = []
+
+    def executed(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if "FROM recipient" in statement:
+            read.append((statement, parameters))
+
+    event.listen(api.ledger.engine.sync_engine, "before_cursor_execute", executed)
+    failed = await api.emails(campaign, status="failed")
+    assert failed == ["person-5@example.test", "person-595@example.test"]
+    assert len(read) == 1
+    assert read[0][0].count("BETWEEN") == 2
+
+
+async def test_suppressions_come_singly_and_in_bulk_and_go(api: ApiRig) -> None:
+    assert await api.post("/v1/suppressions", {"email": "Ann@Example.test", "detail": "by telephone"}, 200) == {
+        "added": 1,
+        "known": 0,
+    }
+    bulk = {"suppressions": [{"email": "ann@example.test", "reason": "bounced"}, {"email": "bob@example.test"}]}
+    assert await api.post("/v1/suppressions", bulk, 200) == {"added": 1, "known": 1}
+    [bob, ann] = (await api.get("/v1/suppressions"))["data"]
+    assert (ann["email"], ann["reason"], ann["detail"]) == ("Ann@example.test", "manual", "by telephone")
+    assert [one["email"] for one in (await api.get("/v1/suppressions", email="ANN@example.test"))["data"]] == [
+        ann["email"]
+    ]
+    assert (await api.get("/v1/suppressions", reason="bounced"))["data"] == []
+    page = await api.get("/v1/suppressions", limit=1)
+    assert page["data"] == [bob]
+    assert (await api.get("/v1/suppressions", limit=1, cursor=page["next_cursor"]))["data"] == [ann]
+    await api.request("DELETE", "/v1/suppressions", 204, params={"email": "ANN@example.test"})
+    await api.request("DELETE", "/v1/suppressions", 404, params={"email": "ann@example.test"})
+    await api.request("DELETE", "/v1/suppressions", 422, params={"email": "ann"})
+    await api.request("DELETE", "/v1/suppressions", 422)
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "#"),
+        ({"email": "a@example.test", "suppressions": [{"email": "b@example.test"}]}, "#"),
+        ({"email": "nobody"}, "#/email"),
+        ({"suppressions": [{"email": "a@example.test"}, {"email": "nobody"}]}, "#/suppressions/1/email"),
+        ({"email": "a@example.test", "reason": "hunch"}, "#/reason"),
+    ],
+)
+async def test_a_wrong_suppression_is_pointed_to(api: ApiRig, body: dict[str, Any], pointer: str) -> None:
+    assert (await api.post("/v1/suppressions", body, 422))["errors"][0]["pointer"] == pointer
+    assert (await api.get("/v1/suppressions"))["data"] == []
+
+
+async def link(api: ApiRig, campaign: str, number: int = 0) -> str:
+    rows = (await api.get(f"/v1/campaigns/{campaign}/recipients"))["data"]
+    return f"/u/{make_token(SECRET_KEY.encode(), UUID(campaign), rows[number]['id'])}"
+
+
+async def test_the_link_shows_a_page_and_only_the_button_acts(api: ApiRig) -> None:
+    campaign = await api.create(["ann@example.test"])
+    path = await link(api, campaign)
+    del api.client.headers["Authorization"]
+    for method in ("GET", "HEAD"):
+        answer = await api.client.request(method, path)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "noindex" in answer.headers["x-robots-tag"]
+        assert answer.headers["cache-control"] == "no-store"
+    page = (await api.client.get(path, headers={"Accept-Language": "ru-RU,ru;q=0.9"})).text
+    assert "<form" in page
+    assert "a•••@example.test" in page
+    assert "ann@example.test" not in page
+    assert 'lang="ru"' in page
+    api.client.headers["Authorization"] = f"Bearer {await api.key()}"
+    assert (await api.get("/v1/suppressions"))["data"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data": {"List-Unsubscribe": "One-Click"}},
+        {"content": b""},
+        {"files": {"List-Unsubscribe": (None, "One-Click")}},
+    ],
+)
+async def test_one_click_unsubscribes_at_once_and_again(api: ApiRig, options: dict[str, Any]) -> None:
+    campaign = await api.create(["ann@example.test", "bob@example.test"])
+    path = await link(api, campaign)
+    for _ in range(2):
+        answer = await api.client.post(path, headers={"Authorization": ""}, **options)
+        assert answer.status_code == 200
+        assert "a•••@example.test" in answer.text
+    [suppressed] = (await api.get("/v1/suppressions"))["data"]
+    assert (suppressed["email"], suppressed["reason"], suppressed["campaign_id"]) == (
+        "ann@example.test",
+        "unsubscribed",
+        campaign,
+    )
+
+
+async def test_a_link_nobody_made_says_so_kindly(api: ApiRig) -> None:
+    campaign = await api.create(["ann@example.test"])
+    good = await link(api, campaign)
+    forged = good[:-1] + ("A" if good[-1] != "A" else "B")
+    elsewhere = f"/u/{make_token(SECRET_KEY.encode(), uuid4(), 1)}"
+    beyond = f"/u/{make_token(SECRET_KEY.encode(), UUID(campaign), 2**63 - 1)}"
+    for path in (forged, elsewhere, beyond, "/u/x", f"/u/{'€' * 56}"):
+        for method in ("GET", "POST"):
+            answer = await api.client.request(method, path)
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+            assert "damaged" in answer.text
+    assert (await api.get("/v1/suppressions"))["data"] == []
+
+
+async def test_an_old_key_still_opens_its_links(database_url: str) -> None:
+    async with api_on(database_url, secret_key=f"{'n' * 40},{SECRET_KEY}") as api:
+        campaign = await api.create(["ann@example.test"])
+        assert (await api.client.post(await link(api, campaign))).status_code == 200
