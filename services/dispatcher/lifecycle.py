@@ -49,7 +49,7 @@ async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
         )
         if not changed.rowcount:
             return None
-        await timeline.record(connection, campaign_id, "expired", "deliver_by has passed: what is open is not sent")
+        await timeline.record(connection, campaign_id, "overdue", "deliver_by has passed: what is open is not sent")
     log.info("campaign.expired", campaign_id=str(campaign_id))
     return CampaignStatus.STOPPING.value
 
@@ -97,7 +97,7 @@ async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
         if not changed.rowcount:
             return None
         if row[0]:
-            await timeline.record(connection, campaign_id, "resumed", "Sending goes on")
+            await timeline.record(connection, campaign_id, "continued", "Sending goes on")
         else:
             await timeline.record(connection, campaign_id, "started", "Sending has begun")
     log.info("campaign.started", campaign_id=str(campaign_id))

@@ -4,6 +4,7 @@ import time
 from typing import ClassVar
 
 from services.dispatcher.dispatcher import Dispatcher
+from services.dispatcher.history import NOTE_SECONDS, History
 from services.dispatcher.metrics import DispatcherMetrics
 from shared import topology
 from shared.events import CampaignRequested, Event
@@ -44,4 +45,8 @@ async def body(process: Process[DispatcherSettings]) -> None:
                 uptime_seconds=time.monotonic() - started,
             )
 
-    await process.run(dispatcher.run(), process.clock(tell_seen, SEEN_SECONDS))
+    await process.run(
+        dispatcher.run(),
+        process.clock(tell_seen, SEEN_SECONDS),
+        process.clock(History(process.ledger).turn, NOTE_SECONDS),
+    )

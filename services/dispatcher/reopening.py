@@ -41,18 +41,17 @@ _IN = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED)
 
 
 async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadline) -> None:
-    """Goes through the batches by range. Nothing of the campaign is released meanwhile, so a recipient that fails again
-    is not opened again by the same request. Interrupted, it begins anew and finds less to do."""
-    way, after, moved = WAYS[what], 0, 0
+    """Goes on until no batch holds such a recipient. Nothing of the campaign is released meanwhile, so none that fails
+    again is opened again by the same request. Interrupted, it begins anew and finds less to do."""
+    way, moved = WAYS[what], 0
     while True:
         async with ledger.write() as connection:
             campaign = await campaigns.lock(connection, campaign_id)
             if campaign is None or campaign.reopen != what or campaign.status not in _IN:
                 return
-            batches = await _holding(connection, campaign_id, way.source, after)
+            batches = await _holding(connection, campaign_id, way.source)
             for batch_id in batches:
-                after, changed = await _reopen_batch(connection, batch_id, way)
-                moved += changed
+                moved += await _reopen_batch(connection, batch_id, way)
             if not batches:
                 await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(reopen=None))
                 await timeline.record(connection, campaign_id, "reopened", way.told.format(moved))
@@ -64,18 +63,18 @@ async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadlin
         await deadline.breathe()
 
 
-async def _holding(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus, after: int) -> list[int]:
+async def _holding(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus) -> list[int]:
     found = await connection.execute(
         select(col(Batch.id))
-        .where(col(Batch.campaign_id) == campaign_id, col(Batch.first_id) > after, getattr(Batch, status.value) > 0)
+        .where(col(Batch.campaign_id) == campaign_id, getattr(Batch, status.value) > 0)
         .order_by(col(Batch.first_id))
         .limit(BATCHES_AT_ONCE)
     )
     return list(found.scalars())
 
 
-async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) -> tuple[int, int]:
-    """Returns the first id of the range and how many recipients changed."""
+async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) -> int:
+    """Returns how many recipients changed."""
     batch = (
         await connection.execute(
             update(Batch)
@@ -107,4 +106,4 @@ async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) ->
     if way.target in OPEN and rows.rowcount:
         # A batch in a sender's hands keeps its generation: its finish sees the open rows and gives it back.
         await requeue(connection, col(Batch.id) == batch_id, ~in_state(BatchState.RELEASED, BatchState.SENDING))
-    return batch.first_id, rows.rowcount
+    return rows.rowcount
