@@ -3,24 +3,32 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo stop test test-fast lint chaos bench bench-smtp clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-fast lint chaos bench bench-smtp clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
 PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 WORKERS ?= 2
 ARGS ?=
+POSTGRESQL_DEMO := var/on-postgresql
 TEST_PACKAGES := rabbitmq-server postgresql
 TYPED := services shared cli tests bench
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: .venv/.installed ## start everything here, send the example campaign, count both sides
 	@$(BIN)/vashsender demo $(ARGS)
 
-stop: .venv/.installed ## stop all that `make demo` left running
+demo-postgresql: .venv/.installed ## the demo with its ledger on a private PostgreSQL instead of SQLite
+	$(STEP) "postgresql" $(BIN)/python -m cli.local.packages postgresql
+	@url=$$($(BIN)/python -m cli.local.postgres start $(POSTGRESQL_DEMO)/postgresql) && \
+	    VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) VASHSENDER_DATABASE_URL=$$url $(BIN)/vashsender demo $(ARGS)
+
+stop: .venv/.installed ## stop all that the demo left running
 	@$(BIN)/vashsender stop
+	@if [ -d $(POSTGRESQL_DEMO) ]; then VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) $(BIN)/vashsender stop && \
+	    $(BIN)/python -m cli.local.postgres stop $(POSTGRESQL_DEMO)/postgresql; fi
 
 test: lint packages-for-tests ## every check and every test, on a real broker and real databases
 	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
@@ -46,7 +54,7 @@ bench-smtp: .venv/.developing ## the SMTP engine alone, beside Postfix's smtp-so
 	@$(BIN)/python -m bench.smtp $(ARGS)
 
 clean: ## remove what the commands above made, the demo's data and the virtual environment too
-	@if [ -x $(BIN)/vashsender ]; then $(BIN)/vashsender stop; fi
+	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 packages-for-tests: .venv/.installed

@@ -1,12 +1,16 @@
-"""A PostgreSQL cluster of one's own: any user, loopback only, everything under one folder."""
+"""A PostgreSQL cluster of one's own: any user, loopback only, everything under one folder.
 
+`python -m cli.local.postgres start FOLDER` starts one and prints the URL of its database `vashsender`; `stop FOLDER`
+ends it.
+"""
+
+import argparse
 import contextlib
 import os
-import pwd
-import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +20,13 @@ import psutil
 
 from cli.local import LocalError, NotReadyError
 from cli.local.ports import LOOPBACK, refuse_taken
+from cli.local.postgres_user import as_server_user, give
 from cli.local.secret_files import secret_in, write_private
 
 INSTALLATIONS = Path("/usr/lib/postgresql")
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "local" / "postgresql.conf"
 OWN_CONFIGURATION = "vashsender.conf"
 OWNER = "vashsender"
-UNPRIVILEGED_USERS = ("postgres", "nobody")
-CAN_ENTER_CLOSED_FOLDERS = {"dac_read_search": 2, "dac_override": 1}
 START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
 KILL_TIMEOUT_SECONDS = 5.0
@@ -59,6 +62,9 @@ class PrivatePostgres:
         """Create a database, as a copy of `template` if given (nobody may be connected to that one). Gives its URL."""
         self.query(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         return self.url(name)
+
+    def has_database(self, name: str) -> bool:
+        return bool(self.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"))
 
     def drop_database(self, name: str) -> None:
         """Drop a database, connected clients or not."""
@@ -127,11 +133,11 @@ class PrivatePostgres:
         )
         own = self.cluster / OWN_CONFIGURATION
         own.write_text(configuration)
-        _give(own)
+        give(own)
 
     def command(self) -> list[str]:
         """What a supervisor runs after `prepare`: foreground, stopped by SIGINT (fast shutdown)."""
-        return self._as_server_user([str(_binaries() / "postgres"), "-D", str(self.cluster)])
+        return as_server_user(self.cluster, [str(_binaries() / "postgres"), "-D", str(self.cluster)])
 
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Return when the cluster answers. Raises `NotReadyError` with the end of the log, at once if it has ended."""
@@ -180,16 +186,16 @@ class PrivatePostgres:
 
     def _initialise(self) -> None:
         self.cluster.mkdir(exist_ok=True, mode=0o700)
-        _give(self.cluster)
+        give(self.cluster)
         password_file = self.data_dir / "initial-password"
         write_private(password_file, self.password)
-        _give(password_file)
+        give(password_file)
         options = ["--username", OWNER, "--pwfile", str(password_file), "--auth", "scram-sha-256"]
         options += ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-instructions"]
         if not self.durable:
             options.append("--no-sync")
         done = subprocess.run(
-            self._as_server_user([str(_binaries() / "initdb"), "-D", str(self.cluster), *options]),
+            as_server_user(self.cluster, [str(_binaries() / "initdb"), "-D", str(self.cluster), *options]),
             env=_environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -202,18 +208,6 @@ class PrivatePostgres:
             raise LocalError(f"initdb cannot make a PostgreSQL cluster in {self.cluster}: {done.stderr.strip()}")
         with (self.cluster / "postgresql.conf").open("a") as file:
             file.write(f"\ninclude '{OWN_CONFIGURATION}'\n")
-
-    def _as_server_user(self, command: Sequence[str]) -> list[str]:
-        """`command` as the user the server runs as: oneself, or for root `postgres`."""
-        if os.geteuid() != 0:
-            return list(command)
-        user = _server_user()
-        drop = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
-        if any(not folder.stat().st_mode & 0o001 for folder in self.cluster.parents):
-            # A clone under /root: only the right to pass closed folders is kept.
-            right = _right_to_enter()
-            drop += [f"--inh-caps=+{right}", f"--ambient-caps=+{right}"]
-        return [*drop, "--", *command]
 
     def _postmaster(self) -> psutil.Process | None:
         try:
@@ -247,34 +241,6 @@ def _environment() -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LANG": "C.UTF-8"}
 
 
-def _server_user() -> pwd.struct_passwd:
-    for name in UNPRIVILEGED_USERS:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise LocalError(f"PostgreSQL refuses to run as root and there is no user {' or '.join(UNPRIVILEGED_USERS)}")
-
-
-def _give(path: Path) -> None:
-    """Make the server's user own `path`."""
-    if os.geteuid() == 0:
-        user = _server_user()
-        os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def _right_to_enter() -> str:
-    status = Path("/proc/self/status").read_text()
-    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    mask = int(effective.group(1), 16) if effective else 0
-    for name, bit in CAN_ENTER_CLOSED_FOLDERS.items():
-        if mask >> bit & 1:
-            return name
-    raise LocalError(
-        "PostgreSQL refuses to run as root, and no other user may enter this folder: move it, or chmod o+x"
-    )
-
-
 def _family(postmaster: psutil.Process) -> list[psutil.Process]:
     try:
         return [postmaster, *postmaster.children(recursive=True)]
@@ -297,3 +263,29 @@ def _lives(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run a private PostgreSQL cluster in the background.")
+    parser.add_argument("verb", choices=("start", "stop"))
+    parser.add_argument("data_dir", type=Path)
+    parser.add_argument("--port", type=int, default=8708)
+    given = parser.parse_args()
+    postgres = PrivatePostgres(given.data_dir, given.port)
+    try:
+        if given.verb == "stop":
+            postgres.stop()
+            return 0
+        postgres.start()
+        postgres.wait_ready()
+        if not postgres.has_database(OWNER):
+            postgres.create_database(OWNER)
+        sys.stdout.write(f"{postgres.url(OWNER)}\n")
+    except LocalError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -53,7 +53,7 @@ def migrated_postgres(run: TestRun) -> Iterator[str]:
     """The URL of a PostgreSQL ledger with the schema at head, which exists as long as the block."""
     postgres = run.postgres()
     with run.lock("postgres-template"):
-        if not postgres.query(f"SELECT 1 FROM pg_database WHERE datname = '{POSTGRES_TEMPLATE}'"):
+        if not postgres.has_database(POSTGRES_TEMPLATE):
             migrate.upgrade(postgres.create_database(f"{POSTGRES_TEMPLATE}_draft"))
             postgres.query(f'ALTER DATABASE "{POSTGRES_TEMPLATE}_draft" RENAME TO "{POSTGRES_TEMPLATE}"')
     name = f"test_{uuid4().hex[:12]}"
