@@ -221,6 +221,18 @@ class Timeline(SQLModel, table=True):
     times: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("1")), default=1)
 
 
+class ProgressPoint(SQLModel, table=True):
+    """How far a campaign was at a moment: the curve of its progress, bounded in points. See shared.ledger.history."""
+
+    __tablename__ = "progress_point"
+    campaign_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("campaign.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    at: float = Field(sa_column=Column(Float(53), primary_key=True, nullable=False))
+    sent: int = _count()
+    failed: int = _count()
+
+
 class IdempotencyKey(SQLModel, table=True):
     __tablename__ = "idempotency_key"
     project_id: UUID = Field(
