@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 WORKERS ?= 2
 ARGS ?=
 POSTGRESQL_DEMO := var/on-postgresql
-TEST_PACKAGES := rabbitmq-server postgresql
+TEST_PACKAGES := rabbitmq-server postgresql opendkim
 TYPED := services shared cli tests bench
 
 help: ## this list

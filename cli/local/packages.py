@@ -18,7 +18,7 @@ OUTPUT_LINES_SHOWN = 5
 PROOFS: Mapping[str, str] = {
     "rabbitmq-server": "usr/lib/rabbitmq/bin/rabbitmq-server",
     "postgresql": "usr/lib/postgresql/*/bin/postgres",
-    "postfix": "usr/sbin/postfix",
+    "opendkim": "usr/sbin/opendkim",
     "prometheus": "usr/bin/promtool",
     "chromium": "usr/bin/chromium",
 }
