@@ -84,7 +84,7 @@ def closed(
 
 
 def _kept(text: str | None, longest: int) -> str | None:
-    """What the ledger can hold of a foreign text: no database takes NUL or half a character, and columns have an end."""
+    """What the ledger can hold of a foreign text: no NUL, no half characters, not too long."""
     if text is None:
         return None
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:longest]
