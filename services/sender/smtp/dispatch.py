@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 from services.sender.smtp.attempt import Attempt, BadAddressError
 from services.sender.smtp.classify import classify
@@ -69,15 +70,16 @@ class Dispatch:
         """An email that waits, else a fresh one if this connection's relay is the one to take for."""
         if self.draining:
             return None
-        for attempt in self._waiting:
-            if connection.relay not in attempt.avoid and (connection.smtputf8 or not attempt.smtputf8):
+        for attempt in self._waiting[:] if self._waiting else ():
+            if connection.relay not in attempt.avoid:
                 self._waiting.remove(attempt)
-                return attempt
+                if self._suits(connection, attempt):
+                    return attempt
         relay = self._pool.current
         if relay is None or connection.relay != relay.name:
             return None
-        while (fresh := self._take()) is not None and fresh.smtputf8 and not connection.smtputf8:
-            self._needs_smtputf8(fresh, connection.relay)
+        while (fresh := self._take()) is not None and not self._suits(connection, fresh):
+            pass
         return fresh
 
     def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
@@ -207,11 +209,16 @@ class Dispatch:
     def _late(self, attempt: Attempt) -> bool:
         return self._loop.time() - attempt.started >= self._soft_seconds
 
-    def _needs_smtputf8(self, attempt: Attempt, relay: str) -> None:
-        attempt.avoid |= {relay}
-        why = "the address needs SMTPUTF8, which no relay offers"
-        seconds = self._loop.time() - attempt.started
-        self._try_again(attempt, Outcome(Verdict.PERMANENT, relay, Stage.MAIL, None, "5.6.7", why, seconds=seconds))
+    def _suits(self, connection: Connection, attempt: Attempt) -> bool:
+        """Whether the relay can carry it; if not, it goes to another one that can, or comes back."""
+        if connection.smtputf8 or not attempt.smtputf8:
+            return True
+        attempt.avoid |= {connection.relay}
+        reply = Reply(0, b"5.6.7 the address needs SMTPUTF8, which no relay offers")
+        now = self._loop.time()
+        outcome = attempt.outcome(Verdict.PERMANENT, connection.relay, Stage.MAIL, reply, now)
+        self._try_again(attempt, replace(outcome, enhanced="5.6.7"))
+        return False
 
     def _give_up(self, attempt: Attempt) -> None:
         """No relay can take it now. A connection lost on the way to that was the relay's doing, not the recipient's."""

@@ -36,6 +36,38 @@ class Session:
     size_limit: int | None  # bytes; None where the relay names none
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a relay showed when it was asked: for a check before campaigns, and for readiness."""
+
+    relay: str
+    tls: str | None  # version and cipher; None in the clear
+    authenticated: bool
+    pipelining: bool
+    smtputf8: bool
+    size_limit: int | None
+    seconds: float
+
+
+async def probe(relay: RelayConfig, config: EngineConfig | None = None) -> Probe:
+    """Connect, greet, encrypt, authenticate, and leave without sending anything. Raises `EstablishError`."""
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    session = await establish(relay, config or EngineConfig(), tls_context(relay), lambda _stage, _seconds: None)
+    tls = session.transport.get_extra_info("ssl_object")
+    session.transport.write(b"QUIT\r\n")
+    session.transport.close()
+    return Probe(
+        relay=relay.name,
+        tls=f"{tls.version()} {tls.cipher()[0]}" if tls is not None else None,
+        authenticated=relay.username is not None,
+        pipelining=session.pipelining,
+        smtputf8=session.smtputf8,
+        size_limit=session.size_limit,
+        seconds=loop.time() - since,
+    )
+
+
 def tls_context(relay: RelayConfig) -> ssl.SSLContext | None:
     """The one context that all of a relay's connections share (so that TLS sessions may too)."""
     if relay.tls is Tls.NONE:

@@ -1,6 +1,5 @@
 """aiosmtpd as a relay: plain, STARTTLS, implicit TLS, AUTH. It keeps what it was given."""
 
-import asyncio
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,8 @@ from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+
+from tests.support.smtp.sink import unused_port
 
 USER, PASSWORD = "campaigns", "correct horse"
 
@@ -34,27 +35,26 @@ class Keeper:
         return "250 2.0.0 Ok: queued as AIOSMTPD1"
 
 
-class _ImplicitTls(Controller):
-    def __init__(self, handler: Keeper, context: ssl.SSLContext, **options: Any) -> None:
-        super().__init__(handler, ssl_context=context, **options)
-
-
 @contextmanager
 def aiosmtpd_relay(
     *, starttls: ssl.SSLContext | None = None, implicit: ssl.SSLContext | None = None, auth: bool = False
 ) -> Iterator[tuple[int, Keeper]]:
     """Port and keeper of a server that runs in a thread of its own as long as the block."""
     keeper = Keeper()
-    options: dict[str, Any] = {"hostname": "127.0.0.1", "port": 0, "enable_SMTPUTF8": True, "ready_timeout": 10.0}
+    options: dict[str, Any] = {
+        "hostname": "127.0.0.1",
+        "port": unused_port(),
+        "enable_SMTPUTF8": True,
+        "ready_timeout": 10.0,
+    }
     if starttls is not None:
         options |= {"tls_context": starttls, "require_starttls": True}
     if auth:
         options |= {"authenticator": _authenticate, "auth_required": True, "auth_require_tls": implicit is None}
-    controller = Controller(keeper, **options) if implicit is None else _ImplicitTls(keeper, implicit, **options)
+    controller = Controller(keeper, ssl_context=implicit, **options)
     controller.start()
     try:
-        assert isinstance(controller.server, asyncio.Server)
-        yield controller.server.sockets[0].getsockname()[1], keeper
+        yield controller.port, keeper
     finally:
         controller.stop()
 

@@ -19,6 +19,7 @@ from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
 OWNER = "mail"
 POSTDROP_GROUP = "uucp"
 DELIVERY_USER = "nobody"
+UNKNOWN = "no.such.person@example.net"
 QUEUES = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
     *("hold", "incoming", "private", "saved", "trace"),
@@ -31,6 +32,7 @@ cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - n 1000? 1 tlsmgr
 rewrite unix - - n - - trivial-rewrite
+proxymap unix - - n - - proxymap
 bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
@@ -44,7 +46,7 @@ postlog unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True)
 class Postfix:
-    """`maildir` gets the emails to anyone at example.net; nobody.at.all@example.net does not exist."""
+    """`maildir` gets the emails to anyone at example.net but `UNKNOWN`."""
 
     port: int
     maildir: Path
@@ -73,7 +75,7 @@ def _running(folder: Path, certificate: Path, key: Path) -> Iterator[Postfix]:
     _lay_out(folder)
     (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key))
     (folder / "etc/master.cf").write_text(MASTER_CF.format(port=port))
-    (folder / "etc/recipients").write_text("nobody.at.all@example.net REJECT\n")
+    (folder / "etc/recipients").write_text(f"{UNKNOWN} 550 5.1.1 no such person\n")
     command = [str(tree / "usr/lib/postfix/sbin/master"), "-c", str(folder / "etc"), "-d"]
     with (folder / "out").open("w") as out:
         process = subprocess.Popen(command, env=environment(tree), stdout=out, stderr=out)

@@ -1,8 +1,8 @@
 """An SMTP server that does what a test tells it to, for whatever no real server does on demand.
 
 Left alone it is polite. A test's `script` is asked before each answer, with the verb it answers (CONNECT, EHLO, MAIL,
-RCPT, DATA, "." for the end of a body, RSET, QUIT) and the command's line. It returns the reply to send instead, an
-`Act`, or None for the polite answer.
+RCPT, DATA, "." for the end of a body, RSET, QUIT) and the command's line; for DATA and "." with the recipient. It
+returns the reply to send instead, an `Act`, or None for the polite answer.
 """
 
 import asyncio
@@ -79,6 +79,7 @@ class ScriptedRelay:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(reader, writer)
         self.sessions.append(session)
+        self._changed.set()
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             if await self._answer(session, "CONNECT", ""):
                 await self._dialogue(session)
@@ -87,16 +88,19 @@ class ScriptedRelay:
         writer.transport.abort()
 
     async def _dialogue(self, session: Session) -> None:
-        recipient, reader = "", session.reader
+        recipient, accepted, reader = "", False, session.reader
         while line := (await reader.readline()).decode():
             verb = line[:4].strip().upper()
             session.verbs.append(verb)
             self._changed.set()
             if verb == "RCPT":
                 recipient = line[line.index("<") + 1 : line.index(">")]
-            reply = await self._answer(session, verb, line.strip())
+            usual = "554 5.5.1 no valid recipients" if verb == "DATA" and not accepted else None
+            reply = await self._answer(session, verb, recipient if verb == "DATA" else line.strip(), usual)
             if reply is None or verb == "QUIT":
                 return
+            if verb in ("MAIL", "RCPT", "RSET"):
+                accepted = verb == "RCPT" and reply.startswith("2")
             if verb == "DATA" and reply.startswith("354"):
                 body = b""
                 while (content := await reader.readline()) != b".\r\n":
@@ -106,16 +110,18 @@ class ScriptedRelay:
                 session.verbs.append(".")
                 self.bodies.append((recipient, body))
                 self._changed.set()
-                reply = await self._answer(session, ".", recipient)
+                usual = None if accepted else "554 5.5.1 no valid recipients"
+                reply = await self._answer(session, ".", recipient, usual)
+                accepted = False
                 if reply is None:
                     return
                 if reply.startswith("2"):
                     self.messages.append((recipient, body))
                     self._changed.set()
 
-    async def _answer(self, session: Session, verb: str, line: str) -> str | None:
+    async def _answer(self, session: Session, verb: str, line: str, polite: str | None = None) -> str | None:
         """The reply that was sent, empty if none was and the dialogue goes on; None if it is over."""
-        reply = self.script(verb, line)
+        reply = self.script(verb, line) or polite
         if reply is None and verb in ("EHLO", "HELO"):
             lines = ["scripted", *self.extensions]
             reply = "\r\n".join(f"250{'-' if n < len(lines) else ' '}{text}" for n, text in enumerate(lines, 1))

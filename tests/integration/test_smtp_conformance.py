@@ -1,0 +1,275 @@
+"""One suite against servers nobody here wrote: smtp-sink, Postfix, aiosmtpd, in the clear and in TLS."""
+
+import asyncio
+import email
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import pytest
+
+from services.sender.smtp.config import EngineConfig, RelayConfig, Tls
+from services.sender.smtp.contract import Stage, Verdict
+from services.sender.smtp.establish import EstablishError, probe
+from tests.support.smtp.certificates import Certificate, certificate_for_localhost
+from tests.support.smtp.mail import Letter, delivering
+from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
+from tests.support.smtp.postfix import UNKNOWN, can_run, postfix
+from tests.support.smtp.sink import public_folder, smtp_sink
+
+# aiosmtpd cannot see that implicit TLS is TLS
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
+
+EMAILS = 120
+RECIPIENT = "someone@example.net"
+
+TRICKY_BODIES = (
+    b"plain\r\n",
+    b"..\r\n",
+    b"..leading dot\r\n...two\r\n",
+    b"\r\n\r\n\r\n",
+    b"QUIT\r\nRSET\r\nMAIL FROM:<x@example.org>\r\n",
+    b"250 Ok\r\n354 go\r\n421 bye\r\n",
+    b"x" * 998 + b"\r\n",
+    b"\r\n..\r\n\r\n..\r\n",
+    b"0123456789abcdef" * 60
+    + b"\r\n"
+    + (b"line of seventy-two characters, again and again and again and again.\r\n" * 3000),
+)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A running relay; `read` gives the raw messages it has delivered so far."""
+
+    relay: RelayConfig
+    read: Callable[[], list[bytes]]
+    pipelining: bool
+    tls: bool = False
+
+    async def bodies(self, count: int) -> dict[int, bytes]:
+        """Bodies by the number in their header, once there are `count`: a server may deliver after accepting."""
+        async with asyncio.timeout(30):
+            while len(messages := self.read()) < count:  # noqa: ASYNC110 - folders send no events
+                await asyncio.sleep(0.05)
+        assert len(messages) == count
+        return dict(numbered(message) for message in messages)
+
+
+def numbered(message: bytes) -> tuple[int, bytes]:
+    """Number and body, with the line ends of the wire."""
+    head, _, body = message.replace(b"\r\n", b"\n").partition(b"\n\nBEGIN\n")
+    return int(email.message_from_bytes(head)["X-Number"]), body.replace(b"\n", b"\r\n")
+
+
+def letter(number: int, body: bytes) -> Letter:
+    """`body` is dot-stuffed, as jobs give it."""
+    return Letter(RECIPIENT, b"X-Number: %d\r\n\r\nBEGIN\r\n" % number + body)
+
+
+def unstuffed(body: bytes) -> bytes:
+    """As a server stores it (RFC 5321, 4.5.2)."""
+    return re.sub(rb"(?m)^\.", b"", body)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return certificate_for_localhost(tmp_path_factory.mktemp("tls"))
+
+
+@contextmanager
+def sink_peer(*flags: str) -> Iterator[Peer]:
+    with public_folder() as folder, smtp_sink(*flags, dump=folder) as port:
+
+        def read() -> list[bytes]:
+            # it ends each file with an empty line, as mbox does
+            return [file.read_bytes().removesuffix(b"\n") for file in folder.glob("message.*")]
+
+        yield Peer(RelayConfig("sink", "127.0.0.1", port), read, pipelining="-p" not in flags)
+
+
+@contextmanager
+def postfix_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
+    with postfix(certificate.certificate, certificate.key) as server:
+        relay = RelayConfig("postfix", "localhost", server.port, tls, ca_file=certificate.certificate)
+        yield Peer(relay, server.delivered, pipelining=True, tls=tls is not Tls.NONE)
+
+
+@contextmanager
+def aiosmtpd_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
+    context = certificate.server_context()
+    with aiosmtpd_relay(
+        starttls=context if tls is Tls.STARTTLS else None,
+        implicit=context if tls is Tls.IMPLICIT else None,
+        auth=tls is not Tls.NONE,
+    ) as (port, keeper):
+        relay = RelayConfig("aiosmtpd", "localhost", port, tls, ca_file=certificate.certificate)
+        if tls is not Tls.NONE:
+            relay = replace(relay, username=USER, password=PASSWORD)
+        yield Peer(relay, lambda: [body for _, body in keeper.kept], pipelining=False, tls=tls is not Tls.NONE)
+
+
+@pytest.fixture(
+    params=[
+        "smtp-sink",
+        "smtp-sink without PIPELINING",
+        "Postfix",
+        "Postfix with STARTTLS",
+        "aiosmtpd",
+        "aiosmtpd with STARTTLS and AUTH",
+        "aiosmtpd with TLS and AUTH",
+    ]
+)
+def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Peer]:
+    name: str = request.param
+    if name.startswith("Postfix") and not can_run():
+        pytest.skip("Postfix drops privileges and so must be started by root")
+    with ExitStack() as stack:
+        tls = Tls.STARTTLS if "STARTTLS" in name else Tls.IMPLICIT if "TLS" in name else Tls.NONE
+        if name.startswith("smtp-sink"):
+            yield stack.enter_context(sink_peer(*(["-p"] if "without" in name else [])))
+        elif name.startswith("Postfix"):
+            yield stack.enter_context(postfix_peer(certificate, tls))
+        else:
+            yield stack.enter_context(aiosmtpd_peer(certificate, tls))
+
+
+async def test_every_email_arrives_once_and_as_it_was(peer: Peer) -> None:
+    sent = {number: TRICKY_BODIES[number % len(TRICKY_BODIES)] for number in range(EMAILS)}
+    async with delivering(replace(peer.relay, connections=4), [letter(*item) for item in sent.items()]) as (_, box):
+        outcomes = await box.reported(EMAILS, seconds=30)
+    assert box.verdicts() == {"accepted": EMAILS}
+    assert all((outcome.stage, outcome.code) == (Stage.DOT, 250) for outcome in outcomes)
+    assert await peer.bodies(EMAILS) == {number: unstuffed(body) for number, body in sent.items()}
+
+
+async def test_connections_are_renewed_after_their_share(peer: Peer) -> None:
+    relay = replace(peer.relay, connections=2, max_emails_per_connection=7)
+    async with delivering(relay, [letter(number, b"plain\r\n") for number in range(50)]) as (_, box):
+        await box.reported(50, seconds=30)
+    assert box.verdicts() == {"accepted": 50}
+    assert len(await peer.bodies(50)) == 50
+
+
+async def test_work_that_comes_in_drops_finds_the_connection_open(peer: Peer) -> None:
+    async with delivering(peer.relay) as (engine, box):
+        for number in range(5):
+            box.put([letter(number, b"plain\r\n")])
+            await box.reported(number + 1)
+        assert [status.connections for status in engine.status()] == [1]
+    assert box.verdicts() == {"accepted": 5}
+
+
+async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
+    shown = await probe(peer.relay)
+    assert (shown.pipelining, shown.tls is not None) == (peer.pipelining, peer.tls)
+    assert shown.authenticated == (peer.relay.username is not None)
+
+
+@pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
+async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Certificate, tls: Tls) -> None:
+    with aiosmtpd_peer(certificate, tls) as peer:
+        with pytest.raises(EstablishError, match="certificate verify failed") as raised:
+            await probe(replace(peer.relay, ca_file=None))
+        assert raised.value.stage is Stage.TLS
+        assert (await probe(replace(peer.relay, ca_file=None, verify=False))).tls is not None
+
+
+async def test_tls_cannot_be_stripped() -> None:
+    with sink_peer() as peer, pytest.raises(EstablishError, match="STARTTLS") as raised:
+        await probe(replace(peer.relay, tls=Tls.STARTTLS))
+    assert raised.value.stage is Stage.TLS
+
+
+async def test_a_wrong_password_blocks_and_is_not_told(
+    certificate: Certificate, caplog: pytest.LogCaptureFixture
+) -> None:
+    with aiosmtpd_peer(certificate, Tls.STARTTLS) as peer:
+        relay = replace(peer.relay, password="wrong horse")
+        async with delivering(relay, [letter(1, b"plain\r\n")]) as (engine, box):
+            (outcome,) = await box.reported(1)
+            assert (outcome.verdict, outcome.stage, outcome.code) == (Verdict.RELAY_FAULT, Stage.AUTH, 535)
+            reason = engine.blocked_reason()
+    assert reason is not None
+    assert "auth: 535" in reason
+    for told in (reason, outcome.reply, repr(relay), caplog.text):
+        assert "horse" not in told
+
+
+@pytest.mark.parametrize("refused_by", ["Postfix", "aiosmtpd"])
+async def test_a_refused_recipient_leaves_the_others_alone(certificate: Certificate, refused_by: str) -> None:
+    if refused_by == "Postfix" and not can_run():
+        pytest.skip("Postfix drops privileges and so must be started by root")
+    make = postfix_peer if refused_by == "Postfix" else aiosmtpd_peer
+    with make(certificate, Tls.NONE) as peer:
+        mixed = [letter(number, b"plain\r\n") for number in range(30)]
+        for gone in mixed[::3]:
+            gone.rcpt_to = UNKNOWN
+        async with delivering(replace(peer.relay, connections=2), mixed) as (_, box):
+            await box.reported(30)
+        for taken, outcome in box.outcomes:
+            expected = (
+                (Verdict.PERMANENT, Stage.RCPT, True)
+                if taken.rcpt_to == UNKNOWN
+                else (Verdict.ACCEPTED, Stage.DOT, False)
+            )
+            assert (outcome.verdict, outcome.stage, outcome.suppress) == expected
+        assert sorted(await peer.bodies(20)) == [number for number in range(30) if number % 3]
+
+
+async def test_postfix_tells_its_queue_id(certificate: Certificate) -> None:
+    if not can_run():
+        pytest.skip("Postfix drops privileges and so must be started by root")
+    with postfix_peer(certificate, Tls.NONE) as peer:
+        async with delivering(peer.relay, [letter(1, b"plain\r\n")]) as (_, box):
+            (outcome,) = await box.reported(1)
+        assert outcome.queue_id
+        (message,) = await asyncio.wait_for(_messages(peer, 1), 30)
+        assert outcome.queue_id.encode() in message
+
+
+async def _messages(peer: Peer, count: int) -> list[bytes]:
+    await peer.bodies(count)
+    return peer.read()
+
+
+ONE_TRY = EngineConfig(rest_seconds=60)  # whatever is rested stays so for the test
+
+
+@pytest.mark.parametrize(
+    ("flags", "verdict", "stage", "code"),
+    [
+        (["-r", "MAIL"], Verdict.TRANSIENT, Stage.MAIL, 450),
+        (["-f", "MAIL"], Verdict.SENDER_REFUSED, Stage.MAIL, 500),
+        (["-r", "RCPT"], Verdict.TRANSIENT, Stage.RCPT, 450),
+        (["-f", "RCPT"], Verdict.PERMANENT, Stage.RCPT, 500),
+        (["-r", "DATA"], Verdict.TRANSIENT, Stage.DATA, 450),
+        (["-f", "DATA"], Verdict.PERMANENT, Stage.DATA, 500),
+        (["-r", "."], Verdict.TRANSIENT, Stage.DOT, 450),
+        (["-f", "."], Verdict.PERMANENT, Stage.DOT, 500),
+        (["-q", "."], Verdict.AMBIGUOUS, Stage.DOT, None),
+        (["-Q", "."], Verdict.THROTTLED, Stage.DOT, 421),
+        (["-q", "RCPT"], Verdict.TRANSIENT, Stage.RCPT, None),
+        (["-Q", "RCPT"], Verdict.THROTTLED, Stage.RCPT, 421),
+        (["-q", "CONNECT"], Verdict.RELAY_FAULT, Stage.BANNER, None),
+        (["-Q", "CONNECT"], Verdict.THROTTLED, Stage.BANNER, 421),
+        (["-f", "CONNECT"], Verdict.RELAY_FAULT, Stage.BANNER, 500),
+        (["-f", "EHLO,HELO"], Verdict.RELAY_FAULT, Stage.EHLO, 500),
+    ],
+)
+@pytest.mark.parametrize("pipelining", [True, False])
+async def test_every_fault_of_smtp_sink_has_its_outcome(
+    flags: list[str], verdict: Verdict, stage: Stage, code: int | None, pipelining: bool
+) -> None:
+    with smtp_sink(*flags, *([] if pipelining else ["-p"])) as port:
+        async with delivering(RelayConfig("sink", "127.0.0.1", port), [letter(1, b"x\r\n")], ONE_TRY) as (_, box):
+            (outcome,) = await box.reported(1)
+    assert (outcome.verdict, outcome.stage, outcome.code) == (verdict, stage, code)
+
+
+async def test_a_server_that_only_knows_helo_will_do() -> None:
+    with smtp_sink("-e") as port:
+        async with delivering(RelayConfig("sink", "127.0.0.1", port), [letter(1, b"x\r\n")]) as (_, box):
+            (outcome,) = await box.reported(1)
+    assert outcome.verdict is Verdict.ACCEPTED

@@ -1,0 +1,105 @@
+"""A connection without a network: a transport that keeps what is written, and an owner that keeps what it is told."""
+
+import asyncio
+from typing import Any, cast
+
+from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.config import EngineConfig
+from services.sender.smtp.connection import Connection
+from services.sender.smtp.contract import Stage
+from services.sender.smtp.establish import Session
+from services.sender.smtp.replies import Reply
+from tests.support.smtp.mail import Letter
+
+
+class FakeTransport:
+    """Keeps what is written until it is aborted. `unsent`: bytes that have not left its buffer."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.aborted = False
+        self.unsent = 0
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def write(self, data: bytes) -> None:
+        assert not self.aborted, "written after abort"
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def read(self) -> bytes:
+        """What has been written since the last read."""
+        data, self.written = self.written, b""
+        return data
+
+
+class FakeOwner:
+    """Hands out letters and keeps, per recipient, the one thing that it was told: name of the call, stage, reply."""
+
+    def __init__(self, letters: list[Letter]) -> None:
+        self.pending = list(letters)
+        self.given: list[str] = []
+        self.told: dict[str, tuple[str, Stage | None, Reply | None]] = {}
+        self.is_closed = False
+
+    def next_attempt(self, _connection: Connection) -> Attempt | None:
+        if not self.pending:
+            return None
+        letter = self.pending.pop(0)
+        self.given.append(letter.rcpt_to)
+        return Attempt(letter, asyncio.get_running_loop().time())
+
+    def accepted(self, _connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+        assert dot_seconds >= 0
+        self._tell("accepted", attempt, Stage.DOT, reply)
+
+    def refused(self, _connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        self._tell("refused", attempt, stage, reply)
+
+    def ambiguous(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        self._tell("ambiguous", attempt, Stage.DOT, reply)
+
+    def interrupted(self, _connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        self._tell("interrupted", attempt, stage, reply)
+
+    def displaced(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        self._tell("displaced", attempt, None, reply)
+
+    def withdrawn(self, _connection: Connection, attempt: Attempt) -> None:
+        self._tell("withdrawn", attempt, None, None)
+
+    def unmade(self, _connection: Connection, attempt: Attempt, error: BaseException) -> None:
+        self._tell("unmade", attempt, None, Reply(0, str(error).encode()))
+
+    def idle(self, connection: Connection) -> None:
+        assert connection.in_flight == 0
+
+    def closed(self, _connection: Connection) -> None:
+        assert not self.is_closed, "closed twice"
+        self.is_closed = True
+
+    def _tell(self, what: str, attempt: Attempt, stage: Stage | None, reply: Reply | None) -> None:
+        recipient = attempt.job.rcpt_to
+        assert recipient not in self.told, f"{recipient}: {self.told[recipient]}, then {what}"
+        self.told[recipient] = (what, stage, reply)
+
+
+def wired(
+    letters: list[Letter],
+    *,
+    pipelining: bool = True,
+    config: EngineConfig | None = None,
+    most_emails: int = 1000,
+) -> tuple[Connection, FakeTransport, FakeOwner]:
+    """A connection at work on `letters`. Needs a running event loop."""
+    transport, owner = FakeTransport(), FakeOwner(letters)
+    session = Session(cast(Any, transport), pipelining=pipelining, smtputf8=True, size_limit=None)
+    connection = Connection(owner, "fake", session, config or EngineConfig(), most_emails)
+    connection.offer()
+    return connection, transport, owner
