@@ -1,0 +1,148 @@
+"""Whose turn it is, and how large a batch is to be."""
+
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.dispatcher.deadline import Deadline
+from services.dispatcher.fairness import Fairness, candidates, window
+from services.dispatcher.release import LEAST_SPLIT, batch_emails
+from services.dispatcher.survey import Limit, Standing, Survey
+from shared.settings import DispatcherSettings, load
+
+
+def campaign(number: int, **values: object) -> Standing:
+    standing = Standing(
+        id=UUID(int=number),
+        project_id=UUID(int=1),
+        status="sending",
+        reopen=None,
+        priority=0,
+        emails_per_second=None,
+        total=1000,
+        cursor=0,
+        overdue=False,
+        out=0,
+        released=0,
+        due=False,
+        unheld=False,
+        live=False,
+        uncut=True,
+    )
+    for name, value in values.items():
+        setattr(standing, name, value)
+    return standing
+
+
+def order(campaigns: list[Standing], turns: int, slots: int = 8) -> list[int]:
+    """Who is served, turn after turn, when each has more than enough."""
+    fairness, survey, served = Fairness(), Survey(campaigns, slots, {}), []
+    for _ in range(turns):
+        one = fairness.next(campaigns, survey)
+        fairness.served(one, fresh=True)
+        served.append(one.id.int)
+    return served
+
+
+def test_equals_take_turns() -> None:
+    assert order([campaign(1), campaign(2), campaign(3)], 6) == [1, 2, 3, 1, 2, 3]
+
+
+def test_who_has_least_out_comes_first() -> None:
+    assert order([campaign(1, out=4), campaign(2, out=1), campaign(3, out=2)], 4) == [2, 3, 2, 3]
+
+
+def test_who_has_nothing_out_comes_before_any_priority() -> None:
+    assert order([campaign(1), campaign(2, priority=9)], 4) == [2, 1, 2, 2]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.sampled_from([None, 1.0])), min_size=1, max_size=8))
+def test_nobody_starves(shapes: list[tuple[int, int, float | None]]) -> None:
+    """With room for all, every campaign is served within as many turns as there are campaigns."""
+    campaigns = [
+        campaign(number, out=out, priority=priority, emails_per_second=rate)
+        for number, (out, priority, rate) in enumerate(shapes, 1)
+    ]
+    waiting = {one.id.int for one in campaigns if one.out == 0}
+    assert waiting <= set(order(campaigns, len(campaigns), slots=100))
+
+
+def test_paced_campaigns_leave_half_of_the_slots_to_others() -> None:
+    paced = [campaign(number, emails_per_second=1.0) for number in (1, 2, 3)]
+    assert order([*paced, campaign(4)], 5, slots=4) == [1, 2, 4, 4, 4]
+    assert sorted(order([campaign(number, emails_per_second=1.0) for number in (1, 2, 3)], 3, slots=4)) == [1, 2, 3]
+
+
+def test_fresh_mail_and_retries_alternate() -> None:
+    fairness, one = Fairness(), campaign(1)
+    assert not fairness.wants_fresh(one), "what is due goes first"
+    fairness.served(one, fresh=False)
+    assert fairness.wants_fresh(one)
+    fairness.served(one, fresh=True)
+    assert not fairness.wants_fresh(one)
+
+
+def test_closed_campaigns_are_forgotten() -> None:
+    fairness, one, two = Fairness(), campaign(1), campaign(2)
+    fairness.served(one, fresh=False)
+    fairness.served(two, fresh=False)
+    fairness.forget([two])
+    assert not fairness.wants_fresh(one)
+    assert fairness.wants_fresh(two)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"status": "paused"},
+        {"status": "stopping"},
+        {"overdue": True},
+        {"reopen": "failed"},
+        {"uncut": False},
+    ],
+)
+def test_of_these_nothing_is_released(values: dict[str, object]) -> None:
+    assert candidates(Survey([campaign(1, **values)], 2, {})) == []
+
+
+def test_a_limit_that_is_not_free_holds_back_its_campaigns_only() -> None:
+    limited, other = campaign(1, emails_per_second=5.0), campaign(2, project_id=UUID(int=2))
+    survey = Survey([limited, other], 2, {f"campaign:{limited.id}": Limit(5.0, 3.0)})
+    assert candidates(survey) == [other]
+    survey = Survey([limited, other], 2, {f"campaign:{limited.id}": Limit(5.0, 1.0)})
+    assert candidates(survey) == [limited, other]
+    survey = Survey([limited, other], 2, {f"project:{limited.project_id}": Limit(5.0, 3.0)})
+    assert candidates(survey) == [other]
+
+
+def test_the_window_has_a_floor() -> None:
+    settings = load(DispatcherSettings)
+    assert [window(settings, slots) for slots in (0, 1, 2, 10)] == [2, 2, 4, 20]
+
+
+@pytest.mark.parametrize(
+    ("total", "slots", "rate", "expected"),
+    [
+        (1_000_000, 4, None, 500),
+        (1000, 4, None, 250),
+        (1000, 0, None, 500),
+        (1001, 4, None, 251),
+        (30, 4, None, LEAST_SPLIT),
+        (1_000_000, 4, 10.0, 300),
+        (1_000_000, 4, 0.001, 1),
+        (0, 4, None, LEAST_SPLIT),
+    ],
+)
+def test_how_many_recipients_a_batch_holds(total: int, slots: int, rate: float | None, expected: int) -> None:
+    assert batch_emails(load(DispatcherSettings), total, slots, rate) == expected
+
+
+async def test_a_deadline_is_met_only_after_its_time() -> None:
+    long, none = Deadline(60.0), Deadline(0.0)
+    assert not long.cuts_short()
+    assert none.cuts_short()
+    assert none.was_met
+    assert not long.was_met
+    await none.breathe()

@@ -1,0 +1,41 @@
+"""The report of a sweep by hand."""
+
+import json
+from uuid import UUID
+
+from services.watchdog.deeds import Deed, Kind
+from services.watchdog.once import _json, _text
+from services.watchdog.watchdog import _event
+from shared.events import BatchRequeued, CampaignRequested
+
+CAMPAIGN = UUID(int=7)
+RESCUE = Deed(Kind.RESCUE, "lease_expired", CAMPAIGN, "Batch 1 was taken back", 1, 4)
+CALL = Deed(Kind.CALL, "not_started", CAMPAIGN, "The dispatcher was called")
+
+
+def test_for_people_one_line_each() -> None:
+    assert _text([]) == ["The ledger is sound: nothing to mend."]
+    assert _text([RESCUE, CALL]) == [
+        f"rescue  lease_expired              campaign {CAMPAIGN}  Batch 1 was taken back",
+        f"call    not_started                campaign {CAMPAIGN}  The dispatcher was called",
+        "2 found",
+    ]
+
+
+def test_for_programs_one_object_each_and_a_summary() -> None:
+    first, second, summary = map(json.loads, _json([RESCUE, CALL]))
+    assert first == {
+        "kind": "rescue",
+        "reason": "lease_expired",
+        "campaign_id": str(CAMPAIGN),
+        "text": "Batch 1 was taken back",
+        "batch_id": 1,
+        "generation": 4,
+    }
+    assert second["batch_id"] is None
+    assert summary == {"summary": {"call": 1, "rescue": 1}}
+
+
+def test_each_deed_is_an_event() -> None:
+    assert _event(RESCUE) == BatchRequeued(batch_id=1, campaign_id=CAMPAIGN, generation=4, reason="lease_expired")
+    assert _event(CALL) == CampaignRequested(campaign_id=CAMPAIGN)
