@@ -1,0 +1,91 @@
+"""What an email costs to record: microseconds per result of a group commit, by group size, on durable ledgers."""
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.local.ports import free_port
+from cli.local.postgres import PrivatePostgres
+from services.sender import ledger as sender_ledger
+from services.sender.record import Group, record
+from services.sender.results import Result
+from shared.ledger import migrate
+from shared.ledger.database import Ledger
+from shared.ledger.models import DEFAULT_PROJECT
+from tests.support.seeds import seed_campaign
+
+REPORT = Path("var/bench/record.json")
+GROUPS = (1, 8, 32, 64)
+LEASE_SECONDS = 15.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=int, default=4000, help="results recorded per group size and ledger")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="vashsender-bench-") as folder, postgresql(Path(folder)) as postgres_url:
+        for name, url in (("sqlite", f"sqlite+aiosqlite:///{folder}/ledger.db"), ("postgresql", postgres_url)):
+            migrate.upgrade(url)
+            for size in GROUPS:
+                wall, cpu = asyncio.run(measure(url, size, options.results if size > 1 else options.results // 8))
+                rows.append({"ledger": name, "group": size, "wall_microseconds": wall, "cpu_microseconds": cpu})
+    table = Table(title="Microseconds per recorded result")
+    for heading in ("ledger", "group", "wall", "CPU of the sender"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = (row["ledger"], row["group"], f"{row['wall_microseconds']:.0f}", f"{row['cpu_microseconds']:.0f}")
+        table.add_row(*map(str, cells))
+    Console().print(table)
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    REPORT.write_text(json.dumps(rows, indent=2))
+
+
+async def measure(url: str, size: int, results: int) -> tuple[float, float]:
+    """Wall and CPU microseconds per result, in groups of `size`."""
+    ledger = Ledger(url, pool_size=2)
+    try:
+        seeded = await seed_campaign(ledger, results, batch_size=results)
+        claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "bench", LEASE_SECONDS)
+        assert claim is not None
+        groups = []
+        for start in range(0, results, size):
+            group = Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT)
+            group.results = [
+                Result(
+                    recipient_id, f"{recipient_id}@example.test", "pending", 0, "sent", 1, code=250, enhanced="2.0.0",
+                    reply="2.0.0 Ok: queued as 4bXk2d0zWcz1", relay="relay.example.test", queue_id="4bXk2d0zWcz1",
+                )
+                for recipient_id in seeded.recipient_ids[start : start + size]
+            ]  # fmt: skip
+            groups.append(group)
+        wall, cpu = time.perf_counter(), time.process_time()
+        for group in groups:
+            recorded = await record(ledger, [group], LEASE_SECONDS)
+            assert not recorded[claim.batch_id].lost
+        return (time.perf_counter() - wall) / results * 1e6, (time.process_time() - cpu) / results * 1e6
+    finally:
+        await ledger.close()
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    postgres = PrivatePostgres(folder / "postgres", free_port())
+    postgres.start()
+    postgres.wait_ready()
+    try:
+        yield postgres.create_database("bench")
+    finally:
+        postgres.stop()
+
+
+if __name__ == "__main__":
+    main()
