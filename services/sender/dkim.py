@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -35,7 +36,16 @@ SIGNED_HEADERS = (
 )
 
 _FOLD = 72
-_FEW_SPACES = 200  # octets for each
+
+
+class Unsigned(NamedTuple):
+    """A message as a signature looks at it: an empty line stands between `head` and `body`; no line begins with a dot,
+    so what is signed is what a receiver sees. In `canonical_body` spaces in a row are one, none ends a line, and no
+    empty lines end the body (RFC 6376, 3.4.4)."""
+
+    head: bytes
+    body: bytes
+    canonical_body: bytes
 
 
 class DkimSigner:
@@ -50,10 +60,9 @@ class DkimSigner:
         self._hash = SHA256()
         self._tags = f"v=1; a=rsa-sha256; c=relaxed/relaxed; d={domain};\r\n s={selector}; t=".encode()
 
-    def sign(self, message: bytes) -> bytes:
-        """The message with a DKIM-Signature in front. Lines end in CRLF and none begins with a dot (as
-        `MessageBuilder.build` makes them), so what is signed is what the receiver sees after dot-unstuffing."""
-        head, _, body = message.partition(b"\r\n\r\n")
+    def sign(self, message: Unsigned) -> bytes:
+        """The whole message with a DKIM-Signature in front."""
+        head, body, canonical_body = message
         names, signed = _signed_headers(head)
         signature = b"".join(
             (
@@ -62,13 +71,13 @@ class DkimSigner:
                 b"; h=",
                 b":\r\n ".join(names),
                 b";\r\n bh=",
-                b64encode(sha256(relaxed_body(body)).digest()),
+                b64encode(sha256(canonical_body).digest()),
                 b";\r\n b=",
             )
         )
         signed.append(b"dkim-signature:" + _relaxed_value(signature))
         octets = self._key.sign(b"\r\n".join(signed), self._padding, self._hash)
-        return b"".join((b"DKIM-Signature: ", signature, _folded(b64encode(octets)), b"\r\n", message))
+        return b"".join((b"DKIM-Signature: ", signature, _folded(b64encode(octets)), b"\r\n", head, b"\r\n\r\n", body))
 
 
 def load_signers(directory: Path | None) -> Mapping[str, DkimSigner]:
@@ -77,25 +86,6 @@ def load_signers(directory: Path | None) -> Mapping[str, DkimSigner]:
     for file in find_keys(directory) if directory else ():
         signers[file.domain] = DkimSigner(file.domain, file.selector, load_key(file))
     return signers
-
-
-def relaxed_body(body: bytes) -> bytes:
-    """RFC 6376, 3.4.4: spaces in a row are one, none before a line end, no empty lines at the end."""
-    body = body.replace(b"\t", b" ")
-    if body.count(b" ") * _FEW_SPACES < len(body):
-        body = _with_few_spaces(body)
-    else:
-        while b"  " in body:
-            body = body.replace(b"  ", b" ")
-        body = body.replace(b" \r\n", b"\r\n")
-    body = body.rstrip(b"\r\n ")
-    return body + b"\r\n" if body else b""
-
-
-def _with_few_spaces(body: bytes) -> bytes:
-    """The same for base64: going from space to space beats searching the whole body twice."""
-    first, *words = body.split(b" ")
-    return b"".join([first, *(word if word.startswith(b"\r\n") else b" " + word for word in words if word)])
 
 
 def _signed_headers(head: bytes) -> tuple[list[bytes], list[bytes]]:

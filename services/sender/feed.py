@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -98,7 +99,7 @@ class Feed:
             except (DataError, ValueError) as error:
                 hand.refuse(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
-                email = Email(hand, row, self._signed(hand, message), self._may_send_body)
+                email = Email(hand, row, self._signed(message), self._may_send_body)
                 hand.started += 1
                 hand.in_flight.add(email)
                 self._metrics.in_flight.inc()
@@ -108,10 +109,10 @@ class Feed:
         self._in_hand.recordable.set()
         return None
 
-    def _signed(self, hand: Hand, message: bytes) -> bytes | asyncio.Future[bytes]:
-        if hand.facts.signer is None:
+    def _signed(self, message: bytes | Callable[[], bytes]) -> bytes | asyncio.Future[bytes]:
+        if isinstance(message, bytes):
             return message
-        return asyncio.get_running_loop().run_in_executor(self._signers, hand.facts.signer.sign, message)
+        return asyncio.get_running_loop().run_in_executor(self._signers, message)
 
     def _may_send_body(self, email: Email) -> bool | asyncio.Future[bool]:
         """The last gate. Under at_most_once the intent is committed first, together with whatever else waits."""

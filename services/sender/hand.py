@@ -5,6 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 
@@ -130,10 +131,13 @@ class Email:
 Allowed = Callable[[Email], "bool | asyncio.Future[bool]"]
 
 
-def render(hand: Hand, row: Row) -> bytes:
-    """The message to one recipient. Raises DataError where this recipient's values do not fit the template."""
+def render(hand: Hand, row: Row) -> bytes | Callable[[], bytes]:
+    """The message to one recipient, or what signs it. Raises DataError where the values do not fit the template."""
     facts = hand.facts
     data = orjson.loads(row.data) if row.data else {}
     if not isinstance(data, dict):
         raise DataError("the merge fields are not a JSON object")
-    return facts.builder.build(row.id, row.email, data, hand.date, facts.unsubscribe_url(row.id))
+    facts_of_email = (row.id, row.email, data, hand.date, facts.unsubscribe_url(row.id))
+    if facts.signer is None:
+        return facts.builder.build(*facts_of_email)
+    return partial(facts.signer.sign, facts.builder.build_unsigned(*facts_of_email))

@@ -12,8 +12,9 @@ from email.policy import SMTP
 from typing import NamedTuple
 from uuid import UUID
 
+from services.sender.dkim import Unsigned
 from services.sender.headers import mailbox, unstructured
-from services.sender.mime import Encoder, encoder_for
+from services.sender.mime import Encoder, encoder_for, spaced
 from shared.addresses import needs_smtputf8, parse_address
 from shared.header_text import HeaderError, check_content_type, check_file_name, check_header_text
 from shared.templates import Content, RenderError, Template, Value
@@ -64,8 +65,13 @@ class MessageBuilder:
         self._subject = content.subject
         self._fixed_subject = _subject(content.subject.render({})) if content.subject.is_fixed else b""
         parts = [("text", content.text), ("html", content.html)]
-        self._parts = _parts([(kind, template) for kind, template in parts if template], headers)
-        self._fixed_headers = _fixed_headers(headers)
+        first, *others = _parts([(kind, template) for kind, template in parts if template], headers)
+        content_headers, _, before = first.before.partition(b"\r\n\r\n")
+        self._parts = [first._replace(before=before), *others]
+        self._fixed_headers = _fixed_headers(headers) + content_headers
+        self._spaced = spaced(piece for part in self._parts for piece in (part.before, part.after))
+        for part in self._parts:
+            self._spaced |= part.encoder.spaced
 
     def needs_smtputf8(self, email: str) -> bool:
         """Whether the message to this recipient needs a relay that offers SMTPUTF8."""
@@ -74,13 +80,32 @@ class MessageBuilder:
     def build(
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> bytes:
-        """The message to one recipient, the same octets each time for the same arguments.
+        """The message to one recipient, the same octets each time for the same arguments: see `build_unsigned`."""
+        head, body = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
+        return b"".join((head, b"\r\n\r\n", *body))
+
+    def build_unsigned(
+        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
+    ) -> Unsigned:
+        """The same message for `DkimSigner.sign`.
 
         `date` is an RFC 5322 date, `email` a normalised address; without `unsubscribe_url` there is no List-Unsubscribe
         and no value for that field. Raises RenderError where this recipient's values do not fit."""
+        head, pieces = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
+        body = canonical = b"".join(pieces)
+        if self._spaced:
+            canonical = b"".join([self._spaced.get(piece, piece) for piece in pieces])
+        if canonical.endswith(b"\r\n\r\n"):
+            canonical = canonical.rstrip(b"\r\n") + b"\r\n"
+        return Unsigned(head, body, b"" if canonical == b"\r\n" else canonical)
+
+    def _head_and_body(
+        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str
+    ) -> tuple[bytes, list[bytes]]:
         values = {**data, "email": email, "unsubscribe_url": unsubscribe_url or None}
         subject = self._fixed_subject or _subject(self._subject.render(values))
-        out = [self._own_headers(recipient_id, email, date, unsubscribe_url), subject, self._fixed_headers]
+        head = self._own_headers(recipient_id, email, date, unsubscribe_url) + subject + self._fixed_headers
+        out: list[bytes] = []
         try:
             for part in self._parts:
                 out.append(part.before)
@@ -88,9 +113,9 @@ class MessageBuilder:
                 out.append(part.after)
         except UnicodeEncodeError:
             raise RenderError(part.template.part, "", "a value holds half of a character (a lone surrogate)") from None
-        if not out[-1] and not out[-2].endswith(b"\r\n"):
+        if not out[-1] and out[-2] and not out[-2].endswith(b"\r\n"):
             out.append(b"\r\n")
-        return b"".join(out)
+        return head, out
 
     def _own_headers(self, recipient_id: int, email: str, date: str, unsubscribe_url: str) -> bytes:
         if not _ENVELOPE_SAFE.fullmatch(email):

@@ -10,7 +10,8 @@ Nothing encoded here ever begins a line with a dot, so these parts need no dot-s
 
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 _LINE_OCTETS = 57  # 76 characters of base64
@@ -18,14 +19,19 @@ _SHORT_OCTETS = 240  # fixed text below this is cheaper to encode again than to 
 _QP_LINE = 73  # leaves room for a soft break and for an encoded first character
 _NOT_PLAIN = re.compile(rb"[^ -<>-~]")
 _QP_VALUE = re.compile(r"[!-\-/-<>-~](?:[ -<>-~]*[!-<>-~])?")  # begins with no dot, ends in no space
+_SPACES = re.compile(rb"[ \t]+")
+_SPACE_ENDS_LINE = re.compile(rb" \r\n")
 _LINE_START = re.compile(rb"^(?:\.|F(?=rom ))")  # a mailbox file would take "From " for the next message
 
 
 class Encoder(Protocol):
-    """Makes the encoded body of one part. In a multipart `end` stands between it and the boundary's line."""
+    """Makes the encoded body of one part. In a multipart `end` stands between it and the boundary's line.
+
+    `spaced` are the pieces `encode` may append that hold spaces in a row, each with its canonical form for DKIM."""
 
     name: bytes
     end: bytes
+    spaced: Mapping[bytes, bytes]
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
         """Appends the encoded pieces, whose line ends are LF. Raises UnicodeEncodeError for half characters."""
@@ -53,6 +59,7 @@ class Base64:
 
     name = b"base64"
     end = b""
+    spaced: Mapping[bytes, bytes] = MappingProxyType({})
 
     def __init__(self, literals: Iterable[str]) -> None:
         self._aligned: dict[str, tuple[_Aligned, _Aligned, _Aligned]] = {}
@@ -96,6 +103,7 @@ class QuotedPrintable:
 
     def __init__(self, literals: Iterable[str]) -> None:
         self._quoted = {literal: _quote(literal) for literal in literals}
+        self.spaced: Mapping[bytes, bytes] = spaced(quoted.octets for quoted in self._quoted.values())
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
         known = self._quoted.get
@@ -112,6 +120,12 @@ class QuotedPrintable:
                 column = 0
             out.append(octets)
             column = column + last if one_line else last
+
+
+def spaced(pieces: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Those whose canonical form (spaces in a row are one, none ends a line; RFC 6376, 3.4.4) is another."""
+    canonical = {piece: _SPACE_ENDS_LINE.sub(b"\r\n", _SPACES.sub(b" ", piece)) for piece in pieces}
+    return {piece: relaxed for piece, relaxed in canonical.items() if relaxed != piece}
 
 
 def _canonical(text: str) -> bytes:
@@ -133,10 +147,12 @@ def _encode_lines(octets: bytes, out: list[bytes]) -> None:
 
 
 def _quote_value(text: str) -> _Quoted:
-    """As `_quote`, but fast for names, cities and links: where a character needs encoding, all are encoded."""
+    """As `_quote`, but fast for names, cities and links: where a character needs encoding, all are encoded.
+
+    A value holds no two spaces in a row, so that only fixed text does."""
     if "\n" in text:
-        return _quote(text)
-    if _QP_VALUE.fullmatch(text):
+        return _quote(text, single_spaced=True)
+    if "  " not in text and _QP_VALUE.fullmatch(text):
         octets, step = text.encode(), _QP_LINE
     else:
         octets, step = b"=" + text.encode().hex("=").upper().encode(), _QP_LINE // 3 * 3
@@ -147,16 +163,18 @@ def _quote_value(text: str) -> _Quoted:
     return _Quoted(wrapped, step + 1, len(lines[-1]) + 2, False)
 
 
-def _quote(text: str) -> _Quoted:
-    lines = [wrapped for line in _canonical(text).split(b"\r\n") for wrapped in _quote_line(line)]
+def _quote(text: str, *, single_spaced: bool = False) -> _Quoted:
+    lines = [wrapped for line in _canonical(text).split(b"\r\n") for wrapped in _quote_line(line, single_spaced)]
     octets = b"\r\n".join(lines)
     return _Quoted(octets, len(lines[0]), len(lines[-1]), len(lines) == 1)
 
 
-def _quote_line(line: bytes) -> list[bytes]:
+def _quote_line(line: bytes, single_spaced: bool) -> list[bytes]:
     quoted = _NOT_PLAIN.sub(lambda found: b"=%02X" % found.group()[0], line)
     if quoted.endswith(b" "):
         quoted = quoted[:-1] + b"=20"
+    if single_spaced:
+        quoted = quoted.replace(b"  ", b" =20")
     wrapped = []
     while len(quoted) > _QP_LINE:
         cut = quoted.rfind(b"=", _QP_LINE - 2, _QP_LINE)

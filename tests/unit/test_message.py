@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from dkim.canonicalization import Relaxed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,8 +142,11 @@ def test_structure(html: str | None, text: str | None, structure: list[str], fil
 def test_any_attachment_comes_back_equal(name: str, content: bytes) -> None:
     if not name.strip():
         return
-    raw = build(builder(text="t", attachments=(Attachment(name, "application/octet-stream", content),)))
+    made = builder(text="t", attachments=(Attachment(name, "application/octet-stream", content),))
+    raw = build(made)
     [part] = parsed(raw).iter_attachments()
+    _, body, canonical_body = made.build_unsigned(17, "anna@example.org", {}, DATE, URL)
+    assert canonical_body == Relaxed.canonicalize_body(body)
     assert part.get_content() == content
     assert part.get_filename() == name.strip()
 
@@ -199,9 +203,13 @@ def bodies(draw: st.DrawFn) -> str:
 @given(bodies(), bodies() | st.none(), st.fixed_dictionaries(dict.fromkeys(FIELDS, VALUES)))
 def test_any_body_and_value_come_back_equal(text: str, html: str | None, values: dict[str, Value]) -> None:
     content = compile_content("s", html, text)
-    raw = MessageBuilder(content, CampaignHeaders(CAMPAIGN, "news@example.com")).build(1, "a@b.de", values, DATE)
+    made = MessageBuilder(content, CampaignHeaders(CAMPAIGN, "news@example.com"))
+    raw = made.build(1, "a@b.de", values, DATE)
     message = parsed(raw)
     expected = content.render(values)
+    head, body, canonical_body = made.build_unsigned(1, "a@b.de", values, DATE)
+    assert head + b"\r\n\r\n" + body == raw
+    assert canonical_body == Relaxed.canonicalize_body(body)
 
     if html is None:
         assert text_of(message, "plain") in (expected.text, expected.text + "\n")
