@@ -30,6 +30,7 @@ class Feed:
         self._metrics = in_hand.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
@@ -84,8 +85,14 @@ class Feed:
             and not hand.lost
             and now - hand.renewed_at < self._settings.lease_seconds * LEASE_SHARE
             and now - hand.looked_at < LOOK_VALID_SECONDS
-            and self._in_hand.unrecorded() < self._settings.unrecorded_limit
+            and self._few_in_doubt()
         )
+
+    def _few_in_doubt(self) -> bool:
+        """A crash may send twice what is unrecorded and, per connection, one email in flight. A pipelined connection
+        has its next email already, so those are counted too: they soon are unrecorded, with others behind them."""
+        limit, unrecorded = self._settings.unrecorded_limit, self._in_hand.unrecorded()
+        return unrecorded < limit and unrecorded + self._in_hand.in_flight() < limit + self._connections
 
     def _prepare(self, hand: Hand, row: Row, now: float) -> Email | None:
         """Renders one email; None where its recipient is closed without an attempt."""

@@ -34,6 +34,10 @@ class InHand:
         """Results that the ledger does not have yet: what a crash at this instant would send twice."""
         return sum(hand.unrecorded for hand in self.hands)
 
+    def in_flight(self) -> int:
+        """Emails that have started and have no result yet."""
+        return sum(len(hand.in_flight) for hand in self.hands)
+
     def rouse(self) -> None:
         """Lets everyone who waits for an email ask again."""
         self.wake.set()

@@ -19,7 +19,7 @@ from services.sender.smtp.contract import Outcome, Verdict
 from shared.settings import SenderSettings
 from shared.templates import compile_content
 
-SETTINGS = SenderSettings(_env_file=None, unrecorded_limit=3, slice_size=2, lease_seconds=15.0)
+SETTINGS = SenderSettings(_env_file=None, unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
 
 
 def facts(*, at_most_once: bool = False) -> CampaignFacts:
@@ -109,6 +109,17 @@ def test_no_email_starts_while_too_many_results_are_unrecorded(in_hand: InHand, 
     held.results.clear()
     other.results.clear()
     assert feed.take() is not None
+
+
+def test_what_a_crash_may_send_twice_is_bounded(in_hand: InHand, feed: Feed) -> None:
+    """Two results unrecorded, and each of the 8 connections has one email in flight and its next one taken: no more."""
+    held = hand(*(row(n) for n in range(1, 40)))
+    in_hand.hands.append(held)
+    for _ in range(2):
+        email = feed.take()
+        assert email is not None
+        feed.done(email, Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert len(taken(feed)) == 3 + 8 - 2
 
 
 def test_a_suppressed_or_unrenderable_recipient_is_closed_without_an_email(in_hand: InHand, feed: Feed) -> None:
