@@ -48,10 +48,12 @@ class System:
     processes: dict[str, ServiceProcess] = field(default_factory=dict)
     key: str = ""
 
-    def launch(self, service: str, name: str = "", **settings: str) -> ServiceProcess:
-        """Starts one process; a sender's name is its slot."""
+    def launch(
+        self, service: str, name: str = "", environment: Mapping[str, str] | None = None, **settings: str
+    ) -> ServiceProcess:
+        """Starts one process; a sender's name is its slot. `environment` are variables beside the settings."""
         name = name or service
-        environment = {
+        values = {
             "database_url": self.database_url,
             "amqp_url": self.services_url,
             **({"relays": self.relay.url} if self.relay else {}),
@@ -62,7 +64,7 @@ class System:
         }
         process = ServiceProcess(
             service,
-            {f"VASHSENDER_{key.upper()}": value for key, value in environment.items()},
+            {**(environment or {}), **{f"VASHSENDER_{key.upper()}": value for key, value in values.items()}},
             free_port(),
             self.folder,
             name,

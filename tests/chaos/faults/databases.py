@@ -1,0 +1,56 @@
+"""The database restarts, dies, or is held by somebody else."""
+
+import asyncio
+import sqlite3
+from urllib.parse import urlsplit
+
+from tests.chaos.catalogue import POSTGRESQL, SQLITE, fault
+from tests.chaos.world import World
+
+
+@fault("PostgreSQL restarts", ledgers=(POSTGRESQL,), mixes=True)
+async def restart_postgresql(it: World) -> None:
+    assert it.parts.postgres is not None
+    await asyncio.to_thread(it.parts.postgres.restart)
+
+
+@fault("PostgreSQL gets kill -9", ledgers=(POSTGRESQL,), mixes=True)
+async def kill_postgresql(it: World) -> None:
+    postgres = it.parts.postgres
+    assert postgres is not None
+    await asyncio.to_thread(postgres.kill)
+    await it.a_moment()
+    await asyncio.to_thread(postgres.start)
+    await asyncio.to_thread(postgres.wait_ready)
+
+
+@fault("PostgreSQL ends every connection", ledgers=(POSTGRESQL,), mixes=True)
+async def end_sessions(it: World) -> None:
+    assert it.parts.postgres is not None
+    for _ in range(3):
+        await asyncio.to_thread(
+            it.parts.postgres.query,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend'",
+        )
+        await it.a_moment(0.2, 1)
+
+
+@fault("somebody else holds SQLite's write lock", ledgers=(SQLITE,), lasts_seconds=4)
+async def lock_sqlite(it: World) -> None:
+    """Beyond the lease: nobody can renew one, and nobody can take one either."""
+    await asyncio.to_thread(
+        hold, urlsplit(it.parts.database_url).path, it.conditions.lease_seconds + it.chance.uniform(1, 3)
+    )
+
+
+def hold(path: str, seconds: float) -> None:
+    import time
+
+    connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        time.sleep(seconds)
+        connection.execute("ROLLBACK")
+    finally:
+        connection.close()
