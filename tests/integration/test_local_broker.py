@@ -1,5 +1,8 @@
 """The private RabbitMQ node: accounts, loopback, stop, kill, and nothing left behind."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import aio_pika
@@ -11,6 +14,17 @@ from cli.local.broker import PrivateBroker
 from cli.local.ports import PortTakenError, free_ports, is_free
 from shared import topology
 from tests.support.broker import BrokerVhost
+from tests.support.run import TestRun
+
+ROOT = Path(__file__).parents[2]
+WAIT_SECONDS = 60.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def listening_addresses(process: psutil.Process) -> set[str]:
@@ -69,6 +83,21 @@ def test_a_taken_port_is_named_with_its_process(broker: PrivateBroker, tmp_path:
     with pytest.raises(PortTakenError, match=rf"port {broker.amqp_port} .* taken by beam.smp \(pid \d+"):
         second.start()
     assert not second.is_running
+
+
+def test_a_supervised_broker_stops_what_its_killed_supervisor_left_and_leaves_nothing(run: TestRun) -> None:
+    broker = run.new_broker("supervised")
+    with subprocess.Popen(broker.command(), cwd=ROOT) as first:
+        broker.wait_ready()
+        first.kill()
+    left = {process.pid for process in broker.processes()}
+    assert left
+    with subprocess.Popen(broker.command(), cwd=ROOT) as second:
+        wait_until(lambda: not left & {process.pid for process in broker.processes()})
+        broker.wait_ready()
+        second.terminate()
+        assert second.wait(timeout=60) == 0
+    assert broker.processes() == []
 
 
 async def test_messages_survive_a_kill_and_stop_leaves_nothing(own_broker: PrivateBroker) -> None:
