@@ -300,16 +300,32 @@ async def test_a_retired_connection_finishes_what_it_has() -> None:
 async def test_a_hanging_email_does_not_keep_the_one_behind_it() -> None:
     connection, transport, owner = wired(letters(3))
     connection.data_received(OK + OK + GO)
-    connection.check(connection.quiet_since + 0.5, stall_seconds=0.25)
-    assert (connection.stalled, owner.told) == (True, {})
-    connection.check(connection.quiet_since + 1.5, stall_seconds=0.25)
-    assert list(owner.told) == [SECOND]
+    connection.check(connection.quiet_since + 0.2, stall_seconds=0.25)
+    assert (connection.stalled, owner.told) == (False, {})
+    connection.check(connection.quiet_since + 0.3, stall_seconds=0.25)
+    assert (connection.stalled, list(owner.told)) == (True, [SECOND])
     assert owner.told[SECOND][0] == "displaced"
     # If the relay wakes up after all, the first is accepted, and no empty email goes out for the second.
     transport.read()
     connection.data_received(OK + OK + OK + GO)
     assert owner.told[FIRST][0] == "accepted"
     assert (transport.read(), transport.aborted) == (b"", True)
+
+
+async def test_after_a_hiccup_the_email_behind_goes_on_where_it_was() -> None:
+    connection, transport, owner = wired(letters(3, content=b"Hi\r\n"))
+    connection.data_received(OK + OK + GO)
+    connection.check(connection.quiet_since + 0.3, stall_seconds=0.25)
+    owner.gives_back = True
+    transport.read()
+    connection.data_received(OK + OK + OK + GO)
+    assert (connection.stalled, transport.aborted) == (False, False)
+    assert transport.read().startswith(b"Hi\r\n.\r\nMAIL")
+    connection.data_received(OK)
+    assert {recipient: what for recipient, (what, _, _) in owner.told.items()} == {
+        FIRST: "accepted",
+        SECOND: "accepted",
+    }
 
 
 @pytest.mark.parametrize(

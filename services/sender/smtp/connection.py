@@ -21,7 +21,6 @@ from services.sender.smtp.dialogue import ENVELOPE, STAGES, Owner, Step
 from services.sender.smtp.establish import Session
 from services.sender.smtp.replies import BadReplyError, Reply, ReplyReader
 
-MOVE_FACTOR = 4  # stalled this much longer, a connection loses the email that waits behind its body
 SURELY_BODY_BYTES = 4096  # more than this in the transport's buffer is more than an envelope: the dot has not left
 
 
@@ -44,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._unasked: list[tuple[Step, bytes]] = []  # without PIPELINING: commands that wait for the reply before
         self._sent: Attempt | None = None  # its body is out
         self._open: Attempt | None = None  # its envelope is out, its body is not
+        self._displaced: Attempt | None = None  # its envelope was out here, and it may have gone elsewhere
         self._envelope_busy = False  # replies to an envelope are outstanding, whether or not `_open` still wants them
         self._go_ahead = False  # 354 has come for `_open`
         self._permitted = False  # an awaited `may_send_body` has said yes
@@ -98,11 +98,11 @@ class Connection(asyncio.Protocol):
             self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=True)
         elif waited > stall_seconds:
             self.stalled = True
-            if self._sent is not None and self._open is not None and waited > MOVE_FACTOR * stall_seconds:
-                # Its envelope is out, its body will not be: another connection can carry it now.
-                attempt, self._open = self._open, None
+            if self._sent is not None and self._open is not None:
+                # Its envelope is out, its body is not: another connection can carry it.
+                self._displaced, self._open = self._open, None
                 self._stop_waiting()
-                self._owner.displaced(self, attempt, Reply(0, b"the email before it waits for its reply"))
+                self._owner.displaced(self, self._displaced, Reply(0, b"the email before it waits for its reply"))
 
     # asyncio.Protocol
 
@@ -182,11 +182,14 @@ class Connection(asyncio.Protocol):
         elif self._refused is not None:
             self._expected.append(Step.LONE_DOT)
             self._transport.write(b".\r\n")
-        elif self._open is None:
-            # The email was displaced. A lone dot would deliver an empty one in its place.
-            self._end(Reply(0, b"its email went elsewhere"), blame=False)
-        else:
+        elif self._open is not None:
             self._go_ahead = True
+        elif self._displaced is not None and self._owner.reclaimed(self._displaced):
+            self._open, self._go_ahead = self._displaced, True
+            self._prepare(self._displaced)
+        else:
+            # Its email has gone elsewhere. A lone dot would deliver an empty one in its place.
+            self._end(Reply(0, b"its email went elsewhere"), blame=False)
 
     def _answer_421(self, step: Step, reply: Reply) -> None:
         """It closes the connection. That concerns the email whose turn it is, and the next one goes elsewhere."""
@@ -236,8 +239,9 @@ class Connection(asyncio.Protocol):
             out += (body, b".\r\n")
         fresh = None
         if self._unasked:
-            if not self._expected:
-                self._ask_next(out)
+            if self._expected or self._too_late(self._open):
+                return
+            self._ask_next(out)
         elif not self._envelope_busy and (self.pipelining or not self._expected):
             fresh = self._begin(out)
         if out:
@@ -259,7 +263,7 @@ class Connection(asyncio.Protocol):
         if attempt is None:
             return None
         self._emails_left -= 1
-        self._open = attempt
+        self._open, self._displaced = attempt, None
         self._envelope_busy = True
         if self.pipelining:
             if self._needs_rset:
@@ -306,10 +310,7 @@ class Connection(asyncio.Protocol):
     def _body_to_send(self) -> bytes | None:
         """The body, if it is made and may leave at this instant."""
         attempt = self._open
-        if attempt is None or attempt.body is None or self._waiting is not None:
-            return None
-        if self._loop.time() - attempt.started > self._soft_seconds:
-            self._end(Reply(0, b"too late to begin the body"), blame=True)
+        if attempt is None or attempt.body is None or self._waiting is not None or self._too_late(attempt):
             return None
         if self._permitted:
             return attempt.body
@@ -325,6 +326,13 @@ class Connection(asyncio.Protocol):
         else:
             self._wait(attempt, permission)
         return None
+
+    def _too_late(self, attempt: Attempt | None) -> bool:
+        """Past its soft limit an email begins no further step. Ends the connection, which is in the middle of it."""
+        if attempt is None or self._loop.time() - attempt.started <= self._soft_seconds:
+            return False
+        self._end(Reply(0, b"too late for the next step"), blame=True)
+        return True
 
     def _wait(self, attempt: Attempt, promise: Awaitable[object]) -> None:
         self._waiting = asyncio.ensure_future(promise)

@@ -45,6 +45,10 @@ class Owner(Protocol):
     def displaced(self, connection: "Connection", attempt: Attempt, reply: Reply) -> None:
         """The connection ended, or hangs, but this email's turn had not come."""
 
+    def reclaimed(self, attempt: Attempt) -> bool:
+        """The relay has caught up, and an email that was displaced by its stalling could leave here after all. True
+        gives it back; False if another connection has it."""
+
     def withdrawn(self, connection: "Connection", attempt: Attempt) -> None:
         """`may_send_body` said no."""
 

@@ -138,6 +138,13 @@ class Dispatch:
             self._waiting.append(attempt)
             self.offer_soon()
 
+    def reclaimed(self, attempt: Attempt) -> bool:
+        """A displaced email that nobody has taken over yet goes back to its connection."""
+        if attempt not in self._waiting:
+            return False
+        self._waiting.remove(attempt)
+        return True
+
     def withdrawn(self, connection: Connection, attempt: Attempt) -> None:
         """`may_send_body` said no."""
         reply = Reply(0, b"withdrawn before its body")

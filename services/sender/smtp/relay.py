@@ -113,15 +113,18 @@ class Relay:
             self._changed(self.name, "up", "", 0.0)
 
     def could_not_open(self, stage: Stage, reply: Reply, now: float, *, throttled: bool) -> None:
-        """A connection was refused, at whatever stage before MAIL."""
+        """A connection was refused, at whatever stage before MAIL. Others may be open, or under way."""
         self._remember(stage, reply, throttled)
-        working = self._working()
-        if not working:
+        others = self._working() + self.opening - 1
+        if not others:
             self._rest(now)
-        elif now >= self._open_after:
-            # It serves us, but not with one more: stay with what there is for a while.
-            self._allowed = min(self._allowed, working)
-            self._open_after = self._next_change = now + self._take_backoff()
+            return
+        # It serves us, but not with one more: stay with what there is for a while.
+        self._allowed = min(self._allowed, others)
+        if now >= self._open_after:
+            pause = self._take_backoff()
+            self._open_after = self._next_change = now + pause
+            self._changed(self.name, "slow", self.reason, pause)
 
     def at_fault(self, stage: Stage | None, reply: Reply, now: float) -> None:
         """It lost a connection, or answered in a way that makes it useless."""

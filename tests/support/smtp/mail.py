@@ -102,11 +102,10 @@ async def delivering(
     box = Letterbox()
     box.put(letters)
     engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config, observer)
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(engine.run(box))
-        try:
-            yield engine, box
-        finally:
-            await engine.drain(1.0)
-            await running
+    running = asyncio.create_task(engine.run(box))
+    try:
+        yield engine, box
+    finally:
+        await engine.drain(1.0)
+        await running
     assert box.open == 0, f"{box.open} taken and never reported"

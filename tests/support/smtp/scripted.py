@@ -81,7 +81,7 @@ class ScriptedRelay:
         self.sessions.append(session)
         self._changed.set()
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            if await self._answer(session, "CONNECT", ""):
+            if await self._answer(session, "CONNECT", "") is not None:
                 await self._dialogue(session)
         session.verbs.append("closed")
         self._changed.set()
@@ -177,4 +177,6 @@ async def scripted_relay(
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for session in relay.sessions:
+            session.writer.transport.abort()
         await server.wait_closed()

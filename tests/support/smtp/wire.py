@@ -47,6 +47,7 @@ class FakeOwner:
         self.given: list[str] = []
         self.told: dict[str, tuple[str, Stage | None, Reply | None]] = {}
         self.is_closed = False
+        self.gives_back = False
 
     def next_attempt(self, _connection: Connection) -> Attempt | None:
         if not self.pending:
@@ -70,6 +71,9 @@ class FakeOwner:
 
     def displaced(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
         self._tell("displaced", attempt, None, reply)
+
+    def reclaimed(self, attempt: Attempt) -> bool:
+        return self.gives_back and self.told.pop(attempt.job.rcpt_to)[0] == "displaced"
 
     def withdrawn(self, _connection: Connection, attempt: Attempt) -> None:
         self._tell("withdrawn", attempt, None, None)
