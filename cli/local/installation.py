@@ -31,7 +31,7 @@ from shared import topology
 from shared.errors import ConfigurationError
 from shared.ledger import migrate
 
-READY_TIMEOUT_SECONDS = 30.0
+READY_TIMEOUT_SECONDS = 60.0
 PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.1
 STARTS_BEFORE_GIVING_UP = 3
