@@ -189,6 +189,7 @@ class ApiSettings(CommonSettings):
         259_200.0, gt=0, description="`deliver_by` of a campaign that names none, counted from `send` (72 hours)."
     )
     idempotency_seconds: float = Field(86_400.0, gt=0, description="How long an Idempotency-Key is remembered.")
+    page_session_seconds: float = Field(43_200.0, ge=60, description="How long a person stays signed in to the page.")
 
 
 class DispatcherSettings(CommonSettings):

@@ -88,6 +88,11 @@ def may(row: Row[Any], status: CampaignStatus) -> bool:
     return status in CAMPAIGN_TRANSITIONS[CampaignStatus(row.status)]
 
 
+def possible(row: Row[Any]) -> tuple[str, ...]:
+    """What can be done with a campaign in its state."""
+    return _ACTIONS[CampaignStatus(row.status)]
+
+
 def require_editable(row: Row[Any], action: str) -> None:
     """Raises Problem 409 once the campaign was accepted for sending."""
     if CampaignStatus(row.status) not in EDITABLE:
@@ -120,14 +125,13 @@ async def require_no_import(connection: AsyncConnection, campaign_id: UUID, acti
 
 
 def wrong_state(row: Row[Any], action: str) -> Problem:
-    possible = _ACTIONS[CampaignStatus(row.status)]
     return Problem(
         409,
         "wrong-state",
         "The campaign is in the wrong state for this",
-        f"A campaign that is {row.status} does not allow {action}. Possible now: {', '.join(possible)}.",
+        f"A campaign that is {row.status} does not allow {action}. Possible now: {', '.join(possible(row))}.",
         campaign_status=row.status,
-        possible=possible,
+        possible=possible(row),
     )
 
 

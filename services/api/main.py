@@ -19,6 +19,7 @@ from services.api import (
 from services.api.context import Api
 from services.api.housekeeping import TURN_SECONDS, Housekeeping
 from services.api.observe import ApiMetrics, Observe
+from services.api.page.mount import mount
 from shared.health import Health
 from shared.process import Process
 from shared.settings import ApiSettings
@@ -49,6 +50,7 @@ def create_app(api: Api, health: Health) -> FastAPI:
     idempotency.install(app)
     for part in PARTS:
         app.include_router(part.router)
+    mount(app)
     app.router.routes.extend(health.routes())
     app.add_middleware(Observe, metrics=api.metrics)
     return app

@@ -29,6 +29,9 @@ class Key:
     revoked_at: float | None
 
 
+_KEYS = select(col(ApiKey.id), col(ApiKey.project_id), col(ApiKey.name), col(ApiKey.created_at), col(ApiKey.revoked_at))
+
+
 async def create_key(connection: AsyncConnection, name: str, project_id: UUID = DEFAULT_PROJECT) -> str:
     """Makes a key and returns its secret, which cannot be read again."""
     secret = f"vs_{secrets.token_urlsafe(32)}"
@@ -42,12 +45,16 @@ async def create_key(connection: AsyncConnection, name: str, project_id: UUID = 
 
 async def list_keys(connection: AsyncConnection) -> Sequence[Key]:
     """Every key, revoked ones too, oldest first."""
-    rows = await connection.execute(
-        select(
-            col(ApiKey.id), col(ApiKey.project_id), col(ApiKey.name), col(ApiKey.created_at), col(ApiKey.revoked_at)
-        ).order_by(col(ApiKey.id))
-    )
-    return [Key(*row) for row in rows]
+    return [Key(*row) for row in await connection.execute(_KEYS.order_by(col(ApiKey.id)))]
+
+
+async def find(connection: AsyncConnection, *, secret: str | None = None, key_id: UUID | None = None) -> Key | None:
+    """The key with this secret, or with this id; None where it is wrong or revoked."""
+    if secret is not None and not _SECRET.fullmatch(secret):
+        return None
+    wanted = col(ApiKey.id) == key_id if secret is None else col(ApiKey.digest) == _digest(secret)
+    row = (await connection.execute(_KEYS.where(wanted, col(ApiKey.revoked_at).is_(None)))).first()
+    return None if row is None else Key(*row)
 
 
 async def revoke_key(connection: AsyncConnection, key_id: UUID) -> bool:
@@ -60,12 +67,8 @@ async def revoke_key(connection: AsyncConnection, key_id: UUID) -> bool:
 
 async def project_of(connection: AsyncConnection, secret: str) -> UUID | None:
     """The project whose key this is; None for a secret that is wrong or revoked."""
-    if not _SECRET.fullmatch(secret):
-        return None
-    found = await connection.execute(
-        select(col(ApiKey.project_id)).where(col(ApiKey.digest) == _digest(secret), col(ApiKey.revoked_at).is_(None))
-    )
-    return found.scalar_one_or_none()
+    key = await find(connection, secret=secret)
+    return None if key is None else key.project_id
 
 
 def _digest(secret: str) -> str:

@@ -1,0 +1,37 @@
+"""The page becomes part of the app."""
+
+from fastapi import FastAPI
+
+from services.api.page import (
+    actions,
+    assets,
+    campaign,
+    campaign_list,
+    create,
+    machinery,
+    recipients,
+    sign_in,
+    suppressions,
+)
+from services.api.page.machinery import QueueLook
+
+ROUTERS = (
+    assets.router,
+    sign_in.visitors,
+    sign_in.members,
+    campaign_list.router,
+    create.router,
+    create.uploads,
+    campaign.router,
+    recipients.router,
+    actions.router,
+    machinery.router,
+    suppressions.router,
+)
+
+
+def mount(app: FastAPI) -> None:
+    """Adds the page at `/`."""
+    app.state.queue_look = QueueLook()
+    for router in ROUTERS:
+        app.include_router(router)

@@ -1,0 +1,161 @@
+"""Why emails were not accepted: replies of relays, grouped so that the same refusal of many addresses is one line.
+
+Grouping reads rows, so it reads a bounded number of them: a sample, evenly from the batches that count such rows.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import and_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.models import Batch, Recipient
+from shared.ledger.states import RecipientStatus
+
+ROWS_GROUPED = 1000
+ROWS_READ = 20_000
+"""Rows in the ranges that are read to find them."""
+EXAMPLES = 3
+GROUPS_SHOWN = 50
+
+_ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+\.?>?")
+_PECULIAR = re.compile(r"\b(?=\w*\d)\w{6,}\b|\b\d{4,}\b")
+"""Words that only this email has: queue ids, moments, counters."""
+
+_MEANINGS: Sequence[tuple[str, str]] = (
+    (r"5\.1\.([12346]|10)|5\.2\.1|5\.7\.13", "The mailbox or its domain does not exist."),
+    (r"[45]\.2\.2", "The mailbox is full."),
+    (r"5\.7\..*", "Policy or reputation: not the recipient's fault."),
+    (r"5\.6\..*|5\.3\.4", "The content or size of the message is refused."),
+    (r"5\.1\.[78]", "The sender's address is refused."),
+    (r"4\.7\..*", "Policy for now: rate, greylisting or reputation."),
+    (r"4\.4\..*", "The network, or the way to the mailbox."),
+    (r"4\.3\..*", "The relay's own trouble."),
+)
+
+
+@dataclass(slots=True)
+class Group:
+    """One kind of reply. `text` is the first such reply, what is peculiar to an email replaced by `…`."""
+
+    code: str
+    text: str
+    meaning: str
+    count: int
+    relays: Counter[str]
+    examples: list[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Of `total` rows `grouped` were looked at; the rest was not. The most frequent first."""
+
+    groups: Sequence[Group]
+    grouped: int
+    total: int
+
+    @property
+    def is_sample(self) -> bool:
+        return self.grouped < self.total
+
+
+async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus, total: int) -> Groups:
+    """The replies of a campaign's recipients in one state; `total` is how many there are."""
+    if not total:
+        return Groups((), 0, 0)
+    count = getattr(Batch, status.value)
+    held = await connection.execute(
+        select(col(Batch.id), col(Batch.size), count)
+        .where(col(Batch.campaign_id) == campaign_id, count > 0)
+        .order_by(col(Batch.first_id))
+    )
+    # Batch by batch: each is a short range of the recipients' index.
+    rows = await connection.execute(
+        select(
+            col(Recipient.email),
+            col(Recipient.attempts),
+            col(Recipient.smtp_code),
+            col(Recipient.enhanced_code),
+            col(Recipient.reply),
+            col(Recipient.relay),
+        )
+        .join_from(
+            Batch,
+            Recipient,
+            and_(
+                col(Recipient.campaign_id) == col(Batch.campaign_id),
+                col(Recipient.id).between(col(Batch.first_id), col(Batch.last_id)),
+            ),
+        )
+        .where(col(Batch.id).in_(spread([(row[0], row[1], row[2]) for row in held])))
+        .where(col(Recipient.status) == status.value)
+        .order_by(col(Recipient.id))
+        .limit(ROWS_GROUPED)
+    )
+    found = rows.all()
+    return Groups(group(found), len(found), max(total, len(found)))
+
+
+def spread(held: Sequence[tuple[int, int, int]]) -> list[int]:
+    """The batches to read, from (id, size, rows wanted) of each that holds any: all, or as many from all over as
+    together hold the rows that are grouped, and no more than may be read."""
+    wanted = read = 0
+    chosen: list[int] = []
+    for batch_id, size, holds in _all_over(held):
+        if chosen and (wanted >= ROWS_GROUPED or read + size > ROWS_READ):
+            break
+        chosen.append(batch_id)
+        wanted += holds
+        read += size
+    return chosen
+
+
+def group(rows: Iterable[Any]) -> list[Group]:
+    """Groups rows with `email`, `attempts`, `smtp_code`, `enhanced_code`, `reply`, `relay`."""
+    groups: dict[tuple[str, str], Group] = {}
+    for row in rows:
+        code = " ".join(str(part) for part in (row.smtp_code, row.enhanced_code) if part)
+        text = general(row.reply or "")
+        found = groups.get((code, text.casefold()))
+        if found is None:
+            found = groups[code, text.casefold()] = Group(
+                code, text, _meaning(row.enhanced_code, row.smtp_code), 0, Counter(), []
+            )
+        found.count += 1
+        if row.relay:
+            found.relays[row.relay] += 1
+        if len(found.examples) < EXAMPLES:
+            found.examples.append(row)
+    return sorted(groups.values(), key=lambda one: -one.count)[:GROUPS_SHOWN]
+
+
+def general(reply: str) -> str:
+    """A reply without what is peculiar to one email: addresses, queue ids, long numbers."""
+    return _PECULIAR.sub("…", _ADDRESS.sub("…", reply)).strip()
+
+
+def _all_over(held: Sequence[tuple[int, int, int]]) -> Iterable[tuple[int, int, int]]:
+    """Each once: the middle, then the middles of the halves, and so on."""
+    seen: set[int] = set()
+    parts = 1
+    while len(seen) < len(held):
+        for part in range(parts):
+            index = (2 * part + 1) * len(held) // (2 * parts)
+            if index not in seen and index < len(held):
+                seen.add(index)
+                yield held[index]
+        parts *= 2
+
+
+def _meaning(enhanced: str | None, code: int | None) -> str:
+    for pattern, meaning in _MEANINGS:
+        if enhanced and re.fullmatch(pattern, enhanced):
+            return meaning
+    if code is None:
+        return "The relay gave no reply."
+    return "Refused for now." if code < 500 else "Refused for good."

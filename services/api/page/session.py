@@ -1,0 +1,67 @@
+"""Who looks at the page: a signed cookie that names an API key. It ends with its time, or when the key is revoked."""
+
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+
+from services.api.context import Api
+from shared.ledger import keys
+from shared.ledger.database import clock
+from shared.settings import ApiSettings
+from shared.sign_in import PassError, Purpose, make_token, read_token
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A person who is signed in. `token` is the cookie's value."""
+
+    key: keys.Key
+    token: str
+
+
+async def current(request: Request) -> Session | None:
+    """The session of a request; None where there is none, or it is over."""
+    api: Api = request.app.state.api
+    token = request.cookies.get(cookie_name(api.settings), "")
+    return await resume(api, token)
+
+
+async def resume(api: Api, token: str) -> Session | None:
+    """The session a cookie's value stands for, if it is still good."""
+    try:
+        said = read_token(api.settings.secret_keys, Purpose.SESSION, token)
+    except PassError:
+        return None
+    async with api.ledger.read() as connection:
+        key = await keys.find(connection, key_id=said.key_id)
+        over = said.until <= await clock(connection)
+    return None if key is None or over else Session(key, token)
+
+
+async def start(api: Api, key: keys.Key, response: Response) -> None:
+    """Signs the person in who holds `key`."""
+    settings = api.settings
+    until = await api.ledger.now() + settings.page_session_seconds
+    token = make_token(settings.secret_keys[0], Purpose.SESSION, key.id, until)
+    set_cookie(response, settings, cookie_name(settings), token, int(settings.page_session_seconds))
+
+
+def end(api: Api, response: Response) -> None:
+    """Signs out."""
+    set_cookie(response, api.settings, cookie_name(api.settings), "", 0)
+
+
+def cookie_name(settings: ApiSettings, name: str = "vashsender") -> str:
+    """`__Host-` makes the browser insist on Secure, on the path `/` and on this very host (RFC 6265bis, 4.1.3.2)."""
+    return f"__Host-{name}" if _is_secure(settings) else name
+
+
+def set_cookie(response: Response, settings: ApiSettings, name: str, value: str, seconds: int | None) -> None:
+    """A cookie no script reads and no other site sends; for `seconds`, or (None) until the browser closes."""
+    response.set_cookie(
+        name, value, max_age=seconds, path="/", secure=_is_secure(settings), httponly=True, samesite="strict"
+    )
+
+
+def _is_secure(settings: ApiSettings) -> bool:
+    return settings.public_url.startswith("https://")
