@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -74,41 +75,71 @@ class Look:
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
     """One conditional update. None: the ticket is stale (claimed, rescued, paused, cancelled or late)."""
     async with ledger.write() as connection:
-        row = (
-            await connection.execute(
-                update(Batch)
-                .where(
-                    col(Batch.id) == batch_id,
-                    col(Batch.generation) == generation,
-                    col(Batch.state) == BatchState.RELEASED.value,
-                    exists().where(
-                        col(Campaign.id) == col(Batch.campaign_id),
-                        col(Campaign.status) == CampaignStatus.SENDING.value,
-                        or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
-                    ),
-                )
-                .values(
-                    state=BatchState.SENDING.value,
-                    generation=generation + 1,
-                    owner=owner,
-                    lease_until=db_now() + lease_seconds,
-                    claimed_at=db_now(),
-                    dated_at=func.coalesce(col(Batch.dated_at), db_now()),
-                )
-                .returning(
-                    col(Batch.id),
-                    col(Batch.campaign_id),
-                    col(Batch.generation),
-                    col(Batch.first_id),
-                    col(Batch.last_id),
-                    col(Batch.size),
-                    func.coalesce(col(Batch.dated_at), 0.0),
-                    col(Batch.due_at) - db_now(),
-                    col(Batch.span_seconds),
-                )
-            )
-        ).first()
-    return Claim(*row) if row is not None else None
+        taken = await _take(
+            connection,
+            owner,
+            lease_seconds,
+            (
+                col(Batch.id) == batch_id,
+                col(Batch.generation) == generation,
+                col(Batch.state) == BatchState.RELEASED.value,
+            ),
+        )
+    return taken[0] if taken else None
+
+
+async def resume(connection: AsyncConnection, owner: str, lease_seconds: float, limit: int) -> Sequence[Claim]:
+    """What our former self held goes on in our hands at once, at the next generation. Only for an owner whose slot lock
+    we hold: nobody else can be that owner now."""
+    held = (
+        select(col(Batch.id))
+        .where(col(Batch.owner) == owner, col(Batch.state) == BatchState.SENDING.value)
+        .order_by(col(Batch.claimed_at))
+        .limit(limit)
+    )
+    return await _take(connection, owner, lease_seconds, (col(Batch.id).in_(held),), rescues=col(Batch.rescues) + 1)
+
+
+async def _take(
+    connection: AsyncConnection,
+    owner: str,
+    lease_seconds: float,
+    conditions: Sequence[ColumnElement[bool]],
+    **values: Any,
+) -> Sequence[Claim]:
+    """Makes batches ours whose campaign is being sent and not past deliver_by."""
+    rows = await connection.execute(
+        update(Batch)
+        .where(
+            *conditions,
+            exists().where(
+                col(Campaign.id) == col(Batch.campaign_id),
+                col(Campaign.status) == CampaignStatus.SENDING.value,
+                or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
+            ),
+        )
+        .values(
+            state=BatchState.SENDING.value,
+            generation=col(Batch.generation) + 1,
+            owner=owner,
+            lease_until=db_now() + lease_seconds,
+            claimed_at=db_now(),
+            dated_at=func.coalesce(col(Batch.dated_at), db_now()),
+            **values,
+        )
+        .returning(
+            col(Batch.id),
+            col(Batch.campaign_id),
+            col(Batch.generation),
+            col(Batch.first_id),
+            col(Batch.last_id),
+            col(Batch.size),
+            func.coalesce(col(Batch.dated_at), 0.0),
+            col(Batch.due_at) - db_now(),
+            col(Batch.span_seconds),
+        )
+    )
+    return [Claim(*row) for row in rows]
 
 
 async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Sequence[Ticket]:
@@ -223,8 +254,12 @@ async def let_go(
     return LetGo(BatchState.WAITING.value, row.deferred)
 
 
-async def take_back(connection: AsyncConnection, owner: str) -> Sequence[Requeued]:
-    """What our former self held. Only for an owner whose slot lock we hold: nobody else can be that owner now."""
+async def take_back(connection: AsyncConnection, owner: str, resumed: Sequence[Claim]) -> Sequence[Requeued]:
+    """What our former self held and we do not go on with: its campaign is paused, stopping or late."""
     return await requeue(
-        connection, col(Batch.owner) == owner, col(Batch.state) == BatchState.SENDING.value, rescued=True
+        connection,
+        col(Batch.owner) == owner,
+        col(Batch.state) == BatchState.SENDING.value,
+        col(Batch.id).not_in([held.batch_id for held in resumed]),
+        rescued=True,
     )

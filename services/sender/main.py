@@ -4,12 +4,11 @@ import os
 import sys
 from contextlib import ExitStack
 
-from services.sender import ledger
 from services.sender.campaigns import Campaigns
 from services.sender.dkim import load_signers
 from services.sender.feed import Feed
 from services.sender.heartbeat import Heart
-from services.sender.in_hand import InHand, insist
+from services.sender.in_hand import InHand
 from services.sender.lookout import Lookout
 from services.sender.metrics import SenderMetrics
 from services.sender.observer import SenderObserver
@@ -19,8 +18,7 @@ from services.sender.slot import Slot
 from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 from shared import logs, process, topology
-from shared.events import BatchReleased, BatchRequeued
-from shared.ledger import timeline
+from shared.events import BatchReleased
 from shared.process import Process
 from shared.settings import SenderSettings
 
@@ -74,15 +72,15 @@ async def sender(proc: Process[SenderSettings]) -> None:
             await heart.beat()
             feed.close()
 
-        taken_back = await _take_back(proc, slot.owner) if slot is not None and slot.owner else []
+        given_back = await worker.take_up() if slot is not None and slot.owner else []
 
-        async def tell_taken_back() -> None:
+        async def tell_given_back() -> None:
             await proc.bus.connected.wait()
-            for event in taken_back:
+            for event in given_back:
                 await proc.bus.publish(event)
 
         await proc.run(
-            tell_taken_back(),
+            tell_given_back(),
             engine.run(feed),
             Recorder(proc.ledger, in_hand, settings.lease_seconds).run(),
             Lookout(settings, proc.ledger, engine, in_hand).run(),
@@ -99,30 +97,6 @@ async def sender(proc: Process[SenderSettings]) -> None:
 
 async def _relays_check(engine: Engine) -> str:
     return engine.blocked_reason() or ""
-
-
-async def _take_back(proc: Process[SenderSettings], owner: str) -> list[BatchRequeued]:
-    """Releases at once what our former self held: only we can hold its lock now."""
-
-    async def attempt() -> list[BatchRequeued]:
-        async with proc.ledger.write() as connection:
-            taken = await ledger.take_back(connection, owner)
-            for batch in taken:
-                await timeline.record(
-                    connection, batch.campaign_id, "rescued", "A sender started again and gave back what it had held"
-                )
-            reason = "the sender started again"
-            return [
-                BatchRequeued(
-                    batch_id=batch.batch_id, campaign_id=batch.campaign_id, generation=batch.generation, reason=reason
-                )
-                for batch in taken
-            ]
-
-    events = await insist(attempt)
-    if events:
-        log.warning("batches.taken_back", batches=len(events))
-    return events
 
 
 def main() -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import update
@@ -12,9 +14,11 @@ from services.sender import ledger
 from services.sender.campaigns import Campaigns
 from services.sender.hand import FAULT_PAUSE_SECONDS, Hand
 from services.sender.in_hand import InHand, insist
+from services.sender.ledger import Claim
 from shared import logs
 from shared.bus import Bus
-from shared.events import BatchFinished, BatchProgress, BatchReleased, CampaignRequested
+from shared.errors import VashSenderError
+from shared.events import BatchFinished, BatchProgress, BatchReleased, BatchRequeued, CampaignRequested
 from shared.ledger import timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import LONGEST_REPLY, Campaign
@@ -25,6 +29,7 @@ from shared.settings import SenderSettings
 FLUSH_SECONDS = 10.0
 """How long a stopping process tries to record and give back; afterwards its leases run out."""
 
+T = TypeVar("T")
 log = logs.get()
 
 
@@ -49,14 +54,26 @@ class Worker:
         self._owner = owner
         self._common = common
         self._slots = asyncio.Semaphore(settings.batches_in_hand)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.batches_done = 0
+
+    async def take_up(self) -> Sequence[BatchRequeued]:
+        """What our former self held goes on here at once, no ticket is waited for; what must not go on is given back,
+        and told by the events returned. Only for who holds the lock of the slot, before the first ticket comes."""
+        before = time.monotonic()
+        resumed, events = await insist(self._take_up)
+        for claim in resumed:
+            await self._slots.acquire()
+            await self._begin(claim, before)
+        if resumed or events:
+            log.warning("batches.taken_back", resumed=len(resumed), given_back=len(events))
+        return events
 
     async def on_ticket(self, ticket: BatchReleased) -> None:
         """Claims the batch and stays with it to its end, so that prefetch bounds the batches in hand. Losing the broker
         cancels this handler, not the work: the ticket comes again and is found stale."""
         await self._slots.acquire()
-        task = await self._start(ticket.batch_id, ticket.generation)
+        task = await asyncio.shield(self._own(self._start(ticket.batch_id, ticket.generation)))
         if task is not None:
             self._common.wakeups.labels("event").inc()
             await asyncio.shield(task)
@@ -68,7 +85,7 @@ class Worker:
             if not found:
                 return
             await self._slots.acquire()
-            if await self._start(found[0].batch_id, found[0].generation) is not None:
+            if await self._own(self._start(found[0].batch_id, found[0].generation)) is not None:
                 self._common.wakeups.labels("clock").inc()
 
     def progress(self) -> Sequence[BatchProgress]:
@@ -96,37 +113,72 @@ class Worker:
 
     async def finish(self) -> None:
         """Waits until what is in hand is recorded and given back, for at most FLUSH_SECONDS."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=FLUSH_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
+    async def _take_up(self) -> tuple[Sequence[Claim], Sequence[BatchRequeued]]:
+        settings = self._settings
+        async with self._ledger.write() as connection:
+            resumed = await ledger.resume(connection, self._owner, settings.lease_seconds, settings.batches_in_hand)
+            given_back = await ledger.take_back(connection, self._owner, resumed)
+            for claim in resumed:
+                await timeline.record(
+                    connection, claim.campaign_id, "rescued", "A sender started again and goes on with what it had held"
+                )
+            for batch in given_back:
+                await timeline.record(
+                    connection, batch.campaign_id, "rescued", "A sender started again and gave back what it had held"
+                )
+        return resumed, [
+            BatchRequeued(
+                batch_id=batch.batch_id,
+                campaign_id=batch.campaign_id,
+                generation=batch.generation,
+                reason="the sender started again",
+            )
+            for batch in given_back
+        ]
 
     async def _start(self, batch_id: int, generation: int) -> asyncio.Task[None] | None:
         """Uses up one slot: until the batch's end, or only for a moment where the ticket is stale."""
-        task = None
+        claim, before = None, time.monotonic()
         try:
-            hand = await self._claim(batch_id, generation)
-            if hand is not None:
-                task = asyncio.create_task(self._work(hand))
-                self._tasks.add(task)
-                task.add_done_callback(self._ended)
-            return task
+            if not self._in_hand.draining:
+                lease = self._settings.lease_seconds
+                claim = await insist(lambda: ledger.claim(self._ledger, batch_id, generation, self._owner, lease))
         finally:
-            if task is None:
+            if claim is None:
                 self._slots.release()
+        return await self._begin(claim, before) if claim is not None else None
 
-    async def _claim(self, batch_id: int, generation: int) -> Hand | None:
-        if self._in_hand.draining:
+    async def _begin(self, claim: Claim, before: float) -> asyncio.Task[None] | None:
+        """Begins to work on a batch that is ours since `before`. None: its emails cannot be made."""
+        facts = None
+        try:
+            facts = await insist(lambda: self._campaigns.get(claim.campaign_id))
+        except (VashSenderError, ValueError) as error:
+            reason = f"its emails cannot be made: {error}"
+            await insist(lambda: self._pause(claim.campaign_id, reason))
+            await insist(lambda: self._give_back(claim))
+        finally:
+            if facts is None:
+                self._slots.release()
+        if facts is None:
             return None
-        settings, before = self._settings, time.monotonic()
-        claim = await insist(
-            lambda: ledger.claim(self._ledger, batch_id, generation, self._owner, settings.lease_seconds)
-        )
-        if claim is None:
-            return None
-        facts = await insist(lambda: self._campaigns.get(claim.campaign_id))
-        return Hand(claim=claim, facts=facts, claimed_at=before, renewed_at=before, looked_at=before)
+        task = self._own(self._work(Hand(claim, facts, claimed_at=before, renewed_at=before, looked_at=before)))
+        task.add_done_callback(self._ended)
+        return task
+
+    def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """A task that whoever waits for it may leave, and that `finish` waits for."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("batch.failed", exc_info=error)
@@ -192,6 +244,10 @@ class Worker:
         if left.state == "lost":
             self._in_hand.lose(hand)
         return left.state
+
+    async def _give_back(self, claim: Claim) -> None:
+        async with self._ledger.write() as connection:
+            await ledger.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
 
     async def _pause(self, campaign_id: UUID, reason: str) -> None:
         async with self._ledger.write() as connection:

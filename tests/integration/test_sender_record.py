@@ -272,11 +272,34 @@ async def test_a_batch_with_pending_rows_is_given_back_at_once(ledger: Ledger) -
     assert after.generation == claim.generation + 1
 
 
-async def test_only_our_own_slot_is_taken_back(ledger: Ledger) -> None:
+async def test_a_slot_goes_on_with_what_its_former_self_held_and_with_nothing_else(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 4, batch_size=2)
-    await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
+    former = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
+    assert former is not None
     await sender_ledger.claim(ledger, seeded.batch_ids[1], 1, "sender-1@host#bb", LEASE)
     async with ledger.write() as connection:
-        taken = await sender_ledger.take_back(connection, "sender-1@host#aa")
-    assert [batch.batch_id for batch in taken] == [seeded.batch_ids[0]]
-    assert taken[0].generation == 3
+        resumed = await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 2)
+        assert not await sender_ledger.take_back(connection, "sender-1@host#aa", resumed)
+    assert [(claim.batch_id, claim.generation) for claim in resumed] == [(seeded.batch_ids[0], 3)]
+    assert resumed[0].dated_at == former.dated_at
+    assert not await sender_ledger.renew(ledger, former.batch_id, former.generation, LEASE)
+    assert await sender_ledger.renew(ledger, former.batch_id, 3, LEASE)
+    async with ledger.read() as connection:
+        rescues = await connection.execute(select(col(Batch.rescues)).order_by(col(Batch.id)))
+        assert list(rescues.scalars()) == [1, 0]
+
+
+async def test_what_a_slot_must_not_go_on_with_is_given_back(ledger: Ledger) -> None:
+    """More than it may hold now, and whatever belongs to a paused campaign."""
+    seeded = await seed_campaign(ledger, 4, batch_size=2)
+    for batch_id in seeded.batch_ids:
+        await sender_ledger.claim(ledger, batch_id, 1, "sender-1@host#aa", LEASE)
+    async with ledger.write() as connection:
+        resumed = await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 1)
+        taken = await sender_ledger.take_back(connection, "sender-1@host#aa", resumed)
+    assert [claim.batch_id for claim in resumed] == seeded.batch_ids[:1]
+    assert [(batch.batch_id, batch.generation) for batch in taken] == [(seeded.batch_ids[1], 3)]
+    async with ledger.write() as connection:
+        await connection.execute(update(Campaign).values(status="paused"))
+        assert not await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 2)
+        assert [batch.generation for batch in await sender_ledger.take_back(connection, "sender-1@host#aa", [])] == [4]
