@@ -12,7 +12,7 @@ WORKERS ?= 2
 ARGS ?=
 POSTGRESQL_DEMO := var/on-postgresql
 TEST_PACKAGES := rabbitmq-server postgresql opendkim
-TYPED := services shared cli tests bench
+TYPED := services shared cli tests bench scripts
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
