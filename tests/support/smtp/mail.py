@@ -1,7 +1,7 @@
 """Jobs and a source of them for the engine, and what came of each."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,17 +44,18 @@ def letters(count: int, *, content: bytes = BODY) -> list[Letter]:
 class Letterbox:
     """A source that holds letters; `outcomes` pairs each taken one with what it came to, in order."""
 
-    pending: list[Letter] = field(default_factory=list)
+    pending: deque[Letter] = field(default_factory=deque)
     outcomes: list[tuple[Letter, Outcome]] = field(default_factory=list)
     taken: int = 0
 
     def __post_init__(self) -> None:
+        self._reported: set[int] = set()
         self._changed = asyncio.Event()
         self._filled = asyncio.Event()
 
     def put(self, letters: Iterable[Letter]) -> None:
         """More work."""
-        self.pending += letters
+        self.pending.extend(letters)
         self._filled.set()
 
     def take(self) -> Job | None:
@@ -62,14 +63,15 @@ class Letterbox:
             self._filled.clear()
             return None
         self.taken += 1
-        return self.pending.pop(0)
+        return self.pending.popleft()
 
     async def ready(self) -> None:
         await self._filled.wait()
 
     def done(self, job: Job, outcome: Outcome) -> None:
         assert isinstance(job, Letter)
-        assert all(job is not other for other, _ in self.outcomes), "reported twice"
+        assert id(job) not in self._reported, "reported twice"
+        self._reported.add(id(job))
         self.outcomes.append((job, outcome))
         self._changed.set()
 
