@@ -153,6 +153,7 @@ class TestStopping:
         assert (row.status, row.reason) == ("cancelled", "a person said so")
         assert await counts_by_status(ledger, campaign) == {"total": 12_345, "sent": 200, "cancelled": 12_145}
         assert rig.bus.of(CampaignFinished)[-1].status == "cancelled"
+        assert rig.bus.of(BatchRequeued) == [], "the counts moved with the rows: nothing was left to mend"
         await assert_sound(ledger)
         # What no batch covered is closed 5,000 at a time: 4 batches from before, 3 of these.
         assert [batch.size for batch in await batches_of(ledger, campaign)] == [100] * 4 + [5000, 5000, 1945]

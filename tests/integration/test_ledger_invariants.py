@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import structlog
 from sqlalchemy import select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -351,6 +352,7 @@ class TestLocks:
         campaign = await add_campaign(ledger, 100)
         await dispatcher.settle()
         await sender.send_all_released()
+
         async def and_meanwhile(connection: AsyncConnection, campaign_id: UUID) -> Counts:
             """After the proof, as retry-failed or a repair would."""
             result = await counts(connection, campaign_id)
@@ -392,7 +394,9 @@ class TestLocks:
             return await release(seen)
 
         slow.dispatcher._release = overtaken  # type: ignore[method-assign]
-        await slow.round()
+        with structlog.testing.capture_logs() as logs:
+            await slow.round()
+        assert not [entry for entry in logs if entry["log_level"] == "error"], "it finds out before it writes"
         await assert_sound(ledger)
         assert len(await batches_of(ledger, campaign)) == 1
 

@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from services.watchdog import sweep
 from shared.events import BatchRequeued, CampaignRequested
-from shared.ledger import instances, timeline
+from shared.ledger import instances, repair, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from tests.support.ledger import (
@@ -145,6 +145,22 @@ async def test_a_campaign_that_is_not_under_way_is_never_touched(ledger: Ledger,
     before = (await campaign_row(ledger, campaign), await batches_of(ledger, campaign))
     await rig.watchdog.sweep()
     assert (await campaign_row(ledger, campaign), await batches_of(ledger, campaign)) == before
+
+
+@pytest.mark.parametrize("status", ["finished", "expired", "scheduled"])
+async def test_a_campaign_that_closed_meanwhile_is_counted_but_not_opened_again(ledger: Ledger, status: str) -> None:
+    """The sweep saw it under way; when the locks are taken it is not."""
+    campaign = await half_sent(ledger)
+    first, second, *others = await batches_of(ledger, campaign)
+    async with ledger.write() as connection:
+        await connection.execute(update(Recipient).where(col(Recipient.id) == first.first_id).values(status="pending"))
+        await connection.execute(delete(Batch).where(col(Batch.id) == second.id))
+        await connection.execute(update(Campaign).values(status=status))
+    done = await repair.repair(ledger, campaign)
+    assert [mended.reason for mended in done] == ["counts_disagreed"]
+    after = await batches_of(ledger, campaign)
+    assert (after[0].state, after[0].generation) == ("done", first.generation)
+    assert after[1:] == others
 
 
 async def test_campaigns_a_dispatcher_overlooks_are_called_out(ledger: Ledger, rig: WatchdogRig) -> None:
