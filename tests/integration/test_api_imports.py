@@ -293,6 +293,21 @@ async def test_other_requests_are_quick_while_a_large_list_comes_in(database_url
         assert statistics.median(seconds) < 0.1
 
 
+async def test_an_import_and_send_at_the_same_moment(api: ApiRig) -> None:
+    """Whoever locks the campaign first wins; either way every row that is there counts, and no other does."""
+    for _ in range(8):
+        campaign = await api.create(1)
+        path = f"/v1/campaigns/{campaign}"
+        upload = api.client.post(f"{path}/recipients", content=people(0, 9), headers=NDJSON)
+        send = api.client.post(f"{path}/send", json={})
+        imported, sent = await asyncio.gather(upload, send)
+        assert {imported.status_code, sent.status_code} <= {201, 202, 409}
+        assert 409 in (imported.status_code, sent.status_code) or sent.json()["counts"]["total"] == 10
+        total = 1 + 9 * (imported.status_code == 201)
+        assert (await api.show(campaign))["counts"]["total"] == total
+    await assert_sound(api.ledger)
+
+
 async def test_problems_are_bounded_and_counts_exact(api: ApiRig) -> None:
     report = await api.load(
         await api.create(), people(0, 10) + ndjson({"email": f"bad {n}"} for n in range(1500)), NDJSON
