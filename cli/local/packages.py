@@ -20,6 +20,7 @@ PROOFS: Mapping[str, str] = {
     "postgresql": "usr/lib/postgresql/*/bin/postgres",
     "opendkim": "usr/sbin/opendkim",
     "prometheus": "usr/bin/promtool",
+    "libfaketime": "usr/lib/*/faketime/libfaketimeMT.so.1",
     "chromium": "usr/bin/chromium",
 }
 """A file by which a package is known to be there: asking dpkg would take longer and miss what came another way."""

@@ -9,9 +9,10 @@ from tests.chaos.verdict import Outcome, judge
 from tests.chaos.world import EMAILS_PER_SECOND, LOOK_SECONDS, Conditions, Parts, World, world
 
 STEADY_SECONDS = 1.5  # how long the rate before the fault is measured
-WINDOW_SECONDS = 1.0
+LASTING_SECONDS = 3
 BACK_TO_SPEED = 0.75  # of the rate before counts as full speed: the machine has other things to do too
-USUAL_SECONDS = 10.0
+NO_GAP = 0.4  # of it, in each single second
+USUAL_SECONDS = 13.0
 RECOVERY_SECONDS = 60.0
 CLOSING_SECONDS = 150.0
 
@@ -69,13 +70,15 @@ async def _steady_rate(it: World) -> float:
 
 
 async def _back_to_speed(it: World, before: float) -> tuple[float, float]:
-    """Seconds from the end of the fault until mail flows as before, and the rate then. Zero where it never slowed."""
-    wanted = before * BACK_TO_SPEED
+    """Seconds from the end of the fault until mail flows as before and goes on to, and the rate then. Zero where it
+    never slowed."""
+    begin = it.over_at
     async with asyncio.timeout(RECOVERY_SECONDS):
         while True:
-            now = time.monotonic()
-            if now - WINDOW_SECONDS >= it.over_at:
-                rate = it.received_between(now - WINDOW_SECONDS, now) / WINDOW_SECONDS
-                if rate >= wanted:
-                    return max(0.0, now - WINDOW_SECONDS - it.over_at), rate
-            await asyncio.sleep(LOOK_SECONDS)
+            if begin + LASTING_SECONDS <= time.monotonic():
+                rates = [it.received_between(begin + second, begin + second + 1) for second in range(LASTING_SECONDS)]
+                if min(rates) >= before * NO_GAP and sum(rates) >= before * BACK_TO_SPEED * LASTING_SECONDS:
+                    return begin - it.over_at, sum(rates) / LASTING_SECONDS
+                begin += LOOK_SECONDS
+            else:
+                await asyncio.sleep(LOOK_SECONDS)

@@ -3,25 +3,31 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from cli.local.broker import PrivateBroker
 from cli.local.postgres import PrivatePostgres
-from tests.chaos.catalogue import POSTGRESQL
+from shared.ledger import migrate
 from tests.chaos.world import Parts
 from tests.support.broker import new_vhost
-from tests.support.databases import migrated_postgres, migrated_sqlite
-from tests.support.run import TestRun
+from tests.support.databases import sqlite_url
 
 
 @contextmanager
-def parts(
-    run: TestRun, folder: Path, ledger: str, broker: PrivateBroker, postgres: PrivatePostgres | None = None
-) -> Iterator[Parts]:
-    """Everything fresh and empty, gone afterwards."""
-    with new_vhost(broker) as vhost:
-        if ledger == POSTGRESQL:
-            with migrated_postgres(run) as url:
-                yield Parts(folder, url, broker, vhost, run.postgres())
-        else:
-            with migrated_sqlite(run, folder) as url:
-                yield Parts(folder, url, broker, vhost, None)
+def parts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres | None) -> Iterator[Parts]:
+    """Everything fresh and empty, gone afterwards. Without `postgres` the ledger is SQLite."""
+    with new_vhost(broker) as vhost, _ledger(folder, postgres) as url:
+        migrate.upgrade(url)
+        yield Parts(folder, url, broker, vhost, postgres)
+
+
+@contextmanager
+def _ledger(folder: Path, postgres: PrivatePostgres | None) -> Iterator[str]:
+    if postgres is None:
+        yield sqlite_url(folder / "ledger.db")
+        return
+    name = f"chaos_{uuid4().hex[:12]}"
+    try:
+        yield postgres.create_database(name)
+    finally:
+        postgres.drop_database(name)

@@ -1,5 +1,6 @@
 """What came of an experiment, recipient by recipient: the ledger's word against the relay's own account."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from tests.chaos.world import World
 from tests.support.ledger import assert_sound
 
 PAUSE_SECONDS = 1.0  # an email may start so long after a pause was answered
+BUSY_LOAD = 1.5  # per processor, above which a machine is overloaded
 SHOWN = 3
 
 
@@ -68,10 +70,11 @@ async def judge(it: World, answer: Mapping[str, Any] | None, **measured: Any) ->
     late = _late_seconds(it)
     if late is not None and late > PAUSE_SECONDS:
         problems.append(f"an email began {late:.2f} s after a pause, a cancel or deliver_by")
+    stretch = _stretch()
     problems += [
-        f"a killed sender's batch was in work again after {seconds:.1f} s, promised: {promised:g} s"
+        f"a killed sender's batch was in work again after {seconds:.1f} s, promised: {promised * stretch:.1f} s"
         for seconds, promised in it.again_seconds
-        if seconds > promised
+        if seconds > promised * stretch
     ]
     problems += await _unsound(it)
     problems += _torn_identities(it)
@@ -90,6 +93,12 @@ async def judge(it: World, answer: Mapping[str, Any] | None, **measured: Any) ->
         notes=(*([it.schedule] if it.schedule else []), *_errors_in_logs(it)),
         **measured,
     )
+
+
+def _stretch() -> float:
+    """How much longer a second is on a machine that is asked for more than it has: a process then takes so much longer
+    to start, whatever it is. 1 on a machine that is only busy."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / BUSY_LOAD)
 
 
 async def _statuses(it: World) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tests.support.system import System, installation
 SENDERS = ("sender-1", "sender-2")
 CONNECTIONS = 8  # SMTP connections of each sender
 UNRECORDED = 64  # results a sender may hold before it starts no further email
-SECONDS_PER_EMAIL = 0.04
+SECONDS_PER_EMAIL = 0.08
 EMAILS_PER_SECOND = len(SENDERS) * CONNECTIONS / SECONDS_PER_EMAIL
 LOOK_SECONDS = 0.05
 PATIENCE_SECONDS = 90.0
@@ -105,6 +105,11 @@ class World:
     @property
     def processes(self) -> dict[str, ServiceProcess]:
         return self.system.processes
+
+    async def at_full_speed(self) -> None:
+        """As many emails as possible are under way: the worst moment to die."""
+        self.relay.behaviour.seconds_per_email = 0.0
+        await self.a_moment(0.1, 0.4)
 
     def over(self) -> None:
         """Nothing is broken any more: from now on recovery counts."""

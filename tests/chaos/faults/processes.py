@@ -11,7 +11,16 @@ from shared.ledger.database import clock
 from shared.ledger.models import Batch
 from shared.ledger.states import LIVE, BatchState
 from tests.chaos.catalogue import fault
-from tests.chaos.world import CONNECTIONS, LOOK_SECONDS, PATIENCE_SECONDS, SENDERS, UNRECORDED, World, any_of
+from tests.chaos.world import (
+    CONNECTIONS,
+    LOOK_SECONDS,
+    PATIENCE_SECONDS,
+    SECONDS_PER_EMAIL,
+    SENDERS,
+    UNRECORDED,
+    World,
+    any_of,
+)
 
 RESTARTED_SECONDS = 3.0  # a killed sender's batch is in work again, where the supervisor starts the sender at once
 BEYOND_LEASE_SECONDS = 2.0
@@ -24,6 +33,7 @@ async def kill_sender(it: World) -> None:
     sender = any_of(it, SENDERS)
     await kill(it, sender)
     it.processes[sender].launch()
+    it.over()
     await back_in_work(it, sender, RESTARTED_SECONDS)
     await it.processes[sender].wait_ready()
 
@@ -34,6 +44,7 @@ async def lose_sender(it: World) -> None:
     await kill(it, sender)
     await back_in_work(it, sender, it.conditions.lease_seconds + BEYOND_LEASE_SECONDS)
     it.processes[sender].launch()
+    it.over()
     await it.processes[sender].wait_ready()
 
 
@@ -44,6 +55,7 @@ async def kill_senders_again_and_again(it: World) -> None:
             await kill(it, sender)
         for sender in SENDERS:
             it.processes[sender].launch()
+        it.over()
         await it.a_moment(1.5, 3)
 
 
@@ -64,9 +76,12 @@ async def kill_api(it: World) -> None:
 
 @fault("all services get kill -9 at once", lasts_seconds=5, mixes=True)
 async def kill_all(it: World) -> None:
+    await it.at_full_speed()
     for name, process in it.processes.items():
         await asyncio.to_thread(process.kill)
         it.bound += OF_A_DEAD_SENDER if name in SENDERS else 0
+    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+    it.over()
     for process in it.processes.values():
         process.launch()
     await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
@@ -97,6 +112,7 @@ async def stop_all(it: World) -> None:
     codes = await asyncio.gather(*(process.stop() for process in it.processes.values()))
     if any(codes):
         it.problems.append(f"exit codes after SIGTERM: {dict(zip(it.processes, codes, strict=True))}")
+    it.over()
     for process in it.processes.values():
         process.launch()
     await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
@@ -105,7 +121,9 @@ async def stop_all(it: World) -> None:
 @fault("a sender is stopped (SIGSTOP) beyond its lease, then continued", lasts_seconds=4)
 async def freeze_sender(it: World) -> None:
     sender = any_of(it, SENDERS)
+    await it.at_full_speed()
     it.processes[sender].send_signal(signal.SIGSTOP)
+    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
     await asyncio.sleep(it.conditions.lease_seconds + BEYOND_LEASE_SECONDS + it.chance.uniform(0, 2))
     it.bound += OF_A_DEAD_SENDER
     it.processes[sender].send_signal(signal.SIGCONT)
@@ -129,7 +147,9 @@ async def twins(it: World) -> None:
 
 
 async def kill(it: World, sender: str) -> None:
+    await it.at_full_speed()
     await asyncio.to_thread(it.processes[sender].kill)
+    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
     it.bound += OF_A_DEAD_SENDER
 
 
@@ -138,6 +158,7 @@ async def kill_and_restart(it: World, name: str) -> None:
     await asyncio.to_thread(process.kill)
     await it.a_moment()
     process.launch()
+    it.over()
     await process.wait_ready()
 
 
@@ -147,6 +168,7 @@ async def stop_and_restart(it: World, name: str) -> None:
     if code:
         it.problems.append(f"{name} ended with {code} after SIGTERM")
     process.launch()
+    it.over()
     await process.wait_ready()
 
 

@@ -21,6 +21,7 @@ async def random_schedule(it: World) -> None:
     await asyncio.gather(*(_walk(it, lane) for lane in schedule))
     # How soon a batch is in work again cannot be promised while what it needs is broken too.
     it.again_seconds.clear()
+    it.over()
 
 
 async def _walk(it: World, lane: Sequence[Fault]) -> None:

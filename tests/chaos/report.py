@@ -1,0 +1,119 @@
+"""What came of the experiments: a table for the terminal, JSON, and the same table in docs/guarantees.md."""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from tests.chaos.catalogue import Fault
+from tests.chaos.verdict import Outcome
+
+ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "var" / "bench" / "chaos.json"
+PAGE = ROOT / "docs" / "guarantees.md"
+BEGIN, END = "<!-- chaos: written by make chaos -->", "<!-- chaos: end -->"
+HEADINGS = ("fault", "ledger", "runs", "lost", "duplicated", "bound", "recovery s", "in work again s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """All runs of one fault on one ledger; the worst of each."""
+
+    title: str
+    ledger: str
+    runs: int
+    lost: int
+    duplicated: int
+    bound: int
+    recovery_seconds: float | None
+    again_seconds: float | None
+    broken: bool
+
+    def cells(self) -> tuple[str, ...]:
+        numbers = (self.runs, self.lost, self.duplicated, self.bound)
+        seconds = (self.recovery_seconds, self.again_seconds)
+        return (
+            self.title,
+            self.ledger,
+            *(str(number) for number in numbers),
+            *("" if value is None else f"{value:.1f}" for value in seconds),
+        )
+
+
+def rows(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Row]:
+    """In the order of the catalogue."""
+    found = []
+    for fault in catalogue.values():
+        for ledger in fault.ledgers:
+            runs = [outcome for outcome in outcomes if (outcome.fault, outcome.ledger) == (fault.name, ledger)]
+            if runs:
+                worst = max(runs, key=lambda outcome: outcome.duplicated - outcome.bound)
+                found.append(
+                    Row(
+                        fault.title,
+                        ledger,
+                        len(runs),
+                        sum(outcome.lost for outcome in runs),
+                        worst.duplicated,
+                        worst.bound,
+                        _most(outcome.recovery_seconds for outcome in runs),
+                        _most(outcome.again_seconds for outcome in runs),
+                        any(outcome.problems for outcome in runs),
+                    )
+                )
+    return found
+
+
+def table(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> Table:
+    drawn = Table(title="Chaos: the worst of all runs")
+    for number, heading in enumerate(HEADINGS):
+        drawn.add_column(heading, justify="left" if number < 2 else "right")
+    for row in rows(catalogue, outcomes):
+        drawn.add_row(*row.cells(), style="red" if row.broken else None)
+    return drawn
+
+
+def line(outcome: Outcome) -> str:
+    """One experiment, as soon as it is over."""
+    recovery = "" if outcome.recovery_seconds is None else f", at full speed after {outcome.recovery_seconds:.1f} s"
+    again = "" if outcome.again_seconds is None else f", in work again after {outcome.again_seconds:.1f} s"
+    return (
+        f"{'BROKEN' if outcome.problems else 'held':6} {outcome.fault} on {outcome.ledger}: {outcome.recipients}"
+        f" recipients, lost {outcome.lost}, duplicated {outcome.duplicated} of {outcome.bound} allowed{recovery}{again}"
+        f" ({outcome.seconds:.0f} s, seed {outcome.seed})"
+    )
+
+
+def write(
+    catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome], options: Mapping[str, Any], *, page: bool
+) -> Path:
+    """Writes the JSON, and the page where every fault was tried."""
+    machine = {
+        "cpus": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    REPORT.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "options": dict(options), "outcomes": [asdict(outcome) for outcome in outcomes]}
+    REPORT.write_text(json.dumps(content, indent=2) + "\n")
+    if page:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        after = rest.partition(END)[2]
+        PAGE.write_text(f"{before}{BEGIN}\n{markdown(rows(catalogue, outcomes))}{END}{after}")
+    return REPORT.relative_to(ROOT)
+
+
+def markdown(found: Sequence[Row]) -> str:
+    lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *(row.cells() for row in found)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _most(values: Any) -> float | None:
+    return max((value for value in values if value is not None), default=None)

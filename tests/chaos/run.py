@@ -1,0 +1,103 @@
+"""`make chaos`: every fault on every ledger, a table of what came of it, and the page that promises no more than that.
+
+    python -m tests.chaos.run --list
+    python -m tests.chaos.run --faults kill-sender random-schedule --ledgers postgresql --runs 5 --seed 4711
+
+The printed seed and the names repeat a run: whatever is left to chance is drawn from them.
+"""
+
+import argparse
+import asyncio
+import secrets
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from cli.local import LocalError
+from cli.local.packages import ensure
+from tests.chaos import report
+from tests.chaos.catalogue import LEDGERS, POSTGRESQL, Fault, load
+from tests.chaos.experiment import experiment
+from tests.chaos.parts import parts
+from tests.chaos.verdict import Outcome
+from tests.chaos.world import Conditions
+from tests.support.run import TestRun
+
+DEFAULT_LEASE_SECONDS = 15.0
+LONGEST_EXPERIMENT_SECONDS = 600.0
+PACKAGES = ("rabbitmq-server", "postgresql", "libfaketime")
+
+
+def main() -> int:
+    """Exit codes: 0 every promise held, 1 one did not, 64 usage, 69 a server is missing."""
+    catalogue = load()
+    options = _options(catalogue)
+    console = Console()
+    if options.list:
+        for fault in catalogue.values():
+            console.print(f"{fault.name:32} {'both' if len(fault.ledgers) > 1 else fault.ledgers[0]:11} {fault.title}")
+        return 0
+    try:
+        ensure(PACKAGES)
+    except LocalError as error:
+        console.print(str(error))
+        return error.exit_code
+    faults = [catalogue[name] for name in options.faults or catalogue]
+    console.print(f"seed {options.seed}, lease {options.lease:g} s, {options.runs} run(s) of {len(faults)} faults")
+    outcomes = _run_all(faults, options, console)
+    console.print(report.table(catalogue, outcomes))
+    whole = not options.faults and set(options.ledgers) == set(LEDGERS)
+    path = report.write(catalogue, outcomes, vars(options), page=whole)
+    console.print(f"All outcomes: {path}. The same again: --seed {options.seed}")
+    broken = [outcome for outcome in outcomes if outcome.problems]
+    for outcome in broken:
+        console.print(
+            f"[red]{outcome.fault} on {outcome.ledger}, seed {outcome.seed}[/red]", *outcome.problems, sep="\n  "
+        )
+    return 1 if broken else 0
+
+
+def _run_all(faults: list[Fault], options: argparse.Namespace, console: Console) -> list[Outcome]:
+    outcomes = []
+    run = TestRun.new()
+    try:
+        for number in range(options.runs):
+            for fault in faults:
+                for ledger in options.ledgers:
+                    if ledger in fault.ledgers:
+                        conditions = Conditions(ledger, options.seed + number, options.lease)
+                        outcome = _one(run, fault, conditions)
+                        console.print(report.line(outcome), markup=False, highlight=False)
+                        outcomes.append(outcome)
+    finally:
+        run.end()
+    return outcomes
+
+
+def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
+        postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
+        broken = stack.enter_context(parts(folder, run.broker(), postgres))
+        bounded = asyncio.wait_for(experiment(fault, conditions, broken), LONGEST_EXPERIMENT_SECONDS)
+        return asyncio.run(bounded)
+
+
+def _options(catalogue: dict[str, Fault]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--list", action="store_true", help="name every fault, and exit")
+    parser.add_argument("--faults", nargs="+", metavar="NAME", choices=list(catalogue), help="only these")
+    parser.add_argument("--ledgers", nargs="+", choices=LEDGERS, default=list(LEDGERS))
+    parser.add_argument("--runs", type=int, default=1, help="runs of each fault, at seeds that follow each other")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: drawn, and printed")
+    parser.add_argument("--lease", type=float, default=DEFAULT_LEASE_SECONDS, help="VASHSENDER_LEASE_SECONDS")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

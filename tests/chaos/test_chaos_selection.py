@@ -1,0 +1,40 @@
+"""The selection of `make chaos` that runs with the tests: each kind of promise once, at a seed that stays the same."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.chaos import report
+from tests.chaos.catalogue import POSTGRESQL, SQLITE, load
+from tests.chaos.experiment import experiment
+from tests.chaos.parts import parts
+from tests.chaos.world import Conditions
+
+SEED = 1
+BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
+"""What a fault breaks that other tests share: it then gets one of its own."""
+
+pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.mark.parametrize(
+    ("name", "ledger"),
+    [
+        ("kill-sender", POSTGRESQL),
+        ("kill-broker", SQLITE),
+        ("kill-postgresql", POSTGRESQL),
+        ("die-after-dot", SQLITE),
+        ("freeze-sender", POSTGRESQL),
+        ("pause-and-resume", SQLITE),
+    ],
+)
+def test_what_is_promised_holds(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    def server(kind: str) -> str:
+        return f"own_{kind}" if BREAKS.get(name) == kind else kind
+
+    broker = request.getfixturevalue(server("broker"))
+    postgres = request.getfixturevalue(server("postgres")) if ledger == POSTGRESQL else None
+    with parts(tmp_path, broker, postgres) as broken:
+        outcome = asyncio.run(experiment(load()[name], Conditions(ledger, SEED), broken))
+    assert not outcome.problems, f"{report.line(outcome)}\n" + "\n".join((*outcome.problems, *outcome.notes))
