@@ -1,6 +1,7 @@
 """`/health/live`, `/health/ready` and `/metrics`, the same on every service."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -13,6 +14,8 @@ from shared.ledger import migrate
 from shared.ledger.database import Ledger
 
 CHECK_SECONDS = 2.0
+LATE_TURNS = 3
+LATE_SECONDS = 15.0
 
 Check = Callable[[], Awaitable[str]]
 """Returns what is wrong, or an empty string."""
@@ -73,6 +76,12 @@ def database_check(ledger: Ledger) -> Check:
         return f"the schema is at {current or 'nothing'}, this code needs {migrate.head()}: run `vashsender db upgrade`"
 
     return check
+
+
+def late(ended_at: float, clock_seconds: float, what: str) -> str:
+    """What to say of turns that should end every `clock_seconds` or sooner, the last one at this monotonic moment."""
+    ago = time.monotonic() - ended_at
+    return f"no {what} has ended for {ago:.0f} s" if ago > LATE_TURNS * clock_seconds + LATE_SECONDS else ""
 
 
 def broker_check(bus: Bus) -> Check:

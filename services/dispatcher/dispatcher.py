@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from uuid import UUID
@@ -15,6 +16,7 @@ from services.dispatcher.turn import take_turn
 from shared import logs
 from shared.bus import Bus
 from shared.events import Event
+from shared.health import late
 from shared.ledger.database import Ledger, is_unavailable
 from shared.settings import DispatcherSettings
 
@@ -37,6 +39,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._cause = "event"
         self._turns: set[UUID] = set()
+        self._round_at = time.monotonic()
         self._owned: asyncio.TaskGroup
 
     def wake(self, cause: str = "event") -> None:
@@ -71,9 +74,14 @@ class Dispatcher:
             released = await self._release(seen)
             self._fairness.forget(seen.campaigns)
         busy = any(stepped) or released
+        self._round_at = time.monotonic()
         if busy:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
+
+    async def check(self) -> str:
+        """For readiness: what is wrong with the rounds."""
+        return late(self._round_at, self._settings.clock_seconds, "round")
 
     async def _wait(self) -> str:
         """Until something happens or the clock ticks; returns which."""

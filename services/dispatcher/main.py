@@ -28,6 +28,8 @@ async def body(process: Process[DispatcherSettings]) -> None:
     process.health.refresh.append(metrics.refresh)
     dispatcher = Dispatcher(process.settings, process.ledger, process.bus, metrics)
 
+    process.health.checks["rounds"] = dispatcher.check
+
     async def wake(_event: Event) -> None:
         # Acknowledged at once: the turn runs outside, and the ledger knows what there is to do.
         dispatcher.wake()

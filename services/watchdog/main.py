@@ -21,6 +21,7 @@ async def body(process: Process[WatchdogSettings]) -> None:
     metrics = WatchdogMetrics(process.metrics, process.ledger, heartbeats)
     process.health.refresh.append(metrics.refresh)
     watchdog = Watchdog(process.settings, process.ledger, process.bus, metrics, heartbeats)
+    process.health.checks["looks"] = watchdog.check
     process.bus.subscribe(topology.HEARTBEATS, SenderHeartbeat, watchdog.on_heartbeat, prefetch=PREFETCH)
     started = time.monotonic()
 

@@ -1,15 +1,17 @@
 """The watchdog's turns: heartbeats in, a look every second, a sweep every few minutes; and telling what was done."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 
-from services.watchdog import rescue, sweep
+from services.watchdog import idle, rescue, sweep
 from services.watchdog.deeds import Deed, Kind
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
 from shared import logs
 from shared.bus import Bus
 from shared.events import BatchRequeued, CampaignRequested, Event, SenderHeartbeat
+from shared.health import late
 from shared.ledger.database import Ledger, is_unavailable
 from shared.settings import WatchdogSettings
 
@@ -31,6 +33,7 @@ class Watchdog:
         self._metrics = metrics
         self._heartbeats = heartbeats
         self._heard = asyncio.Event()
+        self.looked_at = time.monotonic()
 
     async def on_heartbeat(self, heartbeat: SenderHeartbeat) -> None:
         self._heartbeats.note(heartbeat)
@@ -58,6 +61,12 @@ class Watchdog:
             *await rescue.tickets(self._ledger, self._settings),
         ]
         await self._tell(deeds, "clock")
+        await idle.mark(self._ledger)
+        self.looked_at = time.monotonic()
+
+    async def check(self) -> str:
+        """For readiness: what is wrong with the looks."""
+        return late(self.looked_at, self._settings.clock_seconds, "look at the leases")
 
     async def sweep(self) -> None:
         """The full sweep."""

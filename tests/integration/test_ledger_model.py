@@ -255,6 +255,14 @@ class LedgerModel(RuleBasedStateMachine):
             assert copies <= 1 + self.reasons[recipient]
 
     @invariant()
+    def who_holds_a_batch_is_sending_it_and_alone(self) -> None:
+        """Every change of hands raised the generation: whoever still finds its own has not lost the batch."""
+        now = {row[0]: (row[1], row[2]) for row in self.sql("SELECT id, generation, state FROM batch")}
+        held = [hand.claim for hand in self.hands if now[hand.claim.batch_id][0] == hand.claim.generation]
+        assert all(now[claim.batch_id][1] == "sending" for claim in held)
+        assert len(held) == len({claim.batch_id for claim in held})
+
+    @invariant()
     def generations_only_grow(self) -> None:
         rows = self.sql("SELECT id, generation FROM batch")
         for batch_id, generation in rows:

@@ -9,7 +9,7 @@ from sqlmodel import col
 from shared.events import BatchProgress, BatchRequeued, SenderHeartbeat
 from shared.ledger import instances
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, ServiceInstance
+from shared.ledger.models import Batch, Campaign, ServiceInstance
 from tests.support.ledger import FakeSender, Held, add_campaign, assert_sound, batches_of, timeline_of
 from tests.support.services import DispatcherRig, WatchdogRig, both, ledger_at, tell_slots
 
@@ -249,3 +249,49 @@ class TestHeartbeats:
         await rig.heartbeats.write(ledger)
         async with ledger.read() as connection:
             assert await instances.live_slots(connection, lost_seconds=20) == 2
+
+
+class TestNobodySends:
+    async def blocked_by(self, ledger: Ledger) -> str | None:
+        async with ledger.read() as connection:
+            said: str | None = await connection.scalar(select(col(Campaign.blocked_by)))
+        return said
+
+    async def test_clients_are_told_and_told_again_when_one_is_back(
+        self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+    ) -> None:
+        campaign = await add_campaign(ledger, 200)
+        await dispatcher.settle()
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) is None, "a ticket may take its time"
+        async with ledger.write() as connection:
+            await connection.execute(text("UPDATE batch SET released_at = released_at - 31"))
+        await rig.watchdog.look()
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) == "no sender is running"
+        await sender.claim(*(await sender.released())[0])
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) is None
+        assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started", "blocked", "unblocked"]
+
+    async def test_a_busy_sender_is_somebody(
+        self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+    ) -> None:
+        await add_campaign(ledger, 200)
+        await dispatcher.settle()
+        await sender.claim(*(await sender.released())[0])
+        async with ledger.write() as connection:
+            await connection.execute(text("UPDATE batch SET released_at = released_at - 31"))
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) is None
+
+    async def test_what_a_relay_blocks_is_left_to_the_sender(
+        self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+    ) -> None:
+        await add_campaign(ledger, 200)
+        await dispatcher.settle()
+        await sender.claim(*(await sender.released())[0])
+        async with ledger.write() as connection:
+            await connection.execute(update(Campaign).values(blocked_by="relay is down"))
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) == "relay is down"
