@@ -75,6 +75,12 @@ def test_it_does_not_matter_where_the_stream_is_cut(replies: list[tuple[int, lis
     assert not reader.mid_reply
 
 
+def test_a_line_means_the_same_whether_or_not_it_was_seen_before() -> None:
+    reader = ReplyReader()
+    last, whole = b"250 Ok\r\n", b"250-more\r\n250 Ok\r\n"
+    assert reader.feed(whole + last + whole + last) == [Reply(250, b"more\nOk"), Reply(250, b"Ok")] * 2
+
+
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_any_bytes_give_replies_or_an_error(chunks: list[bytes]) -> None:
     reader = ReplyReader()

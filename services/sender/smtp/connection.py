@@ -12,11 +12,11 @@ pair with a command that was written after them.
 import asyncio
 import math
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Container
 
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
-from services.sender.smtp.contract import Stage
+from services.sender.smtp.contract import Job, Stage
 from services.sender.smtp.dialogue import ENVELOPE, STAGES, Owner, Step
 from services.sender.smtp.establish import Session
 from services.sender.smtp.replies import BadReplyError, Reply, ReplyReader
@@ -88,6 +88,20 @@ class Connection(asyncio.Protocol):
     def abort(self, why: str) -> None:
         """Drop the connection now, for a reason of our own."""
         self._end(Reply(0, why.encode()), blame=False)
+
+    def give_up(self, jobs: Container[Job], why: str) -> None:
+        """Stop with these emails, for a reason of our own. One whose body is out takes the connection with it; one
+        behind the body of another only comes back."""
+        if self._sent is not None and self._sent.job in jobs:
+            self.abort(why)
+        elif self._open is not None and self._open.job in jobs:
+            attempt = self._open
+            self._stop_waiting()
+            if self._sent is None:
+                self._withdraw(attempt)
+            else:
+                self._open = None
+                self._owner.withdrawn(self, attempt)
 
     def check(self, now: float, stall_seconds: float) -> None:
         """Look at the clock: end what has waited too long, and say what waits unusually long."""

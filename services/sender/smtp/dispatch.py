@@ -64,6 +64,14 @@ class Dispatch:
         self.draining = True
         self._place_waiting()
 
+    def give_up(self, jobs: Container[Job], why: str) -> None:
+        """Stop with those of these emails that have no connection."""
+        for attempt in self._waiting[:]:
+            if attempt.job in jobs:
+                self._waiting.remove(attempt)
+                reply = Reply(0, why.encode())
+                self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, "", None, reply, self._loop.time()))
+
     # what connections ask and tell
 
     def next_attempt(self, connection: Connection) -> Attempt | None:

@@ -68,6 +68,12 @@ class Engine:
                 self._pool.abort_all("no reply to QUIT")
         self._stop.set()
 
+    def abort(self, jobs: Container[Job], why: str) -> None:
+        """Stop with these emails now; each is reported before this returns, as ambiguous if its body is out."""
+        if self._dispatch is not None:
+            self._dispatch.give_up(jobs, why)
+            self._pool.give_up(jobs, why)
+
     def status(self) -> list[RelayStatus]:
         """Every relay as it is now, in order of preference."""
         return self._pool.status()

@@ -90,6 +90,11 @@ class Pool:
         for connection in self.connections():
             connection.abort(why)
 
+    def give_up(self, jobs: Container[Job], why: str) -> None:
+        """Stop with these emails, wherever they are."""
+        for connection in self.connections():
+            connection.give_up(jobs, why)
+
     def status(self) -> list[RelayStatus]:
         """Every relay as it is now."""
         now = asyncio.get_running_loop().time()

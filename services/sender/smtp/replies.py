@@ -6,12 +6,14 @@ from typing import NamedTuple
 MAX_LINE_BYTES = 4096  # RFC 5321 allows 512; some servers are wordier
 MAX_REPLY_BYTES = 65536
 LOGGED_TEXT_CHARACTERS = 500
+MOST_KNOWN = 32  # replies that a reader recognises without looking into them
 
-_ENHANCED = re.compile(r"\s*([245]\.\d{1,3}\.\d{1,3})(?=\s|$)")
+_ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
 _ADDRESS = re.compile(r"""(?:"[^"]*"|[^\s<>,;:"'()]+)@[^\s<>,;:"'()]+""")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_QUEUED_AS = re.compile(r"queued as ([\w.+-]{4,})")  # Postfix, SendGrid; apart, as the most usual and quickly found
 _QUEUE_ID = re.compile(
-    r"queued (?:as |\()([\w.+-]{4,})"  # Postfix, SendGrid; Haraka
+    r"queued (?:as |\()([\w.+-]{4,})"  # Haraka
     r"|\b(?:internal)?ids?=([\w.+-]{4,})"  # Exim, KumoMTA; Exchange
     r"|([\w-]{6,}) Message accepted"  # Sendmail, OpenSMTPD
     r"|\bOK +(?:\d{9,} +)?([\w.-]{8,})(?: - gsmtp)?$",  # Amazon SES; Google
@@ -33,27 +35,31 @@ class Reply(NamedTuple):
     def text(self) -> str:
         """On one line, printable, cut to a length that fits a log event and a database column."""
         text = self.raw.decode("utf-8", "replace")
-        return _UNPRINTABLE.sub(" ", text).strip()[:LOGGED_TEXT_CHARACTERS]
+        if not text.isprintable():
+            text = _UNPRINTABLE.sub(" ", text).strip()
+        return text[:LOGGED_TEXT_CHARACTERS]
 
     @property
     def enhanced(self) -> str | None:
         """The enhanced status code (RFC 2034), if the text begins with one of the same class as the code."""
-        match = _ENHANCED.match(self.raw[:16].decode("ascii", "replace"))
-        return match[1] if match and match[1][0] == str(self.code)[0] else None
+        match = _ENHANCED.match(self.raw)
+        return match[0].decode() if match and int(match[0][:1]) == self.code // 100 else None
 
     @property
     def queue_id(self) -> str | None:
         """The relay's own name for the email it accepted, where the text tells it."""
-        match = _QUEUE_ID.search(self.text)
+        text = self.text
+        match = _QUEUED_AS.search(text) or _QUEUE_ID.search(text)
         return next(filter(None, match.groups())) if match else None
 
 
 class ReplyReader:
     """Cuts a stream of bytes, split anywhere, into replies."""
 
-    __slots__ = ("_code", "_lines", "_size", "_tail")
+    __slots__ = ("_code", "_known", "_lines", "_size", "_tail")
 
     def __init__(self) -> None:
+        self._known: dict[bytes, Reply] = {}  # a server says the same to every MAIL, RCPT and DATA
         self._tail = b""
         self._code = 0
         self._lines: list[bytes] = []
@@ -74,6 +80,9 @@ class ReplyReader:
             raise BadReplyError("a line without end")
         replies = []
         for line in lines:
+            if not self._lines and (known := self._known.get(line)) is not None:
+                replies.append(known)
+                continue
             digits = line[:3]
             mark = line[3:4]
             if not (digits.isdigit() and len(digits) == 3 and b"200" <= digits < b"600"):
@@ -88,12 +97,14 @@ class ReplyReader:
                 self._code = code
                 self._lines.append(line[4:].rstrip(b"\r"))
             elif mark in (b" ", b"\r", b""):
-                text = line[4:].rstrip(b"\r")
+                reply = Reply(code, line[4:].rstrip(b"\r"))
                 if self._lines:
-                    text = b"\n".join([*self._lines, text])
+                    reply = Reply(code, b"\n".join([*self._lines, reply.raw]))
                     self._lines.clear()
                     self._size = 0
-                replies.append(Reply(code, text))
+                elif len(self._known) < MOST_KNOWN:
+                    self._known[line] = reply
+                replies.append(reply)
             else:
                 raise BadReplyError(f"no reply code in {_shown(line)}")
         return replies
