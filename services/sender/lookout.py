@@ -84,10 +84,23 @@ class Lookout:
             self._in_hand.lose(hand)
 
     def _mind_deadlines(self, hand: Hand, now: float) -> None:
-        age = now - hand.claimed_at
-        if age > self._settings.batch_soft_seconds and not hand.stop:
-            hand.stop = hand.yielded = f"it was in hand for {self._settings.batch_soft_seconds:g} s"
+        """Past the soft limit no email starts; past the hard one those in flight are aborted. Either is recorded, the
+        rest is given back, and the campaign's timeline tells why."""
+        settings, age = self._settings, now - hand.claimed_at
+        if age > settings.batch_soft_seconds and not hand.stop:
+            hand.stop = hand.yielded = f"it was in hand for {settings.batch_soft_seconds:g} s"
             hand.changed.set()
+        if age > settings.batch_hard_seconds and hand.in_flight:
+            why = f"{len(hand.in_flight)} emails in flight were aborted after {settings.batch_hard_seconds:g} s"
+            hand.yielded = why
+            log.warning(
+                "batch.aborted",
+                campaign_id=str(hand.claim.campaign_id),
+                batch_id=hand.claim.batch_id,
+                generation=hand.claim.generation,
+                emails=len(hand.in_flight),
+            )
+            self._engine.abort(frozenset(hand.in_flight), "its batch was in hand for too long")
 
     async def _tell_campaigns(self, hands: list[Hand]) -> None:
         blocked = self._engine.blocked_reason()

@@ -249,3 +249,23 @@ async def test_a_slow_relay_is_not_a_hanging_one() -> None:
             assert len(relay.sessions) == 2
         late.cancel()
         assert box.verdicts() == {"accepted": 20}
+
+
+async def test_emails_that_are_aborted_are_reported_at_once_and_the_others_go_on() -> None:
+    """Those whose body is out, and those on their way to a body."""
+    emails = letters(18)
+    unwanted = emails[:8]
+    silent = {letter.rcpt_to for letter in unwanted}
+    config = EngineConfig(stall_seconds=60, rest_seconds=0.05)
+    async with (
+        scripted_relay(lambda verb, who: Act.SILENCE if verb == "." and who in silent else None) as relay,
+        delivering(relay.config(connections=4, spare_connections=0), unwanted, config) as (engine, box),
+    ):
+        await relay.until(lambda: len(relay.bodies) == 4)
+        engine.abort(unwanted, "too long")
+        assert box.open == 0
+        assert box.verdicts() == {"ambiguous": 4, "not_started": box.taken - 4}
+        before = box.taken
+        box.put(emails[8:])
+        await box.reported(before + 10)
+        assert box.verdicts()["accepted"] == 10

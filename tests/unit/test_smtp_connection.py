@@ -361,3 +361,39 @@ async def test_a_relay_that_refuses_rset_is_left() -> None:
     connection.data_received(OK + b"550 5.1.1 no\r\n" + b"503 5.5.1 no recipients\r\n")
     connection.data_received(b"500 what?\r\n")
     assert transport.aborted
+
+
+async def test_giving_up_an_email_whose_body_is_out_costs_the_connection_and_not_the_email_behind_it() -> None:
+    emails = letters(3)
+    connection, transport, owner = wired(emails)
+    connection.data_received(OK + OK + GO)
+    connection.give_up([emails[2]], "too long")
+    assert not transport.aborted
+    connection.give_up([emails[0]], "too long")
+    assert transport.aborted
+    assert {who: told[0] for who, told in owner.told.items()} == {FIRST: "ambiguous", SECOND: "displaced"}
+
+
+async def test_giving_up_the_email_behind_leaves_the_one_before_it_alone() -> None:
+    emails = letters(2)
+    connection, transport, owner = wired(emails)
+    connection.data_received(OK + OK + GO)
+    connection.give_up([emails[1]], "too long")
+    assert not transport.aborted
+    assert owner.told[SECOND][0] == "withdrawn"
+    connection.data_received(OK)
+    assert owner.told[FIRST][0] == "accepted"
+    connection.data_received(OK + OK + GO)
+    assert transport.aborted
+    assert b"person1" not in transport.read().partition(b"DATA\r\n")[2].partition(b"DATA\r\n")[2]
+
+
+@pytest.mark.parametrize("answered", [b"", OK, OK + OK + GO])
+async def test_an_email_that_is_given_up_before_its_body_is_withdrawn(answered: bytes) -> None:
+    body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    emails = [Letter(FIRST, lambda: body)]
+    connection, transport, owner = wired(emails)
+    connection.data_received(answered)
+    connection.give_up(emails, "too long")
+    assert (transport.aborted, body.cancelled()) == (True, True)
+    assert owner.told[FIRST][0] == "withdrawn"

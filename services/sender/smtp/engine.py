@@ -1,10 +1,10 @@
 """The delivery engine: connections pull emails from a source, relays fail over, every email gets one outcome."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from services.sender.smtp.config import EngineConfig, RelayConfig
-from services.sender.smtp.contract import RelayStatus, Source
+from services.sender.smtp.contract import Job, RelayStatus, Source
 from services.sender.smtp.dispatch import Dispatch
 from services.sender.smtp.observe import Observer, Silent
 from services.sender.smtp.pool import Pool
@@ -71,8 +71,8 @@ class Engine:
     def abort(self, jobs: Container[Job], why: str) -> None:
         """Stop with these emails now; each is reported before this returns, as ambiguous if its body is out."""
         if self._dispatch is not None:
-            self._dispatch.give_up(jobs, why)
             self._pool.give_up(jobs, why)
+            self._dispatch.give_up(jobs, why)  # also those that have just lost their connection
 
     def status(self) -> list[RelayStatus]:
         """Every relay as it is now, in order of preference."""

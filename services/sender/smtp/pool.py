@@ -1,12 +1,12 @@
 """All relays and their connections: which relay is used now, opening, the clock's work, closing."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import RelayStatus, Stage, Verdict
+from services.sender.smtp.contract import Job, RelayStatus, Stage, Verdict
 from services.sender.smtp.dialogue import Owner
 from services.sender.smtp.establish import EstablishError, establish, tls_context
 from services.sender.smtp.observe import Observer
