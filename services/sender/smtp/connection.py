@@ -263,7 +263,7 @@ class Connection(asyncio.Protocol):
             if silent:
                 self.quiet_since = now
             self._dot_at = now
-            self._transport.write(b"".join(out))
+            self._transport.writelines(out)
         if fresh is not None:
             self._prepare(fresh)
         elif not (self._expected or self._open):

@@ -27,6 +27,9 @@ class FakeTransport:
         assert not self.aborted, "written after abort"
         self.written += data
 
+    def writelines(self, data: list[bytes]) -> None:
+        self.write(b"".join(data))
+
     def get_write_buffer_size(self) -> int:
         return self.unsent
 
