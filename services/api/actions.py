@@ -65,6 +65,11 @@ async def send(
     body: Annotated[SendIn, Body()] = SendIn(),
 ) -> Response:
     """202 means: it is in the ledger and will be sent, whatever happens to the broker or to this process."""
+    async with api.ledger.read() as connection:
+        await campaign_row.find(connection, project_id, campaign_id)
+        stored = await campaign_row.content_of(connection, campaign_id)
+    # It was checked when it came in, but perhaps by an older release.
+    await content.check(CampaignContent.model_validate_json(stored))
     async with api.ledger.write() as connection:
         row = await campaign_row.lock(connection, project_id, campaign_id)
         campaign_row.require_editable(row, "send")

@@ -20,14 +20,15 @@ log = logs.get()
 
 @dataclass(frozen=True)
 class Api:
-    """The parts handlers work with. `stopping` is set when the process is told to stop. `undo_later`: imports that
-    failed while the database was away, and why."""
+    """The parts handlers work with. `stopping` is set when the process is told to stop. `importing`: imports
+    that arrive here now. `undo_later`: those that failed while the database was away, and why."""
 
     settings: ApiSettings
     ledger: Ledger
     metrics: ApiMetrics
     publish: Callable[[Event], Awaitable[bool]]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    importing: set[int] = field(default_factory=set)
     undo_later: dict[int, str] = field(default_factory=dict)
 
     def announce(self, campaign_id: UUID, action: str) -> BackgroundTask:

@@ -11,8 +11,10 @@ from shared.ledger.database import is_unavailable
 TURN_SECONDS = 5.0
 FORGET_SECONDS = 300.0
 """How often expired Idempotency-Keys are looked for: the whole table is read."""
-UNDO_IDLE_SECONDS = 10.0
+UNDO_IDLE_SECONDS = 3.0
 """Whoever undoes an import touches it at least so often; after that it is anybody's."""
+
+STOPPED = "The server was stopped while it arrived; repeat it."
 
 log = logs.get()
 
@@ -34,9 +36,13 @@ class Housekeeping:
             self._forget_at = time.monotonic() + FORGET_SECONDS
 
     async def farewell(self) -> None:
-        """Says that this process stops; without a database nobody can be told."""
+        """Says that this process stops, and gives up the imports that still arrive: whoever keeps house next takes them
+        out. Without a database nobody can be told."""
         try:
             await self._sign_of_life(draining=True)
+            async with self._api.ledger.write() as connection:
+                for import_id in self._api.importing:
+                    await import_rows.give_up(connection, import_id, STOPPED)
         except Exception as error:
             if not is_unavailable(error):
                 raise

@@ -113,6 +113,7 @@ async def import_recipients(
     try:
         import_id, compiled = await _open(api, project_id, campaign_id, file_format)
         importer = Importer(api, campaign_id, import_id, PARSERS[file_format](compiled), once)
+        api.importing.add(import_id)
         try:
             await importer.run(_blocks(request), limit)
             once.digest = request_digest(request, importer.body_digest)
@@ -121,6 +122,8 @@ async def import_recipients(
             problem = _problem(error, import_id, file_format, limit)
             await _undo(api, import_id, problem)
             raise problem from error
+        finally:
+            api.importing.discard(import_id)
     except Problem:
         await once.release()
         raise
@@ -258,7 +261,11 @@ def _problem(error: Exception, import_id: int, file_format: str, limit: int) -> 
         return Problem(409, "import-ended", "The import was ended", str(error), import_id=import_id)
     if isinstance(error, ClientDisconnect):
         return Problem(
-            400, "cut-off", "The upload was cut off", "Nothing of it was imported; repeat it.", import_id=import_id
+            400,
+            "cut-off",
+            "The upload was cut off",
+            "The upload was cut off. Nothing of it was imported; repeat it.",
+            import_id=import_id,
         )
     if isinstance(error, Problem):
         return _too_large(file_format, limit) if error.status_code == 413 else error

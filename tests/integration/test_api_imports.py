@@ -273,7 +273,7 @@ async def test_the_clock_goes_on_with_an_undoing_that_was_interrupted(api: ApiRi
         await connection.execute(
             update(Import)
             .where(col(Import.id) == done["id"])
-            .values(state="undoing", error="It broke.", updated_at=db_now() - 11, first_id=1)
+            .values(state="undoing", error="It broke.", updated_at=db_now() - 4, first_id=1)
         )
     await Housekeeping(api.api, "api-test").turn()
     assert await stored(api) == 0

@@ -147,3 +147,61 @@ async def test_a_taken_port_is_named(tmp_path: Path, sqlite_url: str, service_pr
         )
         assert await process.wait_ended() == 78
     assert f"port {port} is taken" in process.log_text()
+
+
+async def test_an_upload_that_is_cut_off_leaves_nothing(
+    client: tuple[ServiceProcess, httpx.AsyncClient],
+) -> None:
+    _, http = client
+    campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
+    path = f"/v1/campaigns/{campaign}"
+
+    async def cut_off() -> AsyncIterator[bytes]:
+        yield people(6000)
+        await import_state(http, path, "open")
+        raise ConnectionError("the cable was pulled")
+
+    with pytest.raises(ConnectionError):
+        await http.post(f"{path}/recipients", content=cut_off(), headers=NDJSON)
+    shown = await import_state(http, path, "failed")
+    assert "cut off" in shown["error"]
+    assert (await http.get(f"{path}/recipients")).json()["data"] == []
+
+
+async def test_an_upload_does_not_hold_the_stop_up_and_is_undone_by_the_next_process(
+    client: tuple[ServiceProcess, httpx.AsyncClient],
+) -> None:
+    process, http = client
+    campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
+    path = f"/v1/campaigns/{campaign}"
+    opened = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield people(6000)
+        await import_state(http, path, "open")
+        opened.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))
+    await opened.wait()
+    assert await process.stop(timeout_seconds=15) == 0
+    upload.cancel()
+    await asyncio.wait([upload])
+    process.launch()
+    await process.wait_ready()
+    shown = await import_state(http, path, "failed")
+    assert "stopped" in shown["error"]
+
+
+async def import_state(http: httpx.AsyncClient, path: str, state: str) -> dict[str, Any]:
+    """The campaign's only import, once it is in this state."""
+    async with asyncio.timeout(40):
+        while True:
+            for shown in (await http.get(f"{path}/imports")).json()["data"]:
+                if shown["state"] == state:
+                    return dict(shown)
+            await asyncio.sleep(0.05)
+
+
+def people(number: int) -> bytes:
+    return ndjson({"email": f"p{n}@example.test"} for n in range(number)).encode()
