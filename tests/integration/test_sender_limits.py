@@ -1,0 +1,143 @@
+"""A sender at its limits: batches and emails that take too long, and a batch whose emails cannot be made."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+from sqlmodel import col
+
+from shared import topology
+from shared.ledger.database import Ledger
+from shared.ledger.models import Batch, Campaign, Recipient
+from tests.conftest import ServiceFactory
+from tests.support.broker import BrokerVhost
+from tests.support.ledger import campaign_row, counts_by_status, timeline_of
+from tests.support.processes import ServiceProcess
+from tests.support.relay import After, RecordingRelay
+from tests.support.seeds import seed_campaign
+
+LaunchSender = Callable[..., ServiceProcess]
+PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    ledger = Ledger(database_url)
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+async def launch_sender(
+    service_process: ServiceFactory, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> LaunchSender:
+    """A sender that finds by its clock what is released: no dispatcher hands it out a second time."""
+    await topology.declare(broker_vhost.admin_url)
+
+    def launch(**settings: str) -> ServiceProcess:
+        chosen = {"ticket_patience_seconds": "0", "clock_seconds": "0.1", "smtp_connections": "4", **settings}
+        environment = {
+            "VASHSENDER_DATABASE_URL": database_url,
+            "VASHSENDER_AMQP_URL": broker_vhost.services_url,
+            "VASHSENDER_RELAYS": relay.url,
+            **{f"VASHSENDER_{key.upper()}": value for key, value in chosen.items()},
+        }
+        return service_process("sender", environment)
+
+    return launch
+
+
+async def let_go(ledger: Ledger, batches: int = 1) -> list[Any]:
+    """The batches, once none of them is in anybody's hands or to be had."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            async with ledger.read() as connection:
+                rows = (await connection.execute(select(col(Batch.state), col(Batch.due_at)))).all()
+            if len(rows) == batches and all(row.state in ("waiting", "done") for row in rows):
+                return list(rows)
+            await asyncio.sleep(0.05)
+
+
+async def replies(ledger: Ledger, status: str) -> set[str]:
+    async with ledger.read() as connection:
+        return set(await connection.scalars(select(col(Recipient.reply)).where(col(Recipient.status) == status)))
+
+
+async def test_past_its_soft_limit_a_batch_starts_no_more_emails_and_is_given_back(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    relay.behaviour.seconds_per_email = 0.1
+    seeded = await seed_campaign(ledger, 400, batch_size=400)
+    launch_sender(batch_soft_seconds="1.5", batch_hard_seconds="60")
+    await let_go(ledger)
+    assert await counts_by_status(ledger, seeded.id) == {
+        "total": 400,
+        "sent": len(relay.received),
+        "pending": 400 - len(relay.received),
+    }
+    assert 0 < len(relay.received) < 400
+    assert ("yielded", "A batch was given back: it was in hand for 1.5 s") in await timeline_of(ledger, seeded.id)
+
+
+async def test_past_its_hard_limit_a_batchs_emails_in_flight_are_aborted_and_recorded(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    """The relay has them and says nothing: they are ambiguous, and come again under the same Message-ID."""
+    relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt in stuck else After.ACCEPT
+    stuck = {f"person-{number}@example.test" for number in range(2)}
+    seeded = await seed_campaign(ledger, 20)
+    launch_sender(batch_soft_seconds="1", batch_hard_seconds="2")
+    await let_go(ledger)
+    assert await counts_by_status(ledger, seeded.id) == {"total": 20, "sent": 18, "deferred": 2}
+    assert await replies(ledger, "deferred") == {"its batch was in hand for too long"}
+    told = ("yielded", "A batch was given back: 2 emails in flight were aborted after 2 s")
+    assert told in await timeline_of(ledger, seeded.id)
+
+
+async def test_an_email_past_its_hard_limit_is_aborted_and_the_others_go_on(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt == "person-0@example.test" else After.ACCEPT
+    seeded = await seed_campaign(ledger, 50)
+    launch_sender(email_soft_seconds="1", email_hard_seconds="2")
+    await let_go(ledger)
+    assert await counts_by_status(ledger, seeded.id) == {"total": 50, "sent": 49, "deferred": 1}
+    assert {reply.partition(" within ")[0] for reply in await replies(ledger, "deferred")} == {"no reply"}
+
+
+async def test_a_batch_whose_emails_cannot_be_made_pauses_its_campaign_and_is_sent_after_all(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    """As when another version of this program has written the content: nobody is failed, nothing goes round in
+    circles, and once the reason is gone a resume is all it takes."""
+    seeded = await seed_campaign(ledger, 10)
+    content = (await campaign_row(ledger, seeded.id)).content
+    await change(ledger, content=content.replace("Dear {{ name", "Dear {% loop name"))
+    launch_sender()
+    await let_go(ledger)
+    campaign = await campaign_row(ledger, seeded.id)
+    assert campaign.status == "paused"
+    assert "its emails cannot be made" in campaign.reason
+    assert await counts_by_status(ledger, seeded.id) == {"total": 10, "pending": 10}
+    assert ("paused", campaign.reason) in await timeline_of(ledger, seeded.id)
+
+    await change(ledger, content=content, status="sending")
+    async with ledger.write() as connection:  # the dispatcher's part
+        await connection.execute(update(Batch).values(state="released", released_at=0.0))
+    await let_go(ledger)
+    assert await counts_by_status(ledger, seeded.id) == {"total": 10, "sent": 10}
+
+
+async def change(ledger: Ledger, **values: object) -> None:
+    async with ledger.write() as connection:
+        await connection.execute(update(Campaign).values(**values))
