@@ -113,10 +113,12 @@ def _tell(installation: Installation, campaign_id: str, last: Look, key: str | N
     page = f"http://{config.local_host}:{config.mailbox_page_port}"
     running = ", ".join(state.name for state in installation.states())
     say(f"\nThe campaign is {last.campaign['status']} ({last.words()}); all of it took {seconds:.0f} s.")
-    say(f"  Left running   {running}; `make stop` or `vashsender stop` stops all of it")
+    say(f"  Left running   {running}")
+    say("                 `make stop` or `vashsender stop` stops all of it")
     say(f"  API            {config.api_url}/v1/campaigns/{campaign_id}")
     say(f"  Its key        {relative(config.secrets_dir / 'api_key')}")
     say(f"  Mailbox        {page}/, as a Maildir in {relative(config.home / 'mailbox')}")
     if key is not None:
-        say(f"  Read an email  {page}/mail/{key} or: curl {page}/mail/{key}/text")
+        say(f"  Read an email  {page}/mail/{key}")
+        say(f"                 or: curl {page}/mail/{key}/text")
     say("")

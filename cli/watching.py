@@ -102,7 +102,7 @@ def _look(campaign: Mapping[str, Any], history: list[tuple[float, int]], now: fl
 def _bar(seen: Iterator[Look]) -> Look:
     columns = (
         TextColumn("{task.fields[status]:<9}"),
-        BarColumn(bar_width=40),
+        BarColumn(bar_width=30),
         TextColumn("{task.completed}/{task.total}"),
         TextColumn("{task.fields[words]}"),
     )

@@ -1,0 +1,269 @@
+"""The page in headless Chromium against the whole system: what a person does, from the sign-in to the last retry."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser
+
+from shared.ledger.database import Ledger
+from shared.ledger.keys import list_keys, revoke_key
+from shared.sign_in import make_link
+from tests.support.broker import BrokerVhost
+from tests.support.browser import Person, chromium, person
+from tests.support.relay import RecordingRelay
+from tests.support.system import POLL_SECONDS, System, installation
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+
+SECRET = "a key that signs in this test alone"
+RECIPIENTS = 400
+BLOCKED, GONE = 12, 5
+"""Of every campaign so many are refused by policy, and so many have no mailbox."""
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    """Small batches and a slow relay, so that there is something to watch."""
+    vhost = broker_vhost
+    async with installation(
+        tmp_path,
+        sqlite_url,
+        vhost.admin_url,
+        vhost.services_url,
+        relay,
+        secret_key=SECRET,
+        batch_size="20",
+        smtp_connections="4",
+    ) as system:
+        yield system
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as browser:
+        yield browser
+
+
+def refuse(relay: RecordingRelay) -> None:
+    """Each refusal is worded for its own recipient, as relays do."""
+
+    def answer(rcpt: str, tries: int) -> bytes | None:
+        if rcpt.startswith("blocked-"):
+            return f"550 5.7.1 <{rcpt}>: rejected by policy, reference {tries}77{len(rcpt)}4711\r\n".encode()
+        if rcpt.startswith("gone-"):
+            return f"550 5.1.1 <{rcpt}>: no such user here\r\n".encode()
+        return None
+
+    relay.behaviour.rcpt = answer
+    relay.behaviour.seconds_per_email = 0.4
+
+
+def csv_file(folder: Path) -> Path:
+    addresses = [f"person-{number}@example.test" for number in range(RECIPIENTS - BLOCKED - GONE)]
+    addresses += [f"blocked-{number}@example.test" for number in range(BLOCKED)]
+    addresses += [f"gone-{number}@example.test" for number in range(GONE)]
+    path = folder / "recipients.csv"
+    path.write_text("email,first_name\n" + "".join(f"{one},N{at}\n" for at, one in enumerate(addresses)) + "nobody,N\n")
+    return path
+
+
+async def fill_form(somebody: Person, file: Path) -> None:
+    page = somebody.page
+    await page.get_by_role("link", name="New campaign").click()
+    await page.get_by_label("Name", exact=True).fill("Spring news")
+    await page.get_by_label("From", exact=True).fill("news@example.test")
+    await page.get_by_label("From, name").fill("Example News")
+    await page.get_by_label("Subject").fill("Hello {{ first_name }}")
+    await page.get_by_label("HTML").fill("<p>Dear {{ first_name }}, it is spring.</p>")
+    await page.get_by_label("File of recipients").set_input_files(file)
+
+
+async def test_a_campaign_as_a_person_sees_it(
+    system: System, relay: RecordingRelay, browser: Browser, tmp_path: Path
+) -> None:
+    refuse(relay)
+    await system.start()
+    async with person(browser, system.processes["api"].http_url) as somebody:
+        page = somebody.page
+        await somebody.go("/")
+        await somebody.assert_accessible()
+        await somebody.sign_in(system.key)
+        await fill_form(somebody, csv_file(tmp_path))
+        await somebody.assert_accessible()
+        await page.get_by_role("button", name="Save the draft").click()
+
+        # The draft: who was imported, who was left out and why; a test to oneself.
+        await page.get_by_text(f"{RECIPIENTS} recipients imported").wait_for()
+        await page.get_by_text("1 line left out").click()
+        await page.get_by_role("cell", name="nobody", exact=True).wait_for()
+        await page.get_by_text("Send a test…").click()
+        await page.get_by_label("Addresses, at most ten").fill("me@example.test")
+        await somebody.assert_accessible()
+        await page.get_by_role("button", name="Send the test").click()
+        await page.get_by_text("The test is on its way.").wait_for()
+        campaign = page.url.split("?")[0].rpartition("/")[2]
+
+        # It moves, and nobody reloads the page.
+        await page.get_by_role("button", name="Send now").click()
+        await page.get_by_role("button", name="Pause").wait_for()
+        await page.evaluate("window.neverReloaded = true")
+        await page.locator("#n-sent").focus()
+        await somebody.wait_sent(await somebody.wait_sent(5) + 1)
+        assert await somebody.focused() == "n-sent", "what moved has taken the focus away"
+
+        # Paused: what the page shows comes to rest, and is what the relay has.
+        await page.get_by_role("button", name="Pause").click()
+        await page.get_by_role("button", name="Resume").wait_for()
+        assert await somebody.text(".facts .badge") == "Paused"
+        await given_back(system, campaign)
+        at_rest = (await system.show(campaign))["counts"]["sent"]
+        assert at_rest == taken(relay) < RECIPIENTS
+        await somebody.wait_sent(at_rest, at_rest)
+        assert await somebody.focused() == "go", "the button has taken the focus away"
+        await somebody.assert_accessible()
+
+        relay.behaviour.seconds_per_email = 0.0
+        await page.get_by_role("button", name="Resume").click()
+        await page.locator(".facts .badge", has_text="Finished").wait_for()
+        assert await page.evaluate("window.neverReloaded") is True
+        assert await somebody.count("Sent") == RECIPIENTS - BLOCKED - GONE
+        assert await somebody.count("Failed") == BLOCKED + GONE
+        assert await page.locator(".chart rect.f-sent").count() > 0
+        assert await page.locator(".timeline li").count() >= 6
+        await somebody.assert_accessible()
+
+        # Why they failed: one group for each kind of reply, however it was worded.
+        await page.get_by_role("navigation", name="Campaign").get_by_role("link", name="Failures").click()
+        groups = page.locator("article.reply")
+        assert await groups.count() == 2
+        assert await groups.nth(0).locator(".share strong").inner_text() == str(BLOCKED)
+        assert "rejected by policy" in await groups.nth(0).inner_text()
+        assert "does not exist" in await groups.nth(1).inner_text()
+        assert await groups.nth(1).locator(".examples li").count() == 3
+        await somebody.assert_accessible()
+
+        # Retried: policy has changed its mind; who has no mailbox is not written to again.
+        relay.behaviour.rcpt = lambda _rcpt, _tries: None
+        await page.get_by_role("button", name="Retry failed").click()
+        await page.get_by_text("The failed recipients get another try.").wait_for()
+        await page.locator(".facts .badge", has_text="Finished").wait_for()
+        assert await somebody.count("Sent") == RECIPIENTS - GONE
+        assert await somebody.count("Suppressed") == GONE
+
+        await page.get_by_role("navigation", name="Campaign").get_by_role("link", name="Recipients").click()
+        await somebody.assert_accessible()
+        await page.get_by_role("link", name=f"Suppressed {GONE}").click()
+        assert await page.locator("tbody tr").count() == GONE
+
+
+async def test_suppressions_services_and_the_message(system: System, browser: Browser, relay: RecordingRelay) -> None:
+    await system.start(1)
+    campaign = await system.create(["ann@example.test"], html="<p>Hello <b>{{ name }}</b></p>")
+    async with person(browser, system.processes["api"].http_url, color_scheme="dark") as somebody:
+        page = somebody.page
+        await somebody.go(f"/campaigns/{campaign}/message")
+        await somebody.assert_accessible()
+        await page.get_by_label("API key").fill("vs_" + "x" * 43)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("alert").get_by_text("wrong or revoked").wait_for()
+        await somebody.assert_accessible()
+        await page.get_by_label("API key").fill(system.key)
+        await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_text("<p>Hello <b>{{ name }}</b></p>").wait_for()
+        await somebody.assert_accessible()
+
+        await page.get_by_role("link", name="Suppressions").click()
+        await page.get_by_label("Addresses").fill("ann@example.test, bob@example.test\nwrong")
+        await page.get_by_role("button", name="Add").click()
+        await page.get_by_role("alert").wait_for()
+        await page.get_by_label("Addresses").fill("ann@example.test, bob@example.test")
+        await page.get_by_role("button", name="Add").click()
+        await page.get_by_text("2 addresses added.").wait_for()
+        await somebody.assert_accessible()
+        await page.get_by_role("button", name="Remove ann@example.test").click()
+        await page.get_by_text("The address may be written to again.").wait_for()
+        assert await page.locator("tbody tr").count() == 1
+
+        await page.get_by_role("link", name="Services").click()
+        await page.get_by_role("rowheader", name="sender-1").wait_for()
+        await page.get_by_role("rowheader", name="heartbeats").wait_for()
+        await somebody.assert_accessible()
+
+        await page.get_by_role("link", name="Campaigns").first.click()
+        await somebody.assert_accessible()
+        await system.create(["bob@example.test"])
+        await page.get_by_text("There are newer campaigns.").wait_for()
+        await page.get_by_role("button", name="Sign out").click()
+        await page.get_by_role("heading", name="Sign in").wait_for()
+
+
+async def test_without_scripts_everything_can_be_read_and_every_button_works(
+    system: System, relay: RecordingRelay, browser: Browser, tmp_path: Path
+) -> None:
+    refuse(relay)
+    await system.start()
+    address = system.processes["api"].http_url
+    async with person(browser, address, java_script_enabled=False) as somebody:
+        page = somebody.page
+        await somebody.go("/")
+        await somebody.sign_in(system.key)
+        await fill_form(somebody, csv_file(tmp_path))
+        await page.get_by_role("button", name="Save the draft").click()
+        await page.get_by_role("button", name="Send now").click()
+        campaign = page.url.split("?")[0].rpartition("/")[2]
+        await system.wait_until(campaign, lambda seen: seen["counts"]["sent"] > 0)
+        await page.get_by_role("button", name="Pause").click()
+        assert await somebody.text(".facts .badge") == "Paused"
+        await page.get_by_text("Cancel…").click()
+        await page.get_by_role("button", name="Cancel the campaign").click()
+        await system.wait_closed(campaign)
+        await page.reload()
+        assert await somebody.text(".facts .badge") == "Cancelled"
+
+
+async def test_a_link_signs_in_once_and_a_revoked_key_ends_what_is_open(system: System, browser: Browser) -> None:
+    system.launch("api")
+    await system.processes["api"].wait_ready()
+    address = system.processes["api"].http_url
+    ledger = Ledger(system.database_url, pool_size=1)
+    try:
+        async with ledger.read() as connection:
+            link = await make_link(connection, SECRET.encode(), system.key, address)
+        async with person(browser, address) as somebody:
+            await somebody.page.goto(link)
+            await somebody.page.get_by_role("heading", name="Campaigns", exact=True).wait_for()
+            async with person(browser, address) as other:
+                await other.page.goto(link)
+                await other.page.get_by_role("alert").get_by_text("has been used").wait_for()
+            async with ledger.write() as connection:
+                for key in await list_keys(connection):
+                    assert await revoke_key(connection, key.id)
+            await somebody.go("/suppressions")
+            await somebody.page.get_by_role("heading", name="Sign in").wait_for()
+    finally:
+        await ledger.close()
+
+
+async def given_back(system: System, campaign: str) -> None:
+    """Waits until no sender holds a batch of a campaign."""
+    held = {"campaign_id": campaign, "state": ["sending", "released"]}
+    async with asyncio.timeout(30), system.client() as client:
+        while (await client.get("/batches", params=held)).raise_for_status().json()["data"]:
+            await asyncio.sleep(POLL_SECONDS)
+
+
+def taken(relay: RecordingRelay) -> int:
+    """Emails of the campaign that the relay has taken; the test to oneself is not one of them."""
+    return sum(1 for email in list(relay.received) if email.rcpt != "me@example.test")

@@ -1,0 +1,196 @@
+"""The command's verbs as a script sees them: output, and exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.broker import BrokerVhost
+from tests.support.command import Command
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def code(command: Command, *arguments: str, **settings: str) -> tuple[int, str]:
+    """Exit code and the first line on stderr; nothing may be on stdout."""
+    done = command(*arguments, settings=settings)
+    assert done.stdout == "", done.stdout
+    return done.returncode, done.stderr.splitlines()[0] if done.stderr else ""
+
+
+def test_usage(installation: Callable[..., Command]) -> None:
+    command = installation()
+    assert "campaign" in command.ok("--help")
+    assert code(command, "nonsense")[0] == 64
+    assert code(command, "campaign", "show")[0] == 64
+    assert code(command, "scale", "dispatcher=2")[0] == 64
+    assert code(command, "run", "nobody")[0] == 64
+
+
+def test_what_needs_neither_broker_nor_api(installation: Callable[..., Command]) -> None:
+    command = installation()
+    assert code(command, "status")[0] == 69
+    assert code(command, "scale", "sender=2")[0] == 69
+    assert code(command, "restart")[0] == 69
+    assert code(command, "topology", "check")[0] == 78  # no broker is named
+    assert code(command, "campaign", "list")[0] == 78  # there is no key yet
+    assert code(command, "campaign", "list", "--key", "vs_x")[0] == 69
+    assert code(command, "logs", "sender")[0] == 65
+
+    assert code(command, "db", "check")[0] == 78
+    command.ok("db", "upgrade")
+    command.ok("db", "upgrade")
+    assert command.json("db", "check")["ok"] is True
+
+    key = command.ok("key", "create", "script").strip()
+    assert key.startswith("vs_")
+    [listed] = command.json("key", "list")
+    assert listed["name"] == "script"
+    assert key not in json.dumps(listed)
+    assert code(command, "key", "revoke", listed["id"])[0] == 64  # nobody is there to be asked
+    command.ok("key", "revoke", listed["id"], "--yes")
+    assert code(command, "key", "revoke", listed["id"], "--yes")[0] == 65
+    assert code(command, "key", "revoke", "no-uuid", "--yes")[0] == 64
+
+
+def test_settings_as_they_stand(installation: Callable[..., Command]) -> None:
+    command = installation(VASHSENDER_DATABASE_URL="postgresql://u:s3cret@db.test/x", VASHSENDER_PROFILE="high")
+    (command.folder / ".env").write_text("VASHSENDER_BATCH_SIZE=100\n")
+    (command.folder / "relays").write_text("smtp://u:hunter2@mail.test\n")
+    command.settings["VASHSENDER_RELAYS_FILE"] = str(command.folder / "relays")
+    shown = command.json("config", "show")
+    assert shown["VASHSENDER_DATABASE_URL"] == {"value": "(set)", "source": "environment"}
+    assert shown["VASHSENDER_RELAYS"] == {"value": "(set)", "source": f"file {command.folder / 'relays'}"}
+    assert shown["VASHSENDER_BATCH_SIZE"] == {"value": 100, "source": ".env"}
+    assert shown["VASHSENDER_SMTP_CONNECTIONS"] == {"value": 16, "source": "profile high"}
+    assert shown["VASHSENDER_LEASE_SECONDS"] == {"value": 15.0, "source": "default"}
+    text = command.ok("config", "show")
+    assert "s3cret" not in text
+    assert "hunter2" not in text
+
+    status, line = code(command, "config", "show", VASHSENDER_BATCH_SIZE="many")
+    assert status == 78
+    assert line.startswith("vashsender: VASHSENDER_BATCH_SIZE: ")
+
+
+def test_a_database_that_is_away(installation: Callable[..., Command]) -> None:
+    command = installation(VASHSENDER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/x")
+    for verb in (("db", "check"), ("db", "upgrade"), ("key", "list")):
+        status, line = code(command, *verb)
+        assert status == 69, line
+        assert "database" in line
+
+
+def test_topology(installation: Callable[..., Command], broker_vhost: BrokerVhost) -> None:
+    command = installation(
+        VASHSENDER_AMQP_URL=broker_vhost.services_url, VASHSENDER_AMQP_ADMIN_URL=broker_vhost.admin_url
+    )
+    status, line = code(command, "topology", "check")
+    assert status == 78
+    assert "campaigns, email, default, heartbeats, dead" in line
+    command.ok("topology", "declare")
+    command.ok("topology", "declare")
+    assert command.json("topology", "check") == {"missing": [], "ok": True}
+
+    away = broker_vhost.admin_url.replace(f":{broker_vhost.broker.amqp_port}/", ":1/")
+    assert code(command, "topology", "declare", VASHSENDER_AMQP_ADMIN_URL=away)[0] == 69
+    wrong = broker_vhost.admin_url.replace("admin:", "admin:x")
+    assert code(command, "topology", "declare", VASHSENDER_AMQP_ADMIN_URL=wrong)[0] == 78
+    status, line = code(command, "topology", "declare", VASHSENDER_AMQP_ADMIN_URL=broker_vhost.services_url)
+    assert status == 78
+    assert "VASHSENDER_AMQP_ADMIN_URL" in line
+
+
+def test_a_campaign_from_the_command_line(on_shared_broker: Command, tmp_path: Path) -> None:
+    command = on_shared_broker
+    command.settings["VASHSENDER_RELAYS"] = f"smtp://127.0.0.1:{command.port('mailbox')}?tls=none"
+    command.ok("start", "--senders", "1", "--mailbox")
+    assert {state["state"] for state in command.json("status")} == {"running"}
+
+    folder = tmp_path / "news"
+    folder.mkdir()
+    draft = {"name": "News", "from": {"email": "a@example.com"}, "subject": "Hi {{ name }}", "text_file": "body.txt"}
+    (folder / "campaign.json").write_text(json.dumps(draft))
+    status, line = code(command, "campaign", "create", str(folder))
+    assert status == 65
+    assert "body.txt" in line
+    (folder / "body.txt").write_text("Dear {{ name }}!\n")
+    campaign = command.ok("campaign", "create", str(folder)).strip()
+
+    (folder / "wrong.csv").write_text('email,name\nann@example.com,"Ann\n')
+    status, line = code(command, "campaign", "import", campaign, str(folder / "wrong.csv"))
+    assert status == 65
+    assert "Line 2 opens a quote" in line
+    (folder / "people.csv").write_text(
+        "email,name\nann@example.com,Ann\nANN@example.com,Ann\nnobody,No\nb@x.test,Ben\n"
+    )
+    report = command.json("campaign", "import", campaign, str(folder / "people.csv"))
+    assert (report["accepted"], report["duplicates"], report["invalid"]) == (2, 1, 1)
+    assert {problem["line"] for problem in report["problems"]} >= {4}
+
+    assert code(command, "campaign", "pause", campaign)[0] == 65  # a draft cannot be paused
+    assert code(command, "campaign", "show", NOBODY)[0] == 65
+    assert code(command, "campaign", "cancel", campaign)[0] == 64  # nobody is there to be asked
+    assert code(command, "campaign", "list", VASHSENDER_API_KEY="vs_wrong")[0] == 78
+    assert code(command, "campaign", "list", VASHSENDER_URL="http://127.0.0.1:1")[0] == 69
+
+    assert command.json("campaign", "send", campaign)["status"] == "queued"
+    assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
+    rows = command.json("campaign", "recipients", campaign, "--status", "sent")
+    assert {row["email"] for row in rows} == {"ann@example.com", "b@x.test"}
+    assert [row["id"] for row in command.json("campaign", "list", "--status", "finished")] == [campaign]
+    assert command.json("campaign", "show", campaign)["timeline"]
+
+    story = command("logs", "--campaign", campaign, "-n", "500").stdout.splitlines()
+    assert {json.loads(line)["service"] for line in story} >= {"dispatcher", "sender"}
+
+    paced = json.dumps({**draft, "emails_per_second": 1})
+    (folder / "campaign.json").write_text(paced)
+    slow = command.ok("campaign", "create", str(folder)).strip()
+    command.ok("campaign", "import", slow, str(folder / "people.csv"))
+    command.ok("campaign", "send", slow, "--at", "2099-01-01T00:00:00Z")
+    assert code(command, "campaign", "watch", slow, "--timeout", "0.1")[0] == 75
+    command.ok("campaign", "cancel", slow, "--yes")
+    assert command.json("campaign", "watch", slow, "--timeout", "60")["status"] == "cancelled"
+
+
+def test_senders_come_and_go_and_a_restart_rolls(on_shared_broker: Command) -> None:
+    command = on_shared_broker
+    command.ok("start", "--senders", "1")
+    before = command.pids()
+    command.ok("scale", "sender=3")
+    more = command.pids()
+    assert {name: more[name] for name in before} == before
+    assert set(more) - set(before) == {"sender-2", "sender-3"}
+    command.ok("scale", "sender=2")
+    assert command.pids() == {name: pid for name, pid in more.items() if name != "sender-3"}
+    command.ok("restart")
+    after = command.pids()
+    assert set(after) == {*before, "sender-2"}
+    assert not set(after.values()) & set(more.values())
+    command.ok("stop")
+    assert command.processes() == []
+    command.ok("stop")
+
+
+def test_a_wrong_setting_stops_the_start_and_leaves_nothing(on_shared_broker: Command) -> None:
+    status, _ = code(on_shared_broker, "start", VASHSENDER_RELAYS="gopher://mail.example.com")
+    assert status == 78
+    assert on_shared_broker.processes() == []
+
+
+def test_production_without_a_relay_does_not_start(on_shared_broker: Command) -> None:
+    done = on_shared_broker(
+        "start",
+        settings={
+            "VASHSENDER_ENVIRONMENT": "production",
+            "VASHSENDER_SECRET_KEY": "0123456789" * 4,
+            "VASHSENDER_PUBLIC_URL": "https://mail.example.com",
+        },
+    )
+    assert done.returncode == 78
+    assert "VASHSENDER_RELAYS" in done.stderr.splitlines()[-1]
+    assert on_shared_broker.processes() == []
