@@ -34,6 +34,7 @@ class Connection(asyncio.Protocol):
         self.delivered = 0
         self.closed = False
         self.stalled = False  # it waits unusually long
+        self.retiring = False  # it takes no further email
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport = session.transport
@@ -49,7 +50,6 @@ class Connection(asyncio.Protocol):
         self._permitted = False  # an awaited `may_send_body` has said yes
         self._refused: Step | None = None  # the step of the envelope that was refused first
         self._needs_rset = False
-        self._retiring = False
         self._waiting: asyncio.Future[object] | None = None  # a body or a permission that takes a while
         self._soft_seconds = config.email_soft_seconds
         self._hard_seconds = config.email_hard_seconds
@@ -62,7 +62,7 @@ class Connection(asyncio.Protocol):
             Step.LONE_DOT: config.data_seconds,
             Step.QUIT: config.quit_seconds,
         }
-        self._dot_at = 0.0  # when the latest body was written
+        self._spoke_at = 0.0  # when the oldest thing unanswered was written
         self.opened_at = self.quiet_since = self._loop.time()
         session.transport.set_protocol(self)
 
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Nothing is outstanding, and it may take an email."""
-        return not (self.closed or self._retiring or self._expected or self._open or self._reader.mid_reply)
+        return not (self.closed or self.retiring or self._expected or self._open or self._reader.mid_reply)
 
     def offer(self) -> None:
         """There may be work: take it if there is room."""
@@ -82,7 +82,7 @@ class Connection(asyncio.Protocol):
 
     def retire(self) -> None:
         """Take no further email; QUIT once nothing is outstanding."""
-        self._retiring = True
+        self.retiring = True
         self._pump()
 
     def abort(self, why: str) -> None:
@@ -109,7 +109,8 @@ class Connection(asyncio.Protocol):
             return
         waited = now - self.quiet_since
         if waited >= self._limit():
-            self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=True)
+            # With nothing to be answered, it is our own side that took so long.
+            self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=bool(self._expected))
         elif waited > stall_seconds:
             self.stalled = True
             if self._sent is not None and self._open is not None:
@@ -182,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._sent = None
         if reply.code < 300:
             self.delivered += 1
-            self._owner.accepted(self, attempt, reply, self.quiet_since - self._dot_at)
+            self._owner.accepted(self, attempt, reply, self.quiet_since - self._spoke_at)
         else:
             self._owner.refused(self, attempt, Stage.DOT, reply)
 
@@ -259,10 +260,8 @@ class Connection(asyncio.Protocol):
         elif not self._envelope_busy and (self.pipelining or not self._expected):
             fresh = self._begin(out)
         if out:
-            now = self._loop.time()
-            if silent:
-                self.quiet_since = now
-            self._dot_at = now
+            if silent:  # a body always leaves in silence: everything before it has been answered
+                self.quiet_since = self._spoke_at = self._loop.time()
             self._transport.writelines(out)
         if fresh is not None:
             self._prepare(fresh)
@@ -271,7 +270,7 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, out: list[bytes]) -> Attempt | None:
         """Take an email and put its envelope, or the first command of it, into `out`."""
-        if self._retiring or self._emails_left == 0:
+        if self.retiring or self._emails_left == 0:
             return None
         attempt = self._owner.next_attempt(self)
         if attempt is None:
@@ -299,10 +298,10 @@ class Connection(asyncio.Protocol):
         out.append(command)
 
     def _nothing_to_do(self) -> None:
-        if not (self._retiring or self._emails_left == 0):
+        if not (self.retiring or self._emails_left == 0):
             self._owner.idle(self)
             return
-        self._retiring = True
+        self.retiring = True
         self._expected.append(Step.QUIT)
         self.quiet_since = self._loop.time()
         self._transport.write(b"QUIT\r\n")

@@ -80,7 +80,8 @@ class Dispatch:
         if self.draining:
             return None
         for attempt in self._waiting[:] if self._waiting else ():
-            if connection.relay not in attempt.avoid:
+            preferred = self._pool.relay_avoiding(attempt.avoid)
+            if preferred is not None and connection.relay == preferred.name:
                 self._waiting.remove(attempt)
                 if self._suits(connection, attempt):
                     return attempt

@@ -114,8 +114,8 @@ async def establish(
         if smtp.transport is None or smtp.transport.is_closing():
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
         return _session(smtp)
-    except (aiosmtplib.SMTPException, OSError, ValueError, UnicodeError) as error:
-        # OSError covers TLS; ValueError a reply or a name that aiosmtplib cannot put into bytes.
+    except Exception as error:
+        # Whatever a server says, and whatever aiosmtplib makes of it, is a relay that cannot be used.
         _abort(smtp)
         raise EstablishError(_failed_stage(stage, error), _failure(error)) from error
     except BaseException:

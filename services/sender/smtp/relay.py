@@ -47,6 +47,7 @@ class Relay:
         self._resting = False
         self._until = 0.0  # end of a rest or a pause
         self._open_after = 0.0  # it has just refused one more connection
+        self._open_backoff = config.rest_seconds
         self._next_change = 0.0  # of the number of connections, up or down
 
     # may it be used?
@@ -80,9 +81,10 @@ class Relay:
         """A connection to give an email to. One that lay idle for long is closed: the relay may have forgotten it."""
         while self._idle:
             connection = self._idle.pop()
-            if now - connection.quiet_since < self.config.idle_seconds:
+            if now - connection.quiet_since >= self.config.idle_seconds:
+                connection.retire()
+            elif connection.is_idle:
                 return connection
-            connection.retire()
         return None
 
     def forget(self, connection: Connection) -> None:
@@ -108,6 +110,7 @@ class Relay:
 
     def opened(self, now: float) -> None:
         """A connection was established. One that was under way when a rest began does not end it."""
+        self._open_backoff = self._engine.rest_seconds
         if self._resting and now >= self._until:
             self._resting = False
             self._changed(self.name, "up", "", 0.0)
@@ -122,9 +125,9 @@ class Relay:
         # It serves us, but not with one more: stay with what there is for a while.
         self._allowed = min(self._allowed, others)
         if now >= self._open_after:
-            pause = self._take_backoff()
-            self._open_after = self._next_change = now + pause
-            self._changed(self.name, "slow", self.reason, pause)
+            self._open_after = self._next_change = now + self._open_backoff
+            self._changed(self.name, "slow", self.reason, self._open_backoff)
+            self._open_backoff = min(self._engine.rest_max_seconds, 2 * self._open_backoff)
 
     def at_fault(self, stage: Stage | None, reply: Reply, now: float) -> None:
         """It lost a connection, or answered in a way that makes it useless."""
@@ -140,6 +143,8 @@ class Relay:
         if self._bad_in_a_row < IN_A_ROW or now < self._until:
             return
         self._allowed = max(1, self._allowed // 2)
+        for connection in self._active()[self._allowed :]:
+            connection.retire()
         pause = self._take_backoff()
         self._until = now + pause
         self._next_change = self._until + RECOVERY_SECONDS
@@ -163,9 +168,9 @@ class Relay:
             self._next_change = now + RECOVERY_SECONDS
             if self._allowed == self.config.connections:
                 self._changed(self.name, "up", "", 0.0)
-        elif self._working() > self._allowed:
+        elif len(active := self._active()) > self._allowed:
             self._next_change = now + RECOVERY_SECONDS
-            (self._idle or list(self.connections))[0].retire()
+            active[-1].retire()
 
     # how it is
 
@@ -193,6 +198,11 @@ class Relay:
 
     def _working(self) -> int:
         return sum(1 for connection in self.connections if not connection.stalled)
+
+    def _active(self) -> list[Connection]:
+        """Those that take emails, the busiest first."""
+        active = [connection for connection in self.connections if not (connection.stalled or connection.retiring)]
+        return sorted(active, key=lambda connection: connection.in_flight, reverse=True)
 
     def _remember(self, stage: Stage | None, reply: Reply, throttled: bool) -> None:
         self.failure = (stage, reply)
