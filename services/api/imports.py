@@ -2,16 +2,13 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from datetime import datetime
 from email.message import Message
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
-from sqlalchemy import Row, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from pydantic import Field
+from sqlalchemy import select
 from sqlmodel import col
 from starlette.requests import ClientDisconnect
 
@@ -23,16 +20,16 @@ from services.api.formats.json_list import JsonParser
 from services.api.formats.ndjson import NdjsonParser
 from services.api.formats.parser import MalformedError, Parser, UnknownFieldError
 from services.api.idempotency import Once, StreamedOnceDep, request_digest
+from services.api.import_report import ImportOut, find_import, shown
 from services.api.import_rows import ImportEndedError
 from services.api.importer import Importer
-from services.api.problems import DATABASE_AWAY, Problem, not_found, too_large, unavailable
-from services.api.shapes import Page, moment
+from services.api.problems import DATABASE_AWAY, Problem, too_large, unavailable
+from services.api.shapes import Page
 from shared import logs
 from shared.content import CampaignContent
 from shared.ledger.database import is_unavailable
 from shared.ledger.models import Import
-from shared.ledger.states import IMPORT_UNFINISHED, ImportState
-from shared.templates import Content
+from shared.ledger.states import IMPORT_UNFINISHED
 
 PARSERS: dict[str, type[Parser]] = {"csv": CsvParser, "ndjson": NdjsonParser, "json": JsonParser}
 FORMATS = {
@@ -47,28 +44,6 @@ log = logs.get()
 router = APIRouter(
     prefix="/v1/campaigns/{campaign_id}", tags=["recipients"], route_class=KeyRoute, dependencies=[key_required]
 )
-
-
-class LineProblemOut(BaseModel):
-    line: int = Field(description="Of the file, from 1; for JSON the number of the item.", examples=[17])
-    error: str = Field(examples=["The email address has no domain."])
-    value: str | None = Field(None, description="What stood there as the address.", examples=["ann@"])
-
-
-class ImportOut(BaseModel):
-    id: int
-    campaign_id: UUID
-    format: str
-    state: ImportState = Field(description="`undoing`: its rows are being taken out again.")
-    lines: int = Field(description="Recipients the file held: accepted, duplicates and invalid together.")
-    accepted: int
-    duplicates: int
-    invalid: int
-    problems: list[LineProblemOut] = Field(description="The first 1000 lines that were left out; the counts are exact.")
-    error: str | None
-    created_at: datetime | None
-    updated_at: datetime | None
-    finished_at: datetime | None
 
 
 @router.post(
@@ -111,10 +86,11 @@ async def import_recipients(
         await _compare(request, once)
         return stored
     try:
-        import_id, compiled = await _open(api, project_id, campaign_id, file_format)
-        importer = Importer(api, campaign_id, import_id, PARSERS[file_format](compiled), once)
+        import_id, stored_content = await _open(api, project_id, campaign_id, file_format)
         api.importing.add(import_id)
         try:
+            compiled = await content.check(CampaignContent.model_validate_json(stored_content))
+            importer = Importer(api, campaign_id, import_id, PARSERS[file_format](compiled), once)
             await importer.run(_blocks(request), limit)
             once.digest = request_digest(request, importer.body_digest)
             return await _finish(api, once, project_id, campaign_id, import_id, importer, file_format)
@@ -144,7 +120,7 @@ async def list_imports(
         await campaign_row.find(connection, project_id, campaign_id)
         rows = (await connection.execute(query.order_by(col(Import.id).desc()).limit(limit + 1))).all()
     return Page(
-        data=[_shown(row) for row in rows[:limit]], next_cursor=str(rows[limit - 1].id) if len(rows) > limit else None
+        data=[shown(row) for row in rows[:limit]], next_cursor=str(rows[limit - 1].id) if len(rows) > limit else None
     )
 
 
@@ -155,7 +131,7 @@ _ImportId = Annotated[int, Field(ge=1, lt=2**63)]
 async def show_import(campaign_id: UUID, import_id: _ImportId, api: ApiDep, project_id: ProjectDep) -> ImportOut:
     async with api.ledger.read() as connection:
         await campaign_row.find(connection, project_id, campaign_id)
-        return _shown(await _import(connection, campaign_id, import_id))
+        return shown(await find_import(connection, campaign_id, import_id))
 
 
 @router.post("/imports/{import_id}/cancel", summary="Cancel an import that is open")
@@ -163,7 +139,7 @@ async def cancel_import(campaign_id: UUID, import_id: _ImportId, api: ApiDep, pr
     """What it brought so far is taken out again."""
     async with api.ledger.write() as connection:
         await campaign_row.lock(connection, project_id, campaign_id)
-        row = await _import(connection, campaign_id, import_id)
+        row = await find_import(connection, campaign_id, import_id)
         if row.state not in IMPORT_UNFINISHED:
             raise Problem(
                 409,
@@ -175,7 +151,7 @@ async def cancel_import(campaign_id: UUID, import_id: _ImportId, api: ApiDep, pr
     if await import_rows.undo(api.ledger, import_id):
         api.metrics.undone.labels("cancelled").inc()
     async with api.ledger.read() as connection:
-        return _shown(await _import(connection, campaign_id, import_id))
+        return shown(await find_import(connection, campaign_id, import_id))
 
 
 def _format(request: Request) -> str:
@@ -210,12 +186,13 @@ async def _compare(request: Request, once: Once) -> None:
     once.compare()
 
 
-async def _open(api: Api, project_id: UUID, campaign_id: UUID, file_format: str) -> tuple[int, Content]:
+async def _open(api: Api, project_id: UUID, campaign_id: UUID, file_format: str) -> tuple[int, str]:
+    """The import's id, and the content its recipients must fit."""
     async with api.ledger.write() as connection:
         import_id = await import_rows.open_import(connection, project_id, campaign_id, file_format)
         stored = await campaign_row.content_of(connection, campaign_id)
     log.info("import.opened", campaign_id=str(campaign_id), import_id=import_id, format=file_format)
-    return import_id, await content.check(CampaignContent.model_validate_json(stored))
+    return import_id, stored
 
 
 async def _finish(
@@ -233,9 +210,9 @@ async def _finish(
             f"{counts['duplicates']} duplicates and {counts['invalid']} invalid."
         )
         await import_rows.finish(connection, campaign, import_id, counts["accepted"], text)
-        shown = _shown(await _import(connection, campaign_id, import_id))
+        report = shown(await find_import(connection, campaign_id, import_id))
         answer = await once.answer(
-            connection, 201, shown, headers={"Location": f"/v1/campaigns/{campaign_id}/imports/{import_id}"}
+            connection, 201, report, headers={"Location": f"/v1/campaigns/{campaign_id}/imports/{import_id}"}
         )
     for outcome, count in (("accepted", "accepted"), ("duplicate", "duplicates"), ("invalid", "invalid")):
         api.metrics.imported.labels(file_format, outcome).inc(counts[count])
@@ -300,24 +277,3 @@ def _too_large(file_format: str, limit: int) -> Problem:
     if file_format == "json":
         return too_large(limit, "JSON is read whole; send large lists as NDJSON or CSV, which are streamed.")
     return too_large(limit, "Split the list: a campaign takes any number of imports.")
-
-
-async def _import(connection: AsyncConnection, campaign_id: UUID, import_id: int) -> Row[Any]:
-    found = await connection.execute(
-        select(Import.__table__).where(col(Import.id) == import_id, col(Import.campaign_id) == campaign_id)  # type: ignore[attr-defined]
-    )
-    row = found.first()
-    if row is None:
-        raise not_found("import with this id in this campaign")
-    return row
-
-
-def _shown(row: Row[Any]) -> ImportOut:
-    names = ("id", "campaign_id", "format", "state", "lines", "accepted", "duplicates", "invalid", "error")
-    return ImportOut(
-        **{name: getattr(row, name) for name in names},
-        problems=[LineProblemOut(**problem) for problem in orjson.loads(row.problems)],
-        created_at=moment(row.created_at),
-        updated_at=moment(row.updated_at),
-        finished_at=moment(row.finished_at),
-    )

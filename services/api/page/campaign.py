@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from services.api import campaign_row, imports
 from services.api.context import Api, ApiDep, ProjectDep
-from services.api.imports import ImportOut
+from services.api.import_report import ImportOut
 from services.api.page import chart, live, render
 from services.api.page.live import Parts
 from services.api.page.route import PageRoute, SessionDep
