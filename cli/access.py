@@ -44,6 +44,12 @@ async def create_key(config: CommonSettings, name: str) -> str:
         return await keys.create_key(connection, name)
 
 
+async def knows_key(config: CommonSettings, secret: str) -> bool:
+    """Whether this ledger has that key, and it is not revoked."""
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        return await keys.project_of(connection, secret) is not None
+
+
 async def list_keys(config: CommonSettings) -> Sequence[keys.Key]:
     async with ledger_of(config) as ledger, ledger.read() as connection:
         return await keys.list_keys(connection)

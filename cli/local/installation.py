@@ -284,7 +284,10 @@ def _declared(url: str) -> str:
 def _first_key(config: LocalSettings) -> str:
     path = config.secrets_dir / "api_key"
     if path.exists():
-        return f"already in {relative(path)}"
+        if asyncio.run(access.knows_key(config, path.read_text().strip())):
+            return f"already in {relative(path)}"
+        # It belongs to another ledger, or was revoked: kept, since nobody could read it again.
+        path.replace(path.with_name("api_key.previous"))
     secret = asyncio.run(access.create_key(config, "first"))
     config.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_private(path, secret + "\n")
