@@ -1,5 +1,6 @@
 """What a sender knows of a campaign: frozen by `send`, so it is read once and kept."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
 from shared.ledger.database import Ledger
-from shared.ledger.models import Campaign
+from shared.ledger.models import Campaign, Project
 from shared.templates import compile_content
 from shared.unsubscribe import make_token
 
@@ -56,11 +57,17 @@ class Campaigns:
             self._kept.move_to_end(campaign_id)
             return self._kept[campaign_id]
         async with self._ledger.read() as connection:
+            project: str = (
+                await connection.execute(
+                    select(col(Project.name))
+                    .join(Campaign, col(Campaign.project_id) == col(Project.id))
+                    .where(col(Campaign.id) == campaign_id)
+                )
+            ).scalar_one()
             row = (
                 await connection.execute(
                     select(
                         col(Campaign.project_id),
-                        col(Campaign.name),
                         col(Campaign.from_email),
                         col(Campaign.from_name),
                         col(Campaign.reply_to),
@@ -79,7 +86,7 @@ class Campaigns:
             from_email=row.from_email,
             from_name=row.from_name,
             reply_to=row.reply_to or "",
-            list_id=f"{campaign_id.hex}.{domain}",
+            list_id=f"{_label(project)}.{domain}",
             feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
             attachments=tuple(
                 Attachment(file.filename, file.content_type, file.content) for file in content.attachments
@@ -102,3 +109,8 @@ class Campaigns:
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return facts
+
+
+def _label(project: str) -> str:
+    """A project's name as a label of its List-Id (RFC 2919): a recipient filters by list, not by campaign."""
+    return re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:63] or "list"
