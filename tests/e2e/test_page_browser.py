@@ -202,6 +202,7 @@ async def test_suppressions_services_and_the_message(system: System, browser: Br
         await somebody.assert_accessible()
 
         await page.get_by_role("link", name="Campaigns").first.click()
+        await page.get_by_role("heading", name="Campaigns", exact=True).wait_for()
         await somebody.assert_accessible()
         await system.create(["bob@example.test"])
         await page.get_by_text("There are newer campaigns.").wait_for()

@@ -1,0 +1,275 @@
+"""The pictures of the page in docs/images/: a ledger with made-up campaigns, the real API, headless Chromium.
+
+`python -m scripts.screenshots` renews them all; needs Debian's chromium.
+"""
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+from playwright.async_api import Browser, async_playwright
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+from uuid6 import uuid7
+
+from cli.local.ports import free_port
+from shared.content import CampaignContent
+from shared.ledger import history, migrate
+from shared.ledger.counts import STATUSES
+from shared.ledger.database import Ledger, clock
+from shared.ledger.history import Point
+from shared.ledger.keys import create_key
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, ProgressPoint, Recipient, Timeline
+from shared.sign_in import make_link
+from tests.support.browser import CHROMIUM, LAUNCH_ARGUMENTS
+from tests.support.processes import ServiceProcess
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+SECRET = "a-made-up-key-that-signs-only-for-pictures"
+SIZE = {"width": 1180, "height": 800}
+BATCH = 500
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+
+REPLIES = (
+    (14, 550, "5.1.1", "<{email}>: Recipient address rejected: User unknown in virtual mailbox table"),
+    (6, 552, "5.2.2", "The email account that you tried to reach is over quota"),
+    (3, 550, "5.7.1", "Message rejected due to local policy, see https://postmaster.example/{id}"),
+    (2, 550, "5.1.2", "Domain of {email} does not resolve"),
+)
+NAMES = ("ann", "boris", "clara", "dmitri", "elena", "farid", "greta", "hugo", "irina", "jonas", "kira", "leo", "olga")
+DOMAINS = ("example.com", "example.org", "mail.example.net")
+
+
+async def main() -> None:
+    work = Path(tempfile.mkdtemp(prefix="vashsender-pictures-"))
+    url = f"sqlite+aiosqlite:///{work / 'ledger.db'}"
+    await asyncio.to_thread(migrate.upgrade, url)
+    ledger = Ledger(url, pool_size=2)
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    settings = {
+        "VASHSENDER_DATABASE_URL": url,
+        "VASHSENDER_AMQP_URL": "amqp://127.0.0.1:1/",
+        "VASHSENDER_SECRET_KEY": SECRET,
+        "VASHSENDER_VAR_DIR": str(work),
+    }
+    api = ServiceProcess("api", settings, port, work)
+    try:
+        async with ledger.write() as connection:
+            key = await create_key(connection, "marketing")
+            campaign = await fill(connection)
+        api.launch()
+        await api.wait_health("/health/live", 200)
+        IMAGES.mkdir(parents=True, exist_ok=True)
+        async with async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=LAUNCH_ARGUMENTS)
+            for scheme in SCHEMES:
+                async with ledger.write() as connection:
+                    await move_to_now(connection, campaign)
+                    link = await make_link(connection, SECRET.encode(), key, address)
+                await picture_all(browser, scheme, link, address, campaign)
+            await browser.close()
+    finally:
+        api.kill()
+        await ledger.close()
+        shutil.rmtree(work, ignore_errors=True)
+
+
+async def picture_all(
+    browser: Browser, scheme: Literal["light", "dark"], link: str, address: str, campaign: UUID
+) -> None:
+    """One picture of each page in one colour scheme."""
+    context = await browser.new_context(viewport=SIZE, color_scheme=scheme, timezone_id="UTC", locale="en-GB")  # type: ignore[arg-type]
+    page = await context.new_page()
+    await page.goto(link)
+    await page.wait_for_url(f"{address}/")
+    for name, path in (
+        ("campaigns", "/"),
+        ("campaign", f"/campaigns/{campaign}"),
+        ("failures", f"/campaigns/{campaign}/failures"),
+    ):
+        await page.goto(f"{address}{path}")
+        await page.wait_for_timeout(900)  # colours and widths have come to rest
+        await page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
+    await context.close()
+
+
+async def fill(connection: AsyncConnection) -> UUID:
+    """Made-up campaigns; returns the one that is being sent."""
+    now = await clock(connection)
+    day = 86_400.0
+    plan: Sequence[tuple[str, str, float, int, Mapping[str, int]]] = (
+        ("Welcome to the club", "finished", 21 * day, 1840, {"sent": 1832, "failed": 8}),
+        (
+            "Autumn catalogue, Russian list",
+            "finished",
+            16 * day,
+            84_500,
+            {"sent": 83_911, "failed": 402, "suppressed": 187},
+        ),
+        ("Invitation: open day in Hamburg", "cancelled", 9 * day, 12_000, {"sent": 4500, "cancelled": 7500}),
+        (
+            "Terms of service, change of 1 March",
+            "finished",
+            6 * day,
+            215_000,
+            {"sent": 213_870, "failed": 1093, "unknown": 37},
+        ),
+        ("Last call for the workshop", "expired", 3 * day, 900, {"sent": 610, "expired": 290}),
+        ("Weekly digest 47", "finished", 1 * day, 38_400, {"sent": 38_266, "failed": 134}),
+        ("Price list for partners", "paused", 7200.0, 6200, {"sent": 2480, "failed": 6, "pending": 3714}),
+        ("Holiday greetings", "scheduled", 5400.0, 91_300, {"pending": 91_300}),
+        ("Survey: how are we doing?", "draft", 3600.0, 0, {}),
+    )
+    for name, status, age, total, counts in plan:
+        await add_campaign(connection, name, status, now - age, total, counts, seconds=total / 1500)
+    return await add_sending(connection, now)
+
+
+async def add_sending(connection: AsyncConnection, now: float) -> UUID:
+    counts = {"sent": 29_480, "failed": 25, "deferred": 212, "suppressed": 91, "pending": 18_402}
+    campaign = await add_campaign(
+        connection, "Spring news", "sending", now - 74, 48_210, counts, seconds=None, started=now - 61
+    )
+    curve, sent = [], 0.0
+    for second in range(60):
+        rate = 0 if 24 <= second < 31 else 540 + 70 * ((second * 7) % 5) / 4 - (180 if second < 3 else 0)
+        sent += rate
+        curve.append(Point(now - 60 + second, round(sent * 29_480 / 30_900), second * 25 // 60))
+    await history.note(connection, campaign, curve)
+    for at, kind, text, times in (
+        (-74, "created", "Created.", 1),
+        (-70, "imported", "Imported 48210 recipients from CSV; left out 112 duplicates and 9 invalid.", 1),
+        (-61, "requested", "Sending to 48210 recipients requested.", 1),
+        (-61, "started", "Sending has begun", 1),
+        (-37, "paused", "Paused by request.", 1),
+        (-30, "resumed", "Resumed by request.", 1),
+        (-12, "rescued", "A batch was taken back from sender-2: its lease had run out.", 2),
+    ):
+        await connection.execute(
+            insert(Timeline).values(
+                campaign_id=campaign, at=now + at, last_at=now + at, kind=kind, text=text, times=times
+            )
+        )
+    await add_failures(connection, campaign)
+    return campaign
+
+
+async def move_to_now(connection: AsyncConnection, campaign: UUID) -> None:
+    """Nothing is really sent: what was made up is moved so that it ends now."""
+    last = await connection.scalar(select(func.max(col(ProgressPoint.at))))
+    late = await clock(connection) - float(last or 0.0)
+    for column in (Campaign.created_at, Campaign.started_at, Campaign.deliver_by):
+        moved = {col(column).key: col(column) + late}
+        await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values(**moved))
+    for moment in (Timeline.at, Timeline.last_at):
+        await connection.execute(update(Timeline).values(**{col(moment).key: col(moment) + late}))
+    # In an order in which no point takes the place of another.
+    for at in (await history.curve(connection, campaign))[::-1]:
+        await connection.execute(update(ProgressPoint).where(col(ProgressPoint.at) == at.at).values(at=at.at + late))
+
+
+async def add_campaign(
+    connection: AsyncConnection,
+    name: str,
+    status: str,
+    created: float,
+    total: int,
+    counts: Mapping[str, int],
+    *,
+    seconds: float | None,
+    started: float | None = None,
+) -> UUID:
+    """A campaign with its batches; rows of recipients only where somebody failed while it is being sent."""
+    campaign = UUID(int=uuid7().int)
+    has_begun = status not in ("draft", "scheduled")
+    started = started or (created + 120 if has_begun else None)
+    closed = status in ("finished", "cancelled", "expired")
+    await connection.execute(
+        insert(Campaign).values(
+            id=campaign,
+            project_id=DEFAULT_PROJECT,
+            name=name,
+            from_email="news@example.com",
+            from_name="Example News",
+            envelope_from="bounces@example.com",
+            content=CampaignContent(subject=name, text="Hello.").model_dump_json(),
+            status=status,
+            delivery="at_least_once",
+            total=total,
+            created_at=created,
+            started_at=started,
+            finished_at=started + (seconds or 0.0) if closed and started else None,
+            scheduled_at=created + 86_400 if status == "scheduled" else None,
+            deliver_by=created + 3 * 86_400 if has_begun else None,
+        )
+    )
+    left = dict(counts)
+    if has_begun:
+        await add_batches(connection, campaign, total, left)
+    return campaign
+
+
+async def add_batches(connection: AsyncConnection, campaign: UUID, total: int, left: dict[str, int]) -> None:
+    first = 1
+    while first <= total:
+        size = min(BATCH, total - first + 1)
+        batch: dict[str, Any] = dict.fromkeys(STATUSES, 0)
+        room = size
+        # The rare ones are spread over the batches, a few in each.
+        for status in sorted(left, key=lambda one: left[one]):
+            part = min(left[status], room, max(1, left[status] * size // max(total - first + 1, 1) + 1))
+            batch[status] += part
+            left[status] -= part
+            room -= part
+        for status in left:
+            part = min(left[status], room)
+            batch[status] += part
+            left[status] -= part
+            room -= part
+        await connection.execute(
+            insert(Batch).values(
+                campaign_id=campaign,
+                first_id=first,
+                last_id=first + size - 1,
+                size=size,
+                state="done" if batch["pending"] + batch["deferred"] == 0 else "waiting",
+                due_at=0.0,
+                **batch,
+            )
+        )
+        first += size
+
+
+async def add_failures(connection: AsyncConnection, campaign: UUID) -> None:
+    """Rows of those who failed, each inside a batch that counts one."""
+    found = await connection.execute(
+        select(col(Batch.first_id), col(Batch.failed)).where(col(Batch.campaign_id) == campaign, col(Batch.failed) > 0)
+    )
+    places = [first + number for first, failed in found for number in range(failed)]
+    kinds = [reply for reply in REPLIES for _ in range(reply[0])]
+    for number, (place, (_, code, enhanced, reply)) in enumerate(zip(places, kinds, strict=False)):
+        email = f"{NAMES[number % len(NAMES)]}.{number + 11}@{DOMAINS[number % len(DOMAINS)]}"
+        await connection.execute(
+            insert(Recipient).values(
+                id=place,
+                campaign_id=campaign,
+                email=email,
+                email_key=email,
+                status="failed",
+                attempts=1,
+                smtp_code=code,
+                enhanced_code=enhanced,
+                reply=reply.format(email=email, id=f"b{number}f09c{number}"),
+                relay="mx.example.net:25",
+            )
+        )
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
