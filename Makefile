@@ -27,7 +27,7 @@ demo-postgresql: .venv/.installed ## the demo with its ledger on a private Postg
 
 stop: .venv/.installed ## stop all that the demo left running
 	@$(BIN)/vashsender stop
-	@if [ -d $(POSTGRESQL_DEMO) ]; then VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) $(BIN)/vashsender stop && \
+	@if [ -e $(POSTGRESQL_DEMO)/postgresql/cluster/postmaster.pid ]; then VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) $(BIN)/vashsender stop && \
 	    $(BIN)/python -m cli.local.postgres stop $(POSTGRESQL_DEMO)/postgresql; fi
 
 test: lint packages-for-tests ## every check and every test, on a real broker and real databases
