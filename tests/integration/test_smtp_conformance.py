@@ -16,6 +16,7 @@ from tests.support.smtp.certificates import Certificate, certificate_for_localho
 from tests.support.smtp.mail import Letter, delivering
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.smtp.postfix import UNKNOWN, can_run, postfix
+from tests.support.smtp.production_loop import on_production_loop
 from tests.support.smtp.sink import public_folder, smtp_sink
 
 # aiosmtpd cannot see that implicit TLS is TLS
@@ -135,6 +136,7 @@ def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[P
             yield stack.enter_context(aiosmtpd_peer(certificate, tls))
 
 
+@on_production_loop
 async def test_every_email_arrives_once_and_as_it_was(peer: Peer) -> None:
     sent = {number: TRICKY_BODIES[number % len(TRICKY_BODIES)] for number in range(EMAILS)}
     async with delivering(replace(peer.relay, connections=4), [letter(*item) for item in sent.items()]) as (_, box):
@@ -144,6 +146,7 @@ async def test_every_email_arrives_once_and_as_it_was(peer: Peer) -> None:
     assert await peer.bodies(EMAILS) == {number: unstuffed(body) for number, body in sent.items()}
 
 
+@on_production_loop
 async def test_connections_are_renewed_after_their_share(peer: Peer) -> None:
     relay = replace(peer.relay, connections=2, max_emails_per_connection=7)
     async with delivering(relay, [letter(number, b"plain\r\n") for number in range(50)]) as (_, box):
@@ -152,6 +155,7 @@ async def test_connections_are_renewed_after_their_share(peer: Peer) -> None:
     assert len(await peer.bodies(50)) == 50
 
 
+@on_production_loop
 async def test_work_that_comes_in_drops_finds_the_connection_open(peer: Peer) -> None:
     async with delivering(peer.relay) as (engine, box):
         for number in range(5):
@@ -161,6 +165,7 @@ async def test_work_that_comes_in_drops_finds_the_connection_open(peer: Peer) ->
     assert box.verdicts() == {"accepted": 5}
 
 
+@on_production_loop
 async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
     shown = await probe(peer.relay)
     assert (shown.pipelining, shown.tls is not None) == (peer.pipelining, peer.tls)
@@ -168,6 +173,7 @@ async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
+@on_production_loop
 async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Certificate, tls: Tls) -> None:
     with aiosmtpd_peer(certificate, tls) as peer:
         with pytest.raises(EstablishError, match="certificate verify failed") as raised:
@@ -176,12 +182,14 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Cer
         assert (await probe(replace(peer.relay, ca_file=None, verify=False))).tls is not None
 
 
+@on_production_loop
 async def test_tls_cannot_be_stripped() -> None:
     with sink_peer() as peer, pytest.raises(EstablishError, match="STARTTLS") as raised:
         await probe(replace(peer.relay, tls=Tls.STARTTLS))
     assert raised.value.stage is Stage.TLS
 
 
+@on_production_loop
 async def test_a_wrong_password_blocks_and_is_not_told(
     certificate: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -198,6 +206,7 @@ async def test_a_wrong_password_blocks_and_is_not_told(
 
 
 @pytest.mark.parametrize("refused_by", ["Postfix", "aiosmtpd"])
+@on_production_loop
 async def test_a_refused_recipient_leaves_the_others_alone(certificate: Certificate, refused_by: str) -> None:
     if refused_by == "Postfix" and not can_run():
         pytest.skip("Postfix drops privileges and so must be started by root")
@@ -218,6 +227,7 @@ async def test_a_refused_recipient_leaves_the_others_alone(certificate: Certific
         assert sorted(await peer.bodies(20)) == [number for number in range(30) if number % 3]
 
 
+@on_production_loop
 async def test_postfix_tells_its_queue_id(certificate: Certificate) -> None:
     if not can_run():
         pytest.skip("Postfix drops privileges and so must be started by root")
@@ -259,6 +269,7 @@ ONE_TRY = EngineConfig(rest_seconds=60)  # whatever is rested stays so for the t
     ],
 )
 @pytest.mark.parametrize("pipelining", [True, False])
+@on_production_loop
 async def test_every_fault_of_smtp_sink_has_its_outcome(
     flags: list[str], verdict: Verdict, stage: Stage, code: int | None, pipelining: bool
 ) -> None:
@@ -268,6 +279,7 @@ async def test_every_fault_of_smtp_sink_has_its_outcome(
     assert (outcome.verdict, outcome.stage, outcome.code) == (verdict, stage, code)
 
 
+@on_production_loop
 async def test_a_server_that_only_knows_helo_will_do() -> None:
     with smtp_sink("-e") as port:
         async with delivering(RelayConfig("sink", "127.0.0.1", port), [letter(1, b"x\r\n")]) as (_, box):

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
@@ -51,12 +52,13 @@ class Probe:
 
 async def probe(relay: RelayConfig, config: EngineConfig | None = None) -> Probe:
     """Connect, greet, encrypt, authenticate, and leave without sending anything. Raises `EstablishError`."""
+    config = config or EngineConfig()
     loop = asyncio.get_running_loop()
     since = loop.time()
-    session = await establish(relay, config or EngineConfig(), tls_context(relay), lambda _stage, _seconds: None)
+    session = await establish(relay, config, tls_context(relay), lambda _stage, _seconds: None)
+    seconds = loop.time() - since
     tls = session.transport.get_extra_info("ssl_object")
-    session.transport.write(b"QUIT\r\n")
-    session.transport.close()
+    await _take_leave(session.transport, config.quit_seconds)
     return Probe(
         relay=relay.name,
         tls=f"{tls.version()} {tls.cipher()[0]}" if tls is not None else None,
@@ -64,7 +66,7 @@ async def probe(relay: RelayConfig, config: EngineConfig | None = None) -> Probe
         pipelining=session.pipelining,
         smtputf8=session.smtputf8,
         size_limit=session.size_limit,
-        seconds=loop.time() - since,
+        seconds=seconds,
     )
 
 
@@ -121,6 +123,28 @@ async def establish(
     except BaseException:
         _abort(smtp)
         raise
+
+
+class _Farewell(asyncio.Protocol):
+    """Waits for any answer, or for the end."""
+
+    def __init__(self) -> None:
+        self.heard = asyncio.Event()
+
+    def data_received(self, _data: bytes) -> None:
+        self.heard.set()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self.heard.set()
+
+
+async def _take_leave(transport: asyncio.Transport, seconds: float) -> None:
+    farewell = _Farewell()
+    transport.set_protocol(farewell)
+    transport.write(b"QUIT\r\n")
+    with suppress(TimeoutError):
+        await asyncio.wait_for(farewell.heard.wait(), seconds)
+    transport.abort()
 
 
 async def _greet(smtp: aiosmtplib.SMTP, config: EngineConfig) -> None:
