@@ -66,13 +66,13 @@ class Health:
 
 
 def database_check(ledger: Ledger) -> Check:
-    """The database answers and its schema is the one this code was written for."""
+    """The database answers, takes what is written, and its schema is the one this code was written for."""
 
     async def check() -> str:
         async with ledger.read() as connection:
             current = await migrate.current(connection)
         if current == migrate.head():
-            return ""
+            return f"it takes no writes: {ledger.trouble}" if ledger.trouble else ""
         return f"the schema is at {current or 'nothing'}, this code needs {migrate.head()}: run `vashsender db upgrade`"
 
     return check

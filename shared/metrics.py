@@ -40,3 +40,8 @@ class Metrics:
         self.broker_connected = Gauge(
             f"{PREFIX}_broker_connected", "1 while both broker connections stand.", registry=self.registry
         )
+        self.database_writable = Gauge(
+            f"{PREFIX}_database_writable",
+            "0 while the database refuses what this process writes: full, locked or away.",
+            registry=self.registry,
+        )

@@ -39,6 +39,7 @@ class Process(Generic[S]):
         self.instance = config.instance_name(service)
         self.metrics = Metrics(service)
         self.ledger = Ledger(config.ledger_url, pool_size=config.database_pool_size, application=self.instance)
+        self.metrics.database_writable.set_function(lambda: 0.0 if self.ledger.trouble else 1.0)
         self.bus = Bus(
             config.broker_url,
             self.metrics,

@@ -1,8 +1,9 @@
 """The way to the ledger: short transactions on SQLite and PostgreSQL, and the database's own clock."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import Float, event, select
@@ -15,6 +16,8 @@ from sqlalchemy.sql.expression import FunctionElement
 
 SQLITE_BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
+TROUBLE_SECONDS = 15.0
+"""A write that failed longer ago says nothing about now; who is in trouble tries again sooner than that."""
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """What a statement raises while the database is away, restarting or full."""
@@ -60,6 +63,7 @@ class Ledger:
         self.engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
         )
+        self._trouble: tuple[float, str] = (0.0, "")
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
@@ -74,17 +78,35 @@ class Ledger:
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """A writing transaction; committed at the end of the block. On SQLite it takes the write lock at once, because
         a reading transaction that turns into a writing one fails whatever the timeout."""
-        async with self.engine.connect() as connection:
-            if self.is_sqlite:
-                connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
-            async with connection.begin():
-                yield connection
+        with self._noting_trouble():
+            async with self.engine.connect() as connection:
+                if self.is_sqlite:
+                    connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
+                async with connection.begin():
+                    yield connection
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """For one statement that is a whole transaction: no round trip but its own. PostgreSQL only."""
-        async with self._autocommit.connect() as connection:
-            yield connection
+        with self._noting_trouble():
+            async with self._autocommit.connect() as connection:
+                yield connection
+
+    @property
+    def trouble(self) -> str:
+        """Why the last write failed, if that was just now: the database is full, locked or away. Else empty."""
+        since, why = self._trouble
+        return why if time.monotonic() - since < TROUBLE_SECONDS else ""
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_unavailable(error):
+                self._trouble = (time.monotonic(), str(error).splitlines()[0])
+            raise
+        self._trouble = (0.0, "")
 
     async def now(self) -> float:
         """The database's clock."""

@@ -2,10 +2,14 @@
 
 import asyncio
 import sqlite3
+import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from tests.chaos.catalogue import POSTGRESQL, SQLITE, fault
-from tests.chaos.world import World
+from tests.chaos.world import LOOK_SECONDS, PATIENCE_SECONDS, World
 
 
 @fault("PostgreSQL restarts", ledgers=(POSTGRESQL,), mixes=True)
@@ -44,9 +48,33 @@ async def lock_sqlite(it: World) -> None:
     )
 
 
-def hold(path: str, seconds: float) -> None:
-    import time
+@fault("the disk is full", ledgers=(SQLITE,), lasts_seconds=6)
+async def fill_disk(it: World) -> None:
+    """No process may make a file longer than it is: what the ledger then says is what a full disk makes it say."""
+    path = Path(urlsplit(it.parts.database_url).path)
+    limit_files(it, path.with_name(f"{path.name}-wal").stat().st_size)
+    try:
+        # The log of changes is used up to its end first.
+        await until_unready(it, "sender-1")
+        await it.a_moment(3, 5)
+    finally:
+        limit_files(it, psutil.RLIM_INFINITY)
+    it.over()
+    await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
 
+
+def limit_files(it: World, longest: int) -> None:
+    for process in it.processes.values():
+        psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (longest, psutil.RLIM_INFINITY))
+
+
+async def until_unready(it: World, name: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while "it takes no writes" not in (await it.health(name))["database"]:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def hold(path: str, seconds: float) -> None:
     connection = sqlite3.connect(path, timeout=30, isolation_level=None)
     try:
         connection.execute("BEGIN IMMEDIATE")

@@ -1,0 +1,50 @@
+"""A database that takes no writes is told of, by readiness and by a metric, until it takes them again."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from shared.health import database_check
+from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.keys import create_key
+
+MOST_PAGES = "PRAGMA max_page_count = 1"  # SQLite then takes what it has for all there may be
+
+
+@pytest.fixture
+async def ledger(sqlite_url: str) -> AsyncIterator[Ledger]:
+    ledger = Ledger(sqlite_url, pool_size=1)
+    yield ledger
+    await ledger.close()
+
+
+async def test_a_full_disk_is_no_error_of_ours_and_is_told_until_a_write_succeeds(ledger: Ledger) -> None:
+    check = database_check(ledger)
+    assert (await check(), ledger.trouble) == ("", "")
+    async with ledger.read() as connection:
+        await connection.execute(text(MOST_PAGES))
+    with pytest.raises(OperationalError, match="full") as full:
+        await fill(ledger)
+    assert is_unavailable(full.value)
+    assert "database or disk is full" in ledger.trouble
+    assert "it takes no writes" in await check()
+    async with ledger.read() as connection:
+        await connection.execute(text("PRAGMA max_page_count = 1000000"))
+    await fill(ledger)
+    assert (await check(), ledger.trouble) == ("", "")
+
+
+async def test_an_error_of_ours_is_no_trouble_of_the_database(ledger: Ledger) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with ledger.write():
+            raise ZeroDivisionError
+    assert ledger.trouble == ""
+
+
+async def fill(ledger: Ledger) -> None:
+    """More than the free pages of an empty ledger can hold."""
+    async with ledger.write() as connection:
+        for number in range(500):
+            await create_key(connection, f"{number}" + "x" * 180)
