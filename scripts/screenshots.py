@@ -69,10 +69,9 @@ async def main() -> None:
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=LAUNCH_ARGUMENTS)
             for scheme in SCHEMES:
-                async with ledger.write() as connection:
-                    await move_to_now(connection, campaign)
+                async with ledger.read() as connection:
                     link = await make_link(connection, SECRET.encode(), key, address)
-                await picture_all(browser, scheme, link, address, campaign)
+                await picture_all(browser, scheme, link, address, campaign, ledger)
             await browser.close()
     finally:
         api.kill()
@@ -81,7 +80,7 @@ async def main() -> None:
 
 
 async def picture_all(
-    browser: Browser, scheme: Literal["light", "dark"], link: str, address: str, campaign: UUID
+    browser: Browser, scheme: Literal["light", "dark"], link: str, address: str, campaign: UUID, ledger: Ledger
 ) -> None:
     """One picture of each page in one colour scheme."""
     context = await browser.new_context(viewport=SIZE, color_scheme=scheme, timezone_id="UTC", locale="en-GB")  # type: ignore[arg-type]
@@ -93,6 +92,8 @@ async def picture_all(
         ("campaign", f"/campaigns/{campaign}"),
         ("failures", f"/campaigns/{campaign}/failures"),
     ):
+        async with ledger.write() as connection:
+            await move_to_now(connection, campaign)
         await page.goto(f"{address}{path}")
         await page.wait_for_timeout(900)  # colours and widths have come to rest
         await page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
@@ -164,11 +165,10 @@ async def move_to_now(connection: AsyncConnection, campaign: UUID) -> None:
     """Nothing is really sent: what was made up is moved so that it ends now."""
     last = await connection.scalar(select(func.max(col(ProgressPoint.at))))
     late = await clock(connection) - float(last or 0.0)
-    for column in (Campaign.created_at, Campaign.started_at, Campaign.deliver_by):
-        moved = {col(column).key: col(column) + late}
-        await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values(**moved))
-    for moment in (Timeline.at, Timeline.last_at):
-        await connection.execute(update(Timeline).values(**{col(moment).key: col(moment) + late}))
+    for column in (col(Campaign.created_at), col(Campaign.started_at), col(Campaign.deliver_by)):
+        await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values({column: column + late}))
+    for moment in (col(Timeline.at), col(Timeline.last_at)):
+        await connection.execute(update(Timeline).values({moment: moment + late}))
     # In an order in which no point takes the place of another.
     for at in (await history.curve(connection, campaign))[::-1]:
         await connection.execute(update(ProgressPoint).where(col(ProgressPoint.at) == at.at).values(at=at.at + late))

@@ -261,7 +261,9 @@ async def given_back(system: System, campaign: str) -> None:
     """Waits until no sender holds a batch of a campaign."""
     held = {"campaign_id": campaign, "state": ["sending", "released"]}
     async with asyncio.timeout(30), system.client() as client:
-        while (await client.get("/batches", params=held)).raise_for_status().json()["data"]:
+        while True:
+            if not (await client.get("/batches", params=held)).raise_for_status().json()["data"]:
+                return
             await asyncio.sleep(POLL_SECONDS)
 
 
