@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import count
 from uuid import UUID
 
-from services.dispatcher.survey import AHEAD_SECONDS, Standing, Survey, scopes
+from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, Survey, scopes
 from shared.settings import DispatcherSettings
 
 
@@ -20,8 +20,12 @@ def candidates(survey: Survey) -> list[Standing]:
         for campaign in survey.campaigns
         if campaign.may_send
         and (campaign.due or campaign.uncut)
-        and all(survey.limits[scope].free_in <= AHEAD_SECONDS for scope in scopes(campaign) if scope in survey.limits)
+        and all(_is_free(survey.limits[scope]) for scope in scopes(campaign) if scope in survey.limits)
     ]
+
+
+def _is_free(limit: Limit) -> bool:
+    return max(limit.free_in, limit.pushed_back) <= AHEAD_SECONDS
 
 
 class Fairness:

@@ -17,12 +17,13 @@ class NotFreeError(Exception):
 
 
 async def reserve(
-    connection: AsyncConnection, scopes: Sequence[str], emails: int, *, ahead_seconds: float
+    connection: AsyncConnection, scopes: Sequence[str], emails: int, *, after_seconds: float, ahead_seconds: float
 ) -> tuple[float, float | None]:
-    """Reserves room for `emails` under those of `scopes` that exist, locked in the order given. Returns when the first
-    may leave, and the rate they are all held to: the lowest, or None without a limit. Raises NotFreeError when that
-    would be later than `ahead_seconds` from now."""
-    now = starts_at = await clock(connection)
+    """Reserves room for `emails` under those of `scopes` that exist, locked in the order given; not before
+    `after_seconds` from now. Returns when the first may leave, and the rate they are all held to: the lowest, or None
+    without a limit. Raises NotFreeError when that would be later than `ahead_seconds` from now."""
+    now = await clock(connection)
+    starts_at = now + max(after_seconds, 0.0)
     rates: dict[str, float] = {}
     for scope in scopes:
         free_at = case((col(RateLimit.free_at) > db_now(), col(RateLimit.free_at)), else_=db_now())

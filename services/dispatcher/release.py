@@ -1,7 +1,7 @@
 """Handing out one batch: a waiting one that is due, or the next one cut from the campaign's recipients."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, insert, select, update
@@ -31,6 +31,19 @@ class Released:
     fresh: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Where and from when a batch is to reserve its room."""
+
+    scopes: Sequence[str]
+    after_seconds: float
+
+    async def take(self, connection: AsyncConnection, emails: int) -> tuple[float, float | None]:
+        return await rates.reserve(
+            connection, self.scopes, emails, after_seconds=self.after_seconds, ahead_seconds=AHEAD_SECONDS
+        )
+
+
 async def release_one(
     ledger: Ledger,
     settings: DispatcherSettings,
@@ -51,15 +64,16 @@ async def release_one(
         under.insert(0, own)
         rate = min(rate or campaign.emails_per_second, campaign.emails_per_second)
     emails = batch_emails(settings, campaign.total, slots, rate)
+    limit = Reservation(under, max((limits[scope].pushed_back for scope in under if scope in limits), default=0.0))
     try:
         async with ledger.write() as connection:
             released = None
             if not fresh_first:
-                released = await _release_waiting(connection, campaign, under)
+                released = await _release_waiting(connection, campaign, limit)
             if released is None:
-                released = await _release_fresh(connection, campaign, under, emails)
+                released = await _release_fresh(connection, campaign, limit, emails)
             if released is None and fresh_first:
-                released = await _release_waiting(connection, campaign, under)
+                released = await _release_waiting(connection, campaign, limit)
             return released
     except NotFreeError:
         return None
@@ -74,7 +88,7 @@ def batch_emails(settings: DispatcherSettings, total: int, slots: int, rate: flo
     return max(emails, 1)
 
 
-async def _release_waiting(connection: AsyncConnection, campaign: Standing, under: list[str]) -> Released | None:
+async def _release_waiting(connection: AsyncConnection, campaign: Standing, limit: Reservation) -> Released | None:
     """Locks in the order limits, batch."""
     due = (
         await connection.execute(
@@ -96,7 +110,7 @@ async def _release_waiting(connection: AsyncConnection, campaign: Standing, unde
     ).first()
     if due is None:
         return None
-    starts_at, rate = await rates.reserve(connection, under, due.open, ahead_seconds=AHEAD_SECONDS)
+    starts_at, rate = await limit.take(connection, due.open)
     changed = await connection.execute(
         update(Batch)
         .where(col(Batch.id) == due.id, col(Batch.generation) == due.generation, in_state(BatchState.WAITING))
@@ -115,7 +129,7 @@ async def _release_waiting(connection: AsyncConnection, campaign: Standing, unde
 
 
 async def _release_fresh(
-    connection: AsyncConnection, campaign: Standing, under: list[str], emails: int
+    connection: AsyncConnection, campaign: Standing, limit: Reservation, emails: int
 ) -> Released | None:
     """Cuts the next batch by keyset. Cursor and batch move in this transaction, by compare-and-swap on the cursor.
     Locks in the order campaign, limits."""
@@ -144,7 +158,7 @@ async def _release_fresh(
     )
     if not moved.rowcount:
         return None
-    starts_at, rate = await rates.reserve(connection, under, size, ahead_seconds=AHEAD_SECONDS)
+    starts_at, rate = await limit.take(connection, size)
     inserted = await connection.execute(
         insert(Batch)
         .values(

@@ -3,6 +3,7 @@
 Every question is answered by an index whose size does not grow with what is done.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -20,12 +21,19 @@ from shared.ledger.states import LIVE, BatchState, CampaignStatus
 AHEAD_SECONDS = 1.5
 """A batch is released so long before it is due: more than a clock turn, so that a limited campaign has no gaps."""
 
+UNCLAIMED_SECONDS = 0.5
+"""A ticket that nobody has taken for so long found no free slot: a limited batch of it will begin late."""
+
+LATE_SECONDS = 0.25
+"""A limited batch that was claimed so long after it was due ends as much later."""
+
 
 @dataclass(slots=True)
 class Standing:
     """How one campaign stands. `out`: batches released or being sent, of which `released` wait for a sender; `due`: a
     waiting batch is due; `unheld`: batches are live that no sender holds; `live`: any are; `uncut`: recipients are left
-    that no batch covers."""
+    that no batch covers. Of a limited one, `begins_late`: a batch waits for a free slot; `ends_in`: seconds until a
+    batch that has begun late will have taken its time."""
 
     id: UUID
     project_id: UUID
@@ -42,6 +50,8 @@ class Standing:
     unheld: bool
     live: bool
     uncut: bool
+    begins_late: bool = False
+    ends_in: float | None = None
 
     @property
     def may_send(self) -> bool:
@@ -64,10 +74,12 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate limit that exists; `free_in` seconds the next email may leave."""
+    """A rate limit that exists; in `free_in` seconds the next email may leave. Batches that begin late push back those
+    that follow, so that shares sum to the limit: `pushed_back` is infinite while nobody knows when one will begin."""
 
     emails_per_second: float
     free_in: float
+    pushed_back: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +110,19 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
             col(RateLimit.scope).in_({scope for campaign in found for scope in scopes(campaign)})
         )
     )
-    return Survey(found, max(slots, leased.scalar_one()), {row[0]: Limit(row[1], row[2]) for row in limits})
+    return Survey(
+        found,
+        max(slots, leased.scalar_one()),
+        {scope: Limit(rate, free_in, _pushed_back(found, scope)) for scope, rate, free_in in limits},
+    )
+
+
+def _pushed_back(campaigns: Sequence[Standing], scope: str) -> float:
+    """Seconds for which batches that are late take up a limit beyond what was reserved."""
+    under = [campaign for campaign in campaigns if scope in scopes(campaign)]
+    if any(campaign.begins_late for campaign in under):
+        return math.inf
+    return max((campaign.ends_in for campaign in under if campaign.ends_in is not None), default=0.0)
 
 
 def scopes(campaign: Standing) -> tuple[str, ...]:
@@ -133,6 +157,22 @@ _CAMPAIGNS = (
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),
         campaigns.has_uncut().label("uncut"),
+        _batches(
+            in_state(BatchState.RELEASED),
+            col(Batch.span_seconds).is_not(None),
+            col(Batch.released_at) < db_now() - UNCLAIMED_SECONDS,
+        ).label("begins_late"),
+        (
+            select(func.max(col(Batch.claimed_at) + col(Batch.span_seconds)) - db_now())
+            .where(
+                col(Batch.campaign_id) == col(Campaign.id),
+                in_state(BatchState.SENDING),
+                col(Batch.claimed_at) > col(Batch.due_at) + LATE_SECONDS,
+            )
+            .correlate(Campaign)
+            .scalar_subquery()
+            .label("ends_in")
+        ),
     )
     .where(
         campaigns.not_closed(),

@@ -217,6 +217,16 @@ class LedgerModel(RuleBasedStateMachine):
 
     @rule(pick=picks)
     @precondition(lambda self: self.hands)
+    def renew(self, pick: int) -> None:
+        """A sender that comes back to life tries, too; then only the ledger stands in its way."""
+        claim = self.pick(self.hands, pick).claim
+        ours = [claim.generation] == [
+            row[0] for row in self.sql("SELECT generation FROM batch WHERE id = :id", id=claim.batch_id)
+        ]
+        assert self.world.run(sending.renew(self.world.ledger, claim.batch_id, claim.generation, LEASE)) == ours
+
+    @rule(pick=picks)
+    @precondition(lambda self: self.hands)
     def die(self, pick: int) -> None:
         """kill -9. What it had not recorded nobody will."""
         hand = self.hands.pop(pick % len(self.hands))
