@@ -11,9 +11,9 @@ from cli.account import copies, settle
 from cli.campaign_files import create_campaign, import_recipients, read_campaign
 from cli.client import ApiClient
 from cli.local import LocalError
+from cli.local.control import control
 from cli.local.installation import Installation, relative
 from cli.local.programs import mailbox_relay
-from cli.local.supervise import one_at_a_time
 from cli.mailbox.maildir import Maildir
 from cli.output import out, say, step
 from cli.settings import LocalSettings
@@ -31,7 +31,7 @@ def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, tim
     began = time.monotonic()
     installation = Installation(config)
     say("Starting VashSender on this machine")
-    with one_at_a_time(config.run_dir):
+    with control(config, "demo"):
         _start(installation)
     with ApiClient(config.api_url, (config.secrets_dir / "api_key").read_text().strip()) as api:
         say("Sending the campaign")

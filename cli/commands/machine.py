@@ -29,41 +29,41 @@ def start(
     mailbox: Annotated[bool, typer.Option("--mailbox", help="Also run the development mailbox.")] = False,
 ) -> None:
     """Start everything under supervision and wait until it is ready; what runs already is left alone."""
+    from cli.local.control import control
     from cli.local.installation import Installation
-    from cli.local.supervise import one_at_a_time
     from cli.output import say
     from cli.settings import LocalSettings
     from shared import settings
 
     config = settings.load(LocalSettings)
-    with one_at_a_time(config.run_dir):
+    with control(config, "start"):
         Installation(config).start(senders=config.sender_processes if senders is None else senders, mailbox=mailbox)
     say(f"VashSender runs: {config.api_url} (key in {config.secrets_dir / 'api_key'}). `vashsender stop` stops it.")
 
 
 def stop() -> None:
     """Stop everything: senders finish the emails in flight, the private broker goes last, nothing is left behind."""
+    from cli.local.control import control
     from cli.local.installation import Installation
-    from cli.local.supervise import one_at_a_time
     from cli.output import say
     from cli.settings import LocalSettings
     from shared import settings
 
     config = settings.load(LocalSettings)
-    with one_at_a_time(config.run_dir):
+    with control(config, "stop"):
         Installation(config).stop()
     say("VashSender is stopped.")
 
 
 def restart() -> None:
     """Restart the services one after the other with the settings of now; a running campaign goes on."""
+    from cli.local.control import control
     from cli.local.installation import Installation
-    from cli.local.supervise import one_at_a_time
     from cli.settings import LocalSettings
     from shared import settings
 
     config = settings.load(LocalSettings)
-    with one_at_a_time(config.run_dir):
+    with control(config, "restart"):
         Installation(config).restart()
 
 
@@ -104,8 +104,8 @@ def scale(
     what: Annotated[str, typer.Argument(metavar="sender=NUMBER", help="How many senders are to run.")],
 ) -> None:
     """Run more or fewer senders, while campaigns run; the senders that stay keep their process and their batches."""
+    from cli.local.control import control
     from cli.local.installation import Installation
-    from cli.local.supervise import one_at_a_time
     from cli.output import UsageError, say
     from cli.settings import LocalSettings
     from shared import settings
@@ -114,7 +114,7 @@ def scale(
     if match is None:
         raise UsageError(f"{what!r} is not understood: say `vashsender scale sender=4`")
     config = settings.load(LocalSettings)
-    with one_at_a_time(config.run_dir):
+    with control(config, f"scale {what}"):
         added, removed = Installation(config).scale(int(match.group(1)))
     say(f"started: {', '.join(added) or 'none'}; stopped: {', '.join(removed) or 'none'}")
 

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import NoReturn
 
 ROTATE_BYTES = 10_000_000
+KEPT = 3
+"""Older files of each log: NAME.log.1 is the youngest."""
+
 ADOPTED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -29,7 +32,8 @@ def main() -> NoReturn:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(_adopt(int(os.pread(lock, 100, 0).split()[0])))
+        _adopt_holder(lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # nobody to adopt: someone only looks whether it is locked
     before = os.pread(lock, 100, 0).split()
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d %d\n" % (os.getpid(), int(before[1]) + 1 if len(before) == 2 else 1), 0)
@@ -42,22 +46,37 @@ def lock_file(run_dir: Path, name: str) -> Path:
     return run_dir / "programs" / f"{name}.lock"
 
 
-def _adopt(pid: int) -> int:
-    """Stands in for a process that is not our child; ends, as a failure, when it ends."""
+def _adopt_holder(lock: int) -> None:
+    """Stands in for a process that is not our child; ends, as a failure, when it ends. Returns where there is none."""
     try:
+        pid = int(os.pread(lock, 100, 0).split()[0])
         ended = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return 1
+    except (IndexError, ProcessLookupError):
+        return
     sys.stderr.write(f"adopted process {pid}, which outlived its supervisor\n")
     for number in ADOPTED_SIGNALS:
         signal.signal(number, lambda received, _frame: signal.pidfd_send_signal(ended, received))
     select.select([ended], [], [])
-    return 1
+    sys.exit(1)
+
+
+def rotate(path: Path) -> None:
+    """Puts a log file that nobody writes aside when it is too large."""
+    if path.exists() and path.stat().st_size > ROTATE_BYTES:
+        age(path)
+        path.replace(path.with_name(f"{path.name}.1"))
+
+
+def age(path: Path) -> None:
+    """Makes room for NAME.log.1: each older file becomes one older, and the oldest goes."""
+    for number in range(KEPT, 1, -1):
+        older = path.with_name(f"{path.name}.{number - 1}")
+        if older.exists():
+            older.replace(path.with_name(f"{path.name}.{number}"))
 
 
 def _write_output_to(path: Path) -> None:
-    if path.exists() and path.stat().st_size > ROTATE_BYTES:
-        path.rename(path.with_name(f"{path.name}.1"))
+    rotate(path)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -31,6 +31,7 @@ START_TIMEOUT_SECONDS = 15.0
 STOP_MARGIN_SECONDS = 5.0
 POLL_SECONDS = 0.05
 LONGEST_SOCKET_PATH = 90  # the system allows 107 octets, and supervisord binds a longer name first
+LOG_ROTATION = "log-rotation"
 ENDED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 
@@ -159,7 +160,8 @@ class Supervisor:
             answers = cast(list[dict[str, Any]], self._ask("getAllProcessInfo"))
         except OSError as error:
             raise LocalError("supervisord does not answer: nothing is supervised; `vashsender start` helps") from error
-        return [self._state(answer) for answer in sorted(answers, key=lambda answer: str(answer["name"]))]
+        programs = (answer for answer in answers if answer["name"] != LOG_ROTATION)
+        return [self._state(answer) for answer in sorted(programs, key=lambda answer: str(answer["name"]))]
 
     def program(self, name: str) -> Mapping[str, Any]:
         """What was written of a program. Raises KeyError."""
@@ -241,19 +243,14 @@ chmod = 0600
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 
+[eventlistener:{LOG_ROTATION}]
+command = {_escape(shlex.join([*_python("cli.local.rotate_logs"), str(self.log_dir)]))}
+events = TICK_60
+stderr_logfile = NONE
+
 [include]
 files = programs/*.conf
 """
-
-
-@contextlib.contextmanager
-def one_at_a_time(run_dir: Path) -> Iterator[None]:
-    """Two commands that start or stop things on one installation wait for each other."""
-    run_dir.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
-    run_dir.mkdir(mode=0o700, exist_ok=True)
-    with (run_dir / "control.guard").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _program_section(name: str, run_dir: Path, stop_seconds: float) -> str:

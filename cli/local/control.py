@@ -1,0 +1,62 @@
+"""What people do to an installation: one at a time, and noted (who, when, what, how it ended) in `log/control.log`."""
+
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from cli.local.launch import rotate
+from cli.settings import LocalSettings
+
+
+@contextlib.contextmanager
+def control(config: LocalSettings, action: str) -> Iterator[None]:
+    """Waits for whoever controls this installation now, then notes how the block ended."""
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
+    config.run_dir.mkdir(mode=0o700, exist_ok=True)
+    with (config.run_dir / "control.guard").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with noted(config, action):
+            yield
+
+
+@contextlib.contextmanager
+def noted(config: LocalSettings, action: str) -> Iterator[None]:
+    """Notes how the block ended."""
+    began = time.monotonic()
+    result = "done"
+    try:
+        yield
+    except BaseException as error:
+        result = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        _note(config, {"action": action, "result": result, "seconds": round(time.monotonic() - began, 1)})
+
+
+def _note(config: LocalSettings, what: dict[str, object]) -> None:
+    path = config.logs / "control.log"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rotate(path)
+    entry = {
+        "event": "control",
+        "level": "info",
+        "service": "control",
+        "instance": _user(),
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        **what,
+    }
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as file:
+        file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _user() -> str:
+    """Who it was; with sudo, who stands behind it."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
