@@ -20,7 +20,7 @@ from shared import logs, settings
 from shared.bus import Bus
 from shared.errors import ConfigurationError, VashSenderError
 from shared.health import Health, broker_check, database_check
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.metrics import Metrics
 
 DEFAULT_PORTS = {"api": 8700, "dispatcher": 8710, "watchdog": 8711, "sender": 8720}
@@ -38,7 +38,12 @@ class Process(Generic[S]):
         self.settings = config
         self.instance = config.instance_name(service)
         self.metrics = Metrics(service)
-        self.ledger = Ledger(config.ledger_url, pool_size=config.database_pool_size, application=self.instance)
+        self.ledger = Ledger(
+            config.ledger_url,
+            pool_size=config.database_pool_size,
+            application=self.instance,
+            transaction_seconds=config.transaction_seconds,
+        )
         self.metrics.database_writable.set_function(lambda: 0.0 if self.ledger.trouble else 1.0)
         self.bus = Bus(
             config.broker_url,
@@ -63,7 +68,7 @@ class Process(Generic[S]):
                 await turn()
             except Exception as error:
                 if is_unavailable(error):
-                    log.warning("database.unreachable", error=str(error).splitlines()[0])
+                    log.warning("database.unreachable", error=in_a_line(error))
                 else:
                     log.exception("turn.failed")
             await asyncio.sleep(seconds * random.uniform(0.9, 1.1))

@@ -67,6 +67,9 @@ class CommonSettings(BaseSettings):
         SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`. PostgreSQL: `postgresql://...`."
     )
     database_pool_size: int = Field(8, ge=1, description="Database connections a process holds at most.")
+    transaction_seconds: float = Field(
+        60.0, gt=0, description="A transaction PostgreSQL has not finished in so long is given up, and tried again."
+    )
     amqp_url: SecretStr = Field(
         SecretStr(""), description="The broker. Empty: the private node of this machine, whose URL it left in a file."
     )

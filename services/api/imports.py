@@ -27,7 +27,7 @@ from services.api.problems import DATABASE_AWAY, Problem, too_large, unavailable
 from services.api.shapes import Page
 from shared import logs
 from shared.content import CampaignContent
-from shared.ledger.database import is_unavailable
+from shared.ledger.database import in_a_line, is_unavailable
 from shared.ledger.models import Import
 from shared.ledger.states import IMPORT_UNFINISHED
 
@@ -270,7 +270,7 @@ async def _undo(api: Api, import_id: int, problem: Problem) -> None:
     except Exception as error:
         if not is_unavailable(error):
             raise
-        log.warning("database.unreachable", import_id=import_id, error=str(error).splitlines()[0])
+        log.warning("database.unreachable", import_id=import_id, error=in_a_line(error))
 
 
 def _too_large(file_format: str, limit: int) -> Problem:

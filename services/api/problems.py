@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from shared import logs
-from shared.ledger.database import is_unavailable
+from shared.ledger.database import in_a_line, is_unavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
@@ -184,7 +184,7 @@ def _malformed_json(body: str, problem: Mapping[str, Any]) -> Problem:
 
 async def _database(request: Request, error: Exception) -> Response:
     if is_unavailable(error):
-        log.warning("database.unreachable", error=str(error).splitlines()[0], path=request.url.path)
+        log.warning("database.unreachable", error=in_a_line(error), path=request.url.path)
         return unavailable(DATABASE_AWAY).response()
     return unforeseen(request.scope["path"], error).response()
 

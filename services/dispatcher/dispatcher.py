@@ -17,7 +17,7 @@ from shared import logs
 from shared.bus import Bus
 from shared.events import Event
 from shared.health import late
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import DispatcherSettings
 
 TURNS_AT_ONCE = 3
@@ -179,6 +179,6 @@ class Dispatcher:
 def _tell(what: str, error: Exception, **known: str) -> None:
     """An error ends what it struck and nothing else: the ledger's clock comes back to it."""
     if is_unavailable(error):
-        log.warning("database.unreachable", error=str(error).splitlines()[0], **known)
+        log.warning("database.unreachable", error=in_a_line(error), **known)
     else:
         log.error(what, exc_info=error, **known)

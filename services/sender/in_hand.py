@@ -9,7 +9,7 @@ from typing import TypeVar
 from services.sender.hand import Hand
 from services.sender.metrics import SenderMetrics
 from shared import logs
-from shared.ledger.database import is_unavailable
+from shared.ledger.database import in_a_line, is_unavailable
 
 RETRY_SECONDS = 0.25
 
@@ -65,5 +65,5 @@ async def insist(attempt: Callable[[], Awaitable[T]]) -> T:
         except Exception as error:
             if not is_unavailable(error):
                 raise
-            log.warning("database.unreachable", error=str(error).splitlines()[0])
+            log.warning("database.unreachable", error=in_a_line(error))
             await asyncio.sleep(RETRY_SECONDS)

@@ -14,7 +14,7 @@ from services.sender.in_hand import InHand
 from services.sender.smtp.engine import Engine
 from shared import logs
 from shared.ledger import timeline
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.models import LONGEST_REPLY, Campaign
 from shared.ledger.states import CampaignStatus
 from shared.settings import SenderSettings
@@ -40,7 +40,7 @@ class Lookout:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                log.warning("database.unreachable", error=str(error).splitlines()[0])
+                log.warning("database.unreachable", error=in_a_line(error))
             self._measure()
             await asyncio.sleep(max(0.0, self._settings.look_seconds - (time.monotonic() - started)))
 

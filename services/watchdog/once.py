@@ -12,7 +12,7 @@ from services.watchdog.deeds import Deed
 from shared import logs, settings
 from shared.errors import UnavailableError, VashSenderError
 from shared.health import database_check
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import WatchdogSettings
 
 
@@ -48,7 +48,7 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
     except Exception as error:
         if isinstance(error, VashSenderError) or not is_unavailable(error):
             raise
-        raise UnavailableError(f"the database cannot be reached: {str(error).splitlines()[0]}") from error
+        raise UnavailableError(f"the database cannot be reached: {in_a_line(error)}") from error
     finally:
         await ledger.close()
 

@@ -12,7 +12,7 @@ from shared import logs
 from shared.bus import Bus
 from shared.events import BatchRequeued, CampaignRequested, Event, SenderHeartbeat
 from shared.health import late
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import WatchdogSettings
 
 WRITE_SECONDS = 0.5
@@ -49,7 +49,7 @@ class Watchdog:
             except Exception as error:
                 if not is_unavailable(error):
                     raise
-                log.warning("database.unreachable", error=str(error).splitlines()[0])
+                log.warning("database.unreachable", error=in_a_line(error))
                 self._heard.set()
             await asyncio.sleep(WRITE_SECONDS)
 

@@ -16,6 +16,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 SQLITE_BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
+TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A write that failed longer ago says nothing about now; who is in trouble tries again sooner than that."""
 
@@ -30,6 +31,11 @@ def is_unavailable(error: BaseException) -> bool:
     # asyncpg reports a server that shuts down or is full under classes 57, 53, 08; 40 is a lost race.
     code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
     return isinstance(error, UNAVAILABLE) or code[:2] in ("57", "53", "08", "40")
+
+
+def in_a_line(error: BaseException) -> str:
+    """What an error of the database says first; its name where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
@@ -51,10 +57,22 @@ def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
 
 
 class Ledger:
-    """A pool of database connections. `read()` and `write()` each are one transaction; an exception rolls it back."""
+    """A pool of database connections. `read()` and `write()` each are one transaction; an exception rolls it back.
 
-    def __init__(self, url: str, *, pool_size: int = 8, application: str = "vashsender", echo: bool = False) -> None:
+    One that takes longer than `transaction_seconds` is given up with its connection, and raises TimeoutError: where the
+    network forgets a connection without a word, nothing else would ever end the wait. (SQLite has no network.)"""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        pool_size: int = 8,
+        application: str = "vashsender",
+        transaction_seconds: float = TRANSACTION_SECONDS,
+        echo: bool = False,
+    ) -> None:
         self.is_sqlite = url.startswith("sqlite")
+        self._transaction_seconds = None if self.is_sqlite else transaction_seconds
         connect_args: dict[str, Any]
         if self.is_sqlite:
             connect_args = {"timeout": SQLITE_BUSY_SECONDS}
@@ -71,7 +89,7 @@ class Ledger:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with self.engine.connect() as connection:
+        async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
             yield connection
 
     @asynccontextmanager
@@ -79,7 +97,7 @@ class Ledger:
         """A writing transaction; committed at the end of the block. On SQLite it takes the write lock at once, because
         a reading transaction that turns into a writing one fails whatever the timeout."""
         with self._noting_trouble():
-            async with self.engine.connect() as connection:
+            async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
                 if self.is_sqlite:
                     connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
                 async with connection.begin():
@@ -89,7 +107,7 @@ class Ledger:
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
         """For one statement that is a whole transaction: no round trip but its own. PostgreSQL only."""
         with self._noting_trouble():
-            async with self._autocommit.connect() as connection:
+            async with asyncio.timeout(self._transaction_seconds), self._autocommit.connect() as connection:
                 yield connection
 
     @property
@@ -104,7 +122,7 @@ class Ledger:
             yield
         except Exception as error:
             if is_unavailable(error):
-                self._trouble = (time.monotonic(), str(error).splitlines()[0])
+                self._trouble = (time.monotonic(), in_a_line(error))
             raise
         self._trouble = (0.0, "")
 

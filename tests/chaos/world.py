@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -18,7 +17,7 @@ from shared.ledger.database import Ledger, is_unavailable
 from tests.chaos.catalogue import Fault
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
-from tests.support.proxy import Proxy
+from tests.support.proxy import Proxy, with_port
 from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
 
@@ -165,13 +164,6 @@ class World:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(self.relay.received) < wanted:  # noqa: ASYNC110 - the relay is in another thread
                 await asyncio.sleep(LOOK_SECONDS)
-
-
-def with_port(url: str, port: int) -> str:
-    """The same URL at another local port."""
-    parts = urlsplit(url)
-    account, _, _ = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{account}{'@' if account else ''}127.0.0.1:{port}").geturl()
 
 
 @asynccontextmanager

@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
+from cli.local.postgres import PrivatePostgres
 from shared.health import database_check
-from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.keys import create_key
+from tests.support.proxy import Proxy, with_port
 
 MOST_PAGES = "PRAGMA max_page_count = 1"  # SQLite then takes what it has for all there may be
 
@@ -41,6 +43,33 @@ async def test_an_error_of_ours_is_no_trouble_of_the_database(ledger: Ledger) ->
         async with ledger.write():
             raise ZeroDivisionError
     assert ledger.trouble == ""
+
+
+async def test_an_error_without_a_word_is_told_by_its_name() -> None:
+    assert in_a_line(TimeoutError()) == "TimeoutError"
+    assert in_a_line(OSError("first\nsecond")) == "first"
+
+
+async def test_a_transaction_on_a_connection_that_nobody_answers_is_given_up_and_the_next_one_works(
+    postgres: PrivatePostgres, postgresql_url: str
+) -> None:
+    proxy = Proxy(postgres.port)
+    proxy.start()
+    ledger = Ledger(with_port(postgresql_url, proxy.port), pool_size=1, transaction_seconds=0.5)
+    try:
+        await ledger.now()
+        proxy.cut()
+        proxy.forget()
+        proxy.restore()
+        with pytest.raises(TimeoutError) as silence:
+            await fill(ledger)
+        assert is_unavailable(silence.value)
+        assert ledger.trouble
+        await fill(ledger)
+        assert ledger.trouble == ""
+    finally:
+        await ledger.close()
+        proxy.stop()
 
 
 async def fill(ledger: Ledger) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 LOOPBACK = "127.0.0.1"
 CALL_SECONDS = 10.0
@@ -114,6 +115,13 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(run)
         return answer.result(CALL_SECONDS)
+
+
+def with_port(url: str, port: int) -> str:
+    """The same URL at another port of this machine."""
+    parts = urlsplit(url)
+    account, found, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{account}{found}{LOOPBACK}:{port}").geturl()
 
 
 class _Link:

@@ -18,7 +18,7 @@ from services.api.page import csrf, render, session
 from services.api.page.session import Session
 from services.api.problems import DATABASE_AWAY, Problem, not_found, too_large, unavailable, unforeseen
 from shared import logs
-from shared.ledger.database import is_unavailable
+from shared.ledger.database import in_a_line, is_unavailable
 from shared.sign_in import PATH as SIGN_IN
 
 MAX_FORM_FIELDS = 50
@@ -139,7 +139,7 @@ def _problem(request: Request, error: Exception) -> Problem:
     if isinstance(error, HTTPException):
         return Problem(error.status_code, "http", "This was not possible", str(error.detail))
     if is_unavailable(error):
-        log.warning("database.unreachable", error=str(error).splitlines()[0], path=request.url.path)
+        log.warning("database.unreachable", error=in_a_line(error), path=request.url.path)
         return unavailable(DATABASE_AWAY)
     return unforeseen(request.url.path, error)
 
