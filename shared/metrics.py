@@ -5,6 +5,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 PREFIX = "vashsender"
+RESCUES_HELP = "Batches taken back from whoever held them, by reason; a sender that was `restarted` counts its own."
 
 
 class Metrics:

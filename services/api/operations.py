@@ -1,6 +1,7 @@
 """What the machinery does: services, queues, batches."""
 
 import asyncio
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,10 +17,10 @@ from services.api.auth import JsonRoute, key_required
 from services.api.context import ApiDep, ProjectDep
 from services.api.problems import unavailable
 from services.api.shapes import Page, moment
-from shared import topology
 from shared.ledger.database import clock
 from shared.ledger.models import Batch, Campaign, ServiceInstance
 from shared.ledger.states import BatchState, RecipientStatus
+from shared.queues import depths
 
 LOST_SECONDS = 20.0
 BROKER_SECONDS = 5.0
@@ -103,12 +104,8 @@ async def queues(api: ApiDep) -> Queues:
     """Asked of the broker by passive declaration, which needs no right beyond that to its virtual host."""
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            connection = await aio_pika.connect(
-                api.settings.broker_url, client_properties={"connection_name": "api queues"}
-            )
-            async with connection:
-                names = [queue.name for queue in topology.QUEUES] + [topology.DEAD]
-                return Queues(data=[await _queue(connection, name) for name in names])
+            found = await depths(api.settings.broker_url, "api queues")
+            return Queues(data=[QueueOut(**asdict(depth)) for depth in found])
     except (OSError, aio_pika.exceptions.AMQPError) as error:
         raise unavailable(f"The broker cannot be reached now: {error or type(error).__name__}.") from error
 
@@ -136,17 +133,6 @@ async def batches(
     return Page(
         data=[_batch(row) for row in rows[:limit]], next_cursor=str(rows[limit - 1].id) if len(rows) > limit else None
     )
-
-
-async def _queue(connection: aio_pika.abc.AbstractConnection, name: str) -> QueueOut:
-    channel = await connection.channel()
-    try:
-        queue = await channel.declare_queue(name, passive=True)
-    except aio_pika.exceptions.ChannelClosed:
-        return QueueOut(name=name, exists=False, messages=0, consumers=0)
-    result = queue.declaration_result
-    await channel.close()
-    return QueueOut(name=name, exists=True, messages=result.message_count or 0, consumers=result.consumer_count or 0)
 
 
 def _batch(row: Any) -> BatchOut:

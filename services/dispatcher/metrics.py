@@ -1,6 +1,10 @@
 """What the dispatcher measures. Gauges of the ledger are looked up when metrics are read, not in every round."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from uuid import UUID
 
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import func, select
@@ -8,14 +12,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared import logs
-from shared.ledger.counts import counts_of
+from shared.ledger.batches import in_state
+from shared.ledger.campaigns import not_closed
+from shared.ledger.counts import STATUSES, Counts, counts_of
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Campaign
+from shared.ledger.models import Batch, Campaign
 from shared.ledger.repair import Reason
-from shared.ledger.states import FINAL, OPEN, CampaignStatus, RecipientStatus
+from shared.ledger.states import FINAL, LIVE, OPEN, CampaignStatus, RecipientStatus
 from shared.metrics import PREFIX, Metrics
 
 LOOK_SECONDS = 2.0
+CAMPAIGNS_SHOWN = 50
+RATE_SECONDS = 60.0
+TO_BE_SENT = (CampaignStatus.QUEUED, CampaignStatus.SENDING)
 
 log = logs.get()
 
@@ -69,15 +78,30 @@ class DispatcherMetrics:
         )
         self.backlog = Gauge(
             f"{PREFIX}_backlog_emails",
-            "Open recipients of the campaigns that are being sent: what a scaler needs to know.",
+            "Emails that could go out now if more senders ran: what a scaler needs to know. Of a campaign with a rate,"
+            " at most a minute's worth; those that wait for a retry only once it is due.",
             registry=registry,
         )
-        self.deferred = Gauge(
-            f"{PREFIX}_deferred_emails", "Recipients of those campaigns that wait for a retry.", registry=registry
+        self.open = Gauge(
+            f"{PREFIX}_open_emails",
+            "Recipients of campaigns under way that are not closed: `pending`, or `deferred` until their retry.",
+            ["status"],
+            registry=registry,
         )
         self.oldest = Gauge(
             f"{PREFIX}_oldest_unsent_seconds",
-            "Age, since sending began, of the oldest campaign that has open recipients.",
+            "Age of the oldest email that is not closed, of campaigns that are to be sent: since its campaign began.",
+            registry=registry,
+        )
+        self.deadline_used = Gauge(
+            f"{PREFIX}_deadline_used_ratio",
+            "Most of its time until `deliver_by` that such a campaign has used up; at 1 its open emails expire.",
+            registry=registry,
+        )
+        self.progress = Gauge(
+            f"{PREFIX}_campaign_emails",
+            f"Recipients by status of the newest {CAMPAIGNS_SHOWN} campaigns under way; removed when they close.",
+            ["campaign", "name", "status"],
             registry=registry,
         )
 
@@ -99,15 +123,70 @@ class DispatcherMetrics:
         by_status = {row[0]: row[1] for row in found}
         for status in open_statuses:
             self.campaigns.labels(status.value).set(by_status.get(status.value, 0))
-        sending = (
-            await connection.execute(
-                select(col(Campaign.id), db_now() - func.coalesce(col(Campaign.started_at), db_now())).where(
-                    col(Campaign.status).in_([CampaignStatus.QUEUED.value, CampaignStatus.SENDING.value])
-                )
+        under_way = await _under_way(connection)
+        counts = await counts_of(connection, [campaign.id for campaign in under_way])
+        due = await _due_retries(connection)
+        self._show_backlog([campaign for campaign in under_way if campaign.status in TO_BE_SENT], counts, due)
+        for one in OPEN:
+            self.open.labels(one.value).set(sum(said[one.value] for said in counts.values()))
+        self.progress.clear()
+        for campaign in under_way[:CAMPAIGNS_SHOWN]:
+            for name in STATUSES:
+                self.progress.labels(str(campaign.id), campaign.name, name).set(counts[campaign.id][name])
+
+    def _show_backlog(
+        self, campaigns: Sequence["_Campaign"], counts: Mapping[UUID, Counts], due: Mapping[UUID, int]
+    ) -> None:
+        ready = {one.id: counts[one.id][RecipientStatus.PENDING.value] + due.get(one.id, 0) for one in campaigns}
+        self.backlog.set(
+            sum(
+                ready[one.id]
+                if one.emails_per_second is None
+                else min(ready[one.id], ceil(one.emails_per_second * RATE_SECONDS))
+                for one in campaigns
             )
-        ).all()
-        counts = await counts_of(connection, [row[0] for row in sending])
-        unsent = {campaign_id: sum(said[status] for status in OPEN) for campaign_id, said in counts.items()}
-        self.backlog.set(sum(unsent.values()))
-        self.deferred.set(sum(said[RecipientStatus.DEFERRED.value] for said in counts.values()))
-        self.oldest.set(max((age for campaign_id, age in sending if unsent.get(campaign_id)), default=0.0))
+        )
+        unsent = [one for one in campaigns if any(counts[one.id][status.value] for status in OPEN)]
+        self.oldest.set(max((one.age for one in unsent), default=0.0))
+        self.deadline_used.set(
+            max((one.age / max(one.age + one.left, 1.0) for one in unsent if one.left is not None), default=0.0)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Campaign:
+    """`age` since it began, `left` until deliver_by, in seconds."""
+
+    id: UUID
+    name: str
+    status: str
+    emails_per_second: float | None
+    age: float
+    left: float | None
+
+
+async def _under_way(connection: AsyncConnection) -> Sequence[_Campaign]:
+    """Campaigns that were sent off and are not closed, the newest first."""
+    found = await connection.execute(
+        select(
+            col(Campaign.id),
+            col(Campaign.name),
+            col(Campaign.status),
+            col(Campaign.emails_per_second),
+            db_now() - func.coalesce(col(Campaign.started_at), db_now()),
+            col(Campaign.deliver_by) - db_now(),
+        )
+        .where(not_closed(), col(Campaign.status) != CampaignStatus.SCHEDULED.value)
+        .order_by(col(Campaign.id).desc())
+    )
+    return [_Campaign(*row) for row in found]
+
+
+async def _due_retries(connection: AsyncConnection) -> Mapping[UUID, int]:
+    """Deferred recipients in batches whose turn has come, by campaign."""
+    found = await connection.execute(
+        select(col(Batch.campaign_id), func.sum(col(Batch.deferred)))
+        .where(in_state(*LIVE), col(Batch.due_at) <= db_now())
+        .group_by(col(Batch.campaign_id))
+    )
+    return {row[0]: int(row[1]) for row in found}

@@ -36,6 +36,8 @@ async def sender(proc: Process[SenderSettings]) -> None:
             slot = stack.enter_context(Slot(settings.var_dir / "run", settings.slot))
             owner = slot.owner or owner
         metrics = SenderMetrics(proc.metrics.registry)
+        metrics.slots.set(settings.batches_in_hand)
+        metrics.connections_limit.set(settings.smtp_connections)
         in_hand = InHand(metrics)
         feed = Feed(settings, in_hand)
         engine = Engine(relays, engine_config(settings), observer=SenderObserver(metrics))

@@ -5,10 +5,21 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.sender.results import Result
-from shared.metrics import PREFIX
+from shared.metrics import PREFIX, RESCUES_HELP
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+USUAL = (
+    ("sent", "2"),
+    ("deferred", "4"),
+    ("deferred", "0"),
+    ("failed", "5"),
+    ("failed", "4"),
+    ("failed", "0"),
+    ("suppressed", "0"),
+    ("unknown", "0"),
+)
+"""Shown from the start, at zero: an increase from nothing is one that Prometheus does not see."""
 
 
 class SenderMetrics:
@@ -17,13 +28,17 @@ class SenderMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.emails = Counter(
             f"{PREFIX}_emails_total",
-            "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none).",
+            "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none)."
+            " One that is deferred and sent later counts in both.",
             ["outcome", "reply_class"],
             registry=registry,
         )
+        for outcome, reply_class in USUAL:
+            self.emails.labels(outcome, reply_class)
         self.delivery = Histogram(
             f"{PREFIX}_delivery_seconds",
-            "Seconds by phase: `queue` from claim to first step, `connect`, `send` from first step to verdict.",
+            "Seconds by phase: `queue` from claim to an email's first step, `connect` each step of opening a connection"
+            " (TCP, banner, EHLO, TLS, AUTH), `send` from an email's first step to its verdict.",
             ["phase"],
             buckets=SECONDS,
             registry=registry,
@@ -35,11 +50,18 @@ class SenderMetrics:
             f"{PREFIX}_emails_in_flight", "Emails between first step and verdict.", registry=registry
         )
         self.connections = Gauge(
-            f"{PREFIX}_smtp_connections", "Connections by relay and state.", ["relay", "state"], registry=registry
+            f"{PREFIX}_smtp_connections",
+            "Connections by relay and state: `open`, and of these `busy` ones that carry an email.",
+            ["relay", "state"],
+            registry=registry,
         )
         self.relay_resting = Gauge(
             f"{PREFIX}_relay_resting", "1 while a relay is rested after failures.", ["relay"], registry=registry
         )
+        self.connections_limit = Gauge(
+            f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
+        )
+        self.slots = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
         self.batches = Gauge(f"{PREFIX}_batches_in_hand", "Batches this process works on.", registry=registry)
         self.batch = Histogram(
             f"{PREFIX}_batch_seconds",
@@ -67,6 +89,8 @@ class SenderMetrics:
             "Emails accepted that the ledger already had as sent.",
             registry=registry,
         )
+        rescues = Counter(f"{PREFIX}_rescues_total", RESCUES_HELP, ["reason"], registry=registry)
+        self.taken_up = rescues.labels("restarted")
         self.retries = Counter(f"{PREFIX}_retries_total", "Attempts put off to be tried again.", registry=registry)
 
     def recorded(self, results: Iterable[Result]) -> None:

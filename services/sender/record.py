@@ -42,9 +42,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What came of a group: `lost` when the batch was not ours any more. `known_duplicates` are emails that a relay
-    accepted although the ledger already had them as sent."""
+    """What came of a group: `lost` when the batch was not ours any more. `results`: those that the ledger now has from
+    us, with `lost` only facts. `known_duplicates`: emails that a relay accepted although the ledger already had them as
+    sent."""
 
+    results: Sequence[Result] = ()
     lost: bool = False
     known_duplicates: int = 0
 
@@ -62,7 +64,7 @@ async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) 
             await _record_in_one_statement(ledger, groups, lease_seconds)
         else:
             await _record_in_one_transaction(ledger, groups, lease_seconds)
-        return {group.batch_id: Recorded() for group in groups}
+        return {group.batch_id: Recorded(group.results) for group in groups}
     except _SurpriseError:
         return {group.batch_id: await _record_carefully(ledger, group, lease_seconds) for group in groups}
 
@@ -131,6 +133,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
             )
         }
         changes: list[Result] = []
+        stood: list[Result] = []  # from our own first try, whose answer did not reach us
         deltas = Counter[str]()
         duplicates = 0
         for result in group.results:
@@ -140,17 +143,22 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
             as_expected = row.status == result.was and row.attempts == result.attempts_was
             if result.is_fact and row.status == RecipientStatus.SENT:
                 # Our own first try left the same relay and queue id; another's email left other ones.
-                duplicates += (row.queue_id, row.relay) != (result.queue_id, result.relay)
+                if (row.queue_id, row.relay) == (result.queue_id, result.relay):
+                    stood.append(result)
+                else:
+                    duplicates += 1
             elif result.is_fact or (ours and as_expected):
                 changes.append(_expecting(result, row.status, row.attempts))
                 deltas[row.status] -= 1
                 deltas[result.status] += 1
+            elif ours and (row.status, row.attempts) == (result.status, result.attempts):
+                stood.append(result)
         if changes:
             await _write(connection, changes)
             await _count(connection, group.batch_id, deltas)
         if ours:
             await _suppress(connection, group)
-        return Recorded(lost=not ours, known_duplicates=duplicates)
+        return Recorded([*stood, *changes], lost=not ours, known_duplicates=duplicates)
 
 
 def _expecting(result: Result, was: str, attempts: int) -> Result:

@@ -63,7 +63,7 @@ class Recorder:
             self._in_hand.lose(hand)
         else:
             hand.renewed_at = before
-            self._metrics.recorded(group.results)
+        self._metrics.recorded(recorded.results)
         if recorded.known_duplicates:
             self._metrics.known_duplicates.inc(recorded.known_duplicates)
             log.warning(

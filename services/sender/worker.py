@@ -66,6 +66,7 @@ class Worker:
             await self._slots.acquire()
             await self._begin(claim, before)
         if resumed or events:
+            self._in_hand.metrics.taken_up.inc(len(resumed) + len(events))
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(events))
         return events
 

@@ -47,6 +47,11 @@ class Heartbeats:
         self._latest = {name: (at, beat) for name, (at, beat) in self._latest.items() if at >= oldest}
         return [beat for _, beat in self._latest.values()]
 
+    def stalest_seconds(self) -> float:
+        """How long ago the quietest living sender was heard; one that is stopping may fall silent."""
+        now = time.monotonic()
+        return max((now - at for at, beat in self._latest.values() if not beat.draining), default=0.0)
+
     def stalled(self) -> Sequence[Stalled]:
         """Batches whose lease may well be renewed, but which do not move, or have long been due back; by what was heard
         since the last call."""

@@ -4,6 +4,7 @@ import time
 
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
+from services.watchdog.surroundings import Surroundings
 from services.watchdog.watchdog import Watchdog
 from shared import topology
 from shared.events import SenderHeartbeat
@@ -19,7 +20,7 @@ async def body(process: Process[WatchdogSettings]) -> None:
     """Serves until stopped."""
     heartbeats = Heartbeats(process.settings)
     metrics = WatchdogMetrics(process.metrics, process.ledger, heartbeats)
-    process.health.refresh.append(metrics.refresh)
+    process.health.refresh += [metrics.refresh, Surroundings(process.metrics, process.settings).refresh]
     watchdog = Watchdog(process.settings, process.ledger, process.bus, metrics, heartbeats)
     process.health.checks["looks"] = watchdog.check
     process.bus.subscribe(topology.HEARTBEATS, SenderHeartbeat, watchdog.on_heartbeat, prefetch=PREFETCH)

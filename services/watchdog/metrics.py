@@ -13,7 +13,7 @@ from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
-from shared.metrics import PREFIX, Metrics
+from shared.metrics import PREFIX, RESCUES_HELP, Metrics
 
 LOOK_SECONDS = 2.0
 
@@ -28,9 +28,7 @@ class WatchdogMetrics:
         self.common = common
         self._ledger = ledger
         self._heartbeats = heartbeats
-        self.rescues = Counter(
-            f"{PREFIX}_rescues_total", "Batches taken back, by reason.", ["reason"], registry=registry
-        )
+        self.rescues = Counter(f"{PREFIX}_rescues_total", RESCUES_HELP, ["reason"], registry=registry)
         for rescue_reason in RescueReason:
             self.rescues.labels(rescue_reason.value)
         self.repairs = Counter(
@@ -50,6 +48,11 @@ class WatchdogMetrics:
         )
         self.senders = Gauge(f"{PREFIX}_senders", "Senders heard of lately.", registry=registry)
         self.sender_slots = Gauge(f"{PREFIX}_sender_slots", "Batches they can hold at once.", registry=registry)
+        self.heartbeat_age = Gauge(
+            f"{PREFIX}_heartbeat_age_seconds",
+            "Age of the oldest last heartbeat of those senders, but for those that are stopping.",
+            registry=registry,
+        )
         self.progress_age = Gauge(
             f"{PREFIX}_batch_idle_seconds",
             "Longest time since a result, of the batches that heartbeats tell of.",
@@ -70,6 +73,7 @@ class WatchdogMetrics:
         living = self._heartbeats.living()
         self.senders.set(len(living))
         self.sender_slots.set(sum(beat.slots for beat in living))
+        self.heartbeat_age.set(self._heartbeats.stalest_seconds())
         self.progress_age.set(max((batch.idle_seconds for beat in living for batch in beat.batches), default=0.0))
         try:
             async with asyncio.timeout(LOOK_SECONDS), self._ledger.read() as connection:

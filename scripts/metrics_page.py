@@ -1,0 +1,86 @@
+"""Writes docs/metrics.md from the instruments in the code: `python -m scripts.metrics_page`. A test keeps it so."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.api.observe import ApiMetrics
+from services.dispatcher.metrics import DispatcherMetrics
+from services.sender.metrics import SenderMetrics
+from services.watchdog.heartbeats import Heartbeats
+from services.watchdog.metrics import WatchdogMetrics
+from services.watchdog.surroundings import Surroundings
+from shared.ledger.database import Ledger
+from shared.metrics import Metrics
+from shared.settings import WatchdogSettings
+
+FOLDER = Path(__file__).parents[1] / "docs"
+PAGE = FOLDER / "metrics.md"
+WORDS = FOLDER / "metrics.head.md"
+
+
+def _watchdog(common: Metrics, ledger: Ledger) -> None:
+    settings = WatchdogSettings()
+    WatchdogMetrics(common, ledger, Heartbeats(settings))
+    Surroundings(common, settings)
+
+
+SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
+    "sender": lambda common, _ledger: SenderMetrics(common.registry),
+    "dispatcher": DispatcherMetrics,
+    "watchdog": _watchdog,
+    "api": lambda common, _ledger: ApiMetrics(common.registry),
+}
+
+
+def instruments(service: str = "") -> dict[str, MetricWrapperBase]:
+    """What a service brings beside the instruments of all, or those; by the name that is written in a query."""
+    common = Metrics(service)
+    shared = list(_instruments(common.registry))
+    if not service:
+        return dict(shared)
+    # Never connected to: the instruments want to know where they would look.
+    SERVICES[service](common, Ledger("sqlite+aiosqlite:///unread.db", pool_size=1))
+    return {name: found for name, found in _instruments(common.registry) if name not in dict(shared)}
+
+
+def page() -> str:
+    """The whole of docs/metrics.md."""
+    parts = [WORDS.read_text().rstrip()]
+    for title, found in (
+        ("Every service", instruments()),
+        *((f"`{name}`", instruments(name)) for name in SERVICES),
+    ):
+        parts.append(f"## {title}\n")
+        parts[-1] += "\n| Metric | Type | Labels | Meaning |\n|---|---|---|---|\n"
+        parts[-1] += "\n".join(_row(name, instrument) for name, instrument in sorted(found.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _instruments(registry: CollectorRegistry) -> Iterator[tuple[str, MetricWrapperBase]]:
+    for collector in registry._collector_to_names:
+        if isinstance(collector, MetricWrapperBase):
+            name = collector._name + ("_total" if collector._type == "counter" else "")
+            yield name, collector
+
+
+def _row(name: str, instrument: MetricWrapperBase) -> str:
+    labels = ", ".join(_label(instrument, place, label) for place, label in enumerate(instrument._labelnames))
+    return f"| `{name}` | {instrument._type} | {labels} | {instrument._documentation} |"
+
+
+def _label(instrument: MetricWrapperBase, place: int, label: str) -> str:
+    """A label, and its values where they are known from the start."""
+    values = dict.fromkeys(key[place] for key in instrument._metrics) if label != "version" else {}
+    known = [value for value in values if value]
+    return f"`{label}`" + (f" ({', '.join(known)})" if known and label != "service" else "")
+
+
+def main() -> None:
+    PAGE.write_text(page())
+
+
+if __name__ == "__main__":
+    main()
