@@ -1,0 +1,44 @@
+"""What Prometheus is to scrape on this machine: each process a target of its own, in files that it watches (file_sd)."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cli.local.programs import BROKER, SENDER, SERVICES
+from cli.settings import LocalSettings
+
+
+def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
+    """Says that of all programs exactly those called `names` run; see deploy/prometheus/prometheus.yml."""
+    ports = {
+        "api": config.api_port,
+        "dispatcher": config.dispatcher_port,
+        "watchdog": config.watchdog_port,
+        BROKER: config.broker_prometheus_port,
+    }
+    services, broker = [], []
+    for name in sorted(names):
+        service, _, number = name.partition("-")
+        if service == SENDER:
+            services.append(_target(config, name, service, config.sender_port + int(number) - 1))
+        elif name in SERVICES:
+            services.append(_target(config, name, service, ports[name]))
+        elif name == BROKER:
+            broker.append(_target(config, name, service, ports[name]))
+    folder = config.home / "prometheus"
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "vashsender.json", services)
+    _write(folder / "rabbitmq.json", broker)
+
+
+def _target(config: LocalSettings, name: str, service: str, port: int) -> dict[str, Any]:
+    """By its name, not its address: a replica keeps its curves when ports change."""
+    return {"targets": [f"{config.local_host}:{port}"], "labels": {"instance": name, "service": service}}
+
+
+def _write(path: Path, targets: list[dict[str, Any]]) -> None:
+    # In one step: Prometheus reads whenever the file changes.
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(targets, indent=1) + "\n")
+    fresh.replace(path)
