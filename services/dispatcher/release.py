@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -12,9 +13,10 @@ from services.dispatcher import rates
 from services.dispatcher.rates import NotFreeError
 from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, scopes
 from shared.events import BatchReleased
+from shared.ledger import campaigns
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import BatchState, CampaignStatus
 from shared.settings import DispatcherSettings
 
@@ -38,7 +40,10 @@ class Reservation:
     scopes: Sequence[str]
     after_seconds: float
 
-    async def take(self, connection: AsyncConnection, emails: int) -> tuple[float, float | None]:
+    async def take(self, connection: AsyncConnection, emails: int) -> tuple[Any, float | None]:
+        """When the first email may leave, as a value or in SQL, and the rate they are held to."""
+        if not self.scopes:
+            return db_now(), None
         return await rates.reserve(
             connection, self.scopes, emails, after_seconds=self.after_seconds, ahead_seconds=AHEAD_SECONDS
         )
@@ -68,11 +73,11 @@ async def release_one(
     try:
         async with ledger.write() as connection:
             released = None
-            if not fresh_first:
+            if campaign.due and not fresh_first:
                 released = await _release_waiting(connection, campaign, limit)
-            if released is None:
+            if released is None and campaign.uncut:
                 released = await _release_fresh(connection, campaign, limit, emails)
-            if released is None and fresh_first:
+            if released is None and campaign.due and fresh_first:
                 released = await _release_waiting(connection, campaign, limit)
             return released
     except NotFreeError:
@@ -133,19 +138,8 @@ async def _release_fresh(
 ) -> Released | None:
     """Cuts the next batch by keyset. Cursor and batch move in this transaction, by compare-and-swap on the cursor.
     Locks in the order campaign, limits."""
-    following = (
-        select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == campaign.id, col(Recipient.id) > campaign.cursor)
-        .order_by(col(Recipient.id))
-        .limit(emails)
-        .subquery()
-    )
-    first_id, last_id, size = (
-        await connection.execute(
-            select(func.min(following.c.id), func.max(following.c.id), func.count()).select_from(following)
-        )
-    ).one()
-    if not size:
+    cut = await campaigns.next_range(connection, campaign.id, campaign.cursor, emails)
+    if cut is None:
         return None
     moved = await connection.execute(
         update(Campaign)
@@ -154,30 +148,30 @@ async def _release_fresh(
             col(Campaign.cursor) == campaign.cursor,
             col(Campaign.status) == CampaignStatus.SENDING.value,
         )
-        .values(cursor=last_id)
+        .values(cursor=cut.last_id)
     )
     if not moved.rowcount:
         return None
-    starts_at, rate = await limit.take(connection, size)
+    starts_at, rate = await limit.take(connection, cut.size)
     inserted = await connection.execute(
         insert(Batch)
         .values(
             campaign_id=campaign.id,
-            first_id=first_id,
-            last_id=last_id,
-            size=size,
-            pending=size,
+            first_id=cut.first_id,
+            last_id=cut.last_id,
+            size=cut.size,
+            pending=cut.size,
             state=BatchState.RELEASED.value,
             generation=1,
             released_at=db_now(),
             due_at=starts_at,
-            span_seconds=_span(size, rate),
+            span_seconds=_span(cut.size, rate),
         )
         .returning(col(Batch.id))
     )
     batch_id: int = inserted.scalar_one()
-    campaign.cursor = last_id
-    return Released(BatchReleased(batch_id=batch_id, campaign_id=campaign.id, generation=1), size, fresh=True)
+    campaign.cursor = cut.last_id
+    return Released(BatchReleased(batch_id=batch_id, campaign_id=campaign.id, generation=1), cut.size, fresh=True)
 
 
 def _span(size: int, rate: float | None) -> float | None:

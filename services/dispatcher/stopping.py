@@ -6,7 +6,7 @@ Batches that are being sent are left to their senders, who give them back within
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import case, func, insert, select, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -71,35 +71,24 @@ async def _close_waiting(connection: AsyncConnection, campaign_id: UUID, campaig
 
 async def _close_uncut(connection: AsyncConnection, campaign_id: UUID, campaign: Locked) -> bool:
     """Cuts the next recipients that no batch covers straight into a closed batch."""
-    following = (
-        select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > campaign.cursor)
-        .order_by(col(Recipient.id))
-        .limit(ROWS_AT_ONCE)
-        .subquery()
-    )
-    first_id, last_id, size = (
-        await connection.execute(
-            select(func.min(following.c.id), func.max(following.c.id), func.count()).select_from(following)
-        )
-    ).one()
-    if not size:
+    cut = await campaigns.next_range(connection, campaign_id, campaign.cursor, ROWS_AT_ONCE)
+    if cut is None:
         return False
-    await campaigns.move_cursor(connection, campaign_id, last_id)
+    await campaigns.move_cursor(connection, campaign_id, cut.last_id)
     inserted = await connection.execute(
         insert(Batch)
         .values(
             campaign_id=campaign_id,
-            first_id=first_id,
-            last_id=last_id,
-            size=size,
+            first_id=cut.first_id,
+            last_id=cut.last_id,
+            size=cut.size,
             state=BatchState.CANCELLED.value,
             due_at=db_now(),
         )
         .returning(col(Batch.id))
     )
     batch_id: int = inserted.scalar_one()
-    await _close_rows(connection, campaign_id, campaign, first_id, last_id)
+    await _close_rows(connection, campaign_id, campaign, cut.first_id, cut.last_id)
     await recount(connection, batch_id)
     return True
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, literal_column, select, update
+from sqlalchemy import ColumnElement, func, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -64,6 +64,38 @@ async def lock(connection: AsyncConnection, campaign_id: UUID) -> Locked | None:
         )
     ).first()
     return Locked(*row) if row is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Some recipients of a campaign, one after the other by id."""
+
+    first_id: int
+    last_id: int
+    size: int
+
+
+async def next_range(
+    connection: AsyncConnection, campaign_id: UUID, after: int, limit: int, *, before: int | None = None
+) -> Range | None:
+    """The first `limit` recipients with an id above `after` (and below `before`); None where there are none. To be
+    called in a writing transaction."""
+    if connection.dialect.name == "postgresql":
+        # After an import of a million rows it knows nothing of them yet, expects a handful, and would sort them all.
+        await connection.execute(text("SET LOCAL enable_sort = off"))
+    following = (
+        select(col(Recipient.id))
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after)
+        .order_by(col(Recipient.id))
+        .limit(limit)
+    )
+    if before is not None:
+        following = following.where(col(Recipient.id) < before)
+    ids = following.subquery()
+    first_id, last_id, size = (
+        await connection.execute(select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids))
+    ).one()
+    return Range(first_id, last_id, size) if size else None
 
 
 async def move_cursor(connection: AsyncConnection, campaign_id: UUID, cursor: int) -> None:

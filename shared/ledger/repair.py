@@ -131,31 +131,19 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
             campaign = await campaigns.lock(connection, campaign_id)
             if campaign is None or campaign.status not in UNDER_WAY:
                 return done
-            missed = (
-                select(col(Recipient.id))
-                .where(
-                    col(Recipient.campaign_id) == campaign_id,
-                    col(Recipient.id) > lower,
-                    col(Recipient.id) < upper,
-                    col(Recipient.id) <= campaign.cursor,
-                )
-                .order_by(col(Recipient.id))
-                .limit(ROWS_IN_NEW_BATCH)
-                .subquery()
+            missed = await campaigns.next_range(
+                connection, campaign_id, lower, ROWS_IN_NEW_BATCH, before=min(upper, campaign.cursor + 1)
             )
-            first_id, last_id = (
-                await connection.execute(select(func.min(missed.c.id), func.max(missed.c.id)).select_from(missed))
-            ).one()
-            if first_id is None or await _any_batch(connection, campaign_id, first_id, last_id):
+            if missed is None or await _any_batch(connection, campaign_id, missed.first_id, missed.last_id):
                 return done
-            counted = await _count(connection, campaign_id, first_id, last_id)
+            counted = await _count(connection, campaign_id, missed.first_id, missed.last_id)
             batch_id: int = (
                 await connection.execute(
                     insert(Batch)
                     .values(
                         campaign_id=campaign_id,
-                        first_id=first_id,
-                        last_id=last_id,
+                        first_id=missed.first_id,
+                        last_id=missed.last_id,
                         size=sum(counted.values()),
                         state=BatchState.WAITING.value,
                         due_at=db_now(),
@@ -167,7 +155,7 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
             text = f"{sum(counted.values())} recipients were in no batch: they are batch {batch_id} now"
             await timeline.record(connection, campaign_id, "repaired", text)
             done.append(Repair(Reason.NO_BATCH, campaign_id, batch_id, 1, text))
-        lower = last_id
+        lower = missed.last_id
 
 
 async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cursor: int) -> list[_Range]:

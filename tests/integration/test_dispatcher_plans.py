@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
+from shared.ledger import campaigns
 from shared.ledger.database import Ledger
 from tests.support.ledger import FakeSender, add_campaign
 from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, tell_slots
@@ -123,3 +124,23 @@ async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Le
             if found := scans(ledger, list(plan)):
                 bad[statement] = found
     assert not bad, "\n\n".join(f"{found}: {statement}" for statement, found in bad.items())
+
+
+async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(postgresql_url: str) -> None:
+    """Right after an import PostgreSQL knows nothing of the new rows, takes them for a few, and would sort them all."""
+    async with ledger_at(postgresql_url) as ledger:
+        campaign = await add_campaign(ledger, 100_000)
+        statements: list[tuple[str, Any]] = []
+
+        def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            statements.append((statement, parameters))
+
+        async with ledger.write() as connection:
+            event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
+            found = await campaigns.next_range(connection, campaign, 0, 500)
+            event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+            statement, parameters = statements[-1]
+            rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", parameters)
+            plan = "\n".join(row[0] for row in rows)
+        assert found == campaigns.Range(1, 500, 500)
+        assert "Sort" not in plan, plan

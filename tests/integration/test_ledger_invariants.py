@@ -375,7 +375,7 @@ class TestLocks:
             raise ConnectionResetError("killed")
 
         with monkeypatch.context() as patched:
-            patched.setattr("services.dispatcher.rates.reserve", die)
+            patched.setattr("services.dispatcher.release.Reservation.take", die)
             await dispatcher.round()
         assert (await campaign_row(ledger, campaign)).cursor == 0
         assert await batches_of(ledger, campaign) == []
