@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 WORKERS ?= 2
 ARGS ?=
 POSTGRESQL_DEMO := var/on-postgresql
-TEST_PACKAGES := rabbitmq-server postgresql opendkim
+TEST_PACKAGES := rabbitmq-server postgresql opendkim chromium prometheus
 TYPED := services shared cli tests bench scripts
 
 help: ## this list

@@ -37,12 +37,12 @@ AT_THE_END = (RecipientStatus.PENDING,)
 
 
 def number(value: float | None) -> str:
-    """`12,345`; `0.8` and `7.5` where a whole number would say too little."""
+    """`12,345`; `7.5` and `0.04` where a whole number would say too little."""
     if value is None:
         return "–"
-    if isinstance(value, float) and 0 < abs(value) < 10 and value != int(value):
-        return f"{value:.1f}"
-    return f"{value:,.0f}"
+    if value == int(value) or value >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{max(value, 0.01):.2f}".rstrip("0")
 
 
 def share(part: float, whole: float) -> float:

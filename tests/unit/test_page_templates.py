@@ -1,0 +1,66 @@
+"""What the page is made of: nothing runs or styles inline, nothing comes from elsewhere, data is escaped."""
+
+import hashlib
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from jinja2 import UndefinedError
+
+from services.api.page import assets, render, replies
+
+PAGE = Path(assets.__file__).parent
+TEMPLATES = sorted((PAGE / "templates").iterdir())
+EVIL = "<script>alert(1)</script>\"'"
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_no_template_needs_what_the_policy_forbids(template: Path) -> None:
+    source = template.read_text()
+    assert not re.search(r"<script(?![^>]*\bsrc=)", source), "an inline script"
+    assert not re.search(r"<style|\sstyle=|javascript:|\son[a-z]+=|hx-on|hx-vals=.js", source)
+    assert not re.search(r"(src|href|action)=[\"']?(https?:)?//", source), "something from elsewhere"
+    assert "|safe" not in re.sub(r"parts(\.\w+|\[.*?\])\|safe|attributes\|safe", "", source)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.name)
+def test_every_form_that_acts_carries_its_token(template: Path) -> None:
+    source = template.read_text()
+    forms = re.findall(r"<form[^>]*(?:method=\"post\"|in_place).*?</form>", source, re.DOTALL)
+    for form in forms:
+        assert 'name="csrf"' in form or "{{ token }}" in form, form
+
+
+def test_what_data_holds_is_text() -> None:
+    row = SimpleNamespace(email=EVIL, attempts=1, smtp_code=550, enhanced_code="5.7.1", reply=EVIL, relay=EVIL)
+    groups = replies.Groups(replies.group([row]), 1, 1)
+    counts = dict.fromkeys(("failed", "deferred", "unknown"), 1)
+    page = render.html(
+        "failures.html",
+        session=SimpleNamespace(key=SimpleNamespace(name=EVIL)),
+        csrf="token",
+        section="campaigns",
+        tab="failures",
+        campaign=SimpleNamespace(id="1", name=EVIL, counts=counts),
+        status="failed",
+        statuses=("failed", "deferred", "unknown"),
+        found=groups,
+        may_retry=True,
+    )
+    assert "<script>alert" not in page
+    assert page.count("&lt;script&gt;") >= 4
+
+
+def test_a_name_that_is_missing_is_an_error() -> None:
+    with pytest.raises(UndefinedError):
+        render.html("_state.html")
+
+
+def test_scripts_of_others_are_what_the_readme_says() -> None:
+    readme = (PAGE / "vendor" / "README.md").read_text()
+    scripts = list((PAGE / "vendor").glob("*.js"))
+    assert len(scripts) == 2
+    for script in scripts:
+        assert f"{hashlib.sha256(script.read_bytes()).hexdigest()}  {script.name}" in readme
+    assert all("BSD" in licence.read_text() for licence in (PAGE / "vendor").glob("LICENSE.*"))
