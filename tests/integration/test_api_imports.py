@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import statistics
-import time
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -13,6 +12,8 @@ from sqlalchemy import func, insert, select, update
 from sqlmodel import col
 
 from cli.local.postgres import PrivatePostgres
+from services.api.formats.ndjson import NdjsonParser
+from services.api.formats.parser import Parsed
 from services.api.housekeeping import Housekeeping
 from shared.ledger import migrate
 from shared.ledger.database import db_now
@@ -279,18 +280,29 @@ async def test_the_clock_goes_on_with_an_undoing_that_was_interrupted(api: ApiRi
     assert await stored(api) == 0
 
 
-async def test_other_requests_are_quick_while_a_large_list_comes_in(database_url: str) -> None:
+async def test_other_requests_are_answered_while_a_large_list_comes_in(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parsing happens beside the event loop. How quick they are, bench/import_.py measures."""
+    parsed_in = []
+    feed = NdjsonParser.feed
+
+    def watched(self: NdjsonParser, piece: bytes) -> Parsed:
+        parsed_in.append(threading.current_thread())
+        return feed(self, piece)
+
+    monkeypatch.setattr(NdjsonParser, "feed", watched)
     async with api_on(database_url) as api:
         campaign = await api.create()
         upload = asyncio.create_task(api.load(campaign, people(0, 40_000), NDJSON))
-        seconds = []
+        answered = 0
         while not upload.done():
-            begun = time.perf_counter()
             await api.get("/v1/campaigns")
-            seconds.append(time.perf_counter() - begun)
+            answered += 1
         assert (await upload)["accepted"] == 40_000
-        assert len(seconds) > 10
-        assert statistics.median(seconds) < 0.1
+    assert answered > 5
+    assert parsed_in
+    assert threading.main_thread() not in parsed_in
 
 
 async def test_an_import_and_send_at_the_same_moment(api: ApiRig) -> None:
