@@ -1,4 +1,4 @@
-"""What Prometheus is to scrape on this machine: each process a target of its own, in files that it watches (file_sd)."""
+"""What Prometheus is to scrape on this machine: each process a target of its own, in files it watches (file_sd)."""
 
 import json
 from collections.abc import Iterable
@@ -27,6 +27,8 @@ def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
         elif name == BROKER:
             broker.append(_target(config, name, service, ports[name]))
     folder = config.home / "prometheus"
+    if not (services or broker or folder.exists()):
+        return  # nothing ever ran here
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "vashsender.json", services)
     _write(folder / "rabbitmq.json", broker)
