@@ -11,6 +11,15 @@ import psutil
 from tests.chaos.catalogue import POSTGRESQL, SQLITE, fault
 from tests.chaos.world import LOOK_SECONDS, PATIENCE_SECONDS, World
 
+TABLES = ("recipient", "batch", "campaign", "timeline", "service_instance", "suppression")
+NO_SPACE = (
+    "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+    " 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;"
+    + "".join(
+        f"CREATE TRIGGER no_space BEFORE INSERT OR UPDATE ON {table} EXECUTE FUNCTION no_space();" for table in TABLES
+    )
+)
+
 
 @fault("PostgreSQL restarts", ledgers=(POSTGRESQL,), mixes=True)
 async def restart_postgresql(it: World) -> None:
@@ -50,17 +59,29 @@ async def lock_sqlite(it: World) -> None:
 
 @fault("the disk is full", ledgers=(SQLITE,), lasts_seconds=6)
 async def fill_disk(it: World) -> None:
-    """No process may make a file longer than it is: what the ledger then says is what a full disk makes it say."""
+    """No process may make a file longer than it is: what SQLite then says is what a full disk makes it say."""
     path = Path(urlsplit(it.parts.database_url).path)
     limit_files(it, path.with_name(f"{path.name}-wal").stat().st_size)
     try:
-        # The log of changes is used up to its end first.
-        await until_unready(it, "sender-1")
+        await until_unready(it)  # the log of changes is used up to its end first
         await it.a_moment(3, 5)
     finally:
         limit_files(it, psutil.RLIM_INFINITY)
-    it.over()
-    await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
+    await ready_again(it)
+
+
+@fault("PostgreSQL's disk is full", ledgers=(POSTGRESQL,), lasts_seconds=6)
+async def fill_disk_of_postgresql(it: World) -> None:
+    """It answers every write as it does where no file can grow."""
+    postgres, database = it.parts.postgres, urlsplit(it.parts.database_url).path.removeprefix("/")
+    assert postgres is not None
+    await asyncio.to_thread(postgres.query, NO_SPACE, database)
+    try:
+        await until_unready(it)
+        await it.a_moment(3, 5)
+    finally:
+        await asyncio.to_thread(postgres.query, "DROP FUNCTION no_space CASCADE", database)
+    await ready_again(it)
 
 
 def limit_files(it: World, longest: int) -> None:
@@ -68,10 +89,15 @@ def limit_files(it: World, longest: int) -> None:
         psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (longest, psutil.RLIM_INFINITY))
 
 
-async def until_unready(it: World, name: str) -> None:
+async def until_unready(it: World) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
-        while "it takes no writes" not in (await it.health(name))["database"]:  # noqa: ASYNC110 - another process
+        while "it takes no writes" not in (await it.health("sender-1"))["database"]:  # noqa: ASYNC110 - another process
             await asyncio.sleep(LOOK_SECONDS)
+
+
+async def ready_again(it: World) -> None:
+    it.over()
+    await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
 
 
 def hold(path: str, seconds: float) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from tests.chaos.catalogue import POSTGRESQL, fault
 from tests.chaos.faults.processes import BEYOND_LEASE_SECONDS, OF_A_DEAD_SENDER
-from tests.chaos.world import World
+from tests.chaos.world import SECONDS_PER_EMAIL, World
 
 ONE_WAY_OUT: Mapping[str, bool] = {"requests": True, "answers": False}
 ONE_WAY_BACK: Mapping[str, bool] = {"requests": False, "answers": True}
@@ -69,7 +69,8 @@ async def cut_database(it: World) -> None:
     "a sender is cut from the database beyond its lease, and its connections are forgotten",
     ledgers=(POSTGRESQL,),
     links=("database",),
-    lasts_seconds=4,
+    settings={"transaction_seconds": "4"},
+    lasts_seconds=12,
 )
 async def cut_database_forgotten(it: World) -> None:
     await cut_database_link(it, BOTH_WAYS, forget=True)
@@ -122,5 +123,8 @@ async def cut(it: World, link: str, ways: Mapping[str, bool], seconds: float, *,
 
 async def cut_database_link(it: World, ways: Mapping[str, bool], *, forget: bool = False) -> None:
     it.bound += OF_A_DEAD_SENDER
+    await it.at_full_speed()
     seconds = it.conditions.lease_seconds + BEYOND_LEASE_SECONDS + it.chance.uniform(0, 2)
+    it.proxies["database"].cut(**ways)
+    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
     await cut(it, "database", ways, seconds, forget=forget)

@@ -38,9 +38,12 @@ async def kill_sender(it: World) -> None:
     await it.processes[sender].wait_ready()
 
 
-@fault("a sender gets kill -9 and stays away beyond its lease")
+@fault("a sender gets kill -9 and stays away beyond its lease", settings={"batch_size": "10000"}, lasts_seconds=4)
 async def lose_sender(it: World) -> None:
-    sender = any_of(it, SENDERS)
+    """A few large batches, all of them in hand, and a third sender that has nothing to do."""
+    it.system.launch("sender", "sender-3")
+    await it.processes["sender-3"].wait_ready()
+    sender = any_of(it, sorted(await it.ask(lambda: busy_senders(it))))
     await kill(it, sender)
     await back_in_work(it, sender, it.conditions.lease_seconds + BEYOND_LEASE_SECONDS)
     it.processes[sender].launch()
@@ -170,6 +173,15 @@ async def stop_and_restart(it: World, name: str) -> None:
     process.launch()
     it.over()
     await process.wait_ready()
+
+
+async def busy_senders(it: World) -> set[str]:
+    """The senders that have a batch in hand."""
+    async with it.eyes.read() as connection:
+        owners = await connection.scalars(
+            select(col(Batch.owner)).where(col(Batch.state) == BatchState.SENDING.value, col(Batch.owner).is_not(None))
+        )
+        return {str(owner).partition("@")[0] for owner in owners}
 
 
 async def back_in_work(it: World, sender: str, promised: float) -> None:

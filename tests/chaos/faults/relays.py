@@ -4,12 +4,15 @@ import asyncio
 import zlib
 from collections.abc import Callable
 
+import psutil
+
 from tests.chaos.catalogue import fault
-from tests.chaos.world import CONNECTIONS, SENDERS, World
+from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, World
 from tests.support.relay import After, Behaviour
 
 SHORT_REST = {"relay_rest_seconds": "1", "relay_rest_max_seconds": "2"}
 SHORT_LIMITS = {**SHORT_REST, "email_soft_seconds": "2", "email_hard_seconds": "3"}
+MOST_GROWN_BYTES = 10_000_000
 RETRIED = {"retry_delay_seconds": 2}
 
 
@@ -76,6 +79,22 @@ async def die_after_dot_at_most_once(it: World) -> None:
     await it.a_moment(2, 3)
     well_again(it)
     it.bound = 0  # who has committed the intent to send never sends again
+
+
+@fault("the relay takes one email a second on each connection", lasts_seconds=3)
+async def slow_down(it: World) -> None:
+    """Work waits in the ledger: the senders hold no more of it than before."""
+    before = [resident(it, sender) for sender in SENDERS]
+    it.relay.behaviour.seconds_per_email = 1.0
+    await it.a_moment(8, 10)
+    grown = max(resident(it, sender) - then for sender, then in zip(SENDERS, before, strict=True))
+    if grown > MOST_GROWN_BYTES:
+        it.problems.append(f"a sender grew by {grown / 1e6:.0f} MB while the relay was slow")
+    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+
+
+def resident(it: World, name: str) -> int:
+    return int(psutil.Process(it.processes[name].pid).memory_info().rss)
 
 
 @fault("the relay is gone, and comes back", settings=SHORT_REST, lasts_seconds=5, mixes=True)
