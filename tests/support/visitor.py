@@ -27,16 +27,17 @@ class Visitor:
         assert answer.status_code == expect, f"{path}: {answer.status_code} {answer.text}"
         return answer.text
 
-    async def post(self, page: str, action: str, expect: int = 303, **fields: Any) -> httpx.Response:
+    async def post(
+        self, page: str, action: str, *, expect: Any = 303, files: Any = None, **fields: Any
+    ) -> httpx.Response:
         """Posts a form that stands in `page`; `files` is what is uploaded. The answer must have this status."""
-        files = fields.pop("files", None)
         hidden = forms(page)[action]
         answer = await self.client.post(action, data={**hidden, **fields}, files=files)
         assert answer.status_code == expect, f"POST {action}: {answer.status_code} {answer.text}"
         return answer
 
     async def sign_in(self, key: str, expect: int = 303) -> httpx.Response:
-        return await self.post(await self.get("/sign-in"), "/sign-in", expect, key=key)
+        return await self.post(await self.get("/sign-in"), "/sign-in", expect=expect, key=key)
 
 
 class _Forms(HTMLParser):

@@ -1,0 +1,218 @@
+"""How long a person waits for each page: 10,000 campaigns and 1,000,000 recipients on PostgreSQL.
+
+The real API as a process, a private broker, a private PostgreSQL. One campaign holds half of the recipients, and one in
+a hundred of them has failed. Each page is asked for again and again over one connection; what is measured is from the
+request to the last byte of the answer, so the server's time is a little less. Prints a table, writes JSON under
+var/bench/; exit code 1 where a page's p95 exceeds the limit.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import UUID
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid6 import uuid7
+
+from bench.campaign import REPORTS, folder, ledger_url, private_broker
+from cli.local.broker_files import ADMIN, SERVICES
+from cli.local.ports import free_port
+from shared import topology
+from shared.content import CampaignContent
+from shared.ledger import history, migrate
+from shared.ledger.database import Ledger, clock
+from shared.ledger.history import Point
+from shared.ledger.keys import create_key, find
+from shared.ledger.models import DEFAULT_PROJECT
+from shared.sign_in import Purpose, make_token
+from tests.support.processes import ServiceProcess
+
+LIMIT_MILLISECONDS = 200.0
+BATCH = 500
+SECRET = "a key that signs only in this measurement"
+SUPPRESSIONS = 100_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--campaigns", type=int, default=10_000)
+    parser.add_argument("--recipients", type=int, default=1_000_000)
+    parser.add_argument("--requests", type=int, default=100, help="per page")
+    options = parser.parse_args()
+    console = Console()
+    with private_broker() as broker, folder() as work, ledger_url("postgresql", work) as url:
+        migrate.upgrade(url)
+        asyncio.run(topology.declare(broker.amqp_url(ADMIN)))
+        times = asyncio.run(measure(work, url, broker.amqp_url(SERVICES), options, console))
+    if report(console, times, options):
+        sys.exit(1)
+
+
+async def measure(
+    work: Path, url: str, amqp_url: str, options: argparse.Namespace, console: Console
+) -> Mapping[str, list[float]]:
+    """Milliseconds of each answer, by page."""
+    ledger = Ledger(url, pool_size=1)
+    began = time.monotonic()
+    async with ledger.write() as connection:
+        secret = await create_key(connection, "bench")
+        campaign = await fill(connection, options.campaigns, options.recipients)
+        key = await find(connection, secret=secret)
+        assert key is not None
+        token = make_token(SECRET.encode(), Purpose.SESSION, key.id, await clock(connection) + 3600)
+    async with ledger.autocommit() as connection:
+        await connection.execute(text("VACUUM ANALYZE"))
+    await ledger.close()
+    console.print(f"filled in {time.monotonic() - began:.0f} s", style="dim")
+    settings = {"DATABASE_URL": url, "AMQP_URL": amqp_url, "SECRET_KEY": SECRET, "VAR_DIR": str(work)}
+    api = ServiceProcess("api", {f"VASHSENDER_{name}": value for name, value in settings.items()}, free_port(), work)
+    api.launch()
+    try:
+        await api.wait_ready()
+        async with httpx.AsyncClient(
+            base_url=api.http_url, cookies={"vashsender": token}, timeout=60, trust_env=False
+        ) as client:
+            return {name: await ask(client, path, options.requests) for name, path in pages(campaign).items()}
+    finally:
+        api.kill()
+
+
+def pages(campaign: UUID) -> Mapping[str, str]:
+    """The large campaign's, and lists from their beginning and from deep inside."""
+    middle = UUID(int=campaign.int - (1 << 80))
+    base = f"/campaigns/{campaign}"
+    return {
+        "campaigns": "/",
+        "campaigns, deep": f"/?cursor={middle}",
+        "campaigns, closed": "/?show=closed",
+        "campaigns, under way": "/?show=moving",
+        "campaign": base,
+        "failures": f"{base}/failures",
+        "recipients": f"{base}/recipients",
+        "recipients, failed": f"{base}/recipients?status=failed",
+        "recipients, waiting": f"{base}/recipients?status=pending",
+        "message": f"{base}/message",
+        "services": "/services",
+        "suppressions": "/suppressions",
+        "suppressions, find": "/suppressions?email=s77@example.com",
+        "new campaign": "/campaigns/new",
+    }
+
+
+async def ask(client: httpx.AsyncClient, path: str, requests: int) -> list[float]:
+    times = []
+    for _ in range(requests):
+        began = time.perf_counter()
+        answer = await client.get(path)
+        times.append((time.perf_counter() - began) * 1000)
+        assert answer.status_code == 200, f"{path}: {answer.status_code} {answer.text}"
+    return times
+
+
+async def fill(connection: AsyncConnection, campaigns: int, recipients: int) -> UUID:
+    """Closed campaigns, and the newest, which holds half of all recipients and is being sent; returns its id."""
+    now = await clock(connection)
+    large, newest = recipients // 2, UUID(int=uuid7().int)
+    small = (recipients - large) // max(campaigns - 1, 1)
+    values = {
+        "project": DEFAULT_PROJECT,
+        "content": CampaignContent(subject="Hello", text="Hello.").model_dump_json(),
+        "now": now,
+        "newest": newest,
+        "large": large,
+        "small": small,
+        "campaigns": campaigns,
+        "batch": BATCH,
+        "suppressions": SUPPRESSIONS,
+    }
+    await connection.execute(
+        text(_SMALL_CAMPAIGNS),
+        [{**values, "id": UUID(int=newest.int - (number << 70)), "n": number} for number in range(1, campaigns)],
+    )
+    for statement in (_LARGE_CAMPAIGN, _RECIPIENTS, _BATCHES, _TIMELINE, _SUPPRESSIONS):
+        await connection.execute(text(statement), values)
+    await history.note(
+        connection, newest, [Point(now - 600 + 5 * step, large // 2 * step // 120, step * 40) for step in range(120)]
+    )
+    return newest
+
+
+_CAMPAIGN = """
+    INSERT INTO campaign (id, project_id, name, from_email, envelope_from, content, status, delivery, total, cursor,
+        created_at, started_at, finished_at, deliver_by)
+"""
+_SMALL_CAMPAIGNS = f"""{_CAMPAIGN}
+    VALUES (CAST(:id AS uuid), :project, 'Campaign ' || CAST(:n AS int), 'news@example.com', 'news@example.com',
+        :content, 'finished', 'at_least_once', :small, 1000000000, :now - 86400, :now - 86300, :now - 86200, :now)
+"""
+_LARGE_CAMPAIGN = f"""{_CAMPAIGN}
+    VALUES (:newest, :project, 'The large one', 'news@example.com', 'news@example.com', :content, 'sending',
+        'at_least_once', :large, 1000000000, :now - 700, :now - 600, NULL, :now + 86400)
+"""
+# In each hundred: one failed, ninety-four sent; of the large campaign the second half waits.
+_RECIPIENTS = """
+    INSERT INTO recipient (campaign_id, email, email_key, status, attempts, smtp_code, enhanced_code, reply, relay)
+    SELECT c.id, 'r' || n || '@example.com', 'r' || n || '@example.com', s.status, 1,
+        CASE s.status WHEN 'failed' THEN 550 WHEN 'sent' THEN 250 END,
+        CASE s.status WHEN 'failed' THEN '5.' || (1 + n % 700 / 100) || '.1' END,
+        CASE s.status WHEN 'failed' THEN 'r' || n || '@example.com refused in queue Q' || n || 'X' END, 'mx.example:25'
+    FROM campaign AS c, generate_series(1, c.total) AS n,
+        LATERAL (SELECT CASE WHEN c.id = :newest AND n > c.total / 2 THEN 'pending'
+            WHEN n % 100 = 0 THEN 'failed' ELSE 'sent' END AS status) AS s
+    ORDER BY c.id, n
+"""
+_BATCHES = """
+    INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, sent, failed, pending)
+    SELECT campaign_id, min(id), max(id), count(*), CASE count(*) FILTER (WHERE status = 'pending') WHEN 0 THEN 'done'
+        ELSE 'waiting' END, 0, count(*) FILTER (WHERE status = 'sent'), count(*) FILTER (WHERE status = 'failed'),
+        count(*) FILTER (WHERE status = 'pending')
+    FROM (SELECT *, row_number() OVER (PARTITION BY campaign_id ORDER BY id) AS place FROM recipient) AS numbered
+    GROUP BY campaign_id, (place - 1) / :batch ORDER BY min(id)
+"""
+_TIMELINE = """
+    INSERT INTO timeline (campaign_id, at, last_at, kind, text)
+    SELECT id, :now - 700 + n, :now - 700 + n, 'kind-' || n, 'Something happened to it, for the ' || n || '. time.'
+    FROM campaign, generate_series(1, CASE WHEN id = :newest THEN 1000 ELSE 5 END) AS n
+"""
+_SUPPRESSIONS = """
+    INSERT INTO suppression (project_id, email, email_key, reason, created_at)
+    SELECT :project, 's' || n || '@example.com', 's' || n || '@example.com', 'bounced', :now
+    FROM generate_series(1, :suppressions) AS n
+"""
+
+
+def report(console: Console, times: Mapping[str, list[float]], options: argparse.Namespace) -> bool:
+    """The table and the file; True where a page is too slow."""
+    table = Table(
+        title=f"{options.campaigns:,} campaigns, {options.recipients:,} recipients, {options.requests} requests a page"
+    )
+    for heading in ("page", "p50 ms", "p95 ms", "slowest ms"):
+        table.add_column(heading, justify="left" if heading == "page" else "right")
+    rows = {}
+    for name, found in times.items():
+        found = sorted(found)
+        p50, p95 = (found[min(len(found) - 1, int(len(found) * share))] for share in (0.5, 0.95))
+        rows[name] = {"p50": round(p50, 1), "p95": round(p95, 1), "slowest": round(found[-1], 1)}
+        style = "red" if p95 > LIMIT_MILLISECONDS else ""
+        table.add_row(name, f"{p50:.1f}", f"{p95:.1f}", f"{found[-1]:.1f}", style=style)
+    console.print(table)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    path = REPORTS / "page.json"
+    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    path.write_text(json.dumps({"machine": machine, "options": vars(options), "milliseconds": rows}, indent=2))
+    console.print(f"Written: {path}; the limit is {LIMIT_MILLISECONDS:.0f} ms at p95")
+    return any(row["p95"] > LIMIT_MILLISECONDS for row in rows.values())
+
+
+if __name__ == "__main__":
+    main()
