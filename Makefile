@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-fast lint chaos bench bench-smtp clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-fast lint chaos bench bench-smtp bench-page clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -52,6 +52,9 @@ bench: .venv/.developing packages-for-tests ## emails a second and CPU per email
 
 bench-smtp: .venv/.developing ## the SMTP engine alone, beside Postfix's smtp-source
 	@$(BIN)/python -m bench.smtp $(ARGS)
+
+bench-page: .venv/.developing packages-for-tests ## what each page costs with 1,000,000 recipients on PostgreSQL
+	@$(BIN)/python -m bench.page $(ARGS)
 
 clean: ## remove what the commands above made, the demo's data and the virtual environment too
 	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi
