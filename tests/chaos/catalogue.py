@@ -21,9 +21,10 @@ class Fault:
     duplicates what DESIGN.md allows for what it did.
 
     `links`: what `sender-1` reaches through a proxy. `settings` are the installation's, `fields` the campaign's.
-    `twins`: two dispatchers and two watchdogs run; `clock_of`: the process whose clock can be set.
-    `ends_as` and `may_be`: how the campaign and its recipients may end. `lasts_seconds`: how much longer than usual the
-    campaign must be so that there is mail left when the fault is over. `speeds_up`: mail flows as before afterwards.
+    `twins`: two dispatchers and two watchdogs run. `clock_of`: the process whose clock can be set.
+    `ends_as` and `may_be`: how the campaign and its recipients may end.
+    `lasts_seconds`: how much longer than usual the campaign must be so that there is mail left when the fault is over;
+    `outlasts_lease`: by a lease besides. `speeds_up`: mail flows as before afterwards.
     `mixes`: may stand in a random schedule, in one lane with the faults of the same module."""
 
     name: str
@@ -37,6 +38,7 @@ class Fault:
     ends_as: str = "finished"
     may_be: frozenset[str] = frozenset({"sent"})
     lasts_seconds: float = 0.0
+    outlasts_lease: bool = False
     speeds_up: bool = True
     twins: bool = False
     clock_of: str = ""

@@ -48,7 +48,8 @@ async def experiment(fault: Fault, conditions: Conditions, parts: Parts) -> Outc
 
 
 async def _start(it: World) -> None:
-    seconds = USUAL_SECONDS + it.fault.lasts_seconds + it.conditions.lease_seconds
+    lease_seconds = it.conditions.lease_seconds if it.fault.outlasts_lease else 0.0
+    seconds = USUAL_SECONDS + it.fault.lasts_seconds + lease_seconds
     fields = {"retry_delay_seconds": 1, **it.fault.fields}
     it.campaigns.append(await it.system.create(int(EMAILS_PER_SECOND * seconds), **fields))
     within = it.fault.deliver_within_seconds

@@ -26,7 +26,6 @@ from tests.chaos.verdict import Outcome
 from tests.chaos.world import Conditions
 from tests.support.run import TestRun
 
-DEFAULT_LEASE_SECONDS = 15.0
 LONGEST_EXPERIMENT_SECONDS = 600.0
 PACKAGES = ("rabbitmq-server", "postgresql", "libfaketime")
 
@@ -95,7 +94,7 @@ def _options(catalogue: dict[str, Fault]) -> argparse.Namespace:
     parser.add_argument("--ledgers", nargs="+", choices=LEDGERS, default=list(LEDGERS))
     parser.add_argument("--runs", type=int, default=1, help="runs of each fault, at seeds that follow each other")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: drawn, and printed")
-    parser.add_argument("--lease", type=float, default=DEFAULT_LEASE_SECONDS, help="VASHSENDER_LEASE_SECONDS")
+    parser.add_argument("--lease", type=float, default=Conditions.lease_seconds, help="VASHSENDER_LEASE_SECONDS")
     return parser.parse_args()
 
 

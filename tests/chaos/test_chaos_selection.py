@@ -12,6 +12,7 @@ from tests.chaos.parts import parts
 from tests.chaos.world import Conditions
 
 SEED = 1
+SHORT_LEASE_SECONDS = 3.0  # where it is waited for
 BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
 """What a fault breaks that other tests share: it then gets one of its own."""
 
@@ -35,6 +36,8 @@ def test_what_is_promised_holds(name: str, ledger: str, tmp_path: Path, request:
 
     broker = request.getfixturevalue(server("broker"))
     postgres = request.getfixturevalue(server("postgres")) if ledger == POSTGRESQL else None
+    fault = load()[name]
+    conditions = Conditions(ledger, SEED, SHORT_LEASE_SECONDS) if fault.outlasts_lease else Conditions(ledger, SEED)
     with parts(tmp_path, broker, postgres) as broken:
-        outcome = asyncio.run(experiment(load()[name], Conditions(ledger, SEED), broken))
+        outcome = asyncio.run(experiment(fault, conditions, broken))
     assert not outcome.problems, f"{report.line(outcome)}\n" + "\n".join((*outcome.problems, *outcome.notes))

@@ -39,7 +39,7 @@ class Conditions:
 
     ledger: str
     seed: int
-    lease_seconds: float = 3.0
+    lease_seconds: float = 15.0
 
     @property
     def settings(self) -> dict[str, str]:

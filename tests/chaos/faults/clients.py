@@ -43,6 +43,7 @@ async def cancel(it: World) -> None:
     deliver_within_seconds=5,
 )
 async def expire(it: World) -> None:
+    await asyncio.sleep(max(0.0, it.deadline - time.monotonic()))
     it.quiet.append(Quiet(it.deadline, FOREVER))
 
 

@@ -49,7 +49,7 @@ async def end_sessions(it: World) -> None:
         await it.a_moment(0.2, 1)
 
 
-@fault("somebody else holds SQLite's write lock", ledgers=(SQLITE,), lasts_seconds=4)
+@fault("somebody else holds SQLite's write lock", ledgers=(SQLITE,), outlasts_lease=True, lasts_seconds=4)
 async def lock_sqlite(it: World) -> None:
     """Beyond the lease: nobody can renew one, and nobody can take one either."""
     await asyncio.to_thread(

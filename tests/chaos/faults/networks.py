@@ -39,6 +39,7 @@ async def cut_broker(it: World) -> None:
     "a sender is cut from the database beyond its lease, out",
     ledgers=(POSTGRESQL,),
     links=("database",),
+    outlasts_lease=True,
     lasts_seconds=4,
 )
 async def cut_database_out(it: World) -> None:
@@ -49,6 +50,7 @@ async def cut_database_out(it: World) -> None:
     "a sender is cut from the database beyond its lease, back",
     ledgers=(POSTGRESQL,),
     links=("database",),
+    outlasts_lease=True,
     lasts_seconds=4,
 )
 async def cut_database_back(it: World) -> None:
@@ -59,6 +61,7 @@ async def cut_database_back(it: World) -> None:
     "a sender is cut from the database beyond its lease, both ways",
     ledgers=(POSTGRESQL,),
     links=("database",),
+    outlasts_lease=True,
     lasts_seconds=4,
 )
 async def cut_database(it: World) -> None:
@@ -70,6 +73,7 @@ async def cut_database(it: World) -> None:
     ledgers=(POSTGRESQL,),
     links=("database",),
     settings={"transaction_seconds": "4"},
+    outlasts_lease=True,
     lasts_seconds=12,
 )
 async def cut_database_forgotten(it: World) -> None:

@@ -38,7 +38,12 @@ async def kill_sender(it: World) -> None:
     await it.processes[sender].wait_ready()
 
 
-@fault("a sender gets kill -9 and stays away beyond its lease", settings={"batch_size": "10000"}, lasts_seconds=4)
+@fault(
+    "a sender gets kill -9 and stays away beyond its lease",
+    settings={"batch_size": "10000"},
+    outlasts_lease=True,
+    lasts_seconds=4,
+)
 async def lose_sender(it: World) -> None:
     """A few large batches, all of them in hand, and a third sender that has nothing to do."""
     it.system.launch("sender", "sender-3")
@@ -121,7 +126,7 @@ async def stop_all(it: World) -> None:
     await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
 
 
-@fault("a sender is stopped (SIGSTOP) beyond its lease, then continued", lasts_seconds=4)
+@fault("a sender is stopped (SIGSTOP) beyond its lease, then continued", outlasts_lease=True, lasts_seconds=4)
 async def freeze_sender(it: World) -> None:
     sender = any_of(it, SENDERS)
     await it.at_full_speed()
@@ -132,7 +137,7 @@ async def freeze_sender(it: World) -> None:
     it.processes[sender].send_signal(signal.SIGCONT)
 
 
-@fault("a sender is stopped (SIGSTOP) for less than its lease", mixes=True)
+@fault("a sender is stopped (SIGSTOP) for less than its lease", outlasts_lease=True, mixes=True)
 async def doze_sender(it: World) -> None:
     """Nobody may take its batches meanwhile, and it goes on with them."""
     sender = any_of(it, SENDERS)
