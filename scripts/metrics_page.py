@@ -35,15 +35,20 @@ SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
 }
 
 
-def instruments(service: str = "") -> dict[str, MetricWrapperBase]:
-    """What a service brings beside the instruments of all, or those; by the name that is written in a query."""
+def registry(service: str) -> CollectorRegistry:
+    """All that a service measures, as it is when the process begins."""
     common = Metrics(service)
-    shared = list(_instruments(common.registry))
-    if not service:
-        return dict(shared)
     # Never connected to: the instruments want to know where they would look.
     SERVICES[service](common, Ledger("sqlite+aiosqlite:///unread.db", pool_size=1))
-    return {name: found for name, found in _instruments(common.registry) if name not in dict(shared)}
+    return common.registry
+
+
+def instruments(service: str = "") -> dict[str, MetricWrapperBase]:
+    """What a service brings beside the instruments of all, or those; by the name that is written in a query."""
+    shared = dict(_instruments(Metrics(service).registry))
+    if not service:
+        return shared
+    return {name: found for name, found in _instruments(registry(service)) if name not in shared}
 
 
 def page() -> str:

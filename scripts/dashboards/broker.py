@@ -1,0 +1,149 @@
+"""Broker: what RabbitMQ says of itself. Mail goes on without it, only slower."""
+
+from scripts.dashboards.common import JOB, links
+from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+
+RABBITMQ = Variable("rabbitmq", "RabbitMQ job", "label_values(rabbitmq_alarms_memory_used_watermark, job)")
+VHOST = Variable("vhost", "Virtual host", "label_values(rabbitmq_detailed_queue_messages_ready, vhost)")
+QUEUE = Variable(
+    "queue", "Queue", 'label_values(rabbitmq_detailed_queue_messages_ready{vhost="$vhost"}, queue)', multi=True
+)
+OURS = 'vhost="$vhost", queue=~"$queue"'
+
+QUEUES = (
+    Panel(
+        "timeseries",
+        "Ready",
+        "Messages that wait for a consumer. `email` holds tickets of batches, not emails: a few per sender.",
+        "short",
+        [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_ready{{{OURS}}})", "{{queue}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Unacknowledged",
+        "In the hands of consumers; of `email`, one for each batch a sender works on.",
+        "short",
+        [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_unacked{{{OURS}}})", "{{queue}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Consumers",
+        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; nobody `dead`.",
+        "short",
+        [Query(f"max by (queue) (rabbitmq_detailed_queue_consumers{{{OURS}}})", "{{queue}}")],
+    ),
+    Panel(
+        "timeseries",
+        "As the watchdog sees the queues",
+        "By passive declaration, also where RabbitMQ's own metrics cannot be read.",
+        "short",
+        [Query('max by (queue) (vashsender_queue_messages{job="$job"})', "{{queue}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Messages per second",
+        "Through the whole broker.",
+        "cps",
+        [
+            Query('sum(rate(rabbitmq_global_messages_received_total{job="$rabbitmq"}[$__rate_interval]))', "received"),
+            Query(
+                'sum(rate(rabbitmq_global_messages_delivered_total{job="$rabbitmq"}[$__rate_interval]))', "delivered"
+            ),
+            Query(
+                'sum(rate(rabbitmq_global_messages_acknowledged_total{job="$rabbitmq"}[$__rate_interval]))',
+                "acknowledged",
+            ),
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "In trouble",
+        "Redelivered after a lost connection or an error, returned as unroutable, or dead after the delivery limit.",
+        "short",
+        [
+            Query(
+                'sum(increase(rabbitmq_global_messages_redelivered_total{job="$rabbitmq"}[$__rate_interval]))',
+                "redelivered",
+            ),
+            Query(
+                'sum(increase(rabbitmq_global_messages_unroutable_returned_total{job="$rabbitmq"}[$__rate_interval]))',
+                "unroutable",
+            ),
+            Query(
+                "sum(increase(rabbitmq_global_messages_dead_lettered_delivery_limit_total"
+                '{job="$rabbitmq"}[$__rate_interval]))',
+                "dead",
+            ),
+        ],
+    ),
+)
+
+NODE = (
+    Panel(
+        "stat",
+        "Alarms",
+        "Memory, disk or file descriptors: under an alarm the broker takes no events.",
+        "short",
+        [Query('sum({__name__=~"rabbitmq_alarms_.+", job="$rabbitmq"})')],
+        width=6,
+        height=6,
+        steps=(("green", None), ("red", 1.0)),
+    ),
+    Panel(
+        "timeseries",
+        "Memory",
+        "Resident, beside where the alarm begins.",
+        "bytes",
+        [
+            Query('rabbitmq_process_resident_memory_bytes{job="$rabbitmq"}', "{{instance}}"),
+            Query('rabbitmq_resident_memory_limit_bytes{job="$rabbitmq"}', "{{instance}} limit"),
+        ],
+        width=9,
+        height=6,
+    ),
+    Panel(
+        "timeseries",
+        "Disk",
+        "Free, beside where the alarm begins.",
+        "bytes",
+        [
+            Query('rabbitmq_disk_space_available_bytes{job="$rabbitmq"}', "{{instance}}"),
+            Query('rabbitmq_disk_space_available_limit_bytes{job="$rabbitmq"}', "{{instance}} limit"),
+        ],
+        width=9,
+        height=6,
+    ),
+    Panel(
+        "timeseries",
+        "Connections and channels",
+        "Each process has two connections: one consumes, one publishes.",
+        "short",
+        [
+            Query('rabbitmq_connections{job="$rabbitmq"}', "{{instance}} connections"),
+            Query('rabbitmq_channels{job="$rabbitmq"}', "{{instance}} channels"),
+        ],
+        width=12,
+    ),
+    Panel(
+        "timeseries",
+        "File descriptors",
+        "Open, of those the node may open.",
+        "percentunit",
+        [
+            Query(
+                'rabbitmq_process_open_fds{job="$rabbitmq"} / rabbitmq_process_max_fds{job="$rabbitmq"}', "{{instance}}"
+            )
+        ],
+        width=12,
+        most=1,
+    ),
+)
+
+BROKER = Dashboard(
+    "vashsender-broker",
+    "VashSender / Broker",
+    "What RabbitMQ says of itself. Mail goes on without it, only slower.",
+    [JOB, RABBITMQ, VHOST, QUEUE],
+    [Row("Queues", QUEUES), Row("Node", NODE)],
+    links("vashsender-broker"),
+)

@@ -1,0 +1,120 @@
+"""Campaigns: progress of those under way, at most fifty; one that closes disappears."""
+
+from scripts.dashboards.common import JOB, links
+from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+
+NAME = Variable("campaign", "Campaign", 'label_values(vashsender_campaign_emails{job="$job"}, name)', multi=True)
+EMAILS = 'max by (campaign, name, status) (vashsender_campaign_emails{job="$job", name=~"$campaign"%s})'
+
+
+def emails(status: str = "") -> str:
+    """Recipients of each campaign by status; several dispatchers tell the same."""
+    return EMAILS % (f', status=~"{status}"' if status else "")
+
+
+PROGRESS = (
+    Panel(
+        "bargauge",
+        "Done",
+        "How many recipients have come to an end, whatever became of them.",
+        "percentunit",
+        [
+            Query(
+                f"sum by (campaign, name) ({emails('sent|failed|suppressed|expired|cancelled|unknown')}) / "
+                f"(sum by (campaign, name) ({emails()}) > 0)",
+                "{{name}}",
+                instant=True,
+            )
+        ],
+        width=12,
+        height=10,
+        most=1,
+    ),
+    Panel(
+        "timeseries",
+        "Sent",
+        "Emails that relays have accepted.",
+        "short",
+        [Query(emails("sent"), "{{name}}")],
+        width=12,
+        height=10,
+    ),
+    Panel(
+        "timeseries",
+        "Speed",
+        "Emails accepted per second.",
+        "cps",
+        [
+            Query(
+                "clamp_min(max by (campaign, name) (deriv(vashsender_campaign_emails"
+                '{job="$job", name=~"$campaign", status="sent"}[$__rate_interval])), 0)',
+                "{{name}}",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Open",
+        "Pending: wait for their turn, their rate or a resume. Deferred: a relay said later.",
+        "short",
+        [Query(emails("pending|deferred"), "{{name}} {{status}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Not sent",
+        "Recipients that came to an end without being sent to, and why.",
+        "short",
+        [Query(emails("failed|suppressed|expired|cancelled|unknown") + " > 0", "{{name}} {{status}}")],
+    ),
+)
+
+ALL = (
+    Panel(
+        "timeseries",
+        "Campaigns not closed",
+        "By status.",
+        "short",
+        [Query('max by (status) (vashsender_campaigns{job="$job"})', "{{status}}")],
+    ),
+    Panel(
+        "bargauge",
+        "Closed since the dispatchers began",
+        "By how they ended.",
+        "short",
+        [Query('sum by (status) (vashsender_campaigns_closed_total{job="$job"})', "{{status}}", instant=True)],
+    ),
+    Panel(
+        "stat",
+        "Time used until deliver_by",
+        "Of the campaign that has used most of it. What is open at 100 % expires.",
+        "percentunit",
+        [Query('max(vashsender_deadline_used_ratio{job="$job"})')],
+        most=1,
+        steps=(("green", None), ("orange", 0.5), ("red", 0.8)),
+    ),
+    Panel(
+        "timeseries",
+        "Imported rows",
+        "Per second, by outcome.",
+        "cps",
+        [Query('sum by (outcome) (rate(vashsender_imported_rows_total{job="$job"}[$__rate_interval]))', "{{outcome}}")],
+        width=12,
+    ),
+    Panel(
+        "timeseries",
+        "Batches released",
+        "Per second: fresh ones, and again after a retry, a pause or a rescue.",
+        "cps",
+        [Query('sum by (kind) (rate(vashsender_batches_released_total{job="$job"}[$__rate_interval]))', "{{kind}}")],
+        width=12,
+    ),
+)
+
+CAMPAIGNS = Dashboard(
+    "vashsender-campaigns",
+    "VashSender / Campaigns",
+    "Progress of the campaigns under way, at most fifty. One that closes disappears; the page of the API remembers it.",
+    [JOB, NAME],
+    [Row("Under way", PROGRESS), Row("All", ALL)],
+    links("vashsender-campaigns"),
+)

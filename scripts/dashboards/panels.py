@@ -1,0 +1,234 @@
+"""Grafana's dashboard JSON from a few words: panels with queries, units and descriptions, laid out in rows."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 39  # of Grafana 10.4 and later, which migrate it by themselves
+COLUMNS = 24
+TAG = "vashsender"
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """PromQL and how its series are called, with `{{label}}`. `instant`: only its newest value is wanted."""
+
+    expr: str
+    legend: str = ""
+    instant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`kind`: stat, timeseries or bargauge. `unit` is one of Grafana's unit ids. `steps`: the value from which
+    each colour holds; the first colour holds below."""
+
+    kind: str
+    title: str
+    description: str
+    unit: str
+    queries: Sequence[Query]
+    width: int = 8
+    height: int = 8
+    stacked: bool = False
+    most: float | None = None
+    steps: Sequence[tuple[str, float | None]] = (("green", None),)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    title: str
+    panels: Sequence[Panel]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What a person chooses at the top: a `query` of label values, or `choices`, the first by default."""
+
+    name: str
+    label: str
+    query: str = ""
+    multi: bool = False
+    choices: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    uid: str
+    title: str
+    description: str
+    variables: Sequence[Variable]
+    rows: Sequence[Row]
+    links: Sequence[tuple[str, str]] = field(default_factory=tuple)
+
+    def json(self) -> Json:
+        """The model as Grafana stores it."""
+        return {
+            "uid": self.uid,
+            "title": self.title,
+            "description": self.description,
+            "tags": [TAG],
+            "schemaVersion": SCHEMA_VERSION,
+            "version": 1,
+            "editable": True,
+            "graphTooltip": 1,
+            "refresh": "10s",
+            "time": {"from": "now-1h", "to": "now"},
+            "timezone": "browser",
+            "annotations": {"list": []},
+            "links": [_link(title, url) for title, url in self.links],
+            "templating": {"list": [_datasource(), *(_variable(variable) for variable in self.variables)]},
+            "panels": list(_lay_out(self.rows)),
+        }
+
+
+def _link(title: str, url: str) -> Json:
+    return {
+        "title": title,
+        "type": "link",
+        "url": url,
+        "icon": "dashboard",
+        "tooltip": title,
+        "tags": [],
+        "asDropdown": False,
+        "includeVars": True,
+        "keepTime": True,
+        "targetBlank": False,
+    }
+
+
+def _datasource() -> Json:
+    return {"name": "datasource", "label": "Data source", "type": "datasource", "query": "prometheus", "refresh": 1}
+
+
+def _variable(variable: Variable) -> Json:
+    common: Json = {"name": variable.name, "label": variable.label}
+    if variable.choices:
+        options = [
+            {"selected": number == 0, "text": choice, "value": choice} for number, choice in enumerate(variable.choices)
+        ]
+        return common | {
+            "type": "custom",
+            "query": ",".join(variable.choices),
+            "options": options,
+            "current": options[0],
+        }
+    all_of_them = {"includeAll": True, "allValue": ".*"} if variable.multi else {}
+    return common | {
+        "type": "query",
+        "datasource": DATASOURCE,
+        "query": {"query": variable.query, "refId": variable.name},
+        "refresh": 2,
+        "sort": 1,
+        "multi": variable.multi,
+        **all_of_them,
+        **({"current": {"selected": True, "text": "All", "value": "$__all"}} if variable.multi else {}),
+    }
+
+
+def _lay_out(rows: Iterable[Row]) -> Iterable[Json]:
+    """Row by row, panels from left to right, a new line where one does not fit."""
+    y, number = 0, 0
+    for row in rows:
+        number += 1
+        yield {
+            "type": "row",
+            "id": number,
+            "title": row.title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": {"x": 0, "y": y, "w": COLUMNS, "h": 1},
+        }
+        y, x, tallest = y + 1, 0, 0
+        for panel in row.panels:
+            if x + panel.width > COLUMNS:
+                y, x, tallest = y + tallest, 0, 0
+            number += 1
+            yield _panel(panel, number, {"x": x, "y": y, "w": panel.width, "h": panel.height})
+            x, tallest = x + panel.width, max(tallest, panel.height)
+        y += tallest
+
+
+def _panel(panel: Panel, number: int, place: Mapping[str, int]) -> Json:
+    defaults: Json = {
+        "unit": panel.unit,
+        "min": 0,
+        "thresholds": {
+            "mode": "absolute",
+            "steps": [{"color": color, "value": value} for color, value in panel.steps],
+        },
+        "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
+        "custom": _curves(panel) if panel.kind == "timeseries" else {},
+    }
+    if panel.most is not None:
+        defaults["max"] = panel.most
+    return {
+        "type": panel.kind,
+        "id": number,
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": DATASOURCE,
+        "gridPos": dict(place),
+        "targets": [_target(query, place) for place, query in enumerate(panel.queries)],
+        "fieldConfig": {"defaults": defaults, "overrides": []},
+        "options": OPTIONS[panel.kind],
+    }
+
+
+def _target(query: Query, place: int) -> Json:
+    return {
+        "refId": "ABCDEFGH"[place],
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "expr": query.expr,
+        "legendFormat": query.legend or "__auto",
+        "range": not query.instant,
+        "instant": query.instant,
+        "format": "time_series",
+    }
+
+
+def _curves(panel: Panel) -> Json:
+    return {
+        "drawStyle": "line",
+        "lineWidth": 1,
+        "fillOpacity": 40 if panel.stacked else 10,
+        "showPoints": "never",
+        "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
+    }
+
+
+_LAST: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
+OPTIONS: Mapping[str, Json] = {
+    "stat": {
+        "colorMode": "value",
+        "graphMode": "area",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "percentChangeColorMode": "standard",
+        "reduceOptions": _LAST,
+        "showPercentChange": False,
+        "textMode": "auto",
+        "wideLayout": True,
+    },
+    "timeseries": {
+        "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": True},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+    "bargauge": {
+        "displayMode": "basic",
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": False},
+        "maxVizHeight": 300,
+        "minVizHeight": 16,
+        "minVizWidth": 8,
+        "namePlacement": "auto",
+        "orientation": "horizontal",
+        "reduceOptions": _LAST,
+        "showUnfilled": True,
+        "sizing": "auto",
+        "valueMode": "color",
+    },
+}

@@ -1,0 +1,223 @@
+"""Senders: each replica's share, what limits it, and how many there should be."""
+
+from scripts.dashboards.common import INSTANCE, JOB, links
+from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+
+MINUTES = Variable("minutes", "Backlog gone in (minutes)", choices=("5", "15", "30", "60"))
+
+SCALING = (
+    Panel(
+        "stat",
+        "Suggested replicas",
+        "So many clear the backlog in the time chosen above, at the best rate a sender reached in the last hour."
+        " A guess where relays, not senders, are the limit: look at connections and at the time of `send`.",
+        "short",
+        [
+            Query(
+                'clamp_min(ceil(max(vashsender_backlog_emails{job="$job"}) / (60 * $minutes * '
+                'max(max_over_time(instance:vashsender_emails_sent:rate5m{job="$job"}[1h]) > 0))), 1)'
+            )
+        ],
+        width=6,
+        height=5,
+    ),
+    Panel(
+        "stat",
+        "Backlog per slot",
+        "Emails that could go out now, for each batch the live senders can hold at once.",
+        "short",
+        [Query('max(vashsender_backlog_emails{job="$job"}) / (max(vashsender_live_slots{job="$job"}) > 0)')],
+        width=6,
+        height=5,
+    ),
+    Panel(
+        "stat",
+        "Slots in use",
+        "Batches in hand of those that could be. At 100 % more senders help.",
+        "percentunit",
+        [Query('sum(vashsender_batches_in_hand{job="$job"}) / sum(vashsender_batch_slots{job="$job"})')],
+        width=6,
+        height=5,
+        most=1,
+    ),
+    Panel(
+        "stat",
+        "Senders",
+        "Replicas whose metrics Prometheus reads.",
+        "short",
+        [Query('count(vashsender_batch_slots{job="$job"})')],
+        width=6,
+        height=5,
+    ),
+    Panel(
+        "timeseries",
+        "Sent per second, by replica",
+        "Emails that relays have accepted.",
+        "cps",
+        [
+            Query(
+                'sum by (instance) (rate(vashsender_emails_total{job="$job", instance=~"$instance", outcome="sent"}'
+                "[$__rate_interval]))",
+                "{{instance}}",
+            )
+        ],
+        width=12,
+        stacked=True,
+    ),
+    Panel(
+        "timeseries",
+        "Slots in use, by replica",
+        "Saturation: batches in hand of those a replica can hold.",
+        "percentunit",
+        [
+            Query(
+                'vashsender_batches_in_hand{job="$job", instance=~"$instance"} / '
+                'vashsender_batch_slots{job="$job", instance=~"$instance"}',
+                "{{instance}}",
+            )
+        ],
+        width=12,
+        most=1,
+    ),
+)
+
+DELIVERY = (
+    Panel(
+        "timeseries",
+        "Connections",
+        "Open, and of these busy, by relay; beside what all replicas together may open to a relay.",
+        "short",
+        [
+            Query(
+                'sum by (relay, state) (vashsender_smtp_connections{job="$job", instance=~"$instance"})',
+                "{{relay}} {{state}}",
+            ),
+            Query('sum(vashsender_smtp_connections_limit{job="$job", instance=~"$instance"})', "limit"),
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Emails in flight",
+        "Between their first step and their verdict.",
+        "short",
+        [Query('vashsender_emails_in_flight{job="$job", instance=~"$instance"}', "{{instance}}")],
+    ),
+    Panel(
+        "timeseries",
+        "95 % within, by phase",
+        "Queue: from claim to first step. Connect: each step of opening a connection. Send: first step to verdict.",
+        "s",
+        [
+            Query(
+                "histogram_quantile(0.95, sum by (le, phase) (rate(vashsender_delivery_seconds_bucket"
+                '{job="$job", instance=~"$instance"}[$__rate_interval])))',
+                "{{phase}}",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Put off",
+        "Attempts per second that will be tried again.",
+        "cps",
+        [
+            Query(
+                'sum by (instance) (rate(vashsender_retries_total{job="$job", instance=~"$instance"}'
+                "[$__rate_interval]))",
+                "{{instance}}",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Resting relays, by replica",
+        "1 while a replica rests a relay: one replica means its network, all of them the relay.",
+        "short",
+        [Query('vashsender_relay_resting{job="$job", instance=~"$instance"}', "{{instance}} {{relay}}")],
+        most=1,
+    ),
+    Panel(
+        "timeseries",
+        "Batches: 95 % in hand for",
+        "From claim to being let go.",
+        "s",
+        [
+            Query(
+                "histogram_quantile(0.95, sum by (le) (rate(vashsender_batch_seconds_bucket"
+                '{job="$job", instance=~"$instance"}[$__rate_interval])))',
+                "p95",
+            )
+        ],
+    ),
+)
+
+LEDGER = (
+    Panel(
+        "timeseries",
+        "Commits: 95 % within",
+        "One group of results in one transaction. Slow commits mean a slow database.",
+        "s",
+        [
+            Query(
+                "histogram_quantile(0.95, sum by (le) (rate(vashsender_commit_seconds_bucket"
+                '{job="$job", instance=~"$instance"}[$__rate_interval])))',
+                "p95",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Results in a commit",
+        "On average; many means that the database is the slower part.",
+        "short",
+        [
+            Query(
+                'sum(rate(vashsender_commit_group_size_sum{job="$job", instance=~"$instance"}[$__rate_interval])) / '
+                '(sum(rate(vashsender_commit_group_size_count{job="$job", instance=~"$instance"}[$__rate_interval]))'
+                " > 0)",
+                "results",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Lease age and idle time",
+        "The oldest lease in hand, and the batch that has brought no result for longest. A lease ends after 15 s.",
+        "s",
+        [
+            Query('vashsender_lease_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} lease"),
+            Query('vashsender_progress_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} idle"),
+        ],
+        steps=(("green", None), ("orange", 5.0), ("red", 15.0)),
+    ),
+    Panel(
+        "timeseries",
+        "CPU",
+        "Cores used; a replica cannot use more than one.",
+        "short",
+        [Query('rate(process_cpu_seconds_total{job="$job", instance=~"$instance"}[$__rate_interval])', "{{instance}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Memory",
+        "Resident.",
+        "bytes",
+        [Query('process_resident_memory_bytes{job="$job", instance=~"$instance"}', "{{instance}}")],
+    ),
+    Panel(
+        "timeseries",
+        "Heartbeats",
+        "Age of the oldest last heartbeat among the living senders.",
+        "s",
+        [Query('max(vashsender_heartbeat_age_seconds{job="$job"})', "oldest")],
+    ),
+)
+
+SENDERS = Dashboard(
+    "vashsender-senders",
+    "VashSender / Senders",
+    "Each replica's share, what limits it, and how many there should be.",
+    [JOB, INSTANCE, MINUTES],
+    [Row("Scaling", SCALING), Row("Delivery", DELIVERY), Row("Ledger and machine", LEDGER)],
+    links("vashsender-senders"),
+)

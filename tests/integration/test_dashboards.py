@@ -1,0 +1,140 @@
+"""Every query of every panel, asked of a real Prometheus that watches a real system send a campaign with faults."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.dashboards.__main__ import FOLDER
+from tests.support.broker import BrokerVhost
+from tests.support.prometheus import Prometheus, prometheus
+from tests.support.relay import RecordingRelay
+from tests.support.system import System, installation
+
+LONG = 3600
+RECIPIENTS = 1000
+DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
+RIGHTLY_EMPTY = {
+    ("overview", "Alerts"): "no alert has to be pending or to fire in a run that goes well",
+}
+"""Panels of which a query may return nothing here, and why that is right."""
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    async with installation(tmp_path, sqlite_url, broker_vhost.admin_url, broker_vhost.services_url, relay) as system:
+        yield system
+
+
+def refuse(rcpt: str, _tries: int) -> bytes | None:
+    """Of each ten people one does not exist and one is asked to come back later."""
+    number = int(rcpt.partition("@")[0].rpartition("-")[2])
+    return {3: b"550 5.1.1 no such user\r\n", 7: b"451 4.2.0 later\r\n"}.get(number % 10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_every_panel_has_data_and_totals_are_the_ledgers(
+    system: System, broker_vhost: BrokerVhost, relay: RecordingRelay, tmp_path: Path
+) -> None:
+    relay.behaviour.rcpt = refuse
+    relay.behaviour.seconds_per_email = 0.03
+    await system.start(senders=2)
+    targets = {
+        "vashsender": {name: process.http_url.removeprefix("http://") for name, process in system.processes.items()},
+        "rabbitmq": {"broker": f"127.0.0.1:{broker_vhost.broker.prometheus_port}"},
+    }
+    with prometheus(tmp_path / "prometheus", targets, broker_vhost.name) as server:
+
+        async def wait(expr: str) -> None:
+            await asyncio.to_thread(server.wait, expr)
+
+        # Seen before the campaign, so that what it adds is an increase.
+        await wait("count(up == 1) == 7")
+        campaign = await system.create(RECIPIENTS, retry_delay_seconds=LONG, name="Spring news")
+        await system.send(campaign)
+        await system.wait_until(campaign, lambda said: said["counts"]["pending"] == 0, 120)
+        counts: Mapping[str, int] = (await system.show(campaign))["counts"]
+        assert (counts["sent"], counts["failed"], counts["deferred"]) == (800, 100, 100)
+        await wait(f"sum(vashsender_emails_total) == {RECIPIENTS}")
+        await wait("sum(vashsender_campaign_emails{status='pending'}) == 0")
+        await wait("max(vashsender_backlog_emails) == 0 and max(vashsender_senders) == 2")
+        await wait("max(vashsender_live_slots) == 4")
+        await wait("job:vashsender_emails:rate5m{outcome='sent'} > 0")
+        await wait("sum(rabbitmq_detailed_queue_messages_ready) >= 0")
+
+        empty = await asyncio.to_thread(panels_without_data, server)
+        assert empty <= RIGHTLY_EMPTY.keys()
+
+        await asyncio.to_thread(assert_totals, server, counts)
+
+
+def panels_without_data(server: Prometheus) -> set[tuple[str, str]]:
+    """Panels of which a query gives no series, or no number."""
+    empty = set()
+    for name, dashboard in DASHBOARDS.items():
+        variables = chosen(server, dashboard)
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", ()):
+                found = server.query(substituted(target["expr"], variables))
+                if not any(math.isfinite(float(series["value"][1])) for series in found):
+                    empty.add((name, panel["title"]))
+    return empty
+
+
+def assert_totals(server: Prometheus, counts: Mapping[str, int]) -> None:
+    recorded = by_label(server, "overview", "Recorded since the senders began", "outcome")
+    for outcome in ("sent", "failed", "deferred"):
+        assert recorded[outcome] == counts[outcome]
+    assert by_label(server, "campaigns", "Sent", "name") == {"Spring news": counts["sent"]}
+    assert by_label(server, "campaigns", "Not sent", "status") == {"failed": counts["failed"]}
+    assert by_label(server, "campaigns", "Open", "status") == {"pending": 0, "deferred": counts["deferred"]}
+    done = (counts["total"] - counts["deferred"]) / counts["total"]
+    assert by_label(server, "campaigns", "Done", "name") == {"Spring news": pytest.approx(done)}
+    assert by_label(server, "overview", "Open emails", "status") == {"pending": 0, "deferred": counts["deferred"]}
+    assert by_label(server, "overview", "Senders alive", "") == {"": 2}
+
+
+def by_label(server: Prometheus, name: str, title: str, label: str) -> dict[str, float]:
+    """What the first query of a panel shows, by the value of a label."""
+    dashboard = DASHBOARDS[name]
+    panel = next(panel for panel in dashboard["panels"] if panel["title"] == title)
+    found = server.query(substituted(panel["targets"][0]["expr"], chosen(server, dashboard)))
+    return {series["metric"].get(label, ""): float(series["value"][1]) for series in found}
+
+
+def chosen(server: Prometheus, dashboard: Mapping[str, Any]) -> dict[str, str]:
+    """The variables as Grafana would fill them in: everything where many may be chosen, else the first."""
+    values = {"__rate_interval": "2m"}
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "custom":
+            values[variable["name"]] = variable["current"]["value"]
+        elif variable["type"] == "query":
+            query = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
+            assert query is not None
+            found = server.label_values(query[2], substituted(query[1], values))
+            assert found, f"nothing to choose for ${variable['name']}"
+            values[variable["name"]] = "|".join(found) if variable["multi"] else found[0]
+    return values
+
+
+def substituted(expr: str, variables: Mapping[str, str]) -> str:
+    for name in sorted(variables, key=len, reverse=True):
+        expr = expr.replace(f"${name}", variables[name])
+    assert "$" not in expr, expr
+    return expr
