@@ -25,6 +25,7 @@ from cli.local.programs import (
 )
 from cli.local.secret_files import write_private
 from cli.local.supervise import ENDED, State, Supervisor
+from cli.local.targets import write_targets
 from cli.output import step
 from cli.settings import LocalSettings
 from shared import topology
@@ -103,6 +104,7 @@ class Installation:
         # Whatever became of its supervisor: neither the node nor its port mapper stays behind.
         broker_of(self.config).stop()
         supervisor.forget()
+        write_targets(self.config, [])
         self._overrides_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
@@ -117,6 +119,7 @@ class Installation:
                 self.supervisor.start_program(program.name)
                 self._wait_ready([program])
                 current.note = "restarted"
+        write_targets(self.config, self.supervisor.names())
 
     def scale(self, senders: int) -> tuple[list[str], list[str]]:
         """Runs so many senders; returns the names added and removed. Those that stay keep their process."""
@@ -132,6 +135,7 @@ class Installation:
             self.supervisor.stop(removed)
             for name in removed:
                 self.supervisor.remove(name)
+        write_targets(self.config, self.supervisor.names())
         self._wait_ready(added)
         return [program.name for program in added], removed
 
@@ -175,6 +179,7 @@ class Installation:
         refuse_taken(_ports(program for program in programs if program.name not in running))
         # Services find the broker when it comes; while it boots, they load.
         added = supervisor.add(programs)
+        write_targets(config, supervisor.names())
         with step("broker") as current:
             current.note = self._broker_ready(had_broker)
         with step("topology") as current:

@@ -165,7 +165,9 @@ def test_senders_come_and_go_and_a_restart_rolls(on_shared_broker: Command) -> N
     more = command.pids()
     assert {name: more[name] for name in before} == before
     assert set(more) - set(before) == {"sender-2", "sender-3"}
+    assert scraped(command) == more.keys()
     command.ok("scale", "sender=2")
+    assert scraped(command) == more.keys() - {"sender-3"}
     assert command.pids() == {name: pid for name, pid in more.items() if name != "sender-3"}
     command.ok("restart")
     after = command.pids()
@@ -173,7 +175,14 @@ def test_senders_come_and_go_and_a_restart_rolls(on_shared_broker: Command) -> N
     assert not set(after.values()) & set(more.values())
     command.ok("stop")
     assert command.processes() == []
+    assert scraped(command) == set()
     command.ok("stop")
+
+
+def scraped(command: Command) -> set[str]:
+    """What Prometheus is told to watch."""
+    targets = json.loads((command.var / "prometheus" / "vashsender.json").read_text())
+    return {target["labels"]["instance"] for target in targets}
 
 
 def test_a_wrong_setting_stops_the_start_and_leaves_nothing(on_shared_broker: Command) -> None:
