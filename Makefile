@@ -45,7 +45,7 @@ lint: .venv/.developing ## style, types, import contracts, migrations
 	$(STEP) "migrations" $(BIN)/python -m scripts.check_migrations
 
 chaos: .venv/.developing packages-for-tests ## break things on purpose, all of them (make test runs a selection)
-	@$(BIN)/pytest tests/chaos $(ARGS)
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 bench: .venv/.developing packages-for-tests ## emails a second and CPU per email, SQLite and PostgreSQL
 	@$(BIN)/python -m bench.campaign $(ARGS)
