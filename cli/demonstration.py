@@ -12,8 +12,9 @@ from cli.campaign_files import create_campaign, import_recipients, read_campaign
 from cli.client import ApiClient
 from cli.local import LocalError
 from cli.local.control import control
-from cli.local.installation import Installation, relative
+from cli.local.installation import Installation
 from cli.local.programs import mailbox_relay
+from cli.local.readiness import relative
 from cli.mailbox.maildir import Maildir
 from cli.output import out, say, step
 from cli.settings import LocalSettings

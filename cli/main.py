@@ -1,12 +1,13 @@
 """`vashsender`: the operator's command. Each group of verbs has a file of its own; what a verb needs is imported when
 it runs, so that `--help` is fast."""
 
+import logging
 import os
 import sys
 
 import typer
 
-from cli.commands import campaign, config, db, demo, key, machine, topology
+from cli.commands import campaign, config, db, demo, health, inspect, key, machine, queues, topology
 from shared.errors import VashSenderError
 
 USAGE = 64
@@ -24,6 +25,9 @@ app = typer.Typer(
 machine.add_to(app)
 demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
+app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
+queues.add_to(app)
+health.add_to(app)
 app.add_typer(db.app, name="db")
 app.add_typer(topology.app, name="topology")
 app.add_typer(key.app, name="key")
@@ -37,6 +41,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
+    # What libraries log is not for the operator: what is wrong becomes one line and an exit code.
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         result = app(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:

@@ -1,4 +1,4 @@
-"""`vashsender start|stop|restart|status|scale|logs|run`: what runs on this machine."""
+"""`vashsender start|stop|restart|status|monitor|scale|logs|run`: what runs on this machine."""
 
 import re
 from enum import StrEnum
@@ -18,7 +18,7 @@ class Service(StrEnum):
 
 def add_to(app: typer.Typer) -> None:
     """Adds the verbs to the command itself."""
-    for verb in (start, stop, restart, status, scale, logs, run):
+    for verb in (start, stop, restart, status, monitor, scale, logs, run):
         app.command(rich_help_panel="This machine")(verb)
 
 
@@ -98,6 +98,19 @@ def status(as_json: Json = False) -> None:
         )
     if any(process.state != RUNNING for process in found):
         raise typer.Exit(69)
+
+
+def monitor() -> None:
+    """Show every process live, and start supervisord again if it dies. Ctrl-C ends the watching, nothing else."""
+    import contextlib
+
+    from cli.local.installation import Installation
+    from cli.monitoring import monitor as watch
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    with contextlib.suppress(KeyboardInterrupt):
+        watch(Installation(settings.load(LocalSettings)))
 
 
 def scale(

@@ -18,7 +18,7 @@ def control(config: LocalSettings, action: str) -> Iterator[None]:
     """Waits for whoever controls this installation now, then notes how the block ended."""
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
     config.run_dir.mkdir(mode=0o700, exist_ok=True)
-    with (config.run_dir / "control.guard").open("a") as file:
+    with os.fdopen(os.open(config.run_dir / "control.guard", os.O_RDWR | os.O_CREAT, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with noted(config, action):
             yield

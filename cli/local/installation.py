@@ -4,13 +4,12 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 from cli import access
-from cli.local import LocalError, NotReadyError, packages
+from cli.local import LocalError, packages
 from cli.local.ports import refuse_taken
 from cli.local.programs import (
     BROKER,
@@ -23,21 +22,17 @@ from cli.local.programs import (
     sender_program,
     service_programs,
 )
+from cli.local.readiness import READY_TIMEOUT_SECONDS, refuse_ended, relative, wait_ready
 from cli.local.secret_files import write_private
-from cli.local.supervise import ENDED, State, Supervisor
+from cli.local.supervise import State, Supervisor
 from cli.local.targets import write_targets
 from cli.output import step
 from cli.settings import LocalSettings
 from shared import topology
-from shared.errors import ConfigurationError
 from shared.ledger import migrate
 
-READY_TIMEOUT_SECONDS = 60.0
-PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.1
-STARTS_BEFORE_GIVING_UP = 3
 BROKER_PACKAGES = ("rabbitmq-server",)
-CONFIGURATION = ConfigurationError.exit_code
 
 
 class Installation:
@@ -46,7 +41,7 @@ class Installation:
     def __init__(self, config: LocalSettings) -> None:
         self.config = config
         self.supervisor = Supervisor(config.run_dir, config.logs)
-        self._overrides_file = config.run_dir / "overrides.json"
+        self._notes_file = config.run_dir / "installation.json"
 
     # What there is
 
@@ -57,11 +52,13 @@ class Installation:
     @property
     def overrides(self) -> Mapping[str, str]:
         """Settings given by whoever started it, such as the demo; they last until it is stopped."""
-        try:
-            found: dict[str, str] = json.loads(self._overrides_file.read_text())
-        except FileNotFoundError:
-            return {}
+        found: dict[str, str] = self._notes().get("overrides", {})
         return found
+
+    @property
+    def directory(self) -> Path:
+        """The folder it was started in, whose `.env` its services read."""
+        return Path(self._notes().get("directory", Path.cwd()))
 
     def states(self) -> list[State]:
         """Every program. Raises LocalError when nothing is supervised."""
@@ -105,7 +102,7 @@ class Installation:
         broker_of(self.config).stop()
         supervisor.forget()
         write_targets(self.config, [])
-        self._overrides_file.unlink(missing_ok=True)
+        self._notes_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
         """Restarts the services with the settings of now, one process at a time, each ready before the next stops."""
@@ -117,9 +114,16 @@ class Installation:
                 self.supervisor.stop([program.name])
                 self.supervisor.write(program)
                 self.supervisor.start_program(program.name)
-                self._wait_ready([program])
+                wait_ready(self.supervisor, [program])
                 current.note = "restarted"
         write_targets(self.config, self.supervisor.names())
+
+    def revive(self) -> None:
+        """Starts a supervisord that died again, with the programs it had: what still runs is adopted, the rest started.
+        Raises LocalError where nothing was to run."""
+        if not self.supervisor.names():
+            self._need_running()
+        self.supervisor.start(self.directory)
 
     def scale(self, senders: int) -> tuple[list[str], list[str]]:
         """Runs so many senders; returns the names added and removed. Those that stay keep their process."""
@@ -136,7 +140,7 @@ class Installation:
             for name in removed:
                 self.supervisor.remove(name)
         write_targets(self.config, self.supervisor.names())
-        self._wait_ready(added)
+        wait_ready(self.supervisor, added)
         return [program.name for program in added], removed
 
     # Steps of the start
@@ -162,10 +166,12 @@ class Installation:
                 if not strays:
                     supervisor.forget()
                 supervisor.start(Path.cwd())
+                # What outlived its supervisor keeps the settings it was given.
+                kept = dict(overrides) or (dict(self.overrides) if strays else {})
+                self._note(directory=str(Path.cwd()), overrides=kept)
                 current.note = f"started, log files in {relative(config.logs)}"
                 if strays:
                     current.note = f"started, adopted {', '.join(sorted(strays))}, which outlived the one before"
-            self._keep_overrides(overrides)
             had_broker = BROKER in supervisor.holders()
             supervisor.add(first)
         with step("database") as current:
@@ -185,7 +191,7 @@ class Installation:
         with step("topology") as current:
             current.note = _declared(config.broker_admin_url)
         with step("services") as current:
-            self._wait_ready(programs)
+            wait_ready(self.supervisor, programs)
             there = [program.name for program in programs if program.name not in added]
             notes = {"started": added, "already running": there}
             current.note = "; ".join(f"{what}: {', '.join(names)}" for what, names in notes.items() if names)
@@ -198,55 +204,21 @@ class Installation:
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
         # Before its first breath the node has no process that `wait_ready` could watch.
         while not broker.is_running and time.monotonic() < deadline:
-            self._refuse_ended([BROKER])
+            refuse_ended(self.supervisor, [BROKER])
             time.sleep(POLL_SECONDS)
         broker.wait_ready()
         return f"{'already running' if had_broker else 'started'}: private RabbitMQ on 127.0.0.1:{config.broker_port}"
 
-    def _wait_ready(self, programs: Sequence[Program]) -> None:
-        """Returns when every program says it can work. Raises ConfigurationError or NotReadyError, in its words."""
-        waiting = {program.name: program.ready_url for program in programs if program.ready_url}
-        deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-        answers: dict[str, str] = {}
-        with httpx.Client(timeout=PROBE_SECONDS, trust_env=False) as http:
-            while waiting:
-                for name, url in list(waiting.items()):
-                    answers[name] = _probe(http, url)
-                    if not answers[name]:
-                        del waiting[name]
-                if not waiting:
-                    return
-                self._refuse_ended(waiting)
-                if time.monotonic() > deadline:
-                    told = "; ".join(f"{name}: {answers[name]}" for name in waiting)
-                    raise NotReadyError(f"not ready in {READY_TIMEOUT_SECONDS:g} s: {told}. See {self.config.logs}")
-                time.sleep(POLL_SECONDS)
-
-    def _refuse_ended(self, names: Iterable[str]) -> None:
-        """Raises when one of these programs ended with a wrong setting, or keeps ending."""
-        for state in self.states():
-            if state.name not in names or state.state not in ("BACKOFF", *ENDED):
-                continue
-            words = self._last_words(state.name)
-            if state.exit_code == CONFIGURATION:
-                raise ConfigurationError(words)
-            if state.state in ENDED or self._starts(state.name) >= STARTS_BEFORE_GIVING_UP:
-                raise LocalError(f"{state.name} ended while starting: {words}")
-
-    def _starts(self, name: str) -> int:
+    def _notes(self) -> dict[str, Any]:
+        """What `start` left for the commands that follow."""
         try:
-            return int((self.config.run_dir / "programs" / f"{name}.lock").read_text().split()[1])
-        except (OSError, IndexError, ValueError):
-            return 0
+            found: dict[str, Any] = json.loads(self._notes_file.read_text())
+        except FileNotFoundError:
+            return {}
+        return found
 
-    def _last_words(self, name: str) -> str:
-        log = self.config.logs / f"{name}.log"
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return f"{lines[-1] if lines else 'it left no word'} (see {relative(log)})"
-
-    def _keep_overrides(self, overrides: Mapping[str, str]) -> None:
-        if overrides:
-            write_private(self._overrides_file, json.dumps(dict(overrides)))
+    def _note(self, **notes: object) -> None:
+        write_private(self._notes_file, json.dumps(notes))
 
     def _end_strays(self) -> None:
         """Ends programs that outlived their supervisor, or refused to stop."""
@@ -299,33 +271,9 @@ def _first_key(config: LocalSettings) -> str:
     return f"written to {relative(path)}, which only you can read"
 
 
-def _probe(http: httpx.Client, url: str) -> str:
-    """What is wrong; empty when the service is ready."""
-    try:
-        answer = http.get(url)
-    except httpx.HTTPError as error:
-        return str(error) or type(error).__name__
-    if answer.is_success:
-        return ""
-    try:
-        checks = answer.json()["checks"]
-    except (ValueError, KeyError):
-        return f"HTTP {answer.status_code}"
-    # A relay that rests is the world's fault: the sender itself works, and sends when the relay is back.
-    return ", ".join(f"{name}: {result}" for name, result in checks.items() if result != "ok" and name != "relays")
-
-
 def _ports(programs: Iterable[Program]) -> dict[str, int]:
     return {purpose: port for program in programs for purpose, port in program.ports.items()}
 
 
 def _number(sender: str) -> int:
     return int(sender.rpartition("-")[2])
-
-
-def relative(path: Path) -> str:
-    """A path as a person in this folder would write it."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -163,12 +163,11 @@ class Supervisor:
         programs = (answer for answer in answers if answer["name"] != LOG_ROTATION)
         return [self._state(answer) for answer in sorted(programs, key=lambda answer: str(answer["name"]))]
 
-    def program(self, name: str) -> Mapping[str, Any]:
-        """What was written of a program. Raises KeyError."""
-        try:
-            return cast(Mapping[str, Any], json.loads((self.run_dir / "programs" / f"{name}.json").read_text()))
-        except FileNotFoundError:
-            raise KeyError(name) from None
+    def starts(self, name: str) -> int:
+        """How often a program was started since it was made known."""
+        with contextlib.suppress(OSError, ValueError):
+            return int(lock_file(self.run_dir, name).read_text().split()[1])
+        return 0
 
     def names(self) -> list[str]:
         """Programs that have files, whether they run or not."""

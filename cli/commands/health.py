@@ -1,0 +1,78 @@
+"""`vashsender health-check` and `vashsender doctor`."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import Json
+
+UNHEALTHY = 1
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("health-check", rich_help_panel="Operations")(health_check)
+    app.command(rich_help_panel="Operations")(doctor)
+
+
+def health_check(
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="MINUTES", help="A campaign without progress for so long hangs.")
+    ] = 30.0,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired from here.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Tell what is wrong now and which campaigns hang. Exit code 0 healthy, 1 unhealthy, 69 cannot tell."""
+    import asyncio
+    from dataclasses import asdict
+
+    from cli import health
+    from cli.local.control import noted
+    from cli.output import duration, say, show_json, show_table
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    config = settings.load(LocalSettings)
+    deeds = []
+    if fix:
+        with noted(config, "health-check --fix"):
+            deeds = health.fix()
+    found = asyncio.run(health.look(config, timeout_minutes=timeout))
+    if as_json:
+        show_json({"healthy": found.is_good, **asdict(found), "fixed": deeds})
+        raise typer.Exit(0 if found.is_good else UNHEALTHY)
+    for deed in deeds:
+        say(f"{deed['kind']}: {deed['text']} (campaign {deed['campaign_id']})")
+    show_table(("What is wrong", "What to do"), [(each.what, each.advice) for each in found.findings])
+    if found.hanging:
+        show_table(
+            ("Campaign", "Name", "Status", "Idle for", "Why", "--fix would"),
+            [
+                (each.campaign_id, each.name, each.status, duration(each.idle_seconds), each.reason, each.fix)
+                for each in found.hanging
+            ],
+        )
+    say("healthy" if found.is_good else "unhealthy")
+    raise typer.Exit(0 if found.is_good else UNHEALTHY)
+
+
+def doctor(as_json: Json = False) -> None:
+    """Examine broker, topology, database, schema, disk, clock, file permissions, ports and relays, each with advice."""
+    import asyncio
+    from dataclasses import asdict
+
+    from cli.doctor import examine
+    from cli.output import say, show_json, show_table
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    examined = asyncio.run(examine(settings.load(LocalSettings)))
+    well = all(each.ok for each in examined)
+    if as_json:
+        show_json([asdict(each) for each in examined])
+    else:
+        show_table(
+            ("What", "", "Found", "Advice"),
+            [(each.name, "ok" if each.ok else "NO", each.found, "" if each.ok else each.advice) for each in examined],
+        )
+        say("all well" if well else "something needs attention")
+    raise typer.Exit(0 if well else UNHEALTHY)

@@ -1,0 +1,104 @@
+"""`vashsender inspect`: who works on what now, through the API."""
+
+from typing import Any
+
+import typer
+
+from cli.options import Json, Key, Url
+
+app = typer.Typer(help="What is going on now, through the API.", no_args_is_help=True)
+
+
+@app.command()
+def active(url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Which sender works on which batch, since when, and how far it is."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        batches = list(api.pages("/v1/batches", state="sending"))
+    if as_json:
+        show_json(batches)
+        return
+    show_table(
+        ("Sender", "Batch", "Campaign", "Since", "Done", "Size", "Rescues"),
+        [
+            (
+                batch["owner"],
+                batch["id"],
+                batch["campaign_id"],
+                batch["claimed_at"],
+                batch["size"] - batch["counts"]["pending"] - batch["counts"]["deferred"],
+                batch["size"],
+                batch["rescues"],
+            )
+            for batch in batches
+        ],
+    )
+
+
+@app.command()
+def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Campaigns under way with their totals and rates, and every process that is alive."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        campaigns = list(api.pages("/v1/campaigns", status=["queued", "sending", "paused", "stopping"]))
+        services = api.get("/v1/services")["data"]
+    totals = {state: sum(row["counts"][state] for row in campaigns) for state in _states(campaigns)}
+    if as_json:
+        show_json({"totals": totals, "campaigns": campaigns, "services": services})
+        return
+    show_table(
+        ("Campaign", "Name", "Status", "Total", "Open", "Sent", "Failed", "Per second"),
+        [
+            (
+                row["id"],
+                row["name"],
+                row["status"],
+                row["counts"]["total"],
+                row["counts"]["pending"] + row["counts"]["deferred"],
+                row["counts"]["sent"],
+                row["counts"]["failed"],
+                row["rates"]["average_per_second"],
+            )
+            for row in campaigns
+        ],
+    )
+    show_table(
+        ("Process", "Service", "Slots", "Emails", "Per second", "Seen"),
+        [
+            (
+                row["id"],
+                row["service"],
+                row["slots"] or None,
+                row["detail"].get("emails_done"),
+                row["detail"].get("emails_per_second"),
+                row["seen_at"],
+            )
+            for row in services
+            if row["alive"]
+        ],
+    )
+
+
+@app.command()
+def queues(url: Url = "", key: Key = "", as_json: Json = False) -> None:
+    """Depth and consumers of each queue."""
+    from cli.client import ApiClient
+    from cli.output import show_json, show_table
+
+    with ApiClient(url, key) as api:
+        rows = api.get("/v1/queues")["data"]
+    if as_json:
+        show_json(rows)
+        return
+    show_table(
+        ("Queue", "Messages", "Consumers"),
+        [(row["name"], row["messages"] if row["exists"] else "missing", row["consumers"]) for row in rows],
+    )
+
+
+def _states(campaigns: list[Any]) -> tuple[str, ...]:
+    return tuple(campaigns[0]["counts"]) if campaigns else ()

@@ -1,0 +1,127 @@
+"""An examination of one installation: each part with what was found and what to do about it."""
+
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli import access, queues
+from cli.local.installation import Installation
+from cli.local.ports import holder, is_free
+from cli.local.programs import mailbox_program, service_programs
+from cli.relays import try_relay
+from cli.settings import LocalSettings
+from shared.errors import VashSenderError
+from shared.ledger import migrate
+
+LEAST_FREE_BYTES = 1_000_000_000
+GREATEST_CLOCK_DIFFERENCE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    name: str
+    ok: bool
+    found: str
+    advice: str
+
+
+async def examine(config: LocalSettings) -> list[Examined]:
+    """Looks at everything, whatever else is wrong."""
+    return [
+        *await _database(config),
+        *await _broker(config),
+        _disk(config),
+        _permissions(config),
+        _ports(config),
+        *await _relays(config),
+    ]
+
+
+async def _database(config: LocalSettings) -> list[Examined]:
+    try:
+        current = await access.revision(config)
+        async with access.ledger_of(config) as ledger:
+            before = time.time()
+            theirs = await ledger.now()
+            difference = theirs - (before + time.time()) / 2
+    except VashSenderError as error:
+        return [Examined("database", False, str(error), "start it, or correct VASHSENDER_DATABASE_URL")]
+    head = migrate.head()
+    return [
+        Examined("database", True, "it answers", ""),
+        Examined("schema", current == head, f"at {current or 'nothing'}", "`vashsender db upgrade`"),
+        Examined(
+            "clock",
+            abs(difference) < GREATEST_CLOCK_DIFFERENCE_SECONDS,
+            f"{difference:+.2f} s between the database and this machine",
+            "run an NTP client on both: leases use the database's clock, logs use this machine's",
+        ),
+    ]
+
+
+async def _broker(config: LocalSettings) -> list[Examined]:
+    try:
+        depths = await queues.depths(config.broker_admin_url)
+    except VashSenderError as error:
+        return [Examined("broker", False, str(error), "start it, or correct VASHSENDER_AMQP_URL")]
+    missing = [depth.name for depth in depths if not depth.exists]
+    return [
+        Examined("broker", True, "it answers", ""),
+        Examined(
+            "topology",
+            not missing,
+            f"missing: {', '.join(missing)}" if missing else "every queue exists",
+            "`vashsender topology declare`",
+        ),
+    ]
+
+
+def _disk(config: LocalSettings) -> Examined:
+    where = next(folder for folder in (config.home, *config.home.parents) if folder.exists())
+    free = shutil.disk_usage(where).free
+    found = f"{free / 1e9:.1f} GB free for {where}"
+    return Examined("disk", free > LEAST_FREE_BYTES, found, "make room: a full disk stops the ledger")
+
+
+def _permissions(config: LocalSettings) -> Examined:
+    others = stat.S_IRWXG | stat.S_IRWXO
+    wrong = [str(path) for path in _private_files(config) if path.stat().st_mode & others]
+    found = f"others can read {', '.join(wrong)}" if wrong else "secrets, logs and sockets are yours alone"
+    return Examined("file permissions", not wrong, found, "chmod go= them")
+
+
+def _private_files(config: LocalSettings) -> Iterator[Path]:
+    for folder in (config.secrets_dir, config.logs, config.run_dir):
+        if folder.exists():
+            yield from (path for path in folder.rglob("*") if path.is_file() or path.is_socket())
+
+
+def _ports(config: LocalSettings) -> Examined:
+    """Ports that this installation would use and another process holds."""
+    running = Installation(config).supervisor.holders()
+    programs = [*service_programs(config, config.sender_processes, {}), mailbox_program(config)]
+    taken = [
+        f"{port} ({purpose}) by {holder(port)}"
+        for program in programs
+        if program.name not in running
+        for purpose, port in program.ports.items()
+        if not is_free(port)
+    ]
+    found = f"taken: {'; '.join(taken)}" if taken else "free, or ours"
+    return Examined("ports", not taken, found, "stop that process, or set other ports")
+
+
+async def _relays(config: LocalSettings) -> list[Examined]:
+    urls = config.relay_urls
+    if not urls:
+        development = config.environment == "development"
+        found = "none is set: mail goes to the development mailbox"
+        return [Examined("relays", development, found, "set VASHSENDER_RELAYS")]
+    tried = [await try_relay(url) for url in urls]
+    return [
+        Examined(f"relay {each.name}", each.ok, each.found, "correct VASHSENDER_RELAYS, or ask whoever runs it")
+        for each in tried
+    ]

@@ -1,0 +1,135 @@
+"""Queues, looked at and changed with the account that may: purge, and what became of dead messages."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import aio_pika
+import aio_pika.abc
+
+from cli.access import broker_errors
+from shared import topology
+from shared.errors import DataError
+
+CONNECT_SECONDS = 15.0
+NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """A queue as the broker sees it; `exists` is False where it was never declared."""
+
+    name: str
+    exists: bool
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A message that was given up: where it came from, why, and what it said."""
+
+    queue: str
+    reason: str
+    event: str
+    died_at: datetime | None
+    body: str
+
+
+async def depths(url: str) -> list[Depth]:
+    """Every queue of the topology. Raises UnavailableError."""
+    async with _connected(url) as connection:
+        return [await _depth(connection, name) for name in NAMES]
+
+
+async def purge(url: str, name: str) -> int:
+    """Drops every message that waits in a queue; returns how many. Raises DataError for a queue that is not ours."""
+    async with _connected(url) as connection:
+        queue = await _queue(connection, name)
+        return int((await queue.purge()).message_count or 0)
+
+
+async def dead(url: str, limit: int) -> list[DeadMessage]:
+    """The oldest dead messages, which stay where they are."""
+    async with _connected(url) as connection:
+        queue = await _queue(connection, topology.DEAD)
+        # Unacknowledged: closing the connection puts them back, in their order.
+        return [_shown(message) async for message in _messages(queue, limit)]
+
+
+async def replay(url: str, limit: int) -> int:
+    """Publishes dead messages again under the name they had, and removes them; returns how many. Safe to repeat: a
+    ticket that has grown old does nothing."""
+    async with _connected(url) as connection:
+        channel = await connection.channel(publisher_confirms=True)
+        exchange = await channel.get_exchange(topology.EXCHANGE)
+        queue = await _queue(connection, topology.DEAD)
+        count = 0
+        async for message in _messages(queue, limit):
+            again = aio_pika.Message(
+                message.body,
+                content_type=message.content_type,
+                delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+                message_id=message.message_id,
+                correlation_id=message.correlation_id,
+            )
+            await exchange.publish(again, _routing_key(message), mandatory=True)
+            await message.ack()
+            count += 1
+        return count
+
+
+@asynccontextmanager
+async def _connected(url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
+    with broker_errors():
+        connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
+        async with connection:
+            yield connection
+
+
+async def _queue(connection: aio_pika.abc.AbstractConnection, name: str) -> aio_pika.abc.AbstractQueue:
+    if name not in NAMES:
+        raise DataError(f"there is no queue {name!r}. There are: {', '.join(NAMES)}")
+    channel = await connection.channel()
+    return await channel.declare_queue(name, passive=True)
+
+
+async def _depth(connection: aio_pika.abc.AbstractConnection, name: str) -> Depth:
+    try:
+        result = (await _queue(connection, name)).declaration_result
+    except aio_pika.exceptions.ChannelNotFoundEntity:
+        return Depth(name, exists=False, messages=0, consumers=0)
+    return Depth(name, True, int(result.message_count or 0), int(result.consumer_count or 0))
+
+
+async def _messages(
+    queue: aio_pika.abc.AbstractQueue, limit: int
+) -> AsyncIterator[aio_pika.abc.AbstractIncomingMessage]:
+    for _ in range(limit):
+        message = await queue.get(no_ack=False, fail=False)
+        if message is None:
+            return
+        yield message
+
+
+def _death(message: aio_pika.abc.AbstractIncomingMessage) -> dict[str, Any]:
+    deaths: Sequence[dict[str, Any]] = message.headers.get("x-death") or [{}]  # type: ignore[assignment]
+    return deaths[0]
+
+
+def _routing_key(message: aio_pika.abc.AbstractIncomingMessage) -> str:
+    keys: Sequence[str] = _death(message).get("routing-keys") or [message.routing_key or ""]
+    return str(keys[0])
+
+
+def _shown(message: aio_pika.abc.AbstractIncomingMessage) -> DeadMessage:
+    death = _death(message)
+    return DeadMessage(
+        queue=str(death.get("queue", "")),
+        reason=str(death.get("reason", "")),
+        event=_routing_key(message),
+        died_at=death.get("time"),
+        body=message.body.decode("utf-8", "replace"),
+    )

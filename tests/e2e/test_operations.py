@@ -1,0 +1,139 @@
+"""What an operator looks at and repairs, against a running installation."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aio_pika
+import pytest
+
+from tests.support.broker import BrokerVhost
+from tests.support.command import Command
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.1)
+
+
+def running(command: Command, senders: int = 1) -> Command:
+    command.settings["VASHSENDER_RELAYS"] = f"smtp://127.0.0.1:{command.port('mailbox')}?tls=none"
+    command.ok("start", "--senders", str(senders), "--mailbox")
+    return command
+
+
+def draft(command: Command, folder: Path, people: int) -> str:
+    body = {"name": "News", "from": {"email": "a@example.com"}, "subject": "Hi", "text": "Dear reader!"}
+    recipients = [{"email": f"p{number}@example.com"} for number in range(people)]
+    (folder / "campaign.json").write_text(json.dumps({**body, "recipients": recipients}))
+    return command.ok("campaign", "create", str(folder)).strip()
+
+
+def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path) -> None:
+    command = on_shared_broker
+    before = command("health-check")
+    assert before.returncode == 69  # no schema: nobody can tell
+    running(command)
+    wait_for(lambda: command("health-check").returncode == 0)
+    assert command.json("health-check") == {"healthy": True, "findings": [], "hanging": [], "fixed": []}
+    examined = {each["name"]: each["ok"] for each in command.json("doctor")}
+    assert all(examined.values()), examined
+    assert {"database", "schema", "clock", "broker", "topology", "disk", "file permissions", "ports"} <= examined.keys()
+    assert any(name.startswith("relay 127.0.0.1") for name in examined)
+
+    queues = {row["name"]: row for row in command.json("inspect", "queues")}
+    assert queues["email"]["consumers"] == 1
+    assert any(row["service"] == "sender" and row["alive"] for row in command.json("inspect", "stats")["services"])
+    assert command.json("inspect", "active") == []
+
+    command.ok("scale", "sender=0")
+    campaign = draft(command, tmp_path, people=3)
+    command.ok("campaign", "send", campaign)
+    wait_for(lambda: command("health-check").returncode == 1)
+    found = json.loads(command("health-check", "--timeout", "0", "--json").stdout)
+    assert "nobody consumes email" in {finding["what"] for finding in found["findings"]}
+    assert [(hanging["campaign_id"], hanging["name"]) for hanging in found["hanging"]] == [(campaign, "News")]
+
+    fixed = command("health-check", "--fix", "--json")
+    assert fixed.returncode == 1  # a repair brings no sender back
+    command.ok("scale", "sender=1")
+    assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
+    wait_for(lambda: command("health-check").returncode == 0)
+
+
+def test_a_purged_queue_loses_no_mail(on_shared_broker: Command, tmp_path: Path) -> None:
+    command = running(on_shared_broker, senders=0)
+    campaign = draft(command, tmp_path, people=20)
+    command.ok("campaign", "send", campaign)
+    wait_for(lambda: _waiting(command, "email") > 0)
+    assert command("purge", "email").returncode == 64  # nobody is there to be asked
+    assert command("purge", "nothing", "--yes").returncode == 65
+    assert command.json("purge", "email", "--yes")["dropped"] > 0
+    assert _waiting(command, "email") == 0
+    command.ok("scale", "sender=1")
+    campaign_now = command.json("campaign", "watch", campaign, "--timeout", "60")
+    assert campaign_now["counts"]["sent"] == 20
+    noted = [json.loads(line) for line in (command.var / "log" / "control.log").read_text().splitlines()]
+    assert [entry["action"] for entry in noted] == ["start", "purge email", "scale sender=1"]
+
+
+def test_dead_messages_are_shown_and_published_again(on_shared_broker: Command, broker_vhost: BrokerVhost) -> None:
+    command = running(on_shared_broker)
+
+    async def publish_nonsense() -> None:
+        async with await aio_pika.connect(broker_vhost.admin_url) as connection:
+            exchange = await (await connection.channel()).get_exchange("vashsender")
+            message = aio_pika.Message(b'{"nonsense": true}', content_type="application/json")
+            await exchange.publish(message, "batch.released")
+
+    asyncio.run(publish_nonsense())
+    wait_for(lambda: command.json("dead", "list"))
+    for _ in range(2):  # looking takes nothing away
+        [dead] = command.json("dead", "list")
+        assert (dead["queue"], dead["event"], dead["body"]) == ("email", "batch.released", '{"nonsense": true}')
+    assert command("dead", "replay").returncode == 64
+    assert command.json("dead", "replay", "--yes") == {"replayed": 1}
+    wait_for(lambda: command.json("dead", "list"))  # it is still nonsense
+
+
+def test_the_monitor_starts_supervisord_again(on_shared_broker: Command) -> None:
+    command = running(on_shared_broker)
+    before = command.pids()
+    with subprocess.Popen(
+        command.line("monitor"), env=command.environment(), cwd=command.folder, stderr=subprocess.PIPE, text=True
+    ) as monitor:
+        assert monitor.stderr is not None
+        _read_until(monitor, "sender-1: running")
+        os.kill(int((command.var / "run" / "supervisord.pid").read_text()), signal.SIGKILL)
+        _read_until(monitor, "supervisord was gone")
+        assert command.pids() == before
+        os.kill(before["sender-1"], signal.SIGKILL)
+        _read_until(monitor, "sender-1: running")
+        monitor.send_signal(signal.SIGINT)
+        assert monitor.wait(20) == 0
+    after = command.pids()
+    assert {name: pid for name, pid in after.items() if name != "sender-1"} == {
+        name: pid for name, pid in before.items() if name != "sender-1"
+    }
+    assert after["sender-1"] != before["sender-1"]
+
+
+def _waiting(command: Command, queue: str) -> int:
+    return next(int(row["messages"]) for row in command.json("inspect", "queues") if row["name"] == queue)
+
+
+def _read_until(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return
+    raise AssertionError(f"{words!r} was never said")
