@@ -1,5 +1,6 @@
 """Fixtures of every layer. Nothing starts until a test asks for it; see docs/development.md."""
 
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +28,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[run_key] = TestRun(Path(worker["run_folder"]))
     elif not config.option.collectonly:
         config.stash[run_key] = TestRun.new()
+        # What a CI sends when time is up: then, too, the run stops its servers.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""A test run leaves nothing running: not after Ctrl-C, and after a kill only until the next one starts."""
+"""A test run leaves nothing running: not after Ctrl-C or SIGTERM, and after a kill only until the next one starts."""
 
 import os
 import signal
@@ -64,9 +64,12 @@ def hanging(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         nested.kill()
 
 
-def test_ctrl_c_stops_the_servers(hanging: subprocess.Popen[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_stops_its_servers(
+    hanging: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
+) -> None:
     postmaster = postmaster_of(hanging, tmp_path)
-    hanging.send_signal(signal.SIGINT)
+    hanging.send_signal(number)
     output, _ = hanging.communicate(timeout=TIMEOUT_SECONDS)
     assert "KeyboardInterrupt" in output
     assert not lives(postmaster)

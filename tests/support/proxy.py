@@ -188,7 +188,8 @@ class _End(asyncio.Protocol):
         self.transport = transport
         if self._link is None:
             self._link = _Link(self._proxy, self)
-            transport.pause_reading()
+            # Not at once: until Python 3.11.4 a transport begins to read right after this call, paused or not.
+            self._proxy._loop.call_soon(transport.pause_reading)
             self._connecting = self._proxy._loop.create_task(self._link.connect())
         else:
             self._link.target = self
