@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from sqlmodel import col
 
 from services.sender import ledger as sender_ledger
-from services.sender.record import Group, record
+from services.sender.record import Group, Recorded, record
 from services.sender.results import Result
 from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, clock
@@ -46,6 +46,11 @@ def group(claim: sender_ledger.Claim, *results: Result, intents: tuple[int, ...]
     return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, list(results), list(intents))
 
 
+def statuses(recorded: Recorded) -> list[str]:
+    """What is counted in metrics."""
+    return sorted(result.status for result in recorded.results)
+
+
 async def row(ledger: Ledger, recipient_id: int) -> Recipient:
     async with ledger.read() as connection:
         found = await connection.execute(select(Recipient).where(col(Recipient.id) == recipient_id))
@@ -77,6 +82,7 @@ async def test_a_group_is_recorded_counted_and_renews_the_lease(ledger: Ledger) 
     ]
     recorded = await record(ledger, [group(claim, *results)], LEASE)
     assert recorded[claim.batch_id].lost is False
+    assert statuses(recorded[claim.batch_id]) == ["deferred", "failed", "sent"]
     found = await assert_counts_add_up(ledger, seeded)
     assert (found["sent"], found["failed"], found["deferred"], found["pending"]) == (1, 1, 1, 2)
     async with ledger.read() as connection:
@@ -106,6 +112,10 @@ async def test_recording_the_same_group_twice_changes_nothing(ledger: Ledger) ->
     await record(ledger, [same], LEASE)
     again = await record(ledger, [same], LEASE)
     assert again[claim.batch_id].known_duplicates == 0
+    assert statuses(again[claim.batch_id]) == [
+        "deferred",
+        "sent",
+    ]  # the first try was never heard of, so this one counts
     found = await assert_counts_add_up(ledger, seeded)
     assert (found["sent"], found["deferred"], found["pending"]) == (1, 1, 1)
     assert (await row(ledger, seeded.recipient_ids[1])).attempts == 1
@@ -120,6 +130,7 @@ async def test_another_generation_means_the_batch_is_lost(ledger: Ledger) -> Non
     one, two, *_ = seeded.recipient_ids
     recorded = await record(ledger, [group(claim, result(one), result(two, "failed", code=550))], LEASE)
     assert recorded[claim.batch_id].lost is True
+    assert statuses(recorded[claim.batch_id]) == ["sent"]  # only what a relay has taken
     assert (await row(ledger, one)).status == "sent"
     assert (await row(ledger, two)).status == "pending"
     await assert_counts_add_up(ledger, seeded)
@@ -151,6 +162,7 @@ async def test_a_second_acceptance_counts_as_a_known_duplicate_and_changes_nothi
     late = replace(claim, generation=claim.generation - 1)
     recorded = await record(ledger, [group(late, result(one, queue_id="second"))], LEASE)
     assert recorded[claim.batch_id].known_duplicates == 1
+    assert statuses(recorded[claim.batch_id]) == []  # counted when it was first recorded
     assert (await row(ledger, one)).queue_id == "first"
     assert (await assert_counts_add_up(ledger, seeded))["sent"] == 1
 
