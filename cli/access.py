@@ -15,6 +15,7 @@ from shared.errors import ConfigurationError, UnavailableError, VashSenderError
 from shared.ledger import keys, migrate
 from shared.ledger.database import Ledger
 from shared.settings import CommonSettings
+from shared.sign_in import make_link
 
 TOPOLOGY_SECONDS = 15.0
 
@@ -58,6 +59,12 @@ async def knows_key(config: CommonSettings, secret: str) -> bool:
     """Whether this ledger has that key, and it is not revoked."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
         return await keys.project_of(connection, secret) is not None
+
+
+async def sign_in_link(config: CommonSettings, api_key: str, page_url: str) -> str:
+    """An address that signs a person in to the page, once, within a quarter of an hour."""
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        return await make_link(connection, config.secret_keys[0], api_key, page_url)
 
 
 async def list_keys(config: CommonSettings) -> Sequence[keys.Key]:

@@ -1,5 +1,6 @@
 """The demo: a campaign from HTTP to mailbox on this machine, watched, and counted from both sides."""
 
+import asyncio
 import csv
 import os
 import signal
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from cli import access
 from cli.account import copies, settle
 from cli.campaign_files import create_campaign, import_recipients, read_campaign
 from cli.client import ApiClient
@@ -35,6 +37,7 @@ def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, tim
     with control(config, "demo"):
         _start(installation)
     with ApiClient(config.api_url, (config.secrets_dir / "api_key").read_text().strip()) as api:
+        say(f"Watch it in a browser, signed in: {_page_link(config)}")
         say("Sending the campaign")
         sent_at = time.time()
         campaign_id = _send(api, folder)
@@ -86,6 +89,11 @@ def _send(api: ApiClient, folder: Path) -> str:
     return campaign_id
 
 
+def _page_link(config: LocalSettings) -> str:
+    key = (config.secrets_dir / "api_key").read_text().strip()
+    return asyncio.run(access.sign_in_link(config, key, config.api_url))
+
+
 def _forget_bounces(api: ApiClient, recipients: Path) -> int:
     """The addresses that the mailbox refuses are suppressed by each demo; here they are made up, so the next one may
     write to them again. Returns how many there were."""
@@ -116,6 +124,8 @@ def _tell(installation: Installation, campaign_id: str, last: Look, key: str | N
     say(f"\nThe campaign is {last.campaign['status']} ({last.words()}); all of it took {seconds:.0f} s.")
     say(f"  Left running   {running}")
     say("                 `make stop` or `vashsender stop` stops all of it")
+    say(f"  Page           {_page_link(config)}")
+    say("                 signs in once, within 15 minutes; later with the key below")
     say(f"  API            {config.api_url}/v1/campaigns/{campaign_id}")
     say(f"  Its key        {relative(config.secrets_dir / 'api_key')}")
     say(f"  Mailbox        {page}/, as a Maildir in {relative(config.home / 'mailbox')}")
