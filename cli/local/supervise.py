@@ -28,6 +28,7 @@ from cli.local.programs import Program
 from cli.local.secret_files import write_private
 
 START_TIMEOUT_SECONDS = 15.0
+SHUT_DOWN_SECONDS = 60.0  # what it still ends then: the log rotation, and whatever a busy machine delays
 STOP_MARGIN_SECONDS = 5.0
 POLL_SECONDS = 0.05
 LONGEST_SOCKET_PATH = 90  # the system allows 107 octets, and supervisord binds a longer name first
@@ -99,7 +100,7 @@ class Supervisor:
         with contextlib.suppress(OSError, Fault):
             self._ask("shutdown")
         if pid is not None:
-            _wait_gone(pid, STOP_MARGIN_SECONDS)
+            _wait_gone(pid, SHUT_DOWN_SECONDS)
 
     # Programs
 
@@ -286,7 +287,10 @@ def _socket_path(run_dir: Path) -> Path:
 
 def _wait_gone(pid: int, seconds: float) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(seconds)
+        try:
+            psutil.Process(pid).wait(seconds)
+        except psutil.TimeoutExpired:
+            raise NotReadyError(f"supervisord (pid {pid}) has not ended within {seconds:g} s") from None
 
 
 def _last_line(path: Path) -> str:

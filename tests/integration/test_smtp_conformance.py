@@ -15,12 +15,9 @@ from services.sender.smtp.establish import EstablishError, probe
 from tests.support.smtp.certificates import Certificate, certificate_for_localhost
 from tests.support.smtp.mail import Letter, delivering
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
-from tests.support.smtp.postfix import UNKNOWN, can_run, postfix
+from tests.support.smtp.postfix import UNKNOWN, Postfix, can_run, postfix
 from tests.support.smtp.production_loop import on_production_loop
 from tests.support.smtp.sink import public_folder, smtp_sink
-
-# aiosmtpd cannot see that implicit TLS is TLS
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS:UserWarning")
 
 EMAILS = 120
 RECIPIENT = "someone@example.net"
@@ -90,25 +87,35 @@ def sink_peer(*flags: str) -> Iterator[Peer]:
         yield Peer(RelayConfig("sink", "127.0.0.1", port), read, pipelining="-p" not in flags)
 
 
-@contextmanager
-def postfix_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
+@pytest.fixture(scope="module")
+def postfix_server(certificate: Certificate) -> Iterator[Postfix]:
+    if not can_run():
+        pytest.skip("Postfix drops privileges and so must be started by root")
     with postfix(certificate.certificate, certificate.key) as server:
-        relay = RelayConfig("postfix", "localhost", server.port, tls, ca_file=certificate.certificate)
-        yield Peer(relay, server.delivered, pipelining=True, tls=tls is not Tls.NONE)
+        yield server
+
+
+def postfix_peer(server: Postfix, certificate: Certificate, tls: Tls) -> Peer:
+    before = server.delivered().keys()
+
+    def read() -> list[bytes]:
+        return [message for name, message in server.delivered().items() if name not in before]
+
+    relay = RelayConfig("postfix", "localhost", server.port, tls, ca_file=certificate.certificate)
+    return Peer(relay, read, pipelining=True, tls=tls is not Tls.NONE)
 
 
 @contextmanager
 def aiosmtpd_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
-    context = certificate.server_context()
-    with aiosmtpd_relay(
-        starttls=context if tls is Tls.STARTTLS else None,
-        implicit=context if tls is Tls.IMPLICIT else None,
-        auth=tls is not Tls.NONE,
-    ) as (port, keeper):
+    with aiosmtpd_relay(tls, certificate) as (port, folder):
+
+        def read() -> list[bytes]:
+            return [file.read_bytes() for file in folder.glob("message.*")]
+
         relay = RelayConfig("aiosmtpd", "localhost", port, tls, ca_file=certificate.certificate)
         if tls is not Tls.NONE:
             relay = replace(relay, username=USER, password=PASSWORD)
-        yield Peer(relay, lambda: [body for _, body in keeper.kept], pipelining=False, tls=tls is not Tls.NONE)
+        yield Peer(relay, read, pipelining=False, tls=tls is not Tls.NONE)
 
 
 @pytest.fixture(
@@ -124,14 +131,12 @@ def aiosmtpd_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
 )
 def peer(request: pytest.FixtureRequest, certificate: Certificate) -> Iterator[Peer]:
     name: str = request.param
-    if name.startswith("Postfix") and not can_run():
-        pytest.skip("Postfix drops privileges and so must be started by root")
     with ExitStack() as stack:
         tls = Tls.STARTTLS if "STARTTLS" in name else Tls.IMPLICIT if "TLS" in name else Tls.NONE
         if name.startswith("smtp-sink"):
             yield stack.enter_context(sink_peer(*(["-p"] if "without" in name else [])))
         elif name.startswith("Postfix"):
-            yield stack.enter_context(postfix_peer(certificate, tls))
+            yield postfix_peer(request.getfixturevalue("postfix_server"), certificate, tls)
         else:
             yield stack.enter_context(aiosmtpd_peer(certificate, tls))
 
@@ -205,43 +210,42 @@ async def test_a_wrong_password_blocks_and_is_not_told(
         assert "horse" not in told
 
 
-@pytest.mark.parametrize("refused_by", ["Postfix", "aiosmtpd"])
 @on_production_loop
-async def test_a_refused_recipient_leaves_the_others_alone(certificate: Certificate, refused_by: str) -> None:
-    if refused_by == "Postfix" and not can_run():
-        pytest.skip("Postfix drops privileges and so must be started by root")
-    make = postfix_peer if refused_by == "Postfix" else aiosmtpd_peer
-    with make(certificate, Tls.NONE) as peer:
-        mixed = [letter(number, b"plain\r\n") for number in range(30)]
-        for gone in mixed[::3]:
-            gone.rcpt_to = UNKNOWN
-        async with delivering(replace(peer.relay, connections=2), mixed) as (_, box):
-            await box.reported(30)
-        for taken, outcome in box.outcomes:
-            expected = (
-                (Verdict.PERMANENT, Stage.RCPT, True)
-                if taken.rcpt_to == UNKNOWN
-                else (Verdict.ACCEPTED, Stage.DOT, False)
-            )
-            assert (outcome.verdict, outcome.stage, outcome.suppress) == expected
-        assert sorted(await peer.bodies(20)) == [number for number in range(30) if number % 3]
+async def test_a_refused_recipient_leaves_the_others_alone_at_postfix(
+    postfix_server: Postfix, certificate: Certificate
+) -> None:
+    await refuse_every_third(postfix_peer(postfix_server, certificate, Tls.NONE))
 
 
 @on_production_loop
-async def test_postfix_tells_its_queue_id(certificate: Certificate) -> None:
-    if not can_run():
-        pytest.skip("Postfix drops privileges and so must be started by root")
-    with postfix_peer(certificate, Tls.NONE) as peer:
-        async with delivering(peer.relay, [letter(1, b"plain\r\n")]) as (_, box):
-            (outcome,) = await box.reported(1)
-        assert outcome.queue_id
-        (message,) = await asyncio.wait_for(_messages(peer, 1), 30)
-        assert outcome.queue_id.encode() in message
+async def test_a_refused_recipient_leaves_the_others_alone_at_aiosmtpd(certificate: Certificate) -> None:
+    with aiosmtpd_peer(certificate, Tls.NONE) as peer:
+        await refuse_every_third(peer)
 
 
-async def _messages(peer: Peer, count: int) -> list[bytes]:
-    await peer.bodies(count)
-    return peer.read()
+async def refuse_every_third(peer: Peer) -> None:
+    mixed = [letter(number, b"plain\r\n") for number in range(30)]
+    for gone in mixed[::3]:
+        gone.rcpt_to = UNKNOWN
+    async with delivering(replace(peer.relay, connections=2), mixed) as (_, box):
+        await box.reported(30)
+    for taken, outcome in box.outcomes:
+        expected = (Verdict.ACCEPTED, Stage.DOT, False)
+        if taken.rcpt_to == UNKNOWN:
+            expected = (Verdict.PERMANENT, Stage.RCPT, True)
+        assert (outcome.verdict, outcome.stage, outcome.suppress) == expected
+    assert sorted(await peer.bodies(20)) == [number for number in range(30) if number % 3]
+
+
+@on_production_loop
+async def test_postfix_tells_its_queue_id(postfix_server: Postfix, certificate: Certificate) -> None:
+    peer = postfix_peer(postfix_server, certificate, Tls.NONE)
+    async with delivering(peer.relay, [letter(1, b"plain\r\n")]) as (_, box):
+        (outcome,) = await box.reported(1)
+    assert outcome.queue_id
+    await peer.bodies(1)
+    (message,) = peer.read()
+    assert outcome.queue_id.encode() in message
 
 
 ONE_TRY = EngineConfig(rest_seconds=60)  # whatever is rested stays so for the test

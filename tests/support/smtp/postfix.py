@@ -52,9 +52,9 @@ class Postfix:
     maildir: Path
     log: Path
 
-    def delivered(self) -> list[bytes]:
-        """What has arrived so far."""
-        return [file.read_bytes() for file in (self.maildir / "new").glob("*")]
+    def delivered(self) -> dict[str, bytes]:
+        """What has arrived so far, by file name."""
+        return {file.name: file.read_bytes() for file in (self.maildir / "new").glob("*")}
 
 
 def can_run() -> bool:
