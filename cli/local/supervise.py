@@ -29,7 +29,6 @@ from cli.local.secret_files import write_private
 
 START_TIMEOUT_SECONDS = 15.0
 SHUT_DOWN_SECONDS = 60.0  # what it still ends then: the log rotation, and whatever a busy machine delays
-STOP_MARGIN_SECONDS = 5.0
 POLL_SECONDS = 0.05
 LONGEST_SOCKET_PATH = 90  # the system allows 107 octets, and supervisord binds a longer name first
 LOG_ROTATION = "log-rotation"
