@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cli.commands import campaign, config, db, demo, health, inspect, key, machine, queues, topology
+from cli.commands import campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
 from shared.errors import VashSenderError
 
 USAGE = 64
@@ -31,6 +31,7 @@ health.add_to(app)
 app.add_typer(db.app, name="db")
 app.add_typer(topology.app, name="topology")
 app.add_typer(key.app, name="key")
+app.add_typer(dkim.app, name="dkim")
 app.add_typer(config.app, name="config")
 
 
