@@ -46,7 +46,7 @@ def main() -> int:
         return error.exit_code
     faults = [catalogue[name] for name in options.faults or catalogue]
     console.print(f"seed {options.seed}, lease {options.lease:g} s, {options.runs} run(s) of {len(faults)} faults")
-    outcomes = _run_all(faults, options, console)
+    outcomes = _run_all(catalogue, faults, options, console)
     console.print(report.table(catalogue, outcomes))
     whole = not options.faults and set(options.ledgers) == set(LEDGERS)
     path = report.write(catalogue, outcomes, vars(options), page=whole)
@@ -59,8 +59,10 @@ def main() -> int:
     return 1 if broken else 0
 
 
-def _run_all(faults: list[Fault], options: argparse.Namespace, console: Console) -> list[Outcome]:
-    outcomes = []
+def _run_all(
+    catalogue: dict[str, Fault], faults: list[Fault], options: argparse.Namespace, console: Console
+) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     run = TestRun.new()
     try:
         for number in range(options.runs):
@@ -69,8 +71,12 @@ def _run_all(faults: list[Fault], options: argparse.Namespace, console: Console)
                     if ledger in fault.ledgers:
                         conditions = Conditions(ledger, options.seed + number, options.lease)
                         outcome = _one(run, fault, conditions)
-                        console.print(report.line(outcome), markup=False, highlight=False)
+                        console.print(
+                            report.line(outcome), *outcome.problems, sep="\n    ", markup=False, highlight=False
+                        )
                         outcomes.append(outcome)
+                        # Now, so that a run which is broken off has not been for nothing.
+                        report.write(catalogue, outcomes, vars(options), page=False)
     finally:
         run.end()
     return outcomes

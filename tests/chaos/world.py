@@ -86,6 +86,7 @@ class World:
     proxies: Mapping[str, Proxy]
     chance: random.Random
     campaigns: list[str] = field(default_factory=list)
+    recipients: int = 0  # of the campaign
     bound: int = 0
     quiet: list[Quiet] = field(default_factory=list)
     again_seconds: list[tuple[float, float]] = field(default_factory=list)  # (seconds, promised)

@@ -56,7 +56,7 @@ async def lose_sender(it: World) -> None:
     await it.processes[sender].wait_ready()
 
 
-@fault("every sender gets kill -9 three times in a row", lasts_seconds=6)
+@fault("every sender gets kill -9 three times in a row", lasts_seconds=25)
 async def kill_senders_again_and_again(it: World) -> None:
     for _ in range(3):
         for sender in SENDERS:
