@@ -59,8 +59,7 @@ async def lose_sender(it: World) -> None:
 @fault("every sender gets kill -9 three times in a row", lasts_seconds=25)
 async def kill_senders_again_and_again(it: World) -> None:
     for _ in range(3):
-        for sender in SENDERS:
-            await kill(it, sender)
+        await kill(it, *SENDERS)
         for sender in SENDERS:
             it.processes[sender].launch()
         it.over()
@@ -154,11 +153,13 @@ async def twins(it: World) -> None:
         await kill_and_restart(it, any_of(it, (service, f"{service}-2")))
 
 
-async def kill(it: World, sender: str) -> None:
+async def kill(it: World, *senders: str) -> None:
+    """At the worst moment."""
     await it.at_full_speed()
-    await asyncio.to_thread(it.processes[sender].kill)
+    for sender in senders:
+        await asyncio.to_thread(it.processes[sender].kill)
+        it.bound += OF_A_DEAD_SENDER
     it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
-    it.bound += OF_A_DEAD_SENDER
 
 
 async def kill_and_restart(it: World, name: str) -> None:
