@@ -30,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[run_key] = TestRun.new()
         # What a CI sends when time is up: then, too, the run stops its servers.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # A shell that starts a run in the background has it ignore SIGINT, and its children with it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
