@@ -119,7 +119,12 @@ def test_the_monitor_starts_supervisord_again(on_shared_broker: Command) -> None
         os.kill(before["sender-1"], signal.SIGKILL)
         wait_for(lambda: command.pids().get("sender-1") not in (None, before["sender-1"]))
         monitor.send_signal(signal.SIGINT)
-        assert monitor.wait(20) == 0
+        try:
+            ended = monitor.wait(20)
+        except subprocess.TimeoutExpired:
+            monitor.kill()  # leaving the block waits for it
+            raise
+        assert ended == 0
     after = command.pids()
     assert {name: pid for name, pid in after.items() if name != "sender-1"} == {
         name: pid for name, pid in before.items() if name != "sender-1"
