@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-fast lint chaos bench bench-smtp bench-page clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-fast test-deploy lint chaos bench bench-smtp bench-page clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -36,6 +36,9 @@ test: lint packages-for-tests ## every check and every test, on a real broker an
 test-fast: .venv/.developing ## the quick checks and the unit tests
 	$(STEP) "ruff" $(BIN)/ruff check .
 	@$(BIN)/pytest -n $(WORKERS) tests/unit -m "not slow" $(ARGS)
+
+test-deploy: .venv/.developing packages-for-tests ## image, systemd, RabbitMQ 4: on Debian machines made for it, as root
+	@$(BIN)/pytest tests/deploy $(ARGS)
 
 lint: .venv/.developing ## style, types, import contracts, migrations
 	$(STEP) "style" $(BIN)/ruff check .

@@ -22,6 +22,9 @@ PROOFS: Mapping[str, str] = {
     "prometheus": "usr/bin/promtool",
     "libfaketime": "usr/lib/*/faketime/libfaketimeMT.so.1",
     "chromium": "usr/bin/chromium",
+    "debootstrap": "usr/sbin/debootstrap",
+    "systemd-container": "usr/bin/systemd-nspawn",
+    "buildah": "usr/bin/buildah",
 }
 """A file by which a package is known to be there: asking dpkg would take longer and miss what came another way."""
 
