@@ -20,7 +20,7 @@ from cli.local.readiness import relative
 from cli.mailbox.maildir import Maildir
 from cli.output import out, say, step
 from cli.settings import LocalSettings
-from cli.watching import Look, follow, looks
+from cli.watching import Look, detached, follow, looks
 from shared.errors import DataError
 
 SENDERS = 2
@@ -42,7 +42,11 @@ def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, tim
         sent_at = time.time()
         campaign_id = _send(api, folder)
         seen = looks(api, campaign_id, timeout_seconds=timeout_seconds)
-        last = follow(_killing(seen, installation) if kill_a_sender else seen)
+        try:
+            last = follow(_killing(seen, installation) if kill_a_sender else seen)
+        except KeyboardInterrupt:
+            detached(campaign_id)
+            return 0
         ledger = {row["email"]: row["status"] for row in api.pages(f"/v1/campaigns/{campaign_id}/recipients")}
     maildir = Maildir(config.home / "mailbox")
     mailbox, keys = copies(maildir, campaign_id, sent_at - CLOCK_SLACK_SECONDS)

@@ -132,7 +132,7 @@ async def _processes(connection: AsyncConnection, now: float) -> list[Finding]:
     alive = {row.service for row in rows}
     found = [
         Finding(f"no {service} is heard of", "`vashsender start`, or `vashsender logs`")
-        for service in ("dispatcher", "watchdog")
+        for service in ("api", "dispatcher", "watchdog")
         if service not in alive
     ]
     if not sum(row.slots for row in rows if row.service == "sender"):

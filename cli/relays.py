@@ -42,18 +42,31 @@ async def try_relay(url: str) -> RelayTry:
     try:
         async with asyncio.timeout(TRY_SECONDS):
             await smtp.connect()
-            found = [{"none": "no TLS", "starttls": "STARTTLS", "implicit": "TLS"}[tls]]
+            found = [_encryption(smtp, tls)]
             await smtp.ehlo()
+            offers = smtp.esmtp_extensions
             if parts.username:
                 await smtp.login(unquote(parts.username), unquote(parts.password or ""))
-                found.append("authenticated")
-            offers = smtp.esmtp_extensions
+                found.append("AUTH: accepted")
+            else:
+                found.append("AUTH: offered, not used" if "auth" in offers else "AUTH: not offered")
             found.append("PIPELINING" if "pipelining" in offers else "no PIPELINING: one round trip per step")
-            if offers.get("size"):
-                found.append(f"up to {int(offers['size']) / 1e6:.0f} MB")
+            found.append(_size(offers.get("size", "")))
             await smtp.quit()
     except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
         return RelayTry(name, False, f"{type(error).__name__}: {error}".splitlines()[0])
     finally:
         smtp.close()
     return RelayTry(name, True, ", ".join(found))
+
+
+def _encryption(smtp: aiosmtplib.SMTP, tls: str) -> str:
+    connection = smtp.transport.get_extra_info("ssl_object") if smtp.transport is not None else None
+    if connection is None:
+        return "no TLS"
+    return f"{'STARTTLS' if tls == 'starttls' else 'TLS'} ({connection.version()})"
+
+
+def _size(limit: str) -> str:
+    """RFC 1870: 0 or nothing says that there is no fixed limit."""
+    return f"SIZE: up to {int(limit) / 1e6:g} MB" if limit.strip("0") else "SIZE: no limit told"

@@ -45,12 +45,14 @@ class Look:
         return self.campaign["status"] in CLOSED
 
     def words(self) -> str:
-        """`412 sent, 2 failed, 3 deferred, 98/s, 6 s left`"""
+        """`3 deferred, 412 sent, 2 failed, 1 batches rescued, 98/s, 6 s left`"""
         parts = [
             f"{count} {state}"
             for state, count in self.counts.items()
             if state not in ("total", "pending") and (count or state == "sent")
         ]
+        if self.campaign["rescued"]:
+            parts.append(f"{self.campaign['rescued']} batches rescued")
         if not self.is_final:
             parts.append(f"{self.per_second:.0f}/s")
             if self.left_seconds is not None:
@@ -86,6 +88,11 @@ def looks(api: ApiClient, campaign_id: str, *, timeout_seconds: float | None = N
 def follow(seen: Iterator[Look]) -> Look:
     """Shows looks as they come, on stderr, and returns the last one."""
     return _bar(seen) if err.is_terminal else _lines(seen)
+
+
+def detached(campaign_id: str) -> None:
+    """What Ctrl-C comes to."""
+    say(f"detached; the campaign goes on. `vashsender campaign watch {campaign_id}` follows it again.")
 
 
 def _look(campaign: Mapping[str, Any], history: list[tuple[float, int]], now: float) -> Look:

@@ -56,6 +56,7 @@ class Process(Generic[S]):
         self.health.checks["broker"] = broker_check(self.bus)
         self.health.checks["draining"] = self._draining
         self.stopping = asyncio.Event()
+        self.told_to_stop = False  # by a signal, and not by itself
 
     async def _draining(self) -> str:
         return "this process is stopping" if self.stopping.is_set() else ""
@@ -83,7 +84,7 @@ class Process(Generic[S]):
         and the ledger close. An error in background work ends the process: the supervisor starts it again."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+            loop.add_signal_handler(number, self._stop)
         async with self._http(app or Starlette(routes=self.health.routes())):
             self.bus.start()
             log.info("service.started")
@@ -101,6 +102,10 @@ class Process(Generic[S]):
                 await self.bus.close()
                 await self.ledger.close()
                 log.info("service.stopped")
+
+    def _stop(self) -> None:
+        self.told_to_stop = True
+        self.stopping.set()
 
     @asynccontextmanager
     async def _http(self, app: ASGIApp) -> AsyncIterator[None]:

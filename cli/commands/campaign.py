@@ -158,14 +158,14 @@ def watch(
 ) -> None:
     """Follow a campaign until it closes. Ctrl-C stops following; the campaign goes on."""
     from cli.client import ApiClient
-    from cli.output import say, show_json
-    from cli.watching import follow, looks
+    from cli.output import show_json
+    from cli.watching import detached, follow, looks
 
     with ApiClient(url, key) as api:
         try:
             last = follow(looks(api, campaign_id, timeout_seconds=timeout))
         except KeyboardInterrupt:
-            say(f"detached; the campaign goes on. `vashsender campaign watch {campaign_id}` follows it again.")
+            detached(campaign_id)
             return
     if as_json:
         show_json(last.campaign)

@@ -1,10 +1,16 @@
 """`vashsender health-check` and `vashsender doctor`."""
 
-from typing import Annotated
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import Json
+
+if TYPE_CHECKING:
+    from cli.health import Hanging
 
 UNHEALTHY = 1
 
@@ -27,32 +33,48 @@ def health_check(
 
     from cli import health
     from cli.local.control import noted
-    from cli.output import duration, say, show_json, show_table
+    from cli.output import say, show_json, show_table
     from cli.settings import LocalSettings
     from shared import settings
 
     config = settings.load(LocalSettings)
+    found = asyncio.run(health.look(config, timeout_minutes=timeout))
+    hung: Sequence[Hanging] = ()
     deeds = []
     if fix:
-        with noted(config, "health-check --fix"):
+        hung = found.hanging
+        with noted(config, "health-check --fix") as result:
             deeds = health.fix()
-    found = asyncio.run(health.look(config, timeout_minutes=timeout))
+            result.text = "; ".join(f"{deed['text']} (campaign {deed['campaign_id']})" for deed in deeds) or "nothing"
+        found = asyncio.run(health.look(config, timeout_minutes=timeout))
     if as_json:
-        show_json({"healthy": found.is_good, **asdict(found), "fixed": deeds})
+        show_json(
+            {"healthy": found.is_good, **asdict(found), "hung": [asdict(each) for each in hung], "fixed": deeds},
+        )
         raise typer.Exit(0 if found.is_good else UNHEALTHY)
+    if hung:
+        show_table(("Hung", "Name", "Status", "Idle for", "Why"), [_row(each) for each in hung])
     for deed in deeds:
         say(f"{deed['kind']}: {deed['text']} (campaign {deed['campaign_id']})")
-    show_table(("What is wrong", "What to do"), [(each.what, each.advice) for each in found.findings])
+    if found.findings:
+        show_table(("What is wrong", "What to do"), [(each.what, each.advice) for each in found.findings])
     if found.hanging:
-        show_table(
-            ("Campaign", "Name", "Status", "Idle for", "Why", "--fix would"),
-            [
-                (each.campaign_id, each.name, each.status, duration(each.idle_seconds), each.reason, each.fix)
-                for each in found.hanging
-            ],
-        )
+        columns = ("Hangs", "Name", "Status", "Idle for", "Why", "--fix would")
+        show_table(columns, [(*_row(each), each.fix) for each in found.hanging])
     say("healthy" if found.is_good else "unhealthy")
     raise typer.Exit(0 if found.is_good else UNHEALTHY)
+
+
+def _row(hanging: Hanging) -> tuple[object, ...]:
+    from cli.output import duration
+
+    return (
+        hanging.campaign_id,
+        hanging.name,
+        hanging.status,
+        duration(hanging.idle_seconds),
+        hanging.reason,
+    )
 
 
 def doctor(as_json: Json = False) -> None:

@@ -1,10 +1,14 @@
 """`vashsender inspect`: who works on what now, through the API."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from cli.options import Json, Key, Url
+from shared.ledger.states import RecipientStatus
+
+STATES = ("total", *(status.value for status in RecipientStatus))
 
 app = typer.Typer(help="What is going on now, through the API.", no_args_is_help=True)
 
@@ -46,7 +50,7 @@ def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
     with ApiClient(url, key) as api:
         campaigns = list(api.pages("/v1/campaigns", status=["queued", "sending", "paused", "stopping"]))
         services = api.get("/v1/services")["data"]
-    totals = {state: sum(row["counts"][state] for row in campaigns) for state in _states(campaigns)}
+    totals = {state: sum(row["counts"][state] for row in campaigns) for state in STATES}
     if as_json:
         show_json({"totals": totals, "campaigns": campaigns, "services": services})
         return
@@ -57,14 +61,12 @@ def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
                 row["id"],
                 row["name"],
                 row["status"],
-                row["counts"]["total"],
-                row["counts"]["pending"] + row["counts"]["deferred"],
-                row["counts"]["sent"],
-                row["counts"]["failed"],
+                *_total(row["counts"]),
                 row["rates"]["average_per_second"],
             )
             for row in campaigns
-        ],
+        ]
+        + [("all", None, None, *_total(totals), _per_second(campaigns))],
     )
     show_table(
         ("Process", "Service", "Slots", "Emails", "Per second", "Seen"),
@@ -100,5 +102,9 @@ def queues(url: Url = "", key: Key = "", as_json: Json = False) -> None:
     )
 
 
-def _states(campaigns: list[Any]) -> tuple[str, ...]:
-    return tuple(campaigns[0]["counts"]) if campaigns else ()
+def _total(counts: Mapping[str, int]) -> tuple[int, ...]:
+    return counts["total"], counts["pending"] + counts["deferred"], counts["sent"], counts["failed"]
+
+
+def _per_second(campaigns: list[Any]) -> float:
+    return sum(row["rates"]["average_per_second"] or 0.0 for row in campaigns)

@@ -127,9 +127,10 @@ def scale(
     if match is None:
         raise UsageError(f"{what!r} is not understood: say `vashsender scale sender=4`")
     config = settings.load(LocalSettings)
-    with control(config, f"scale {what}"):
+    with control(config, f"scale {what}") as result:
         added, removed = Installation(config).scale(int(match.group(1)))
-    say(f"started: {', '.join(added) or 'none'}; stopped: {', '.join(removed) or 'none'}")
+        result.text = f"started: {', '.join(added) or 'none'}; stopped: {', '.join(removed) or 'none'}"
+    say(result.text)
 
 
 def logs(

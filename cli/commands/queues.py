@@ -36,8 +36,9 @@ def purge(
     if queue not in known or not known[queue].exists:
         raise DataError(f"there is no queue {queue!r}. There are: {', '.join(known)}")
     confirm(f"Drop {known[queue].messages} messages of {queue}? The mail is still sent.", yes)
-    with noted(config, f"purge {queue}"):
+    with noted(config, f"purge {queue}") as result:
         dropped = asyncio.run(queues.purge(config.broker_admin_url, queue))
+        result.text = f"dropped {dropped} messages"
     if as_json:
         show_json({"queue": queue, "dropped": dropped})
     else:
@@ -78,8 +79,9 @@ def replay(limit: Limit = 1000, yes: Yes = False, as_json: Json = False) -> None
 
     config = settings.load(LocalSettings)
     confirm(f"Publish up to {limit} dead messages again?", yes)
-    with noted(config, "dead replay"):
+    with noted(config, "dead replay") as result:
         count = asyncio.run(queues.replay(config.broker_admin_url, limit))
+        result.text = f"published {count} messages again"
     if as_json:
         show_json({"replayed": count})
     else:

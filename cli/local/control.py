@@ -13,29 +13,36 @@ from cli.local.launch import rotate
 from cli.settings import LocalSettings
 
 
+class Result:
+    """What an action came to, in words; for `control.log`."""
+
+    def __init__(self) -> None:
+        self.text = "done"
+
+
 @contextlib.contextmanager
-def control(config: LocalSettings, action: str) -> Iterator[None]:
+def control(config: LocalSettings, action: str) -> Iterator[Result]:
     """Waits for whoever controls this installation now, then notes how the block ended."""
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
     config.run_dir.mkdir(mode=0o700, exist_ok=True)
     with os.fdopen(os.open(config.run_dir / "control.guard", os.O_RDWR | os.O_CREAT, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with noted(config, action):
-            yield
+        with noted(config, action) as result:
+            yield result
 
 
 @contextlib.contextmanager
-def noted(config: LocalSettings, action: str) -> Iterator[None]:
+def noted(config: LocalSettings, action: str) -> Iterator[Result]:
     """Notes how the block ended."""
     began = time.monotonic()
-    result = "done"
+    result = Result()
     try:
-        yield
+        yield result
     except BaseException as error:
-        result = f"{type(error).__name__}: {error}"
+        result.text = f"{type(error).__name__}: {error}"
         raise
     finally:
-        _note(config, {"action": action, "result": result, "seconds": round(time.monotonic() - began, 1)})
+        _note(config, {"action": action, "result": result.text, "seconds": round(time.monotonic() - began, 1)})
 
 
 def _note(config: LocalSettings, what: dict[str, object]) -> None:

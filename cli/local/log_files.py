@@ -1,11 +1,14 @@
 """The log files of the supervised processes: their last lines in order of time, and the next as they come."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+from cli.local.launch import KEPT
 from cli.output import out
 from shared.errors import DataError
 
@@ -17,20 +20,39 @@ LEVEL_STYLES = {"warning": "yellow", "error": "red", "critical": "red", "debug":
 
 def show_logs(folder: Path, name: str, *, follow: bool, lines: int, campaign: str, raw: bool) -> None:
     """Writes log lines to stdout. `name`: a process, a service, or empty for all. Raises DataError for another."""
-    paths = sorted(folder.glob(f"{name}*.log") if name else folder.glob("*.log"))
-    paths = [path for path in paths if not name or path.stem == name or path.stem.startswith(f"{name}-")]
+    paths = _log_files(folder, name)
     if not paths:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
         raise DataError(f"there is no log of {name or 'anything'} in {folder}. There are: {known}")
     show = _raw if raw or not out.is_terminal else _readable
     sizes = {path: path.stat().st_size for path in paths}
-    found = [line for path in paths for line in _tail(path, sizes[path], lines, campaign)]
+    found = [line for path in paths for line in _tail_with_older(path, sizes[path], lines, campaign)]
     for line in sorted(found, key=_written_at)[-lines:] if lines else ():
         show(line)
     if follow:
-        for line in _next_lines(paths, sizes):
-            if campaign in line:
-                show(line)
+        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends it
+            for line in _next_lines(folder, name, sizes):
+                if campaign in line:
+                    show(line)
+
+
+def _log_files(folder: Path, name: str) -> list[Path]:
+    return [
+        path
+        for path in sorted(folder.glob("*.log"))
+        if not name or path.stem == name or path.stem.startswith(f"{name}-")
+    ]
+
+
+def _tail_with_older(path: Path, size: int, lines: int, wanted: str) -> list[str]:
+    """The last lines of a log, and as many as are still missing of the files that were put aside before it."""
+    found = _tail(path, size, lines, wanted)
+    for number in range(1, KEPT + 1):
+        older = path.with_name(f"{path.name}.{number}")
+        if len(found) >= lines or not older.exists():
+            break
+        found = [*_tail(older, older.stat().st_size, lines - len(found), wanted), *found]
+    return found
 
 
 def _tail(path: Path, size: int, lines: int, wanted: str) -> list[str]:
@@ -50,16 +72,17 @@ def _tail(path: Path, size: int, lines: int, wanted: str) -> list[str]:
     return found[:lines][::-1]
 
 
-def _next_lines(paths: Sequence[Path], sizes: dict[Path, int]) -> Iterator[str]:
-    """Lines as they are written, for ever; a file that was rotated is read from its beginning."""
-    rests = dict.fromkeys(paths, b"")
+def _next_lines(folder: Path, name: str, sizes: dict[Path, int]) -> Iterator[str]:
+    """Lines as they are written, for ever, also of processes started meanwhile; a file that was rotated is read
+    from its beginning."""
+    rests: defaultdict[Path, bytes] = defaultdict(bytes)
     while True:
-        for path in paths:
+        for path in _log_files(folder, name):
             try:
                 size = path.stat().st_size
             except FileNotFoundError:
                 continue
-            if size < sizes[path]:
+            if size < sizes.setdefault(path, 0):
                 sizes[path], rests[path] = 0, b""
             if size > sizes[path]:
                 with path.open("rb") as file:

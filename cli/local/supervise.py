@@ -245,6 +245,7 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [eventlistener:{LOG_ROTATION}]
 command = {_escape(shlex.join([*_python("cli.local.rotate_logs"), str(self.log_dir)]))}
 events = TICK_60
+stdout_logfile = NONE
 stderr_logfile = NONE
 
 [include]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -31,7 +31,7 @@ from shared.content import CampaignContent
 from shared.ledger import timeline
 from shared.ledger.counts import counts, counts_of
 from shared.ledger.database import clock, db_now
-from shared.ledger.models import Campaign, Import, Recipient
+from shared.ledger.models import Batch, Campaign, Import, Recipient
 from shared.ledger.states import EDITABLE, FINAL, CampaignStatus, ImportState
 
 DELETE_CHUNK_ROWS = 10_000
@@ -260,6 +260,11 @@ async def _reschedule(connection: AsyncConnection, row: Any, body: CampaignPatch
     )
 
 
+async def _rescued(connection: AsyncConnection, campaign_id: UUID) -> int:
+    rescues = select(func.coalesce(func.sum(col(Batch.rescues)), 0)).where(col(Batch.campaign_id) == campaign_id)
+    return int((await connection.execute(rescues)).scalar_one())
+
+
 async def _shown(connection: AsyncConnection, project_id: UUID, campaign_id: UUID) -> CampaignOut:
     row = await campaign_row.find(connection, project_id, campaign_id)
     stored = orjson.loads(await campaign_row.content_of(connection, campaign_id))
@@ -271,6 +276,7 @@ async def _shown(connection: AsyncConnection, project_id: UUID, campaign_id: UUI
         text=stored.get("text"),
         attachments=[one["filename"] for one in stored.get("attachments", ())],
         reopening=row.reopen,
+        rescued=await _rescued(connection, campaign_id),
         **{
             name: getattr(row, name)
             for name in ("reply_to", "envelope_from", "delivery", "max_retries", "retry_delay_seconds")

@@ -146,6 +146,7 @@ class CampaignOut(CampaignSummary):
     delivery: Literal["at_least_once", "at_most_once"]
     max_retries: int
     retry_delay_seconds: int
+    rescued: int = Field(description="How often a batch was taken back from a sender that died or did not move.")
     reopening: str | None = Field(description="What retry-failed or resolve-unknown asked for and is not done yet.")
 
 

@@ -29,6 +29,7 @@ async def sender(proc: Process[SenderSettings]) -> None:
     """Wires the parts together and runs until the process is told to stop."""
     settings = proc.settings
     relays = relays_of(settings)
+    recycling = False
     with ExitStack() as stack:
         owner = proc.instance
         slot = None
@@ -63,7 +64,9 @@ async def sender(proc: Process[SenderSettings]) -> None:
 
         async def clock_turn() -> None:
             await worker.clock_turn()
+            nonlocal recycling
             if settings.recycle_after_batches and worker.batches_done >= settings.recycle_after_batches:
+                recycling = True
                 proc.stopping.set()
 
         async def drain() -> None:
@@ -90,11 +93,11 @@ async def sender(proc: Process[SenderSettings]) -> None:
             heart.run(),
             drain=drain,
         )
-    if settings.recycle_after_batches and worker.batches_done >= settings.recycle_after_batches:
+    if recycling and not proc.told_to_stop:
         # In place: no supervisor counts it as a crash, and the slot is free again for the same name.
         log.info("sender.recycled", batches=worker.batches_done)
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, "-m", "services.sender"])  # noqa: S606 - no shell is wanted
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 async def _relays_check(engine: Engine) -> str:
