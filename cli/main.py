@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from cli.commands import campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
+from cli.commands import access, campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
 from shared.errors import VashSenderError
 
 USAGE = 64
@@ -32,11 +32,13 @@ app.add_typer(db.app, name="db")
 app.add_typer(topology.app, name="topology")
 app.add_typer(key.app, name="key")
 app.add_typer(dkim.app, name="dkim")
+app.add_typer(access.app, name="access")
 app.add_typer(config.app, name="config")
 
 
 def main() -> None:
     """The console script: runs a verb and turns its errors into one line and an exit code."""
+    os.umask(0o077)  # ledger, logs, sockets, keys: what it writes is its owner's alone
     sys.exit(run(sys.argv[1:]))
 
 

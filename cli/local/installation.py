@@ -246,10 +246,12 @@ def upgrade_database(config: LocalSettings) -> str:
     where = "PostgreSQL" if config.ledger_url.startswith("postgresql") else "SQLite"
     before = asyncio.run(access.revision(config))
     head = migrate.head()
-    if before == head:
+    if before == head and where == "SQLite":
         return f"{where}, already at {head}"
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrate.upgrade(config.ledger_url)
+    migrate.upgrade(config.ledger_url)  # at the newest, too: roles made since then get their rights
+    if before == head:
+        return f"{where}, already at {head}"
     return f"{where}, upgraded from {before or 'nothing'} to {head}"
 
 

@@ -19,8 +19,11 @@ def _config(url: str) -> Config:
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Brings the schema to `revision`. Blocking, and needs no running event loop. The URL names an async driver."""
-    command.upgrade(_config(url), revision)
+    """Brings the schema to `revision`, and the services' roles to their rights where it is the newest. Blocking, and
+    needs no running event loop. The URL names an async driver."""
+    config = _config(url)
+    config.attributes["grant"] = revision == "head"
+    command.upgrade(config, revision)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -38,6 +41,17 @@ def head() -> str:
     revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
     assert revision is not None
     return revision
+
+
+def revisions() -> list[str]:
+    """Every revision, the first one first."""
+    return [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+
+
+def suits(revision: str | None) -> bool:
+    """Whether this code works on a schema at `revision`: its own, or a later one that it cannot know. Migrations only
+    ever add, so that processes of the previous release go on while those of the next one come."""
+    return revision is not None and (revision == head() or revision not in revisions())
 
 
 async def current(connection: AsyncConnection) -> str | None:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
 import shared.ledger.models  # noqa: F401 - fills SQLModel.metadata
+from shared.ledger import rights
 from shared.ledger.database import Ledger
 
 
@@ -29,6 +30,8 @@ async def _online() -> None:
                 # Two that start at once: the second waits here and then finds nothing to do.
                 await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(828277)")
             await connection.run_sync(_run)
+            if not ledger.is_sqlite and context.config.attributes.get("grant"):
+                await rights.grant(connection)
     finally:
         await ledger.close()
 

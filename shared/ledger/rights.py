@@ -1,0 +1,160 @@
+"""What each service's database role may do: no more than its statements need. PostgreSQL only.
+
+The roles are made once, by a superuser (`vashsender access new` writes the statements). Their rights on the tables are
+given here, in the transaction of every migration, by the role that owns the tables: so they are right after each one.
+A new table or column needs a place in `RIGHTS`; tests tell.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import SQLModel
+
+import shared.ledger.models  # noqa: F401 - fills SQLModel.metadata
+
+OWNER = "vashsender_owner"
+"""The role that migrates: everything belongs to it."""
+
+VERSION_TABLE = "alembic_version"
+
+Columns = Sequence[str]
+ALL: Columns = ()
+"""Every column: a right on the whole table."""
+
+SELECT, INSERT, UPDATE, DELETE = "SELECT", "INSERT", "UPDATE", "DELETE"
+
+_READ: Mapping[str, Columns] = {SELECT: ALL}
+_COUNTS = ("pending", "deferred", "sent", "failed", "suppressed", "expired", "cancelled", "unknown")
+_TAKEN = ("state", "generation", "owner", "lease_until", "released_at", "due_at", "rescues")
+_NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
+_LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
+_CAMPAIGN_WITHOUT_CONTENT: Columns = (
+    *("id", "project_id", "name", "status", "stop_as", "reopen", "reason", "blocked_by", "delivery"),
+    *("emails_per_second", "priority", "max_retries", "retry_delay_seconds", "test_of", "total", "cursor"),
+    *("created_at", "scheduled_at", "deliver_by", "started_at", "finished_at"),
+)
+
+RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
+    # Takes campaigns and shows them; what became of a recipient or a batch it can only read.
+    "api": {
+        "project": _READ,
+        "api_key": _READ,
+        "campaign": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
+        "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "batch": _READ,
+        "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
+        "suppression": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "timeline": _NOTES,
+        "progress_point": _READ,
+        "idempotency_key": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
+        "service_instance": _LIFE,
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
+    },
+    # Moves campaigns and batches; sees neither an address nor what is written to it.
+    "dispatcher": {
+        "campaign": {
+            SELECT: _CAMPAIGN_WITHOUT_CONTENT,
+            UPDATE: (
+                *("status", "stop_as", "reopen", "reason", "blocked_by"),
+                *("cursor", "started_at", "finished_at"),
+            ),
+        },
+        "recipient": {
+            SELECT: ("id", "campaign_id", "status", "intent_at", "smtp_code", "enhanced_code", "sent_at"),
+            UPDATE: ("status", "attempts", "next_attempt_at", "intent_at", "sent_at"),
+        },
+        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", "span_seconds", *_COUNTS)},
+        "import": {SELECT: ("campaign_id", "state")},
+        "timeline": _NOTES,
+        "progress_point": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "service_instance": _LIFE,
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},
+    },
+    # Reads what it sends and records what came of it; makes nothing but suppressions and notes.
+    "sender": {
+        "project": {SELECT: ("id", "name")},
+        "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by")},
+        "recipient": {
+            SELECT: ALL,
+            UPDATE: (
+                *("status", "attempts", "next_attempt_at", "intent_at", "smtp_code", "enhanced_code"),
+                *("reply", "relay", "queue_id", "sent_at"),
+            ),
+        },
+        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "size", *_COUNTS)},
+        "suppression": {SELECT: ("project_id", "email_key"), INSERT: ALL},
+        "timeline": _NOTES,
+    },
+    # Looks at everything that moves and mends it; sees no address and no content either.
+    "watchdog": {
+        "campaign": {SELECT: _CAMPAIGN_WITHOUT_CONTENT, UPDATE: ("cursor", "blocked_by")},
+        "recipient": {SELECT: ("id", "campaign_id", "status")},
+        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", *_COUNTS)},
+        "import": {SELECT: ("campaign_id", "state")},
+        "timeline": {**_NOTES, DELETE: ALL},
+        "progress_point": _READ,
+        "service_instance": {**_LIFE, DELETE: ALL},
+    },
+}
+"""By service and table: each right with the columns it is for."""
+
+
+def role_of(service: str) -> str:
+    """The database role of a service."""
+    return f"vashsender_{service}"
+
+
+async def grant(connection: AsyncConnection) -> Sequence[str]:
+    """Gives the roles that exist exactly the rights above, in the transaction at hand; returns their names.
+
+    Does nothing where nobody made the roles, and nothing for a user who does not own the tables."""
+    if not await _owns_tables(connection):
+        return []
+    known = {role_of(service): tables for service, tables in RIGHTS.items()}
+    found = await connection.execute(
+        text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names) ORDER BY rolname"), {"names": list(known)}
+    )
+    roles = list(found.scalars())
+    sequences = await _sequences(connection) if roles else {}
+    for role in roles:
+        for statement in _statements(role, known[role], sequences):
+            await connection.exec_driver_sql(statement)
+    return roles
+
+
+def _statements(role: str, tables: Mapping[str, Mapping[str, Columns]], sequences: Mapping[str, str]) -> Sequence[str]:
+    everything = ", ".join(_quoted(name) for name in (*SQLModel.metadata.tables, VERSION_TABLE))
+    statements = [f"REVOKE ALL ON {everything} FROM {role}", f"GRANT SELECT ON {VERSION_TABLE} TO {role}"]
+    for table, rights in tables.items():
+        wanted = ", ".join(
+            right + (f" ({', '.join(map(_quoted, names))})" if names else "") for right, names in rights.items()
+        )
+        statements.append(f"GRANT {wanted} ON {_quoted(table)} TO {role}")
+        if INSERT in rights and table in sequences:
+            statements.append(f"GRANT USAGE ON SEQUENCE {sequences[table]} TO {role}")
+    return statements
+
+
+async def _owns_tables(connection: AsyncConnection) -> bool:
+    found = await connection.scalar(
+        text("SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(:table)"),
+        {"table": VERSION_TABLE},
+    )
+    return bool(found)
+
+
+async def _sequences(connection: AsyncConnection) -> dict[str, str]:
+    """The sequence that numbers a table's rows, by table; quoted where it must be."""
+    numbered = [table.name for table in SQLModel.metadata.tables.values() if table.autoincrement_column is not None]
+    found = await connection.execute(
+        text(
+            "SELECT name, pg_get_serial_sequence(quote_ident(name), 'id') FROM unnest(CAST(:names AS text[])) AS name"
+        ),
+        {"names": numbered},
+    )
+    return {row[0]: row[1] for row in found if row[1]}
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
