@@ -1,0 +1,48 @@
+# One image for every service: `docker run IMAGE run sender`. See docs/deploy.md.
+#
+# BASE is a Debian with Python 3.11 as `python3` and its venv module; name a digest to fix it for good:
+#   --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:...
+ARG BASE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
+RUN python3 -m venv /opt/vashsender
+WORKDIR /source
+# The dependencies first: as long as the lock file stays, this step is not repeated. A package index of your own comes as
+# a secret and leaves no trace: --secret id=pip,src=pip.conf
+COPY requirements/run.txt requirements/
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    /opt/vashsender/bin/pip install --quiet --require-hashes -r requirements/run.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY shared shared
+COPY services services
+COPY cli cli
+COPY deploy/image deploy/image
+RUN /opt/vashsender/bin/pip install --quiet --no-deps --no-build-isolation --no-index . \
+    && /opt/vashsender/bin/pip uninstall --quiet --yes setuptools pip \
+    && python3 deploy/image/compile.py /opt/vashsender
+
+FROM ${BASE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="VashSender" \
+      org.opencontainers.image.description="Sends email campaigns: every person once, on time" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# What could install anything goes; the user has no shell. /var/lib/vashsender is all that is ever written to.
+RUN --mount=type=bind,source=deploy/image,target=/mnt/image python3 /mnt/image/prepare.py
+COPY --from=build /opt/vashsender /opt/vashsender
+# In the image every service listens on the same port; its network is its own.
+ENV PATH=/opt/vashsender/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    VASHSENDER_HTTP_HOST=0.0.0.0 \
+    VASHSENDER_HTTP_PORT=8700 \
+    VASHSENDER_VAR_DIR=/var/lib/vashsender
+USER 10001:10001
+WORKDIR /var/lib/vashsender
+EXPOSE 8700
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python3", "-P", "-m", "cli.probe"]
+ENTRYPOINT ["vashsender"]
+CMD ["run", "api"]
