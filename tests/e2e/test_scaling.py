@@ -1,0 +1,239 @@
+"""From one sender to four and back to one while a campaign runs: nothing lost, nothing twice; who stays keeps working,
+who joins gets work at once, who leaves gives it back."""
+
+import asyncio
+import signal
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+from sqlmodel import col
+
+from shared.ledger.database import Ledger, clock
+from shared.ledger.models import Batch
+from shared.ledger.states import BatchState
+from tests.support.broker import BrokerVhost
+from tests.support.relay import RecordingRelay
+from tests.support.system import System, installation
+
+pytestmark = [pytest.mark.slow]
+
+RECIPIENTS = 8_000
+CONNECTIONS = 4
+RELAY_SECONDS = 0.02
+"""What the relay takes for an email: senders are limited by it, not by this machine's processors."""
+
+MEASURED_SECONDS = 2.0
+STAYS, COME_AND_GO = "sender-1", ("sender-2", "sender-3", "sender-4")
+JOIN_SECONDS = 1.0
+LEASE_SECONDS = 15.0
+"""Work that is given back goes on sooner than work that has to be rescued."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A batch in somebody's hands at a generation."""
+
+    batch_id: int
+    generation: int
+    owner: str
+    claimed_at: float
+
+
+@dataclass
+class Watch:
+    """Everything that was ever seen in somebody's hands."""
+
+    ledger: Ledger
+    seen: set[Held] = field(default_factory=set)
+
+    async def look(self) -> set[Held]:
+        """What is in hand now."""
+        async with self.ledger.read() as connection:
+            rows = await connection.execute(
+                select(col(Batch.id), col(Batch.generation), col(Batch.owner), col(Batch.claimed_at)).where(
+                    col(Batch.state) == BatchState.SENDING.value
+                )
+            )
+            now = {Held(row[0], row[1], str(row[2]), float(row[3] or 0)) for row in rows}
+        self.seen |= now
+        return now
+
+    async def now(self) -> float:
+        """By the clock that claims are dated with."""
+        async with self.ledger.read() as connection:
+            return await clock(connection)
+
+    def of(self, name: str) -> list[Held]:
+        """What a sender had in hand, in the order of its claims."""
+        return sorted((held for held in self.seen if held.owner.startswith(f"{name}@")), key=lambda one: one.claimed_at)
+
+    def after(self, held: Held) -> list[Held]:
+        """Who had the same batch later, in that order."""
+        later = (one for one in self.seen if one.batch_id == held.batch_id and one.generation > held.generation)
+        return sorted(later, key=lambda one: one.generation)
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        async def look_on() -> None:
+            while True:
+                await self.look()
+                await asyncio.sleep(0.03)
+
+        task = asyncio.create_task(look_on())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    vhost = broker_vhost
+    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
+        system.settings |= {"smtp_connections": str(CONNECTIONS), "batch_size": "50"}
+        yield system
+
+
+@pytest.fixture
+async def watch(database_url: str) -> AsyncIterator[Watch]:
+    ledger = Ledger(database_url, pool_size=1)
+    yield Watch(ledger)
+    await ledger.close()
+
+
+async def test_senders_come_and_go_under_load(system: System, relay: RecordingRelay, watch: Watch) -> None:
+    relay.behaviour.seconds_per_email = RELAY_SECONDS
+    await system.start(senders=1)
+    pid = system.processes[STAYS].pid
+    campaign = await system.create(RECIPIENTS)
+    async with watch.watching():
+        await system.send(campaign)
+        await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 0)
+        alone = await _rate(relay)
+
+        joined = await _join(system, watch)
+        four = await _rate(relay)
+
+        gone = await _leave(system, watch)
+        again = await _rate(relay)
+
+        relay.behaviour.seconds_per_email = 0.0
+        answer = await system.wait_closed(campaign)
+
+    sys.stdout.write(
+        f"emails/s: one sender {alone:.0f}, four {four:.0f}, one {again:.0f}; "
+        f"first work after ready: {', '.join(f'{seconds:+.2f} s' for seconds in joined)}; "
+        f"given back and in work again: {', '.join(f'{seconds:.2f} s' for seconds in gone)}\n"
+    )
+    account = await system.account(campaign)
+    assert (answer["status"], account.counts["sent"]) == ("finished", RECIPIENTS)
+    assert (account.lost, account.duplicated, account.unrecorded) == (0, 0, 0)
+    assert statistics.median(joined) <= JOIN_SECONDS
+    assert max(joined) <= JOIN_SECONDS * 5, "more than a busy machine explains"
+    assert max(gone) < LEASE_SECONDS
+    assert await _rescues(watch) == 0
+    assert system.processes[STAYS].pid == pid
+    assert system.processes[STAYS].log_text().count('"service.started"') == 1
+
+
+async def _join(system: System, watch: Watch) -> list[float]:
+    """Three more. Seconds from each one's readiness to its first batch; below zero where it had one already."""
+    kept = await _held_by(STAYS, watch)
+
+    async def join(name: str) -> float:
+        await system.launch("sender", name).wait_ready()
+        return await watch.now()
+
+    ready = await asyncio.gather(*(join(name) for name in COME_AND_GO))
+    await _until(lambda: all(watch.of(name) for name in COME_AND_GO))
+    await _assert_finished_by_holder(kept, watch)
+    return [watch.of(name)[0].claimed_at - moment for name, moment in zip(COME_AND_GO, ready, strict=True)]
+
+
+async def _leave(system: System, watch: Watch) -> list[float]:
+    """Three go. Seconds from the signal until each batch that was given back is in work again."""
+    kept = await _held_by(STAYS, watch)
+    told = await watch.now()
+    for name in COME_AND_GO:
+        system.processes[name].send_signal(signal.SIGTERM)
+    assert await asyncio.gather(*(system.processes[name].wait_ended() for name in COME_AND_GO)) == [0, 0, 0]
+    last = {held.batch_id: held for name in COME_AND_GO for held in watch.of(name)}
+    async with watch.ledger.read() as connection:
+        rows = (await connection.execute(select(col(Batch.id), col(Batch.state)).where(col(Batch.id).in_(last)))).all()
+    open_ones = [last[id_] for id_, state in rows if state != BatchState.DONE.value]
+    assert open_ones, "none of the three had anything left to give back"
+    await _until(lambda: all(watch.after(held) for held in open_ones))
+    await _assert_finished_by_holder(kept, watch)
+    return [watch.after(held)[0].claimed_at - told for held in open_ones]
+
+
+async def _held_by(name: str, watch: Watch) -> list[Held]:
+    """What a sender has in hand now; it is between two batches at most for a moment."""
+    held: list[Held] = []
+
+    async def found() -> bool:
+        held[:] = [one for one in await watch.look() if one.owner.startswith(f"{name}@")]
+        return bool(held)
+
+    await _until(found)
+    return held
+
+
+async def _assert_finished_by_holder(kept: list[Held], watch: Watch) -> None:
+    """Finishing raises the generation by one: nobody else had them in between."""
+    expected = {held.batch_id: held.generation + 1 for held in kept}
+    done: dict[int, int] = {}
+
+    async def all_done() -> bool:
+        async with watch.ledger.read() as connection:
+            rows = await connection.execute(
+                select(col(Batch.id), col(Batch.generation)).where(
+                    col(Batch.id).in_(expected), col(Batch.state) == BatchState.DONE.value
+                )
+            )
+            done.update((row[0], row[1]) for row in rows)
+        return len(done) == len(expected)
+
+    await _until(all_done)
+    assert done == expected
+
+
+async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
+    """Polls what happens in other processes."""
+    async with asyncio.timeout(60):
+        while True:
+            met = condition()
+            if met if isinstance(met, bool) else await met:
+                return
+            await asyncio.sleep(0.03)
+
+
+async def _rescues(watch: Watch) -> int:
+    async with watch.ledger.read() as connection:
+        return int((await connection.execute(select(func.sum(col(Batch.rescues))))).scalar_one())
+
+
+async def _rate(relay: RecordingRelay) -> float:
+    """Emails a second that reach the relay now."""
+    before, began = len(relay.received), time.monotonic()
+    await asyncio.sleep(MEASURED_SECONDS)
+    return (len(relay.received) - before) / (time.monotonic() - began)
