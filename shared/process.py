@@ -2,12 +2,14 @@
 
 import asyncio
 import errno
+import faulthandler
+import os
 import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 import psutil
@@ -22,9 +24,15 @@ from shared.errors import ConfigurationError, VashSenderError
 from shared.health import Health, broker_check, database_check
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.metrics import Metrics
+from shared.notify import Notifier
+from shared.turns import Turn
 
 DEFAULT_PORTS = {"api": 8700, "dispatcher": 8710, "watchdog": 8711, "sender": 8720}
 HTTP_CLOSE_SECONDS = 2
+SIGNS_PER_LIMIT = 4
+"""Signs of life within the time that systemd waits for one."""
+STATUS_SECONDS = 10.0
+"""How often systemd is told how this process is, where it waits for no sign of life."""
 
 S = TypeVar("S", bound=settings.CommonSettings)
 log = logs.get()
@@ -57,16 +65,32 @@ class Process(Generic[S]):
         self.health.checks["draining"] = self._draining
         self.stopping = asyncio.Event()
         self.told_to_stop = False  # by a signal, and not by itself
+        self.turns: list[Turn] = []
+        self.notifier = Notifier(os.environ)
+
+    def hung(self) -> str:
+        """Which turn lasts so long that it will not end by itself, in words; empty where none does. While the database
+        is away turns wait for it, and a new process could do no better: that is not hung."""
+        limit = self.settings.hung_seconds
+        longest = max(self.turns, key=lambda turn: turn.seconds, default=None)
+        if longest is None or longest.seconds <= limit or self.ledger.failed_within(limit):
+            return ""
+        return f"hung: a turn of {longest.name} has lasted {longest.seconds:.0f} s"
 
     async def _draining(self) -> str:
         return "this process is stopping" if self.stopping.is_set() else ""
 
-    async def clock(self, turn: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def clock(self, turn: Callable[[], Awaitable[None]], seconds: float, *, may_last: bool = False) -> None:
         """Calls `turn` every `seconds`, with a little jitter so that replicas do not act in step. A turn that fails
-        because the database is away is logged and the next one tries again; any other error is one too, but loud."""
+        because the database is away is logged and the next one tries again; any other error is one too, but loud.
+        `may_last`: how long a turn takes grows with the work it finds, so that a long one is not taken for hung."""
+        present = Turn(turn.__qualname__)
+        if not may_last:
+            self.turns.append(present)
         while True:
             try:
-                await turn()
+                with present:
+                    await turn()
             except Exception as error:
                 if is_unavailable(error):
                     log.warning("database.unreachable", error=in_a_line(error))
@@ -85,14 +109,20 @@ class Process(Generic[S]):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        async with self._http(app or Starlette(routes=self.health.routes())):
+        async with self._http(app or Starlette(routes=self.health.routes())), self._telling():
             self.bus.start()
             log.info("service.started")
+            # Not readiness as /health/ready has it: what is away now is waited for, and must not hold up a boot.
+            self.notifier.ready()
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(coroutine) for coroutine in background]
                     await self.stopping.wait()
                     log.info("service.stopping")
+                    if self.told_to_stop:
+                        self.notifier.stopping()
+                    else:
+                        self.notifier.reloading()
                     await self.bus.stop_consuming()
                     if drain is not None:
                         await drain()
@@ -106,6 +136,34 @@ class Process(Generic[S]):
     def _stop(self) -> None:
         self.told_to_stop = True
         self.stopping.set()
+
+    @asynccontextmanager
+    async def _telling(self) -> AsyncIterator[None]:
+        """Tells systemd of this process, its drain included; nothing where nobody listens."""
+        if not self.notifier.is_heard:
+            yield
+            return
+        telling = asyncio.create_task(self._tell())
+        try:
+            yield
+        finally:
+            telling.cancel()
+            with suppress(asyncio.CancelledError):
+                await telling
+
+    async def _tell(self) -> None:
+        """A sign of life now and then, by the loop that does the work: a blocked loop gives none, and a turn that hangs
+        withholds it. systemd then ends the process with SIGABRT, which writes where it stood to the log."""
+        pause = self.notifier.watchdog_seconds / SIGNS_PER_LIMIT or STATUS_SECONDS
+        while True:
+            if hung := self.hung():
+                log.error("process.hung", reason=hung)
+                self.notifier.status(hung)
+            else:
+                self.notifier.alive()
+                if not self.stopping.is_set():
+                    self.notifier.status(_in_words(await self.health.report()))
+            await asyncio.sleep(pause)
 
     @asynccontextmanager
     async def _http(self, app: ASGIApp) -> AsyncIterator[None]:
@@ -163,8 +221,14 @@ def holder(port: int) -> str:
     return ""
 
 
+def _in_words(report: Mapping[str, str]) -> str:
+    wrong = [f"{name}: {result}" for name, result in report.items() if result != "ok"]
+    return f"waiting for {'; '.join(wrong)}" if wrong else "ready"
+
+
 def main(service: str, settings_class: type[S], body: Callable[[Process[S]], Coroutine[Any, Any, None]]) -> None:
     """The entry of `python -m services.X`: exits 0 after a clean stop, else with the error's own code."""
+    faulthandler.enable()  # what SIGABRT interrupted is written to stderr
     try:
         config = settings.load(settings_class)
         instance = config.instance_name(service)

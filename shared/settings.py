@@ -77,6 +77,11 @@ class CommonSettings(BaseSettings):
     http_port: int = Field(0, ge=0, le=65535, description="The HTTP port; 0 means the service's own default.")
     clock_seconds: float = Field(1.0, gt=0, description="How often a clock turn looks at the ledger.")
     publish_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to confirm an event.")
+    hung_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="A clock turn that lasts longer, with the database there, is hung; see docs/systemd.md.",
+    )
     secret_key: SecretStr = Field(
         SecretStr(""), description="Signs unsubscribe links; old keys follow after a comma. Empty in development: made."
     )

@@ -34,7 +34,7 @@ async def body(process: Process[ApiSettings]) -> None:
     )
     housekeeping = Housekeeping(api, process.instance)
     await process.run(
-        process.clock(housekeeping.turn, TURN_SECONDS),
+        process.clock(housekeeping.turn, TURN_SECONDS, may_last=True),
         app=create_app(api, process.health),
         drain=housekeeping.farewell,
     )

@@ -19,6 +19,7 @@ from shared.events import Event
 from shared.health import late
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import DispatcherSettings
+from shared.turns import Turn
 
 TURNS_AT_ONCE = 3
 """Campaigns that are stopped, reopened or closed at the same time; surveys and releases go on beside them."""
@@ -36,6 +37,7 @@ class Dispatcher:
         self._bus = bus
         self._metrics = metrics
         self._fairness = Fairness()
+        self.turn = Turn("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
         self._turns: set[UUID] = set()
@@ -54,7 +56,8 @@ class Dispatcher:
         async with self.open():
             while True:
                 try:
-                    await self.round(cause)
+                    with self.turn:
+                        await self.round(cause)
                 except Exception as error:  # noqa: BLE001 - see _tell
                     _tell("round.failed", error)
                 cause = await self._wait()

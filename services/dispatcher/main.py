@@ -29,6 +29,7 @@ async def body(process: Process[DispatcherSettings]) -> None:
     dispatcher = Dispatcher(process.settings, process.ledger, process.bus, metrics)
 
     process.health.checks["rounds"] = dispatcher.check
+    process.turns.append(dispatcher.turn)
 
     async def wake(_event: Event) -> None:
         # Acknowledged at once: the turn runs outside, and the ledger knows what there is to do.

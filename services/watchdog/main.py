@@ -38,6 +38,6 @@ async def body(process: Process[WatchdogSettings]) -> None:
     await process.run(
         watchdog.run(),
         process.clock(watchdog.look, process.settings.clock_seconds),
-        process.clock(watchdog.sweep, process.settings.sweep_seconds),
+        process.clock(watchdog.sweep, process.settings.sweep_seconds, may_last=True),
         process.clock(tell_seen, SEEN_SECONDS),
     )

@@ -20,6 +20,9 @@ TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A write that failed longer ago says nothing about now; who is in trouble tries again sooner than that."""
 
+POSTGRESQL_PLANS = {"plan_cache_mode": "force_custom_plan", "jit": "off"}
+"""A plan kept from when a table was small reads all of it once a million rows were imported, until ANALYZE has run."""
+
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """What a statement raises while the database is away, restarting or full."""
 
@@ -77,11 +80,15 @@ class Ledger:
         if self.is_sqlite:
             connect_args = {"timeout": SQLITE_BUSY_SECONDS}
         else:
-            connect_args = {"timeout": CONNECT_SECONDS, "server_settings": {"application_name": application[:60]}}
+            connect_args = {
+                "timeout": CONNECT_SECONDS,
+                "server_settings": {"application_name": application[:60], **POSTGRESQL_PLANS},
+            }
         self.engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
         )
         self._trouble: tuple[float, str] = (0.0, "")
+        self._failed_at = float("-inf")
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
@@ -89,8 +96,9 @@ class Ledger:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
-            yield connection
+        with self._noting_failure():
+            async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
+                yield connection
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -116,15 +124,29 @@ class Ledger:
         since, why = self._trouble
         return why if time.monotonic() - since < TROUBLE_SECONDS else ""
 
+    def failed_within(self, seconds: float) -> bool:
+        """Whether a transaction, a reading one included, failed in that time because the database was not there."""
+        return time.monotonic() - self._failed_at <= seconds
+
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
         try:
-            yield
+            with self._noting_failure():
+                yield
         except Exception as error:
             if is_unavailable(error):
                 self._trouble = (time.monotonic(), in_a_line(error))
             raise
         self._trouble = (0.0, "")
+
+    @contextmanager
+    def _noting_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if is_unavailable(error):
+                self._failed_at = time.monotonic()
+            raise
 
     async def now(self) -> float:
         """The database's clock."""
