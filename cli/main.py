@@ -4,11 +4,12 @@ it runs, so that `--help` is fast."""
 import logging
 import os
 import sys
+from pathlib import Path
 
 import typer
 
 from cli.commands import access, campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
-from shared.errors import VashSenderError
+from shared.errors import ConfigurationError, VashSenderError
 
 USAGE = 64
 UNAVAILABLE = 69
@@ -47,6 +48,8 @@ def run(arguments: list[str]) -> int:
     # What libraries log is not for the operator: what is wrong becomes one line and an exit code.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
+        if os.geteuid() == 0 and arguments and "--help" not in arguments:
+            _step_down()
         result = app(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:
         return exiting.exit_code
@@ -64,3 +67,18 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return result if isinstance(result, int) else 0
+
+
+def _step_down() -> None:
+    """Root gives itself up where VASHSENDER_USER says so."""
+    if not os.environ.get("VASHSENDER_USER") and not Path(".env").exists():
+        return  # which most often is so, and loads nothing
+    from cli.local.user import step_down
+    from cli.settings import LocalSettings
+    from shared import settings
+
+    try:
+        config = settings.load(LocalSettings)
+    except ConfigurationError:
+        return  # the verb will tell, if it needs settings at all
+    step_down(config)

@@ -28,6 +28,8 @@ class LocalSettings(SenderSettings):
     )
     log_dir: Path | None = Field(None, description="Where the log files are; `log` in `VASHSENDER_VAR_DIR` by default.")
 
+    user: str = Field("", description="Started by root: the user as whom everything runs, the command too.")
+
     @property
     def home(self) -> Path:
         """`var_dir`, absolute."""
