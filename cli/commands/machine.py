@@ -14,6 +14,12 @@ class Service(StrEnum):
     dispatcher = "dispatcher"
     sender = "sender"
     watchdog = "watchdog"
+    mailbox = "mailbox"
+
+    @property
+    def module(self) -> str:
+        """What `python -m` runs. The development mailbox belongs to the command: no service knows of it."""
+        return "cli.mailbox" if self is Service.mailbox else f"services.{self}"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -151,7 +157,7 @@ def logs(
 
 
 def run(
-    service: Annotated[Service, typer.Argument(help="Which service.")],
+    service: Annotated[Service, typer.Argument(help="Which service, or the development mailbox.")],
     port: Annotated[int | None, typer.Option(help="HTTP port. [env: VASHSENDER_HTTP_PORT]")] = None,
     connections: Annotated[
         int | None, typer.Option(help="SMTP connections per relay. [env: VASHSENDER_SMTP_CONNECTIONS]")
@@ -182,4 +188,4 @@ def run(
         environment.setdefault("VASHSENDER_LOG_FORMAT", "text")
     environment |= {f"VASHSENDER_{name}": str(value) for name, value in given.items() if value is not None}
     # The process becomes the service: a signal sent to the command reaches it, and its exit code is ours.
-    os.execve(sys.executable, [sys.executable, "-P", "-m", f"services.{service}"], environment)  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-P", "-m", service.module], environment)  # noqa: S606

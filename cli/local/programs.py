@@ -75,7 +75,7 @@ def mailbox_program(config: LocalSettings) -> Program:
 
 def mailbox_relay(config: LocalSettings) -> str:
     """The relay setting that sends everything to the development mailbox. It never hangs, so no connection is spare."""
-    return f"smtp://127.0.0.1:{config.mailbox_port}?tls=none&spare_connections=0"
+    return f"smtp://{config.local_host}:{config.mailbox_port}?tls=none&spare_connections=0"
 
 
 def broker_of(config: LocalSettings) -> PrivateBroker:

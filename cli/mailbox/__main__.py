@@ -38,7 +38,7 @@ async def run(config: LocalSettings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     page = _Server(uvicorn.Config(application(maildir), log_config=None, access_log=False, lifespan="off"))
     listening = _listen(config.http_host, config.mailbox_page_port)
-    server = await mailbox.serve("127.0.0.1", config.mailbox_port)
+    server = await mailbox.serve(config.http_host, config.mailbox_port)
     serving = asyncio.create_task(page.serve(sockets=[listening]))
     log.info("mailbox.started", smtp_port=config.mailbox_port, page_port=config.mailbox_page_port)
     await stopping.wait()

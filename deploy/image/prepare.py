@@ -1,5 +1,5 @@
-"""Makes a base into what services run on: nothing that installs, nothing that raises rights, a user of their own and one
-folder that this user may write to."""
+"""Makes a base into what services run on: nothing that installs, nothing that raises rights, a user of their own and
+one folder that this user may write to."""
 
 import os
 import shutil
