@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 from sqlmodel import col
 
 from services.sender import ledger as sender_ledger
@@ -315,3 +315,31 @@ async def test_what_a_slot_must_not_go_on_with_is_given_back(ledger: Ledger) -> 
         await connection.execute(update(Campaign).values(status="paused"))
         assert not await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 2)
         assert [batch.generation for batch in await sender_ledger.take_back(connection, "sender-1@host#aa", [])] == [4]
+
+
+async def test_a_plan_made_while_the_table_was_small_does_not_outlive_it(postgresql_url: str) -> None:
+    """A million rows come in without ANALYZE. A plan kept from before would read all of them for every group."""
+    ledger = Ledger(postgresql_url, pool_size=1)
+    seeded = await seed_campaign(ledger, 40)
+    claim = await claimed(ledger, seeded)
+    for recipient_id in seeded.recipient_ids[:20]:
+        await record(ledger, [group(claim, result(recipient_id))], LEASE)
+    grown = 20_000
+    async with ledger.write() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO recipient (campaign_id, email, email_key, status, attempts) "
+                "SELECT campaign_id, n || email, n || email_key, 'pending', 0 "
+                "FROM recipient, generate_series(1, CAST(:each AS int)) AS n"
+            ),
+            {"each": grown // 40},
+        )
+    for recipient_id in seeded.recipient_ids[20:]:
+        await record(ledger, [group(claim, result(recipient_id))], LEASE)
+    async with ledger.autocommit() as connection:
+        await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+    async with ledger.read() as connection:
+        reads = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'recipient'"
+        rows_read = (await connection.execute(text(reads))).scalar_one()
+    await ledger.close()
+    assert rows_read < 2 * grown
