@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import psutil
@@ -123,6 +124,9 @@ class Process(Generic[S]):
                         self.notifier.stopping()
                     else:
                         self.notifier.reloading()
+                        if self.settings.log_file is not None:
+                            # What begins anew inherits this, and cannot be killed before it has opened its log.
+                            signal.signal(signal.SIGHUP, signal.SIG_IGN)
                     await self.bus.stop_consuming()
                     if drain is not None:
                         await drain()
@@ -167,7 +171,7 @@ class Process(Generic[S]):
 
     @asynccontextmanager
     async def _http(self, app: ASGIApp) -> AsyncIterator[None]:
-        port = self.settings.http_port or DEFAULT_PORTS[self.service]
+        port = self.settings.http_port or DEFAULT_PORTS[self.service] + self.settings.slot_number - 1
         server = _Server(
             uvicorn.Config(
                 app,
@@ -231,6 +235,8 @@ def main(service: str, settings_class: type[S], body: Callable[[Process[S]], Cor
     faulthandler.enable()  # what SIGABRT interrupted is written to stderr
     try:
         config = settings.load(settings_class)
+        if config.log_file is not None:
+            _write_log_to(config.log_file)
         instance = config.instance_name(service)
         logs.configure(service, instance, log_format=config.log_format, level=config.log_level)
 
@@ -244,6 +250,13 @@ def main(service: str, settings_class: type[S], body: Callable[[Process[S]], Cor
             raise
         sys.stderr.write(f"{service}: {known}\n")
         sys.exit(known.exit_code)
+
+
+def _write_log_to(path: Path) -> None:
+    try:
+        logs.write_to(path)
+    except OSError as error:
+        raise ConfigurationError(f"VASHSENDER_LOG_FILE: cannot write {path}: {error.strerror}") from error
 
 
 def _known(error: BaseException) -> VashSenderError | None:

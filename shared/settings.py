@@ -30,14 +30,9 @@ class _SecretFiles(PydanticBaseSettingsSource):
     """Reads `VASHSENDER_X_FILE` for every secret setting `x`."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        path = os.environ.get(f"{PREFIX}{field_name.upper()}_FILE")
-        if path is None or "SecretStr" not in str(field.annotation):
+        if "SecretStr" not in str(field.annotation):
             return None, field_name, False
-        try:
-            return Path(path).read_text().strip(), field_name, False
-        except OSError as error:
-            name = f"{PREFIX}{field_name.upper()}_FILE"
-            raise ConfigurationError(f"{name}: cannot read {path}: {error.strerror}. Name a readable file.") from error
+        return _text_of(f"{PREFIX}{field_name.upper()}_FILE"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {}
@@ -62,6 +57,9 @@ class CommonSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least level that is logged."
     )
+    log_file: Path | None = Field(
+        None, description="Where a service writes its log, opened anew at SIGHUP; none: stdout and stderr."
+    )
     instance: str = Field("", description="Name of this process in logs and metrics; made from service, host and pid.")
     database_url: SecretStr = Field(
         SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`. PostgreSQL: `postgresql://...`."
@@ -74,7 +72,9 @@ class CommonSettings(BaseSettings):
         SecretStr(""), description="The broker. Empty: the private node of this machine, whose URL it left in a file."
     )
     http_host: str = Field("127.0.0.1", description="Where the HTTP port listens.")
-    http_port: int = Field(0, ge=0, le=65535, description="The HTTP port; 0 means the service's own default.")
+    http_port: int = Field(
+        0, ge=0, le=65535, description="The HTTP port; 0 means the service's own default, in slot `sender-2` the second."
+    )
     clock_seconds: float = Field(1.0, gt=0, description="How often a clock turn looks at the ledger.")
     publish_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to confirm an event.")
     hung_seconds: float = Field(
@@ -144,8 +144,13 @@ class CommonSettings(BaseSettings):
     @property
     def broker_admin_url(self) -> str:
         """The AMQP URL with the right to configure: for `topology declare` only."""
-        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or self.amqp_url.get_secret_value()
-        return given or self._left_in_file("amqp_admin_url")
+        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or _text_of(f"{PREFIX}AMQP_ADMIN_URL_FILE")
+        return given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
+
+    @property
+    def slot_number(self) -> int:
+        """Which of its kind on this machine this process is, from 1; each has the next port."""
+        return 1
 
     @cached_property
     def secret_keys(self) -> tuple[bytes, ...]:
@@ -272,6 +277,12 @@ class SenderSettings(CommonSettings):
         return self
 
     @property
+    def slot_number(self) -> int:
+        """1 for `sender-1`; 1 as well for a slot without a number."""
+        number = self.slot.rpartition("-")[2]
+        return int(number) if number.isdecimal() and int(number) else 1
+
+    @property
     def relay_urls(self) -> tuple[str, ...]:
         return tuple(self.relays.get_secret_value().replace(",", " ").split())
 
@@ -310,6 +321,17 @@ def load(settings_class: type[S], **values: Any) -> S:
         return settings_class(**values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_line(dict(problem)) for problem in error.errors())) from None
+
+
+def _text_of(variable: str) -> str | None:
+    """What stands in the file that a variable names; None where it names none. Raises ConfigurationError."""
+    path = os.environ.get(variable)
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}. Name a readable file.") from error
 
 
 def _line(problem: dict[str, Any]) -> str:

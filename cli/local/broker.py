@@ -106,8 +106,9 @@ class PrivateBroker:
                 check=True,
             )
 
-    def run(self) -> int:
-        """Run the node in the foreground until it ends or SIGTERM or SIGINT comes. Gives an exit code."""
+    def run(self, on_ready: Callable[[], None] | None = None) -> int:
+        """Run the node in the foreground until it ends or SIGTERM or SIGINT comes; `on_ready` is called when clients
+        are answered. Gives an exit code."""
         self.stop()  # what a killed supervisor left behind
         self.prepare()
         node = subprocess.Popen([str(SERVER)], env=self.environment(), cwd=self.data_dir, stdin=subprocess.DEVNULL)
@@ -120,6 +121,11 @@ class PrivateBroker:
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
+        if on_ready is not None:
+            while node.poll() is None and not self._answers():
+                time.sleep(POLL_SECONDS)
+            if node.poll() is None:
+                on_ready()
         exit_code = node.wait()
         self.stop()
         return 0 if told_to_stop else exit_code or 1

@@ -1,0 +1,29 @@
+"""`python -m cli.local.run_broker`: this installation's private broker in the foreground, as systemd runs it.
+
+It leaves its addresses where the services' settings look for them, and tells systemd when it answers clients.
+"""
+
+import os
+import sys
+
+from cli.local.programs import broker_of
+from cli.settings import LocalSettings
+from shared import settings
+from shared.errors import VashSenderError
+from shared.notify import Notifier
+
+
+def main() -> int:
+    """The exit code: 78 with a wrong setting, 69 where a port is taken or RabbitMQ is missing."""
+    try:
+        config = settings.load(LocalSettings)
+        broker = broker_of(config)
+        broker.leave_addresses(config.secrets_dir)
+        return broker.run(Notifier(os.environ).ready)
+    except VashSenderError as error:
+        sys.stderr.write(f"broker: {error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
