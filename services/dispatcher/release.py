@@ -107,7 +107,7 @@ async def _release_waiting(connection: AsyncConnection, campaign: Standing, limi
             .where(
                 col(Batch.campaign_id) == campaign.id,
                 in_state(BatchState.WAITING),
-                col(Batch.due_at) <= db_now() + AHEAD_SECONDS,
+                col(Batch.due_at) <= db_now(),
             )
             .order_by(col(Batch.due_at))
             .limit(1)

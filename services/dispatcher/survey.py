@@ -153,7 +153,7 @@ _CAMPAIGNS = (
         func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
         _count(BatchState.RELEASED, BatchState.SENDING).label("out"),
         _count(BatchState.RELEASED).label("released"),
-        _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now() + AHEAD_SECONDS).label("due"),
+        _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()).label("due"),
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),
         campaigns.has_uncut().label("uncut"),
