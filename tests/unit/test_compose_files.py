@@ -1,0 +1,166 @@
+"""deploy/compose: valid by the specification's own schema, and hardened, pinned and gated as docs/deploy.md says."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cli.access_files import Servers, write
+from cli.effective import fields, variable
+from shared.settings import SenderSettings
+from tests.support import compose
+
+ROOT = Path(__file__).parents[2]
+WHOLE = compose.load()
+SERVICES: dict[str, dict[str, Any]] = WHOLE["services"]
+OURS = {"api", "dispatcher", "sender", "watchdog"}
+ONCE = {"access", "migrate", "topology"}
+LONG_RUNNING = sorted(SERVICES.keys() - ONCE)
+
+
+def test_the_specification_s_schema_accepts_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", compose.FILE],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_a_container_can_change_nothing_but_its_data(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "privileged" not in service
+    assert "cap_add" not in service
+    for mount in compose.mounts(service):
+        if mount.path is not None:
+            assert mount.path.exists(), mount
+            assert mount.read_only or name == "access", mount
+
+
+@pytest.mark.parametrize("name", LONG_RUNNING)
+def test_what_runs_long_restarts_has_limits_and_is_watched(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert service["logging"]["options"]["max-size"]
+    if name not in OURS:  # whose check is the image's own
+        assert service["healthcheck"]["test"][0] == "CMD"
+    drain = SenderSettings.model_fields["drain_seconds"].default
+    assert compose.seconds(service["stop_grace_period"]) >= drain + 15
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_nothing_is_open_but_on_this_machine(name: str) -> None:
+    service = SERVICES[name]
+    assert "container_name" not in service
+    for port in service.get("ports", ()):
+        assert port.startswith("127.0.0.1:"), port
+    if "outside" not in service.get("networks", ()):
+        assert "ports" not in service
+    if name in ("rabbitmq", "postgres"):
+        assert service["networks"] == ["inside"]
+    assert WHOLE["networks"]["inside"] == {"internal": True}
+
+
+def test_a_service_that_scales_has_nothing_that_only_one_can_have() -> None:
+    assert not {"ports", "container_name", "hostname"} & SERVICES["sender"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_services_start_when_all_is_there(name: str) -> None:
+    conditions = {other: rule["condition"] for other, rule in SERVICES[name]["depends_on"].items()}
+    assert conditions == {
+        "migrate": "service_completed_successfully",
+        "topology": "service_completed_successfully",
+        "rabbitmq": "service_healthy",
+        "postgres": "service_healthy",
+    }
+    assert SERVICES["migrate"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert SERVICES["topology"]["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
+
+
+def test_profiles() -> None:
+    by_profile: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for profile in service.get("profiles", [""]):
+            by_profile.setdefault(profile, set()).add(name)
+    assert by_profile == {
+        "": OURS | {"migrate", "topology", "rabbitmq", "postgres"},
+        "setup": {"access"},
+        "development": {"mailbox"},
+        "observability": {"prometheus", "grafana"},
+    }
+
+
+def test_every_secret_is_a_file_that_access_new_writes(tmp_path: Path) -> None:
+    written = {path.name for path in write(tmp_path / "secrets", Servers("rabbitmq", "postgres"))}
+    for name, secret in WHOLE["secrets"].items():
+        path = Path(secret["file"])
+        assert set(secret) == {"file"}
+        assert path.name in written or (name == "relays" and (compose.FOLDER / path).exists())
+    used = {name for service in SERVICES.values() for name in compose.secrets(service).values()}
+    assert used == WHOLE["secrets"].keys()
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_a_service_has_its_own_accounts_only(name: str) -> None:
+    mine = compose.secrets(SERVICES[name])
+    assert mine["/run/secrets/amqp_url"] == f"{name}_amqp_url"
+    assert mine["/run/secrets/database_url"] == f"{name}_database_url"
+    assert set(mine.values()) <= {f"{name}_amqp_url", f"{name}_database_url", "secret_key", "relays"}
+    assert ("relays" in mine.values()) == (name == "sender")
+
+
+def test_no_password_stands_in_it() -> None:
+    names = {variable(name) for _, name, _ in fields()}
+    for service in SERVICES.values():
+        given = service.get("environment", {})
+        mine = compose.secrets(service)
+        for name, value in given.items():
+            if name.endswith("_FILE"):
+                assert value in mine, f"{name} names {value}, which is not mounted"
+                assert name.endswith("__FILE") or name.removesuffix("_FILE") in names | {"POSTGRES_PASSWORD"}
+            else:
+                assert not re.search(r"password|secret|key", name, re.IGNORECASE), name
+                assert not name.startswith("VASHSENDER_") or name in names | {"VASHSENDER_DASHBOARDS"}
+
+
+def test_images_are_pinned_and_ours_is_this_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name, service in SERVICES.items():
+        repository, _, tag = service["image"].partition(":")
+        assert re.match(r"v?\d+\.?\d*", tag), f"{name}: {service['image']}"
+        if repository == "vashsender":
+            assert tag == version
+
+
+def test_prometheus_scrapes_the_same_jobs_as_on_one_machine() -> None:
+    here, there = (
+        yaml.safe_load(path.read_text())
+        for path in (compose.FOLDER / "prometheus.yml", ROOT / "deploy" / "prometheus" / "prometheus.yml")
+    )
+    discovery = {"file_sd_configs", "dns_sd_configs", "static_configs", "relabel_configs"}
+    for configuration in (here, there):
+        for job in configuration["scrape_configs"]:
+            for key in discovery & job.keys():
+                if key != "dns_sd_configs":
+                    del job[key]
+    found = here["scrape_configs"][0].pop("dns_sd_configs")
+    assert here == there
+    assert set(found[0]["names"]) == OURS
+
+
+def test_the_example_names_variables_that_exist() -> None:
+    text = (compose.FOLDER / "env.example").read_text()
+    named = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) - {"COMPOSE_PROFILES"}
+    assert named <= set(re.findall(r"\$\{(\w+)", compose.FILE.read_text()))
