@@ -67,7 +67,7 @@ class Feed:
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if outcome.verdict is Verdict.SENDER_REFUSED:
-            hand.refused = f"{outcome.relay} refuses the sender's address: {outcome.reply}"
+            hand.refused = f"{outcome.relay} refuses this campaign's mail: {outcome.reply}"
             hand.stop = hand.stop or hand.refused
         if result is not None:
             self._in_hand.emails_done += 1

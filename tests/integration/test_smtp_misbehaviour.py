@@ -234,6 +234,25 @@ async def test_smtputf8_needs_a_relay_that_offers_it() -> None:
         assert (outcome.verdict, outcome.enhanced) == (Verdict.PERMANENT, "5.6.7")
 
 
+async def test_a_message_too_big_for_one_relay_goes_to_one_that_takes_it() -> None:
+    big = Letter("big@example.net", b"x" * 990 + b"\r\n")
+    async with (
+        scripted_relay(extensions=("PIPELINING", "SIZE 500")) as small,
+        scripted_relay(extensions=("PIPELINING", "SIZE")) as large,
+    ):
+        async with delivering([small.config("small"), large.config("large")], [big, *letters(3)]) as (_, box):
+            await box.reported(4)
+        assert box.verdicts() == {"accepted": 4}
+        assert [outcome.relay for letter, outcome in box.outcomes if letter is big] == ["large"]
+        assert len(small.messages) == 3
+        async with delivering(small.config("small"), [Letter("big@example.net", big.content)]) as (_, box):
+            (outcome,) = await box.reported(1)
+        assert (outcome.verdict, outcome.stage, outcome.enhanced) == (Verdict.SENDER_REFUSED, Stage.MAIL, "5.3.4")
+        assert "larger than the relay takes (500)" in outcome.reply
+        assert not outcome.suppress
+        assert len(small.bodies) == 3
+
+
 SOUP = st.lists(
     st.one_of(
         st.text("0123456789- \r\nabc.", max_size=20),

@@ -45,6 +45,45 @@ async def test_smtputf8_is_asked_for_where_it_is_needed() -> None:
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
+async def test_a_relay_that_names_a_limit_is_told_the_size(pipelining: bool) -> None:
+    _, transport, _ = wired(letters(1, content=b"12345678\r\n"), pipelining=pipelining, size_limit=10)
+    assert transport.read().startswith(b"MAIL FROM:<news@example.org> SIZE=10\r\n")
+
+
+async def test_a_message_above_the_limit_is_not_even_begun() -> None:
+    emails = letters(3, content=b"12345678\r\n")
+    emails[0].content = emails[1].content = b"123456789\r\n"
+    _, transport, owner = wired(emails, size_limit=10)
+    assert {who: what for who, (what, _, _) in owner.told.items()} == {FIRST: "too_big", SECOND: "too_big"}
+    assert transport.read().split(b"\r\n")[:2] == [
+        b"MAIL FROM:<news@example.org> SIZE=10",
+        b"RCPT TO:<person2@example.net>",
+    ]
+
+
+async def test_a_message_that_turns_out_too_big_does_not_leave() -> None:
+    made: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    letter = Letter(content=lambda: made)
+    connection, transport, owner = wired([letter], size_limit=10)
+    assert transport.read().startswith(b"MAIL FROM:<news@example.org>\r\n")
+    connection.data_received(OK + OK + GO)
+    made.set_result(b"123456789\r\n")
+    await asyncio.sleep(0)
+    assert (transport.read(), transport.aborted) == (b"", True)
+    assert (owner.told[letter.rcpt_to][0], letter.permissions_asked) == ("too_big", 0)
+
+
+async def test_an_email_that_cannot_be_made_does_not_hold_up_the_next_at_a_relay_with_a_limit() -> None:
+    def fail() -> bytes:
+        raise KeyError("name")
+
+    emails = letters(2)
+    emails[0].content = fail
+    _, transport, owner = wired(emails, size_limit=1000)
+    assert (owner.told[FIRST][0], b"person1" in transport.read()) == ("unmade", True)
+
+
+@pytest.mark.parametrize("pipelining", [True, False])
 async def test_a_refused_recipient_costs_one_reset(pipelining: bool) -> None:
     connection, transport, owner = wired(letters(2), pipelining=pipelining)
     connection.data_received(OK)

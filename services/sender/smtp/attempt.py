@@ -27,9 +27,11 @@ class Attempt:
         self.smtputf8 = job.smtputf8
         self.envelope = _envelope(job.mail_from, job.rcpt_to, self.smtputf8)
 
-    def commands(self) -> list[bytes]:
-        """The three lines of `envelope`, for a relay that must be asked one by one."""
-        return self.envelope.splitlines(keepends=True)
+    def sized_envelope(self) -> bytes:
+        """The same, with the size of the body at MAIL where that is known (RFC 1870): a relay then refuses early."""
+        if self.body is None:
+            return self.envelope
+        return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % len(self.body), 1)
 
     def outcome(
         self, verdict: Verdict, relay: str, stage: Stage | None, reply: Reply, now: float, *, suppress: bool = False

@@ -32,7 +32,7 @@ class Verdict(StrEnum):
     ACCEPTED = "accepted"  # 250 after the final dot: the relay has taken responsibility (RFC 5321, 6.1)
     TRANSIENT = "transient"  # try this recipient again later; spends one of its attempts
     PERMANENT = "permanent"  # this recipient is refused for good
-    SENDER_REFUSED = "sender_refused"  # 5xx at MAIL: the campaign's own address is refused; pauses the campaign
+    SENDER_REFUSED = "sender_refused"  # 5xx at MAIL: the campaign's own address, or its size; pauses the campaign
     RELAY_FAULT = "relay_fault"  # no relay could be used; spends no attempt
     THROTTLED = "throttled"  # the relay asks to slow down (421, 4.7.x); spends no attempt
     AMBIGUOUS = "ambiguous"  # body bytes left and no reply came: nobody can know

@@ -1,13 +1,16 @@
 """The words of the SMTP dialogue: what a reply answers, and what a connection tells its owner."""
 
+import math
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Stage
 from services.sender.smtp.replies import Reply
 
 if TYPE_CHECKING:
+    from services.sender.smtp.answers import Answers
     from services.sender.smtp.connection import Connection
 
 
@@ -27,13 +30,28 @@ ENVELOPE = (Step.MAIL, Step.RCPT, Step.DATA)
 STAGES = {Step.RSET: Stage.MAIL, Step.MAIL: Stage.MAIL, Step.RCPT: Stage.RCPT, Step.DATA: Stage.DATA}
 
 
-class Owner(Protocol):
-    """What a connection needs. Every attempt it was given comes back through exactly one of the first seven."""
+def seconds_to_answer(config: EngineConfig) -> dict[Step, float]:
+    """How long a relay may take for each step."""
+    return {
+        Step.RSET: config.mail_seconds,
+        Step.MAIL: config.mail_seconds,
+        Step.RCPT: config.rcpt_seconds,
+        Step.DATA: config.data_seconds,
+        Step.DOT: math.inf,  # all of the email's own time
+        Step.LONE_DOT: config.data_seconds,
+        Step.QUIT: config.quit_seconds,
+    }
 
-    def accepted(self, connection: "Connection", attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+
+class Owner(Protocol):
+    """What a connection needs. Every attempt it was given comes back through exactly one of these, down to `unmade`.
+
+    The exception is `reclaimed`, which undoes `displaced`."""
+
+    def accepted(self, connection: "Answers", attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         """250 after the final dot."""
 
-    def refused(self, connection: "Connection", attempt: Attempt, stage: Stage, reply: Reply) -> None:
+    def refused(self, connection: "Answers", attempt: Attempt, stage: Stage, reply: Reply) -> None:
         """4xx or 5xx, at `stage`."""
 
     def ambiguous(self, connection: "Connection", attempt: Attempt, reply: Reply) -> None:
@@ -54,6 +72,9 @@ class Owner(Protocol):
 
     def unmade(self, connection: "Connection", attempt: Attempt, error: BaseException) -> None:
         """The job could not make its body, or could not say whether it may leave."""
+
+    def too_big(self, connection: "Connection", attempt: Attempt, limit: int) -> None:
+        """Its body is larger than the `limit` octets that the relay takes; no byte of it has left."""
 
     def next_attempt(self, connection: "Connection") -> Attempt | None:
         """The next email for this connection, or None."""

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Container
 from dataclasses import replace
 
+from services.sender.smtp.answers import Answers
 from services.sender.smtp.attempt import Attempt, BadAddressError
 from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig
@@ -92,14 +93,14 @@ class Dispatch:
             pass
         return fresh
 
-    def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+    def accepted(self, connection: Answers, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         """250 after the final dot."""
         self._pool.by_name[connection.relay].accepted(dot_seconds)
         self._observer.phase(connection.relay, Stage.DOT, dot_seconds)
         now = self._loop.time()
         self._finish(attempt, attempt.outcome(Verdict.ACCEPTED, connection.relay, Stage.DOT, reply, now))
 
-    def refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+    def refused(self, connection: Answers, attempt: Attempt, stage: Stage, reply: Reply) -> None:
         """The relay said no: decide whom that concerns."""
         verdict, suppress = classify(stage, reply)
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
@@ -167,6 +168,11 @@ class Dispatch:
         now = self._loop.time()
         self._finish(attempt, attempt.outcome(Verdict.TRANSIENT, connection.relay, None, reply, now))
 
+    def too_big(self, connection: Connection, attempt: Attempt, limit: int) -> None:
+        """The email exceeds the limit that the relay has named: another one, else as if it had said so at MAIL."""
+        words = f"the message of {len(attempt.body or b'')} octets is larger than the relay takes ({limit})"
+        self._unsuited(connection, attempt, Verdict.SENDER_REFUSED, "5.3.4", words)
+
     def idle(self, connection: Connection) -> None:
         """A connection waits for work."""
         self._pool.by_name[connection.relay].now_idle(connection)
@@ -230,12 +236,17 @@ class Dispatch:
         """Whether the relay can carry it; if not, it goes to another one that can, or comes back."""
         if connection.smtputf8 or not attempt.smtputf8:
             return True
-        attempt.avoid |= {connection.relay}
-        reply = Reply(0, b"5.6.7 the address needs SMTPUTF8, which no relay offers")
-        now = self._loop.time()
-        outcome = attempt.outcome(Verdict.PERMANENT, connection.relay, Stage.MAIL, reply, now)
-        self._try_again(attempt, replace(outcome, enhanced="5.6.7"))
+        self._unsuited(
+            connection, attempt, Verdict.PERMANENT, "5.6.7", "the address needs SMTPUTF8, which no relay offers"
+        )
         return False
+
+    def _unsuited(self, connection: Connection, attempt: Attempt, verdict: Verdict, enhanced: str, why: str) -> None:
+        """This relay cannot carry the email: another one, else the verdict stands."""
+        attempt.avoid |= {connection.relay}
+        reply, now = Reply(0, f"{enhanced} {why}".encode()), self._loop.time()
+        outcome = attempt.outcome(verdict, connection.relay, Stage.MAIL, reply, now)
+        self._try_again(attempt, replace(outcome, enhanced=enhanced))
 
     def _give_up(self, attempt: Attempt) -> None:
         """No relay can take it now. A connection lost on the way to that was the relay's doing, not the recipient's."""

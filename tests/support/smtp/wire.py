@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, cast
 
+from services.sender.smtp.answers import Answers
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
@@ -59,11 +60,11 @@ class FakeOwner:
         self.given.append(letter.rcpt_to)
         return Attempt(letter, asyncio.get_running_loop().time())
 
-    def accepted(self, _connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+    def accepted(self, _connection: Answers, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         assert dot_seconds >= 0
         self._tell("accepted", attempt, Stage.DOT, reply)
 
-    def refused(self, _connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+    def refused(self, _connection: Answers, attempt: Attempt, stage: Stage, reply: Reply) -> None:
         self._tell("refused", attempt, stage, reply)
 
     def ambiguous(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
@@ -84,6 +85,9 @@ class FakeOwner:
     def unmade(self, _connection: Connection, attempt: Attempt, error: BaseException) -> None:
         self._tell("unmade", attempt, None, Reply(0, str(error).encode()))
 
+    def too_big(self, _connection: Connection, attempt: Attempt, limit: int) -> None:
+        self._tell("too_big", attempt, None, Reply(0, b"%d" % limit))
+
     def idle(self, connection: Connection) -> None:
         assert connection.in_flight == 0
 
@@ -103,10 +107,11 @@ def wired(
     pipelining: bool = True,
     config: EngineConfig | None = None,
     most_emails: int = 1000,
+    size_limit: int | None = None,
 ) -> tuple[Connection, FakeTransport, FakeOwner]:
     """A connection at work on `letters`. Needs a running event loop."""
     transport, owner = FakeTransport(), FakeOwner(letters)
-    session = Session(cast(Any, transport), pipelining=pipelining, smtputf8=True, size_limit=None)
+    session = Session(cast(Any, transport), pipelining=pipelining, smtputf8=True, size_limit=size_limit)
     connection = Connection(owner, "fake", session, config or EngineConfig(), most_emails)
     connection.offer()
     return connection, transport, owner

@@ -1,0 +1,94 @@
+"""What is asked of a job, and when: its body while the relay looks at the envelope, its permission after the 354.
+
+Both may be awaitables (signing in a thread, committing an intent). One is awaited at a time, without a task of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol
+
+from services.sender.smtp.attempt import Attempt
+
+
+class Maker(Protocol):
+    """Who asks: the connection that the email is on."""
+
+    def made(self) -> None:
+        """What was awaited has come: the body may be there, or may leave."""
+
+    def withdrawn(self, attempt: Attempt) -> None:
+        """`may_send_body` said no."""
+
+    def unmade(self, attempt: Attempt, error: BaseException) -> None:
+        """The job could not make its body, or could not say whether it may leave."""
+
+
+class Making:
+    """The one email of a connection whose body has not left."""
+
+    __slots__ = ("_awaited", "_maker", "_permitted")
+
+    def __init__(self, maker: Maker) -> None:
+        self._maker = maker
+        self._permitted = False  # an awaited `may_send_body` has said yes
+        self._awaited: asyncio.Future[object] | None = None
+
+    def begin(self, attempt: Attempt) -> None:
+        """Have the body made, unless it is."""
+        self._permitted = False
+        if attempt.body is not None:
+            return
+        try:
+            body = attempt.job.body()
+        except Exception as error:  # noqa: BLE001 - whatever the job raises, it must be reported, and once
+            self._maker.unmade(attempt, error)
+            return
+        if isinstance(body, bytes):
+            attempt.body = body
+        else:
+            self._wait(attempt, body)
+
+    def body_to_send(self, attempt: Attempt) -> bytes | None:
+        """The body, if it is made and may leave at this instant; else whoever asks will hear of it."""
+        if attempt.body is None or self._awaited is not None:
+            return None
+        if self._permitted:
+            return attempt.body
+        try:
+            permission = attempt.job.may_send_body()
+        except Exception as error:  # noqa: BLE001
+            self._maker.unmade(attempt, error)
+            return None
+        if permission is True:
+            return attempt.body
+        if permission is False:
+            self._maker.withdrawn(attempt)
+        else:
+            self._wait(attempt, permission)
+        return None
+
+    def stop(self) -> None:
+        """Whatever is awaited is no longer wanted."""
+        if self._awaited is not None:
+            awaited, self._awaited = self._awaited, None
+            awaited.cancel()
+
+    def _wait(self, attempt: Attempt, promise: Awaitable[object]) -> None:
+        self._awaited = asyncio.ensure_future(promise)
+        self._awaited.add_done_callback(lambda future: self._arrived(attempt, future))
+
+    def _arrived(self, attempt: Attempt, future: asyncio.Future[object]) -> None:
+        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if future is not self._awaited:
+            return  # the connection or the email has moved on
+        self._awaited = None
+        if error is not None:
+            self._maker.unmade(attempt, error)
+        elif isinstance(result := future.result(), bytes):
+            attempt.body = result
+            self._maker.made()
+        elif result is True:
+            self._permitted = True
+            self._maker.made()
+        else:
+            self._maker.withdrawn(attempt)
