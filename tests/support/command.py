@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from cli.local.ports import free_port, free_ports, is_free
+
+T = TypeVar("T")
 
 COMMAND_SECONDS = 90.0
 SENDER_PORTS = 4
@@ -100,6 +103,15 @@ class Command:
             if str(self.var) in words and process.pid != os.getpid():
                 found.append(f"{process.pid} {process.name()}")
         return found
+
+
+def wait_for(condition: Callable[[], T], seconds: float = 60.0) -> T:
+    """What the condition gives once that is true. Other processes give no signal, so they are asked again and again."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"it did not come to that in {seconds:g} s"
+        time.sleep(0.1)
+    return found
 
 
 def _free_row(count: int) -> int:
