@@ -1,0 +1,204 @@
+"""The image, built as docs/deploy.md says, on a Debian that this machine can make; the example campaign through it."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from cli.account import settle
+from cli.campaign_files import create_campaign, import_recipients, read_campaign
+from cli.client import ApiClient
+from cli.local.broker import PrivateBroker
+from cli.local.broker_files import ADMIN, SERVICES
+from cli.local.ports import free_port
+from tests.support.containers import Container, Image, built_image
+from tests.support.databases import empty_postgres
+from tests.support.relay import RecordingRelay
+from tests.support.run import TestRun
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "spring-news"
+OWN_BYTES = 170_000_000
+HEALTHY_SECONDS = 90.0
+UNHEALTHY_SECONDS = 30.0
+CAMPAIGN_SECONDS = 180.0
+STOP_SECONDS = 45.0
+"""Shorter than `stop_grace_period` of compose.yaml."""
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[Image]:
+    if os.geteuid() != 0:
+        pytest.fail("building an image needs root: sudo make test-deploy")
+    with built_image(["python3", "python3-venv"]) as built:
+        yield built
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    """Refuses and defers whom the development mailbox would."""
+    relay = RecordingRelay()
+    relay.behaviour.rcpt = _refuse
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+def test_what_is_in_it(image: Image) -> None:
+    config = image.config
+    assert config["User"] == "10001:10001"
+    assert config["Entrypoint"] == ["vashsender"]
+    assert config["Cmd"] == ["run", "api"]
+    assert config["Labels"]["org.opencontainers.image.version"]
+    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert not config.get("Volumes")
+    assert image.own_bytes <= OWN_BYTES, f"{image.own_bytes / 1e6:.0f} MB"
+    for pattern in ("usr/bin/*gcc*", "usr/bin/make", "usr/bin/git", "**/bin/pip*", "**/site-packages/setuptools"):
+        assert not list(image.tree.glob(pattern)), pattern
+    for leftover in (
+        "var/cache/apt/archives",
+        "var/lib/apt/lists",
+        "root/.cache",
+        "source",
+        "mnt/image",
+        "etc/pip.conf",
+    ):
+        folder = image.tree / leftover
+        assert not folder.exists() or not [path for path in folder.rglob("*") if path.is_file()], leftover
+    assert not _find(image.tree, "-perm", "/6000", "-type", "f")
+    assert _find(image.tree, "-user", "10001") == [str(image.tree / "var/lib/vashsender")]
+    compiled = _find(image.tree / "opt", "-name", "*.pyc")
+    assert len(compiled) > 1000
+
+
+def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Path) -> None:
+    script = (
+        "import os, pathlib, sys\n"
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        "assert int(status['CapEff'], 16) == 0 and status['NoNewPrivs'].strip() == '1'\n"
+        "assert (os.getpid(), os.getuid(), os.getgroups()) == (1, 10001, [10001])\n"
+        "pathlib.Path('here').write_text('may be written')\n"
+        "for path in ('/x', '/opt/vashsender/x', '/etc/x', '/run/secrets/x', sys.prefix + '/lib/x'):\n"
+        "    try:\n"
+        "        pathlib.Path(path).write_text('no')\n"
+        "    except OSError as error:\n"
+        "        assert error.errno == 30, error\n"
+        "    else:\n"
+        "        raise AssertionError(path)\n"
+        "for module in ('pip', 'setuptools', 'ensurepip'):\n"
+        "    try:\n"
+        "        __import__(module)\n"
+        "    except ImportError:\n"
+        "        pass\n"
+        "    else:\n"
+        "        raise AssertionError(module)\n"
+    )
+    bare = Image(image.tree, {**image.config, "Entrypoint": []}, image.own_bytes)
+    container = Container(bare, tmp_path, "script", ["python3", "-c", script], {})
+    assert container.run() == 0, container.last_words()
+    help_ = Container(image, tmp_path, "help", ["--help"], {})
+    assert help_.run() == 0, help_.last_words()
+
+
+def test_the_example_campaign_through_containers(
+    image: Image, run: TestRun, own_broker: PrivateBroker, relay: RecordingRelay, tmp_path: Path
+) -> None:
+    with empty_postgres(run) as database_url, ExitStack() as running:
+        secrets = {
+            "database_url": database_url,
+            "amqp_url": own_broker.amqp_url(SERVICES),
+            "secret_key": "a-key-of-this-test-alone-and-long-enough",
+            "relays": relay.url,
+        }
+        common = {
+            # The network is this machine's: stay on loopback, with a port for each.
+            "VASHSENDER_HTTP_HOST": "127.0.0.1",
+            "VASHSENDER_DATABASE_URL_FILE": "/run/secrets/database_url",
+            "VASHSENDER_AMQP_URL_FILE": "/run/secrets/amqp_url",
+            "VASHSENDER_SECRET_KEY_FILE": "/run/secrets/secret_key",
+        }
+
+        def once(name: str, *command: str, **other_secrets: str) -> str:
+            step = Container(image, tmp_path, name, command, common, {**secrets, **other_secrets})
+            assert step.run() == 0, step.last_words()
+            return step.last_words()
+
+        def service(name: str) -> tuple[Container, int]:
+            port = free_port()
+            kind = name.partition("-")[0]
+            own = {"VASHSENDER_HTTP_PORT": str(port)}
+            if kind == "sender":
+                own["VASHSENDER_RELAYS_FILE"] = "/run/secrets/relays"
+            container = Container(image, tmp_path, name, ["run", kind], common | own, secrets)
+            running.callback(container.kill)
+            container.start()
+            return container, port
+
+        once("migrate", "db", "upgrade")
+        once("topology", "topology", "declare", amqp_url=own_broker.amqp_url(ADMIN))
+        key = once("key", "key", "create", "test").splitlines()[-1]
+        names = ("api", "dispatcher", "watchdog", "sender-1", "sender-2")
+        services = {name: service(name) for name in names}
+        for container, _ in services.values():
+            container.wait_health(True, HEALTHY_SECONDS)
+
+        with ApiClient(f"http://127.0.0.1:{services['api'][1]}", key) as api:
+            files = read_campaign(EXAMPLE)
+            campaign_id = create_campaign(api, files)["id"]
+            assert files.recipients is not None
+            assert import_recipients(api, campaign_id, files.recipients)["accepted"] == 1000
+            api.post(f"/v1/campaigns/{campaign_id}/send")
+            _wait_finished(api, campaign_id)
+            ledger = {row["email"]: row["status"] for row in api.pages(f"/v1/campaigns/{campaign_id}/recipients")}
+        account = settle(ledger, relay.copies)
+        assert account.line() == "1000 recipients: 995 sent, 5 failed, 0 lost, 0 duplicated"
+        assert account.astray == 0
+        assert all(_sent_by(services[name][1]) > 0 for name in ("sender-1", "sender-2")), "both had a part in it"
+
+        api_container, api_port = services["api"]
+        own_broker.stop()
+        for container, _ in services.values():
+            container.wait_health(False, UNHEALTHY_SECONDS)
+        assert httpx.get(f"http://127.0.0.1:{api_port}/health/live", trust_env=False).status_code == 200
+        assert '"broker"' in api_container.execute(image.health_check).stdout
+
+        for name, (container, _) in services.items():
+            began = time.monotonic()
+            assert container.stop(STOP_SECONDS) == 0, container.last_words()
+            assert '"service.stopped"' in container.last_words(), name
+            print(f"{name} stopped in {time.monotonic() - began:.1f} s")  # noqa: T201
+
+
+def _refuse(rcpt: str, tries: int) -> bytes | None:
+    if rcpt.startswith("refused"):
+        return b"550 5.1.1 no such mailbox\r\n"
+    if rcpt.startswith("deferred") and tries == 0:
+        return b"451 4.2.0 busy\r\n"
+    return None
+
+
+def _wait_finished(api: ApiClient, campaign_id: str) -> None:
+    deadline = time.monotonic() + CAMPAIGN_SECONDS
+    while (campaign := api.get(f"/v1/campaigns/{campaign_id}"))["status"] != "finished":
+        assert time.monotonic() < deadline, campaign
+        time.sleep(0.5)
+
+
+def _sent_by(port: int) -> float:
+    lines = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text.splitlines()
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith("vashsender_emails_total{") and 'outcome="sent"' in line
+    )
+
+
+def _find(folder: Path, *criteria: str) -> Sequence[str]:
+    done = subprocess.run(["find", folder, "-xdev", *criteria], capture_output=True, text=True, check=True)
+    return done.stdout.split()
