@@ -159,8 +159,10 @@ async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Seq
 
 async def worklist(ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int) -> Sequence[Row]:
     """The next slice of open and due recipients of the batch, by id; those suppressed are marked."""
-    suppressed = exists().where(
-        col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key)
+    suppressed = (
+        select(col(Suppression.email_key))
+        .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
+        .exists()
     )
     statement = (
         select(

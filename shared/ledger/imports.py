@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
@@ -13,4 +13,6 @@ from shared.ledger.states import IMPORT_UNFINISHED
 def importing(campaign_id: UUID | Mapped[UUID]) -> ColumnElement[bool]:
     """Whether a campaign, given by its id or by its column, has an import that is open or being undone."""
     states = [state.value for state in IMPORT_UNFINISHED]
-    return exists().where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(states))
+    return (
+        select(col(Import.state)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(states)).exists()
+    )

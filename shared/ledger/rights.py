@@ -83,7 +83,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
             ),
         },
         "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "size", *_COUNTS)},
-        "suppression": {SELECT: ("project_id", "email_key"), INSERT: ALL},
+        "suppression": {SELECT: ("id", "project_id", "email_key"), INSERT: ALL},
         "timeline": _NOTES,
     },
     # Looks at everything that moves and mends it; sees no address and no content either.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,15 +39,18 @@ class Account:
 
 @dataclass
 class System:
-    """One installation. `settings` are those of every service; `VASHSENDER_` is put in front of each name."""
+    """One installation. `settings` are those of every service, `of_service` those of one; `VASHSENDER_` is put in front
+    of each name."""
 
     folder: Path
     database_url: str
     services_url: str
     relay: RecordingRelay | None
     settings: dict[str, str] = field(default_factory=dict)
+    of_service: dict[str, dict[str, str]] = field(default_factory=dict)
     processes: dict[str, ServiceProcess] = field(default_factory=dict)
     key: str = ""
+    python: str = sys.executable
 
     def launch(
         self, service: str, name: str = "", environment: Mapping[str, str] | None = None, **settings: str
@@ -59,6 +63,7 @@ class System:
             **({"relays": self.relay.url} if self.relay else {}),
             "var_dir": str(self.folder),
             **self.settings,
+            **self.of_service.get(service, {}),
             **({"slot": name} if service == "sender" else {}),
             **settings,
         }
@@ -68,6 +73,7 @@ class System:
             free_port(),
             self.folder,
             name,
+            self.python,
         )
         process.launch()
         self.processes[name] = process

@@ -1,0 +1,318 @@
+"""Every service on an account of its own, with no more rights than it needs: all of it works, and nothing else does."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import aio_pika
+import aiormq.exceptions
+import asyncpg
+import httpx
+import pytest
+from aio_pika.abc import AbstractConnection, AbstractQueue
+
+from cli.access_rights import CONSUMES, PUBLISHES, SERVICES
+from cli.local.broker import PrivateBroker
+from cli.local.postgres import PrivatePostgres
+from shared import topology
+from shared.ledger import migrate
+from shared.ledger.database import Ledger
+from shared.unsubscribe import make_token
+from tests.support.access import Accounts, accounts
+from tests.support.relay import RecordingRelay
+from tests.support.system import System, installation
+
+RECIPIENTS = 160
+SECRET_KEY = "x" * 40
+REFUSALS = ("permission denied", "ACCESS_REFUSED", "turn.failed", "InsufficientPrivilege")
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+def made(tmp_path: Path, broker: PrivateBroker, own_postgres: PrivatePostgres) -> Iterator[Accounts]:
+    with accounts(tmp_path / "access", broker, own_postgres) as made:
+        yield made
+
+
+@pytest.fixture
+async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> AsyncIterator[System]:
+    quick = {"lease_seconds": "3", "renew_seconds": "1", "look_seconds": "0.2", "heartbeat_seconds": "1"}
+    async with installation(
+        tmp_path, made.owner_url, made.admin_url, "", relay, secret_key=SECRET_KEY, sweep_seconds="2", **quick
+    ) as system:
+        system.of_service = made.of_services()
+        system.of_service["sender"]["smtp_connections"] = "2"
+        system.of_service["dispatcher"]["batch_size"] = "20"
+        yield system
+
+
+async def test_a_whole_life_with_a_killed_sender_on_the_least_rights(
+    system: System, relay: RecordingRelay, made: Accounts
+) -> None:
+    relay.behaviour.rcpt = _rcpt
+    relay.behaviour.seconds_per_email = 0.02
+    await system.start()
+    campaign = await system.create(RECIPIENTS, retry_delay_seconds=1)
+    await system.send(campaign)
+    await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 20)
+    await system.post(f"/campaigns/{campaign}/pause")
+    await system.wait_until(campaign, lambda answer: answer["status"] == "paused")
+    await system.post(f"/campaigns/{campaign}/resume")
+    seen = await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 50)
+    system.processes["sender-1"].kill()
+    assert seen["status"] == "sending"
+    answer = await system.wait_closed(campaign, 90)
+    assert (answer["status"], answer["counts"]["sent"], answer["counts"]["failed"]) == ("finished", RECIPIENTS - 1, 1)
+    assert answer["rescued"] >= 1
+    account = await system.account(campaign)
+    assert (account.lost, account.unrecorded) == (0, 0)
+    assert account.duplicated <= 2 + 64
+
+    # The bounced address was suppressed by a sender, so that nobody writes to it again.
+    await system.post(f"/campaigns/{campaign}/retry-failed")
+    again = await system.wait_until(campaign, lambda answer: answer["counts"]["suppressed"] == 1)
+    await system.wait_closed(campaign)
+    assert again["counts"]["failed"] == 0
+
+    relay.behaviour.seconds_per_email = 0.0
+    await _unsubscribe(system, campaign)
+    limited = await system.create(5, emails_per_second=20, delivery="at_most_once")
+    await system.send(limited)
+    closed = await system.wait_closed(limited)
+    assert (closed["counts"]["sent"], closed["counts"]["suppressed"]) == (3, 2)
+    await _look_around(system)
+    await _cancel_and_delete(system, relay)
+    done = await asyncio.to_thread(_one_sweep, made)
+    assert done.returncode == 0, done.stderr
+    await asyncio.gather(*(process.stop() for process in system.processes.values() if process.is_running))
+    said = "\n".join(process.log_text() for process in system.processes.values())
+    assert not [line for line in said.splitlines() if any(word in line for word in REFUSALS)]
+
+
+def _rcpt(rcpt: str, tries: int) -> bytes | None:
+    if rcpt.startswith("person-0@"):
+        return b"550 5.1.1 no such mailbox\r\n"
+    if rcpt.startswith("person-1@") and tries == 0:
+        return b"451 4.2.0 later\r\n"
+    return None
+
+
+async def _unsubscribe(system: System, campaign: str) -> None:
+    async with system.client() as client:
+        rows = (await client.get(f"/campaigns/{campaign}/recipients")).raise_for_status().json()["data"]
+        person = next(row for row in rows if row["email"].startswith("person-2@"))
+        token = make_token(SECRET_KEY.encode(), UUID(campaign), person["id"])
+        url = f"{system.processes['api'].http_url}/u/{token}"
+        (await client.post(url, data={"List-Unsubscribe": "One-Click"})).raise_for_status()
+        listed = (await client.get("/suppressions")).raise_for_status().json()["data"]
+    assert {row["reason"] for row in listed} == {"bounced", "unsubscribed"}
+
+
+async def _look_around(system: System) -> None:
+    """What people, autoscalers and probes look at."""
+    async with system.client() as client:
+        services = (await client.get("/services")).raise_for_status().json()["data"]
+        queues = (await client.get("/queues")).raise_for_status().json()["data"]
+        (await client.get("/batches")).raise_for_status()
+    assert {row["service"] for row in services} == set(SERVICES)
+    assert all(queue["exists"] for queue in queues)
+    assert {queue["name"] for queue in queues if queue["consumers"]} == {"campaigns", "default", "email", "heartbeats"}
+    assert await system.processes["watchdog"].metric('vashsender_queue_consumers{queue="email"}') >= 1
+    assert await system.processes["dispatcher"].metric("vashsender_database_writable") == 1
+    for name in ("api", "dispatcher", "watchdog", "sender-2"):
+        await system.processes[name].wait_ready()
+
+
+async def _cancel_and_delete(system: System, relay: RecordingRelay) -> None:
+    relay.behaviour.seconds_per_email = 0.2
+    long = await system.create(f"someone-{number}@example.test" for number in range(200))
+    await system.send(long)
+    await system.wait_until(long, lambda answer: answer["counts"]["sent"] > 0)
+    await system.post(f"/campaigns/{long}/cancel")
+    closed = await system.wait_closed(long)
+    assert closed["status"] == "cancelled"
+    draft = await system.create(3)
+    async with system.client() as client:
+        (await client.delete(f"/campaigns/{draft}")).raise_for_status()
+        (await client.delete("/suppressions", params={"email": "person-2@example.test"})).raise_for_status()
+
+
+def _one_sweep(made: Accounts) -> "subprocess.CompletedProcess[str]":
+    """The watchdog by hand, on its own account."""
+    urls = made.of_services()["watchdog"]
+    settings = {f"VASHSENDER_{name.upper()}": value for name, value in urls.items()}
+    command = [sys.executable, "-m", "services.watchdog", "--once"]
+    return subprocess.run(
+        command, env=settings, cwd=made.folder, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+INTO_CAMPAIGN = "INSERT INTO campaign (id, project_id, name) VALUES (gen_random_uuid(), gen_random_uuid(), 'mine')"
+A_KEY = "INSERT INTO api_key (id, project_id, name, digest, created_at) SELECT id, id, '', '', 0 FROM project"
+
+FORBIDDEN_SQL = (
+    ("api", "UPDATE recipient SET status = 'sent'"),
+    ("api", "UPDATE batch SET state = 'done'"),
+    ("api", "DELETE FROM batch"),
+    ("api", A_KEY),
+    ("api", "DELETE FROM timeline"),
+    ("dispatcher", "SELECT email FROM recipient"),
+    ("dispatcher", "SELECT data FROM recipient"),
+    ("dispatcher", "SELECT content FROM campaign"),
+    ("dispatcher", "INSERT INTO recipient (campaign_id, email, email_key) VALUES (gen_random_uuid(), 'a', 'a')"),
+    ("dispatcher", "DELETE FROM recipient"),
+    ("dispatcher", "SELECT * FROM api_key"),
+    ("dispatcher", "SELECT * FROM suppression"),
+    ("sender", INTO_CAMPAIGN),
+    ("sender", "UPDATE campaign SET content = '{}'"),
+    ("sender", "UPDATE recipient SET email = 'elsewhere@example.test'"),
+    ("sender", "INSERT INTO recipient (campaign_id, email, email_key) VALUES (gen_random_uuid(), 'a', 'a')"),
+    ("sender", "DELETE FROM suppression"),
+    ("sender", "DELETE FROM batch"),
+    ("sender", "SELECT * FROM api_key"),
+    ("sender", "UPDATE rate_limit SET emails_per_second = 1e9"),
+    ("watchdog", "SELECT email FROM recipient"),
+    ("watchdog", "SELECT data FROM recipient"),
+    ("watchdog", "UPDATE recipient SET status = 'sent'"),
+    ("watchdog", "UPDATE campaign SET status = 'finished'"),
+    ("watchdog", "SELECT content FROM campaign"),
+    ("watchdog", "SELECT * FROM api_key"),
+    *((service, "DROP TABLE recipient") for service in SERVICES),
+    *((service, "TRUNCATE recipient CASCADE") for service in SERVICES),
+    *((service, "CREATE TABLE public.mine (id int)") for service in SERVICES),
+    *((service, "CREATE TEMPORARY TABLE mine (id int)") for service in SERVICES),
+    *((service, "UPDATE alembic_version SET version_num = 'x'") for service in SERVICES),
+    *((service, "CREATE ROLE mine") for service in SERVICES),
+)
+
+
+async def test_what_each_role_may_not_do_in_the_database(made: Accounts) -> None:
+    for service in SERVICES:
+        connection = await asyncpg.connect(made.database_url(service))
+        try:
+            assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.head()
+            for statement in (statement for role, statement in FORBIDDEN_SQL if role == service):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+async def test_rights_are_the_same_after_every_migration(made: Accounts) -> None:
+    """What was granted by hand is taken away, what was taken away is given back, in the migration's own transaction."""
+    ledger = Ledger(made.owner_url, pool_size=1)
+    try:
+        before = await _acl(ledger)
+        async with ledger.write() as connection:
+            await connection.exec_driver_sql("GRANT DELETE ON recipient TO vashsender_sender")
+            await connection.exec_driver_sql("REVOKE SELECT ON batch FROM vashsender_sender")
+        assert await _acl(ledger) != before
+        await asyncio.to_thread(migrate.upgrade, made.owner_url)
+        assert await _acl(ledger) == before
+    finally:
+        await ledger.close()
+
+
+async def _acl(ledger: Ledger) -> list[str]:
+    async with ledger.read() as connection:
+        rows = await connection.exec_driver_sql(
+            "SELECT table_name, column_name, grantee, privilege_type FROM information_schema.column_privileges "
+            "UNION SELECT table_name, '', grantee, privilege_type FROM information_schema.table_privileges"
+        )
+        return sorted(str(tuple(row)) for row in rows if row.grantee.startswith("vashsender_"))
+
+
+KEYS = {key for queue in topology.QUEUES for key in queue.routing_keys}
+
+
+async def test_what_each_account_may_not_do_on_the_broker(made: Accounts) -> None:
+    await topology.declare(made.admin_url)
+    queues = [queue.name for queue in topology.QUEUES] + [topology.DEAD]
+    for service in SERVICES:
+        async with await aio_pika.connect(made.amqp_url(service)) as connection:
+            for event in PUBLISHES[service]:
+                await _publish(connection, topology.EXCHANGE, event.ROUTING_KEY)
+            for key in KEYS - {event.ROUTING_KEY for event in PUBLISHES[service]}:
+                with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                    await _publish(connection, topology.EXCHANGE, key)
+            for exchange, key in (("", "email"), (topology.DEAD_EXCHANGE, "x"), ("amq.topic", "batch.released")):
+                with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                    await _publish(connection, exchange, key)
+            for name in queues:
+                if name in CONSUMES[service]:
+                    await _consume(await _queue(connection, name))
+                    continue
+                for act in (_get, _consume):
+                    with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                        await act(await _queue(connection, name))
+            for name in queues:
+                for act in (_delete, _bind):
+                    with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                        await act(await _queue(connection, name))
+            for name in (topology.EMAIL, "mine"):
+                with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                    await (await connection.channel()).declare_queue(name, durable=True)
+            with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                await (await connection.channel()).declare_exchange("mine")
+    async with await aio_pika.connect(made.admin_url) as connection:
+        with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+            await (await connection.channel()).declare_queue("mine", durable=True)
+
+
+async def _publish(connection: AbstractConnection, exchange: str, key: str) -> None:
+    channel = await connection.channel()
+    target = await channel.get_exchange(exchange, ensure=False) if exchange else channel.default_exchange
+    await target.publish(aio_pika.Message(b"{}"), key, mandatory=False)
+
+
+async def _queue(connection: AbstractConnection, name: str) -> AbstractQueue:
+    return await (await connection.channel()).get_queue(name, ensure=False)
+
+
+async def _get(queue: AbstractQueue) -> None:
+    await queue.get(fail=False)
+
+
+async def _consume(queue: AbstractQueue) -> None:
+    async def take(_message: object) -> None:
+        pass
+
+    await queue.consume(take)
+
+
+async def _delete(queue: AbstractQueue) -> None:
+    await queue.delete(if_unused=False, if_empty=False)
+
+
+async def _bind(queue: AbstractQueue) -> None:
+    await queue.bind(topology.EXCHANGE, "batch.released")
+
+
+async def test_the_monitor_sees_depths_and_nothing_more(made: Accounts, broker: PrivateBroker) -> None:
+    await topology.declare(made.admin_url)
+    address = urlsplit((made.folder / "monitor_management_url").read_text())
+    user, vhost = f"{made.prefix}_monitor", made.prefix
+    async with httpx.AsyncClient(
+        base_url=f"{broker.management_url}/api", auth=(user, address.password or ""), trust_env=False
+    ) as client:
+        assert (await client.get(f"/queues/{vhost}/email")).raise_for_status().json()["name"] == "email"
+        get = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        answers = [
+            await client.post(f"/queues/{vhost}/email/get", json=get),
+            await client.delete(f"/queues/{vhost}/email/contents"),
+            await client.delete(f"/queues/{vhost}/email"),
+            await client.put(f"/vhosts/{vhost}-2"),
+            await client.get("/users"),
+        ]
+    assert all(answer.status_code in (400, 401, 403) for answer in answers), [str(answer) for answer in answers]

@@ -1,0 +1,104 @@
+"""The accounts `vashsender access new` writes, made for real on the run's broker and a PostgreSQL cluster."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import httpx
+
+from cli import access_files
+from cli.access_files import MIGRATE, Servers
+from cli.access_rights import ADMIN, SERVICES, VHOST
+from cli.local.broker import PrivateBroker
+from cli.local.ports import LOOPBACK
+from cli.local.postgres import OWNER, PrivatePostgres
+from shared.ledger import migrate
+from shared.settings import CommonSettings
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Addresses by role. On the shared broker accounts and virtual host have a prefix of this test's own."""
+
+    folder: Path
+    prefix: str
+
+    def amqp_url(self, role: str) -> str:
+        text = (self.folder / f"{role}_amqp_url").read_text()
+        return text.replace("//vashsender_", f"//{self.prefix}_").replace(f"/{VHOST}", f"/{self.prefix}")
+
+    def database_url(self, role: str) -> str:
+        return (self.folder / f"{role}_database_url").read_text()
+
+    def of_services(self) -> dict[str, dict[str, str]]:
+        """The settings of each service."""
+        return {
+            service: {"amqp_url": self.amqp_url(service), "database_url": self.database_url(service)}
+            for service in SERVICES
+        }
+
+    @property
+    def admin_url(self) -> str:
+        return self.amqp_url(ADMIN)
+
+    @property
+    def owner_url(self) -> str:
+        """The address of the role that owns the schema, with the driver's name."""
+        return CommonSettings(database_url=self.database_url(MIGRATE)).ledger_url
+
+
+@contextmanager
+def accounts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres) -> Iterator[Accounts]:
+    """Every account, and a migrated ledger. `postgres` is this test's own: roles belong to a whole cluster."""
+    servers = Servers(f"{LOOPBACK}:{broker.amqp_port}", f"{LOOPBACK}:{postgres.port}")
+    access_files.write(folder, servers)
+    made = Accounts(folder, f"test{uuid4().hex[:8]}")
+    run_sql(postgres, folder / access_files.ROLES_SQL)
+    migrate.upgrade(made.owner_url)
+    with _broker_api(broker) as api:
+        definitions = json.loads((folder / access_files.DEFINITIONS).read_text())
+        users = _of_this_test(definitions, made.prefix)
+        api.post("/definitions", json=definitions).raise_for_status()
+        try:
+            yield made
+        finally:
+            api.delete(f"/vhosts/{made.prefix}").raise_for_status()
+            api.post("/users/bulk-delete", json={"users": users}).raise_for_status()
+
+
+def run_sql(postgres: PrivatePostgres, script: Path) -> None:
+    """Runs a script through psql as the superuser, as the image of PostgreSQL does at its first start."""
+    subprocess.run(
+        ["psql", "-XqAt", "-f", str(script)],
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "PGHOST": LOOPBACK,
+            "PGPORT": str(postgres.port),
+            "PGUSER": OWNER,
+            "PGPASSWORD": postgres.password,
+            "PGDATABASE": "postgres",
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+
+
+def _of_this_test(definitions: dict[str, list[dict[str, str]]], prefix: str) -> list[str]:
+    for entries in definitions.values():
+        for entry in entries:
+            for key in ("user", "name", "vhost"):
+                if key in entry:
+                    entry[key] = entry[key].replace("vashsender", prefix)
+    return [user["name"] for user in definitions["users"]]
+
+
+def _broker_api(broker: PrivateBroker) -> httpx.Client:
+    auth = (urlsplit(broker.amqp_url("admin")).username or "", broker.password("admin"))
+    return httpx.Client(base_url=f"{broker.management_url}/api", auth=auth, timeout=30, trust_env=False)

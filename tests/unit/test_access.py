@@ -1,0 +1,118 @@
+"""The accounts of an installation: the files, and that the rights name what there is."""
+
+import ast
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlmodel import SQLModel
+
+from cli.access_files import DEFINITIONS, RENEWABLE, ROLES_SQL, Servers, write
+from cli.access_rights import CONSUMES, PUBLISHES, SERVICES, permissions, topic_permissions
+from cli.main import run
+from shared import events, topology
+from shared.errors import ConfigurationError
+from shared.ledger.rights import RIGHTS
+
+ROOT = Path(__file__).parents[2]
+EVENTS = {event.__name__: event for event in events.Event.__subclasses__() if event.__module__ == events.__name__}
+
+
+def passwords(folder: Path) -> dict[str, str]:
+    return {path.name: urlsplit(path.read_text()).password or "" for path in folder.glob("*_url")}
+
+
+def test_every_table_is_somebodys_and_every_name_is_a_tables() -> None:
+    """A migration that adds a table fails here until it is said who needs it."""
+    tables = SQLModel.metadata.tables
+    named = {table for rights in RIGHTS.values() for table in rights}
+    assert named == set(tables), "give the table a place in shared.ledger.rights.RIGHTS"
+    for rights in RIGHTS.values():
+        for table, given in rights.items():
+            for columns in given.values():
+                assert set(columns) <= set(tables[table].columns.keys()), table
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_may_publish_what_its_source_makes_and_nothing_else(service: str) -> None:
+    made = {
+        node.func.id
+        for path in (ROOT / "services" / service).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in EVENTS
+    }
+    assert {event.__name__ for event in PUBLISHES[service]} == made
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_rights_on_the_broker_are_exact(service: str) -> None:
+    rights, topics = permissions(service), topic_permissions(service)
+    queues = {queue.name for queue in topology.QUEUES} | {topology.DEAD}
+    assert {name for name in queues if re.search(rights["read"], name)} == set(CONSUMES[service])
+    assert not re.search(rights["write"], topology.DEAD_EXCHANGE)
+    assert not re.search(rights["configure"], topology.EXCHANGE)
+    keys = {key for queue in topology.QUEUES for key in queue.routing_keys}
+    allowed = {key for key in keys if re.search(topics["write"], key)}
+    assert allowed == {event.ROUTING_KEY for event in PUBLISHES[service]}
+
+
+def test_files_are_kept_and_agree_with_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "access"
+    first = write(folder, Servers("rabbitmq", "postgres:6432", tls=True))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in first} == {0o644}
+    assert (folder / "api_amqp_url").read_text().endswith("@rabbitmq:5671/vashsender")
+    assert (folder / "sender_database_url").read_text().endswith("@postgres:6432/vashsender?sslmode=verify-full")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert write(folder, Servers("elsewhere", "elsewhere")) == []
+    assert before == {path: path.read_bytes() for path in folder.iterdir()}
+    known = passwords(folder)
+    assert len(set(known.values())) == len(known), "no two accounts share a password"
+    for user in json.loads((folder / DEFINITIONS).read_text())["users"]:
+        role = user["name"].removeprefix("vashsender_")
+        password = next(secret for name, secret in known.items() if name.startswith(role) and "database" not in name)
+        stored = base64.b64decode(user["password_hash"])
+        assert stored[4:] == hashlib.sha256(stored[:4] + password.encode()).digest()
+    sql = (folder / ROLES_SQL).read_text()
+    assert not [password for password in known.values() if password in sql]
+
+
+def test_a_renewed_account_has_a_new_password_at_the_same_place(tmp_path: Path) -> None:
+    write(tmp_path, Servers("rabbitmq", "postgres"))
+    before, key = passwords(tmp_path), (tmp_path / "secret_key").read_text()
+    written = {path.name for path in write(tmp_path, Servers(), ["sender", "secret_key"])}
+    assert written == {"sender_amqp_url", "sender_database_url", DEFINITIONS, ROLES_SQL, "secret_key"}
+    after = passwords(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"sender_amqp_url", "sender_database_url"}
+    assert "@rabbitmq:5672/" in (tmp_path / "sender_amqp_url").read_text()
+    newest, old = (tmp_path / "secret_key").read_text().split(",")
+    assert (old, len(newest) >= 32) == (key, True)
+
+
+def test_what_was_interrupted_is_finished(tmp_path: Path) -> None:
+    write(tmp_path, Servers())
+    (tmp_path / "watchdog_database_url").unlink()
+    assert {path.name for path in write(tmp_path, Servers())} == {"watchdog_database_url", ROLES_SQL}
+
+
+@pytest.mark.parametrize("server", ["", "a b", "user@host", "host/path", "host:port", "::1"])
+def test_a_server_is_a_host(tmp_path: Path, server: str) -> None:
+    with pytest.raises(ConfigurationError, match="HOST"):
+        write(tmp_path, Servers(server))
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "access"
+    assert run(["access", "new", str(folder), "--broker-host", "[::1]:5", "--json"]) == 0
+    written = json.loads(capsys.readouterr().out)["written"]
+    assert sorted(written) == sorted(path.name for path in folder.iterdir())
+    assert run(["access", "new", str(folder)]) == 0
+    assert "already" in capsys.readouterr().err
+    assert run(["access", "new", str(folder), "--renew", "everything"]) == 64
+    assert RENEWABLE[0] in capsys.readouterr().err
+    (folder / "api_amqp_url").write_text("")
+    assert run(["access", "new", str(folder), "--renew", "api"]) == 78
