@@ -25,6 +25,8 @@ PROOFS: Mapping[str, str] = {
     "debootstrap": "usr/sbin/debootstrap",
     "systemd-container": "usr/bin/systemd-nspawn",
     "buildah": "usr/bin/buildah",
+    "golang-go": "usr/bin/go",
+    "npm": "usr/bin/npm",
 }
 """A file by which a package is known to be there: asking dpkg would take longer and miss what came another way."""
 

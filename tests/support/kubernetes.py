@@ -1,0 +1,145 @@
+"""`deploy/kubernetes`: as files, as Kustomize renders it, and what the models of its resources say to it.
+
+Kustomize is built from its source by Go, the models come from npm; both are kept under `var/cache`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cli.local import packages
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "deploy" / "kubernetes"
+CACHE = ROOT / "var" / "cache"
+MODELS = Path(__file__).with_name("kubernetes_models")
+KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.0.3"
+"""The newest that Debian 12's Go builds."""
+
+Resource = Mapping[str, Any]
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def sources() -> dict[Path, list[dict[str, Any]]]:
+    """Every file there is, by its path in FOLDER."""
+    return {path.relative_to(FOLDER): documents(path) for path in sorted(FOLDER.rglob("*.yaml"))}
+
+
+def inside(value: Any, key: str) -> Iterator[Any]:
+    """Every value of `key`, however deep."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from inside(inner, key)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            yield from inside(inner, key)
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One overlay's resources."""
+
+    resources: Sequence[Resource]
+
+    def of(self, *kinds: str) -> list[Resource]:
+        return [resource for resource in self.resources if resource["kind"] in kinds]
+
+    def one(self, kind: str, name: str) -> Resource:
+        """By its name, with or without the hash that Kustomize adds."""
+        found = [one for one in self.of(kind) if one["metadata"]["name"] in (name, _with_hash(one, name))]
+        assert len(found) == 1, f"{kind}/{name}: {[one['metadata']['name'] for one in self.of(kind)]}"
+        return found[0]
+
+    @property
+    def pods(self) -> Mapping[str, Resource]:
+        """The pod template of everything that makes pods, by its name."""
+        makers = self.of("Deployment", "StatefulSet", "Job")
+        return {maker["metadata"]["name"]: maker["spec"]["template"] for maker in makers}
+
+
+def _with_hash(resource: Resource, name: str) -> str:
+    own: str = resource["metadata"]["name"]
+    return own if own.rpartition("-")[0] == name and len(own.rpartition("-")[2]) == 10 else ""
+
+
+def render(overlay: Path) -> Rendered:
+    """What `kustomize build` makes of a folder."""
+    done = subprocess.run([kustomize(), "build", overlay], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Rendered([document for document in yaml.safe_load_all(done.stdout) if document])
+
+
+def problems(resources: Iterable[Resource]) -> list[str]:
+    """What the models of Kubernetes, KEDA and the Prometheus operator have against them."""
+    done = subprocess.run(
+        ["node", "validate.mjs"],
+        cwd=models(),
+        input=json.dumps([_unfolded(resource) for resource in resources]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def _unfolded(resource: Resource) -> Resource:
+    """Kustomize folds long base64, which Kubernetes takes (RFC 2045) and the model does not."""
+    if resource["kind"] != "Secret":
+        return resource
+    return {**resource, "data": {key: "".join(value.split()) for key, value in resource["data"].items()}}
+
+
+def kustomize() -> Path:
+    version = KUSTOMIZE.rpartition("@")[2]
+
+    def build(folder: Path) -> None:
+        if shutil.which("go") is None:
+            packages.ensure(["golang-go"])
+        environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
+        subprocess.run(["go", "install", KUSTOMIZE], env=environment, check=True)
+
+    return _kept(f"kustomize-{version}", build) / "kustomize"
+
+
+def models() -> Path:
+    """A folder with the models and validate.mjs in it."""
+
+    def install(folder: Path) -> None:
+        if shutil.which("npm") is None:
+            packages.ensure(["npm"])
+        shutil.copytree(MODELS, folder, dirs_exist_ok=True)
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        subprocess.run(["npm", "ci", *quiet], cwd=folder, stdout=subprocess.DEVNULL, check=True)
+
+    content = b"".join(path.read_bytes() for path in sorted(MODELS.iterdir()))
+    return _kept(f"kubernetes-models-{hashlib.sha256(content).hexdigest()[:12]}", install)
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that is made once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder, draft = CACHE / name, CACHE / f"{name}.draft"
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir()
+            make(draft)
+            draft.rename(folder)
+    return folder
