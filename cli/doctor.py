@@ -120,7 +120,7 @@ async def _relays(config: LocalSettings) -> list[Examined]:
         development = config.environment == "development"
         found = "none is set: mail goes to the development mailbox"
         return [Examined("relays", development, found, "set VASHSENDER_RELAYS")]
-    tried = [await try_relay(url) for url in urls]
+    tried = [await try_relay(url, config.ca_file) for url in urls]
     return [
         Examined(f"relay {each.name}", each.ok, each.found, "correct VASHSENDER_RELAYS, or ask whoever runs it")
         for each in tried

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import aiosmtplib
@@ -20,14 +21,18 @@ class RelayTry:
     found: str
 
 
-async def try_relay(url: str) -> RelayTry:
-    """Connects as a sender would, authenticates, and says what the relay offers. What the relay does never raises."""
+async def try_relay(url: str, own_ca_file: Path | None = None) -> RelayTry:
+    """Connects as a sender would, authenticates, and says what the relay offers. What the relay does never raises.
+
+    `own_ca_file`: an authority to trust besides the system's, where the URL names none."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     tls = "implicit" if parts.scheme == "smtps" else options.get("tls", "starttls")
     port = parts.port or PORTS.get(tls, 25)
     name = f"{parts.hostname}:{port}"
     context = ssl.create_default_context(cafile=options.get("ca_file"))
+    if own_ca_file is not None and "ca_file" not in options:
+        context.load_verify_locations(own_ca_file)
     if options.get("verify") == "no":
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

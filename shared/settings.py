@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shared import tls
 from shared.errors import ConfigurationError
 
 PREFIX = "VASHSENDER_"
@@ -71,9 +72,16 @@ class CommonSettings(BaseSettings):
     amqp_url: SecretStr = Field(
         SecretStr(""), description="The broker. Empty: the private node of this machine, whose URL it left in a file."
     )
+    ca_file: Path | None = Field(
+        None,
+        description="Authority (PEM) that signed the certificates of broker and database, and maybe of relays.",
+    )
     http_host: str = Field("127.0.0.1", description="Where the HTTP port listens.")
     http_port: int = Field(
-        0, ge=0, le=65535, description="The HTTP port; 0 means the service's own default, in slot `sender-2` the second."
+        0,
+        ge=0,
+        le=65535,
+        description="The HTTP port; 0 means the service's own, in slot `sender-2` the second.",
     )
     clock_seconds: float = Field(1.0, gt=0, description="How often a clock turn looks at the ledger.")
     publish_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to confirm an event.")
@@ -107,6 +115,20 @@ class CommonSettings(BaseSettings):
         profile = PROFILES.get(str(values.get("profile", cls.model_fields["profile"].default)), {})
         return {**{name: value for name, value in profile.items() if name in cls.model_fields}, **values}
 
+    @field_validator("ca_file")
+    @classmethod
+    def _ca_file_is_usable(cls, value: Path | None) -> Path | None:
+        try:
+            tls.trusting(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("log_file", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return value or None
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_a_url(cls, value: str) -> str:
@@ -134,18 +156,19 @@ class CommonSettings(BaseSettings):
             return f"sqlite+aiosqlite:///{(self.var_dir / 'vashsender.db').absolute()}"
         scheme, separator, rest = url.partition("://")
         drivers = {"postgres": "postgresql+asyncpg", "postgresql": "postgresql+asyncpg", "sqlite": "sqlite+aiosqlite"}
-        return f"{drivers.get(scheme, scheme)}{separator}{rest}"
+        return tls.database_address(f"{drivers.get(scheme, scheme)}{separator}{rest}", self.ca_file)
 
     @property
     def broker_url(self) -> str:
         """The AMQP URL services use; the private broker leaves its own in `var/secrets/amqp_url`."""
-        return self.amqp_url.get_secret_value() or self._left_in_file("amqp_url")
+        return tls.broker_address(self.amqp_url.get_secret_value() or self._left_in_file("amqp_url"), self.ca_file)
 
     @property
     def broker_admin_url(self) -> str:
         """The AMQP URL with the right to configure: for `topology declare` only."""
         given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or _text_of(f"{PREFIX}AMQP_ADMIN_URL_FILE")
-        return given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
+        given = given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
+        return tls.broker_address(given, self.ca_file)
 
     @property
     def slot_number(self) -> int:

@@ -40,7 +40,7 @@ def _with_settings(relay: RelayConfig, url: str, settings: SenderSettings, taken
     }
     missing = {name: value for name, value in defaults.items() if f"{name}=" not in given}
     name = relay.name if relay.name not in taken else f"{relay.name}:{relay.port}"
-    return replace(relay, name=name, **missing)  # type: ignore[arg-type]
+    return replace(relay, name=name, own_ca_file=settings.ca_file, **missing)  # type: ignore[arg-type]
 
 
 def engine_config(settings: SenderSettings) -> EngineConfig:

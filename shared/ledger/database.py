@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
+from shared.tls import database_tls
+
 SQLITE_BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
 TRANSACTION_SECONDS = 60.0
@@ -62,6 +64,7 @@ def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
 
 class Ledger:
     """A pool of database connections. `read()` and `write()` each are one transaction; an exception rolls it back.
+    The URL may hold libpq's TLS options: see shared.tls. Raises ConfigurationError where they cannot be used.
 
     One that takes longer than `transaction_seconds` is given up with its connection, and raises TimeoutError: where the
     network forgets a connection without a word, nothing else would ever end the wait. (SQLite has no network.)"""
@@ -75,6 +78,7 @@ class Ledger:
         transaction_seconds: float = TRANSACTION_SECONDS,
         echo: bool = False,
     ) -> None:
+        address, context = database_tls(url)
         self.is_sqlite = url.startswith("sqlite")
         self._transaction_seconds = None if self.is_sqlite else transaction_seconds
         connect_args: dict[str, Any]
@@ -85,8 +89,10 @@ class Ledger:
                 "timeout": CONNECT_SECONDS,
                 "server_settings": {"application_name": application[:60], **POSTGRESQL_PLANS},
             }
+            if context is not None:
+                connect_args["ssl"] = context
         self.engine = create_async_engine(
-            url, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
+            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
         )
         self._trouble: tuple[float, str] = (0.0, "")
         self._failed_at = float("-inf")

@@ -39,7 +39,8 @@ class RelayConfig:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     verify: bool = True
-    ca_file: Path | None = None
+    ca_file: Path | None = None  # the only authority to trust
+    own_ca_file: Path | None = None  # one to trust besides the system's
     helo: str = field(default_factory=socket.gethostname)
     connections: int = 8
     spare_connections: int = 32

@@ -75,6 +75,8 @@ def tls_context(relay: RelayConfig) -> ssl.SSLContext | None:
     if relay.tls is Tls.NONE:
         return None
     context = ssl.create_default_context(cafile=relay.ca_file)
+    if relay.own_ca_file is not None and relay.ca_file is None:
+        context.load_verify_locations(relay.own_ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not relay.verify:
         context.check_hostname = False
