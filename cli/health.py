@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -189,19 +189,19 @@ async def _moved_at(connection: AsyncConnection, campaign: Any) -> float:
 
 async def _why(connection: AsyncConnection, campaign: Any, now: float) -> tuple[str, str]:
     """Why a campaign hangs, and what a repair does about it."""
-    if campaign.blocked_by:
-        return campaign.blocked_by, "nothing: it goes on when that is mended"
     rows = await connection.execute(
-        select(col(Batch.state), func.count(), func.min(col(Batch.lease_until)))
+        select(col(Batch.state), func.count(), func.sum(case((col(Batch.lease_until) < now, 1), else_=0)))
         .where(col(Batch.campaign_id) == campaign.id)
         .group_by(col(Batch.state))
     )
-    states = {state: (count, lease_until) for state, count, lease_until in rows}
-    if BatchState.SENDING.value in states:
-        count, lease_until = states[BatchState.SENDING.value]
-        if lease_until is not None and lease_until < now:
-            return f"{count} batches are held by a sender that is gone", "take them back"
-        return f"{count} batches are held by a sender that does not move", "nothing yet: their leases are renewed"
+    states = {state: (int(count), int(ended)) for state, count, ended in rows}
+    sending, orphaned = states.get(BatchState.SENDING.value, (0, 0))
+    if orphaned:
+        return f"{orphaned} batches are held by a sender that is gone", "take them back"
+    if campaign.blocked_by:
+        return campaign.blocked_by, "nothing: it goes on when that is mended"
+    if sending:
+        return f"{sending} batches are held by a sender that does not move", "nothing yet: their leases are renewed"
     if BatchState.RELEASED.value in states:
         return f"no sender takes the {states[BatchState.RELEASED.value][0]} batches that wait", "release them again"
     if campaign.status == CampaignStatus.SENDING and BatchState.WAITING.value not in states:
