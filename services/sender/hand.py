@@ -29,7 +29,7 @@ class Hand:
     before the statement was sent, so what the ledger promised then still holds.
 
     `stop` says why no email may start any more: paused, cancelled, draining, a deadline (`yielded`), the relay refuses
-    the campaign's sender (`refused`). `lost`: another has the batch."""
+    the campaign's sender (`refused`). `lost`: another has the batch. `freed`: it only waits, and holds no slot."""
 
     claim: Claim
     facts: CampaignFacts
@@ -56,6 +56,7 @@ class Hand:
     left_for_later: bool = False
     tally: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    freed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.date = self.facts.date(self.claim.dated_at)
@@ -70,6 +71,11 @@ class Hand:
         """Nothing is in flight, nothing is unrecorded, and nothing more will start."""
         if self.in_flight or self.unrecorded or self.intents or self.committing:
             return False
+        return self.all_started
+
+    @property
+    def all_started(self) -> bool:
+        """Nothing more will start, but for what a relay's fault brings back."""
         return bool(self.lost or self.stop) or (self.exhausted and not self.worklist)
 
     def next_start(self) -> float:

@@ -62,7 +62,11 @@ class SenderMetrics:
             f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
         )
         self.slots = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
-        self.batches = Gauge(f"{PREFIX}_batches_in_hand", "Batches this process works on.", registry=registry)
+        self.batches = Gauge(
+            f"{PREFIX}_batches_in_hand",
+            "Slots taken: batches of which emails can start. One that only waits, for its rate or replies, holds none.",
+            registry=registry,
+        )
         self.batch = Histogram(
             f"{PREFIX}_batch_seconds",
             "Seconds a batch was in hand.",

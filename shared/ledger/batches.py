@@ -13,6 +13,9 @@ from shared.ledger.database import db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import LIVE, BatchState
 
+NEARLY_OUT = 10
+"""Of a batch at work no more than one recipient in so many is without a result: it mostly waits for replies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
@@ -54,6 +57,12 @@ async def requeue(
 def lease_expired() -> ColumnElement[bool]:
     """The ledger's confirmation that a batch is nobody's: by the database's clock alone."""
     return in_state(BatchState.SENDING) & (col(Batch.lease_until) < db_now())
+
+
+def holds_slot() -> ColumnElement[bool]:
+    """It is being sent, and a sender may be too busy with it to take another: neither limited nor nearly all out."""
+    is_nearly_out = col(Batch.pending) * NEARLY_OUT <= col(Batch.size)
+    return in_state(BatchState.SENDING) & col(Batch.span_seconds).is_(None) & ~is_nearly_out
 
 
 def in_state(*states: BatchState) -> ColumnElement[bool]:

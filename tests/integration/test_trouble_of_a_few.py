@@ -1,0 +1,61 @@
+"""What goes wrong with a few recipients costs the others nothing: emails that hang, emails that are put off."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.broker import BrokerVhost
+from tests.support.relay import After, RecordingRelay
+from tests.support.system import System, installation
+
+RECIPIENTS = 1200
+BATCH_SIZE = 100
+TROUBLED = {f"person-{number}@example.test" for number in range(0, RECIPIENTS, BATCH_SIZE)}
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    vhost = broker_vhost
+    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
+        system.settings["batch_size"] = str(BATCH_SIZE)
+        yield system
+
+
+async def test_batches_of_which_one_email_hangs_do_not_keep_those_behind_them(
+    system: System, relay: RecordingRelay
+) -> None:
+    """One in each of twelve batches, for longer than this test lasts, where a sender holds two batches."""
+    relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt in TROUBLED else After.ACCEPT
+    await system.start(senders=1)
+    campaign = await system.create(RECIPIENTS)
+    await system.send(campaign)
+    answer = await system.wait_until(campaign, lambda now: now["counts"]["sent"] == RECIPIENTS - len(TROUBLED))
+    assert answer["counts"]["pending"] == len(TROUBLED)
+    assert answer["status"] == "sending"
+    taken = await system.processes["sender-1"].metric("vashsender_batches_in_hand")
+    assert taken == 0, "a batch that only waits for replies takes no slot"
+
+
+async def test_retries_that_are_not_due_yet_take_no_slot(system: System, relay: RecordingRelay) -> None:
+    relay.behaviour.dot = lambda rcpt, tries: (
+        b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
+    )
+    await system.start(senders=1)
+    campaign = await system.create(RECIPIENTS, retry_delay_seconds=3)
+    await system.send(campaign)
+    answer = await system.wait_until(campaign, lambda now: now["counts"]["sent"] == RECIPIENTS - len(TROUBLED))
+    assert answer["counts"]["deferred"] == len(TROUBLED), "fresh mail was all out before the first retry"
+    await system.wait_closed(campaign)
+    account = await system.account(campaign)
+    assert (account.counts["sent"], account.lost, account.duplicated) == (RECIPIENTS, 0, 0)
