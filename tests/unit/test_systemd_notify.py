@@ -1,0 +1,51 @@
+"""Whom the notifier speaks to, and how long it may be silent. What it says: tests/integration/test_sd_notify.py."""
+
+import os
+
+import pytest
+
+from shared.notify import Notifier
+from shared.settings import CommonSettings, SenderSettings, load
+from shared.turns import Turn
+
+
+def test_without_systemd_nobody_is_told() -> None:
+    notifier = Notifier({})
+    notifier.ready()
+    notifier.alive()
+    assert not notifier.is_heard
+    assert notifier.watchdog_seconds == 0
+
+
+def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:
+    assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 30
+    assert Notifier({"WATCHDOG_USEC": "30000000"}).watchdog_seconds == 30
+    assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
+
+
+def test_a_socket_that_is_gone_does_not_end_the_work(tmp_path: object) -> None:
+    Notifier({"NOTIFY_SOCKET": f"{tmp_path}/gone"}).ready()
+    Notifier({"NOTIFY_SOCKET": "@vashsender/nobody"}).alive()
+
+
+def test_a_turn_lasts_only_while_it_is_at_work() -> None:
+    turn = Turn("looks")
+    assert turn.seconds == 0
+    with turn:
+        assert turn.seconds > 0
+    assert turn.seconds == 0
+    with pytest.raises(OSError, match="away"), turn:
+        raise OSError("away")
+    assert turn.seconds == 0
+
+
+@pytest.mark.parametrize(
+    ("slot", "number"), [("", 1), ("sender-1", 1), ("sender-12", 12), ("sender-0", 1), ("left", 1)]
+)
+def test_senders_of_one_machine_have_different_ports(slot: str, number: int) -> None:
+    assert load(SenderSettings, slot=slot).slot_number == number
+
+
+def test_an_empty_log_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_LOG_FILE", "")
+    assert load(CommonSettings).log_file is None

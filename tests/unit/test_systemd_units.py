@@ -1,0 +1,75 @@
+"""deploy/systemd, read as text and by systemd itself, where it is installed."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.local.programs import SERVICES
+from services.sender.worker import FLUSH_SECONDS
+from shared.settings import SenderSettings
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "systemd"
+UNITS = sorted(path.name for path in FOLDER.glob("*.service"))
+HIGHEST_EXPOSURE = 2.0
+
+
+def lines(unit: str) -> Iterator[tuple[str, str]]:
+    for line in (FOLDER / unit).read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            yield name, value
+
+
+def only(unit: str, name: str) -> str:
+    [value] = [value for each, value in lines(unit) if each == name]
+    return value
+
+
+def test_there_is_a_unit_for_every_service() -> None:
+    assert {f"vashsender-{name}.service" for name in SERVICES} | {"vashsender-sender@.service"} <= set(UNITS)
+
+
+def test_a_sender_may_finish_its_drain() -> None:
+    drain = SenderSettings.model_fields["drain_seconds"].default
+    assert int(only("vashsender-sender@.service", "TimeoutStopSec")) > drain + FLUSH_SECONDS
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_secret_handed_over_is_read_and_has_its_file(unit: str) -> None:
+    made = re.search(r"^for secret in (.*); do$", (FOLDER / "install").read_text(), re.MULTILINE)
+    assert made is not None
+    handed = {value.partition(":")[0] for name, value in lines(unit) if name == "LoadCredential"}
+    read = {
+        value.partition("=%d/")[2]: value.partition("=")[0]
+        for name, value in lines(unit)
+        if name == "Environment" and "=%d/" in value
+    }
+    assert handed <= set(made.group(1).split())
+    assert read == {name: f"VASHSENDER_{name.upper()}_FILE" for name in handed}
+
+
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit not in ("vashsender-prepare.service",)])
+def test_what_ends_comes_back_unless_a_setting_is_wrong(unit: str) -> None:
+    assert only(unit, "Type") == "notify"
+    assert only(unit, "Restart") == "always"
+    assert only(unit, "RestartPreventExitStatus") == "78"
+
+
+def test_every_service_gives_signs_of_life() -> None:
+    for unit in (*(f"vashsender-{name}.service" for name in SERVICES), "vashsender-sender@.service"):
+        assert int(only(unit, "WatchdogSec")) == 30
+
+
+def test_systemd_finds_them_hardly_exposed() -> None:
+    analyze = shutil.which("systemd-analyze")
+    for unit in UNITS if analyze else ():
+        told = subprocess.run(
+            [analyze or "", "security", "--offline=true", FOLDER / unit], capture_output=True, text=True, check=True
+        )
+        exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", told.stdout)
+        assert exposure is not None, told.stderr
+        assert float(exposure.group(1)) <= HIGHEST_EXPOSURE, told.stdout
