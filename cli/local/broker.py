@@ -27,6 +27,7 @@ START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
 KILL_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.05
+LOOKS_MISSED = 3
 LOG_LINES_SHOWN = 20
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 
@@ -97,7 +98,7 @@ class PrivateBroker:
         # setsid --fork: the node outlives the command that starts it and is nobody's unreaped child.
         with self._output().open("ab") as output:
             subprocess.run(
-                ["setsid", "--fork", str(SERVER)],
+                ["setsid", "--fork", *self.server_command()],
                 env=self.environment(),
                 cwd=self.data_dir,
                 stdin=subprocess.DEVNULL,
@@ -111,7 +112,9 @@ class PrivateBroker:
         are answered. Gives an exit code."""
         self.stop()  # what a killed supervisor left behind
         self.prepare()
-        node = subprocess.Popen([str(SERVER)], env=self.environment(), cwd=self.data_dir, stdin=subprocess.DEVNULL)
+        node = subprocess.Popen(
+            self.server_command(), env=self.environment(), cwd=self.data_dir, stdin=subprocess.DEVNULL
+        )
         told_to_stop = False
 
         def stop(*_: object) -> None:
@@ -149,10 +152,12 @@ class PrivateBroker:
         Raises `NotReadyError` with the end of the log, at once when the node has ended.
         """
         deadline = time.monotonic() + timeout_seconds
-        seen = False
+        seen, missed = False, 0
         while not self._answers():
             running = self.is_running
-            if seen and not running:
+            missed = 0 if running else missed + 1
+            # One that becomes another program, as the start script does, has no environment to know it by meanwhile.
+            if seen and missed > LOOKS_MISSED:
                 raise NotReadyError(f"the private broker ended while starting: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise NotReadyError(f"the private broker is not ready in {timeout_seconds:g} s: {self._last_words()}")
@@ -184,8 +189,7 @@ class PrivateBroker:
 
     def prepare(self) -> None:
         """Check program and ports, write the files."""
-        if not SERVER.exists():
-            raise LocalError("RabbitMQ is not installed; run: apt-get install rabbitmq-server")
+        self.server_command()
         ports = {
             "AMQP of the private broker": self.amqp_port,
             "its management": self.management_port,
@@ -203,6 +207,12 @@ class PrivateBroker:
                 "prometheus_port": self.prometheus_port,
             },
         )
+
+    def server_command(self) -> list[str]:
+        """What becomes the node. Raises `LocalError` without RabbitMQ on this machine."""
+        if not SERVER.exists():
+            raise LocalError("RabbitMQ is not installed; run: apt-get install rabbitmq-server")
+        return [str(SERVER)]
 
     def environment(self) -> dict[str, str]:
         return node_environment(self.data_dir, self.node_name, self.dist_port, self.epmd_port)

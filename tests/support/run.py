@@ -16,6 +16,7 @@ from typing import IO
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port, free_ports
 from cli.local.postgres import PrivatePostgres
+from tests.support.other_rabbitmq import broker_at
 
 RUNS = Path(__file__).parents[2] / "var" / "test"
 BROKER_PORTS = 5
@@ -77,7 +78,7 @@ class TestRun:
         """Another broker, not yet started. The run stops it at its end if nobody has."""
         ports = free_ports(BROKER_PORTS)
         self._remember(name, ports)
-        return PrivateBroker(self.folder / name, *ports)
+        return broker_at(self.folder / name, *ports)
 
     def new_postgres(self, name: str) -> PrivatePostgres:
         """Another cluster, not yet started, without durability. The run stops it at its end if nobody has."""
@@ -117,7 +118,7 @@ class TestRun:
 
     def _known_broker(self, name: str) -> PrivateBroker | None:
         ports = self._ports(name)
-        return PrivateBroker(self.folder / name, *ports) if len(ports) == BROKER_PORTS else None
+        return broker_at(self.folder / name, *ports) if len(ports) == BROKER_PORTS else None
 
     def _known_postgres(self, name: str) -> PrivatePostgres | None:
         ports = self._ports(name)

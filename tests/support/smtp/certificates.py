@@ -1,4 +1,4 @@
-"""A certificate authority that lives as long as a test run, with one certificate for localhost."""
+"""Certificates that live as long as a test run: one that signs itself, and an authority that signs others."""
 
 import ssl
 from dataclasses import dataclass
@@ -30,21 +30,57 @@ def certificate_for_localhost(folder: Path) -> Certificate:
     """For localhost and 127.0.0.1, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
-    certificate = (
+    return _written(_signed(name, name, key, key, names=names, ca=True), key, folder, "localhost")
+
+
+class Authority:
+    """A private certificate authority: `ca_file` is what its clients trust."""
+
+    def __init__(self, folder: Path, name: str = "authority") -> None:
+        self._folder = folder
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = _signed(self._name, self._name, self._key, self._key, ca=True)
+        self.ca_file = folder / f"{name}.pem"
+        self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+    def certificate(self, *hosts: str) -> Certificate:
+        """A server's, for these host names, signed by this authority."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
+        names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
+        certificate = _signed(name, self._name, key, self._key, names=names)
+        return _written(certificate, key, self._folder, hosts[0])
+
+
+def _signed(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    names: x509.SubjectAlternativeName | None = None,
+    ca: bool = False,
+) -> x509.Certificate:
+    now = datetime.now(UTC)
+    builder = (
         x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
+        .subject_name(subject)
+        .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(names, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
-    files = Certificate(folder / "certificate.pem", folder / "key.pem")
+    if names is not None:
+        builder = builder.add_extension(names, critical=False)
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _written(certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, folder: Path, name: str) -> Certificate:
+    files = Certificate(folder / f"{name}.certificate.pem", folder / f"{name}.key.pem")
     files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     files.key.write_bytes(
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
