@@ -3,6 +3,7 @@
 Kustomize is built from its source by Go, the models come from npm; both are kept under `var/cache`.
 """
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from cli import access_files
 from cli.local import packages
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +26,9 @@ CACHE = ROOT / "var" / "cache"
 MODELS = Path(__file__).with_name("kubernetes_models")
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.0.3"
 """The newest that Debian 12's Go builds."""
+
+OVERLAYS = ("development", "production", "everything")
+RELAYS = "smtp://me%40example.com:password@smtp.example.com:587\n"
 
 Resource = Mapping[str, Any]
 
@@ -70,10 +75,58 @@ class Rendered:
         makers = self.of("Deployment", "StatefulSet", "Job")
         return {maker["metadata"]["name"]: maker["spec"]["template"] for maker in makers}
 
+    def environment(self, name: str, container: str = "containers") -> dict[str, str]:
+        """What the first container of a pod is given; a name that only the cluster knows is made up."""
+        spec = self.pods[name]["spec"][container][0]
+        found: dict[str, str] = {}
+        for source in spec.get("envFrom", ()):
+            found |= self.one("ConfigMap", source["configMapRef"]["name"])["data"]
+        for entry in spec.get("env", ()):
+            found[entry["name"]] = entry.get("value", f"{name}-0")
+        return found
+
+    def secret_files(self, name: str) -> dict[str, str]:
+        """The files of a pod's own Secret."""
+        volume = next(one for one in self.pods[name]["spec"]["volumes"] if one["name"] == "secrets")
+        data = self.one("Secret", volume["secret"]["secretName"])["data"]
+        return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+    def is_mounted(self, name: str, path: str, container: str = "containers") -> bool:
+        """Whether the first container of a pod finds a file or a folder at `path`."""
+        spec = self.pods[name]["spec"]
+        mounts = {mount["mountPath"]: mount["name"] for mount in spec[container][0]["volumeMounts"]}
+        folder, _, key = path.rpartition("/")
+        if path in mounts or folder not in mounts:
+            return path in mounts
+        volume = next(one for one in spec["volumes"] if one["name"] == mounts[folder])
+        if "secret" in volume:
+            return key in self.one("Secret", volume["secret"]["secretName"])["data"]
+        return key in self.one("ConfigMap", volume["configMap"]["name"])["data"]
+
 
 def _with_hash(resource: Resource, name: str) -> str:
     own: str = resource["metadata"]["name"]
     return own if own.rpartition("-")[0] == name and len(own.rpartition("-")[2]) == 10 else ""
+
+
+def overlays(folder: Path) -> Mapping[str, Rendered]:
+    """Both overlays as an operator makes them in a copy of deploy/kubernetes, and `everything`: production with every
+    component there is."""
+    shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("secrets"))
+    for name in ("development", "production"):
+        secrets = folder / "overlays" / name / "secrets"
+        access_files.write(secrets, access_files.Servers("rabbitmq", "postgres"))
+        (secrets / "relays").write_text(RELAYS)
+    everything = shutil.copytree(folder / "overlays" / "production", folder / "overlays" / "everything")
+    (everything / "ca.pem").write_text("a certificate\n")
+    (everything / "key.pem").write_text("a key\n")
+    file = everything / "kustomization.yaml"
+    whole = yaml.safe_load(file.read_text())
+    whole["components"] = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
+    whole["configMapGenerator"].append({"name": "vashsender-ca", "files": ["ca.pem"]})
+    whole["secretGenerator"].append({"name": "vashsender-dkim", "files": ["example.com.s1.pem=key.pem"]})
+    file.write_text(yaml.safe_dump(whole))
+    return {name: render(folder / "overlays" / name) for name in OVERLAYS}
 
 
 def render(overlay: Path) -> Rendered:

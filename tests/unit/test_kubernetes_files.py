@@ -1,0 +1,252 @@
+"""deploy/kubernetes names nothing that the code does not have: settings, commands, ports, queue, metrics, rules."""
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from prometheus_client import CollectorRegistry
+from pydantic import SecretStr
+
+from cli import access_files
+from cli.access_rights import MONITOR
+from cli.commands.machine import Service
+from cli.effective import fields, variable
+from cli.main import app
+from scripts import kubernetes_rules, metrics_page
+from services.sender.worker import FLUSH_SECONDS
+from shared import topology
+from shared.health import Health
+from shared.process import HTTP_CLOSE_SECONDS
+from shared.settings import SETTINGS, CommonSettings, DispatcherSettings, SenderSettings, load
+from tests.support import kubernetes
+
+ROOT = kubernetes.ROOT
+SOURCES = kubernetes.sources()
+DOCUMENTS = list(chain.from_iterable(SOURCES.values()))
+SERVICES = ("api", "dispatcher", "sender", "watchdog")
+COMMAND_ONLY = {"VASHSENDER_URL"}
+MOUNTED_AT = "/run/secrets/vashsender/"
+"""Where each pod finds the files of its Secret."""
+
+
+def document(kind: str, name: str, path: str = "") -> dict[str, Any]:
+    found = [
+        one
+        for where, documents in SOURCES.items()
+        for one in documents
+        if (one["kind"], one.get("metadata", {}).get("name")) == (kind, name) and str(where).startswith(path)
+    ]
+    assert len(found) == 1, (kind, name)
+    return found[0]
+
+
+def kustomizations() -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path, documents in SOURCES.items():
+        if path.name == "kustomization.yaml":
+            yield path.parent, documents[0]
+
+
+def overlays() -> Iterator[tuple[Path, dict[str, Any]]]:
+    return ((path, one) for path, one in kustomizations() if path.parts[0] == "overlays")
+
+
+def values() -> Iterator[tuple[str, str]]:
+    """Every setting that is given anywhere, and what it is set to; empty where only the cluster knows."""
+    for variables in kubernetes.inside(DOCUMENTS, "env"):
+        yield from ((one["name"], one.get("value", "")) for one in variables)
+    for generator in chain.from_iterable(kubernetes.inside(DOCUMENTS, "configMapGenerator")):
+        for literal in generator.get("literals", ()):
+            name, _, value = literal.partition("=")
+            yield name, value
+
+
+def test_every_setting_exists() -> None:
+    known = {variable(name): field for _, name, field in fields()}
+    secret = {name for name, field in known.items() if field.annotation is SecretStr}
+    given = dict(values())
+    ours = {name for name in given if name.startswith("VASHSENDER_")}
+    assert {"VASHSENDER_RELAYS_FILE", "VASHSENDER_SLOT", "VASHSENDER_PUBLIC_URL", "VASHSENDER_DKIM_DIR"} <= ours
+    unknown = ours - known.keys() - {f"{name}_FILE" for name in secret} - COMMAND_ONLY
+    assert not unknown
+
+
+def test_settings_are_read_as_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in production; the files are the cluster's."""
+    for name, value in values():
+        if value and not name.endswith("_FILE"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com")
+    monkeypatch.setenv("VASHSENDER_SECRET_KEY", "x" * 40)
+    for settings_class in SETTINGS.values():
+        load(settings_class)
+
+
+def test_every_command_exists() -> None:
+    root = typer.main.get_command(app)
+    commands = [
+        " ".join(container["args"])
+        for container in chain.from_iterable(kubernetes.inside(DOCUMENTS, "containers"))
+        if container.get("args") and container.get("image", "vashsender") == "vashsender"
+    ]
+    waiting = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]["initContainers"]
+    commands += re.findall(r"vashsender ([a-z]+ [a-z]+)", waiting[0]["command"][2])
+    assert {"run api", "db upgrade", "topology declare", "db check", "topology check"} <= set(commands)
+    for command in commands:
+        assert _is_verb(root, command.split()), command
+
+
+def _is_verb(command: Any, words: list[str]) -> bool:
+    """`command` is a group of verbs, or a verb with what remains as its argument."""
+    verbs = getattr(command, "commands", None)
+    if verbs is None:
+        return not words or (command.name == "run" and words in [[service.value] for service in Service])
+    return bool(words) and words[0] in verbs and _is_verb(verbs[words[0]], words[1:])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_has_its_account_its_secret_and_its_port(name: str) -> None:
+    deployment = document("Deployment", f"vashsender-{name}", "base")
+    template = deployment["spec"]["template"]
+    pod = template["spec"]
+    labels = template["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert labels["vashsender/kind"] == "service"
+    assert document("ServiceAccount", pod["serviceAccountName"])["automountServiceAccountToken"] is False
+    assert pod["volumes"][0] == {"name": "secrets", "secret": {"secretName": f"vashsender-{name}"}}
+    assert document("Service", f"vashsender-{name}")["spec"]["selector"].items() <= labels.items()
+    assert document("PodDisruptionBudget", f"vashsender-{name}")["spec"]["selector"]["matchLabels"].items() <= (
+        labels.items()
+    )
+
+
+def test_a_pod_is_given_longer_than_its_process_takes_to_stop() -> None:
+    drain = SenderSettings.model_fields["drain_seconds"].default
+    publish = CommonSettings.model_fields["publish_timeout_seconds"].default
+    sender = document("Deployment", "vashsender-sender", "base")["spec"]["template"]["spec"]
+    assert sender["terminationGracePeriodSeconds"] > drain + FLUSH_SECONDS + 4 * publish + HTTP_CLOSE_SECONDS
+    api = document("Deployment", "vashsender-api")["spec"]["template"]["spec"]
+    wait = float(api["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert api["terminationGracePeriodSeconds"] > wait + HTTP_CLOSE_SECONDS + 4 * publish
+
+
+def test_every_pod_is_nobody_and_can_change_nothing() -> None:
+    """`pod.yaml` is put over all of ours; what the development overlay adds says it itself."""
+    pods = [template["spec"] for template in kubernetes.inside(DOCUMENTS, "template")]
+    whole = [pod for pod in pods if "securityContext" in pod]
+    assert len(whole) == 4
+    for pod in whole:
+        assert pod["automountServiceAccountToken"] is False
+        # Else the Service vashsender-api sets VASHSENDER_API_PORT=tcp://..., which is no port number.
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for containers in (*kubernetes.inside(DOCUMENTS, "containers"), *kubernetes.inside(DOCUMENTS, "initContainers")):
+        for container in containers:
+            if "securityContext" in container:
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                }
+
+
+def test_it_fits_the_image() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    ours = document("Deployment", "any", "base/pod.yaml")["spec"]["template"]["spec"]
+    service = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]
+    user, group = re.findall(r"^USER (\d+):(\d+)$", dockerfile, re.MULTILINE)[0]
+    assert ours["securityContext"]["runAsUser"] == int(user)
+    assert ours["securityContext"]["runAsGroup"] == ours["securityContext"]["fsGroup"] == int(group)
+    assert {mount["mountPath"] for mount in ours["containers"][0]["volumeMounts"]} >= {
+        re.findall(r"VASHSENDER_VAR_DIR=(\S+)", dockerfile)[0]
+    }
+    port = int(re.findall(r"VASHSENDER_HTTP_PORT=(\d+)", dockerfile)[0])
+    assert service["containers"][0]["ports"] == [{"name": "http", "containerPort": port}]
+
+
+def test_probes_ask_what_every_service_answers() -> None:
+    routes = {route.path for route in Health(CollectorRegistry()).routes()}
+    service = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]["containers"][0]
+    asked = {name: service[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    assert asked == {"startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
+    metrics = document("PodMonitor", "vashsender")["spec"]["podMetricsEndpoints"][0]
+    assert {*asked.values(), metrics["path"]} <= routes
+    assert metrics["port"] == service["ports"][0]["name"]
+
+
+@pytest.mark.parametrize(("overlay", "kustomization"), list(overlays()), ids=lambda value: getattr(value, "name", ""))
+def test_secrets_are_files_that_access_new_writes(overlay: Path, kustomization: dict[str, Any], tmp_path: Path) -> None:
+    made = {path.name for path in access_files.write(tmp_path / "access", access_files.Servers())}
+    generated: dict[str, set[str]] = {}
+    for generator in kustomization["secretGenerator"]:
+        for entry in generator["files"]:
+            key, _, file = entry.partition("=")
+            generated.setdefault(generator["name"], set()).add(key)
+            assert file.removeprefix("secrets/") in made | {"relays"} or (kubernetes.FOLDER / overlay / file).exists()
+    common = {value.removeprefix(MOUNTED_AT) for _, value in values() if value.startswith(MOUNTED_AT)}
+    assert common == {"amqp_url", "database_url", "secret_key", "relays"}
+    for name in ("api", "dispatcher", "watchdog", "operator"):
+        assert generated[f"vashsender-{name}"] == common - {"relays"}
+    assert generated["vashsender-sender"] == common
+    assert generated["vashsender-migrate"] == {"database_url"}
+    assert generated["vashsender-topology"] == {"amqp_url"}
+
+
+def test_senders_scale_on_what_the_system_tells() -> None:
+    scaling = document("ScaledObject", "vashsender-sender")["spec"]
+    assert document("Deployment", scaling["scaleTargetRef"]["name"], "base")
+    triggers = {trigger["type"]: trigger for trigger in scaling["triggers"]}
+    queue = triggers["rabbitmq"]["metadata"]
+    assert (queue["protocol"], queue["queueName"]) == ("http", topology.EMAIL)
+    assert queue["excludeUnacknowledged"] == "false"
+    in_hand = SenderSettings.model_fields["batches_in_hand"].default
+    window = DispatcherSettings.model_fields["window_per_slot"].default
+    assert int(queue["value"]) == in_hand * window
+    secret = document("TriggerAuthentication", triggers["rabbitmq"]["authenticationRef"]["name"])["spec"]
+    reference = secret["secretTargetRef"][0]
+    production = document_of_production()
+    generator = next(one for one in production["secretGenerator"] if one["name"] == reference["name"])
+    assert generator["files"] == [f"{reference['key']}=secrets/{MONITOR}_management_url"]
+    assert generator["options"]["disableNameSuffixHash"] is True
+    query = triggers["prometheus"]["metadata"]["query"]
+    names = set(re.findall(r"vashsender_\w+", query))
+    assert names == {"vashsender_backlog_emails"}
+    assert names <= metrics_page.instruments("dispatcher").keys()
+    assert re.findall(r'namespace="([^"]+)"', query) == [production["namespace"]]
+    assert scaling["minReplicaCount"] >= 1
+    down = scaling["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
+    sender = document("Deployment", "vashsender-sender", "base")["spec"]["template"]["spec"]
+    assert down["stabilizationWindowSeconds"] > sender["terminationGracePeriodSeconds"]
+
+
+def document_of_production() -> dict[str, Any]:
+    return SOURCES[Path("overlays/production/kustomization.yaml")][0]
+
+
+def test_the_rules_are_prometheus_rules() -> None:
+    assert kubernetes_rules.TARGET.read_text() == kubernetes_rules.manifest(), "run: python -m scripts.kubernetes_rules"
+
+
+def test_nothing_latest_and_no_secret_is_kept() -> None:
+    for image in kubernetes.inside(DOCUMENTS, "image"):
+        assert image == "vashsender" or re.search(r":\d", image), image
+    for _, kustomization in overlays():
+        assert all(image["newTag"] != "latest" for image in kustomization["images"])
+    assert "secrets/" in (kubernetes.FOLDER / ".gitignore").read_text().splitlines()
+
+
+def test_every_file_is_used() -> None:
+    used = set()
+    for folder, kustomization in kustomizations():
+        used.add(folder / "kustomization.yaml")
+        for entry in kustomization.get("resources", ()):
+            path = (kubernetes.FOLDER / folder / entry).resolve()
+            assert path.exists(), path
+            used.add(path.relative_to(kubernetes.FOLDER))
+        used |= {folder / patch["path"] for patch in kustomization.get("patches", ()) if "path" in patch}
+    assert SOURCES.keys() <= used
