@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from cli import access, queues
 from cli.local.installation import Installation
 from cli.local.ports import holder, is_free
-from cli.local.programs import mailbox_program, service_programs
+from cli.local.programs import Program, mailbox_program, service_programs
 from cli.relays import try_relay
 from cli.settings import LocalSettings
 from shared.errors import VashSenderError
 from shared.ledger import migrate
 
 LEAST_FREE_BYTES = 1_000_000_000
+PROBE_SECONDS = 3.0
 GREATEST_CLOCK_DIFFERENCE_SECONDS = 2.0
 
 
@@ -100,18 +103,27 @@ def _private_files(config: LocalSettings) -> Iterator[Path]:
 
 
 def _ports(config: LocalSettings) -> Examined:
-    """Ports that this installation would use and another process holds."""
+    """Ports that this installation would use and something else holds."""
     running = Installation(config).supervisor.holders()
     programs = [*service_programs(config, config.sender_processes, {}), mailbox_program(config)]
     taken = [
         f"{port} ({purpose}) by {holder(port)}"
         for program in programs
-        if program.name not in running
+        if program.name not in running and not _serves(program)
         for purpose, port in program.ports.items()
         if not is_free(port)
     ]
     found = f"taken: {'; '.join(taken)}" if taken else "free, or ours"
     return Examined("ports", not taken, found, "stop that process, or set other ports")
+
+
+def _serves(program: Program) -> bool:
+    """Whether it runs without our supervisor, as under systemd, which may hide whose process it is: it answers."""
+    try:
+        said = httpx.get(program.ready_url, timeout=PROBE_SECONDS, trust_env=False).text
+    except httpx.HTTPError:
+        return False
+    return said == "ok\n" or said.startswith('{"status":')
 
 
 async def _relays(config: LocalSettings) -> list[Examined]:
