@@ -15,7 +15,7 @@ from services.sender.smtp.establish import EstablishError, probe
 from tests.support.smtp.certificates import Certificate, certificate_for_localhost
 from tests.support.smtp.mail import Letter, delivering
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
-from tests.support.smtp.postfix import UNKNOWN, Postfix, can_run, postfix
+from tests.support.smtp.postfix import UNKNOWN, Postfix, postfix
 from tests.support.smtp.production_loop import on_production_loop
 from tests.support.smtp.sink import public_folder, smtp_sink
 
@@ -89,8 +89,6 @@ def sink_peer(*flags: str) -> Iterator[Peer]:
 
 @pytest.fixture(scope="module")
 def postfix_server(certificate: Certificate) -> Iterator[Postfix]:
-    if not can_run():
-        pytest.skip("Postfix drops privileges and so must be started by root")
     with postfix(certificate.certificate, certificate.key) as server:
         yield server
 

@@ -1,27 +1,41 @@
-"""Postfix out of its Debian package, unpacked beside the project: nothing is installed, no user's mail is touched."""
+"""Programs out of their Debian packages, unpacked beside the project: nothing is installed, no user's mail is touched.
+
+Needs Debian or Ubuntu and `apt-get update`; each package is fetched once per checkout.
+"""
 
 import fcntl
 import os
 import subprocess
 from pathlib import Path
 
-CACHE = Path(__file__).parents[3] / "var" / "cache" / "postfix"
+CACHE = Path(__file__).parents[3] / "var" / "cache"
 TIMEOUT_SECONDS = 120
 LIBRARIES = ("usr/lib/postfix", "usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu")
 
 
 def postfix_tree() -> Path:
-    """The unpacked package, fetched with apt-get once per checkout. Needs Debian or Ubuntu and `apt-get update`."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "lock").open("w") as lock:
+    """Postfix, with the libraries that this machine lacks."""
+    return _unpacked("postfix", with_libraries_of="usr/lib/postfix/sbin/smtpd")
+
+
+def fakeroot_tree() -> Path:
+    """fakeroot and its library."""
+    return _unpacked("fakeroot", "libfakeroot")
+
+
+def _unpacked(*packages: str, with_libraries_of: str | None = None) -> Path:
+    cache = CACHE / packages[0]
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        tree = CACHE / "root"
-        if not (CACHE / "complete").exists():
-            _unpack("postfix", tree)
-            if _lacks_libraries(tree):
-                for package in _library_packages():
+        tree = cache / "root"
+        if not (cache / "complete").exists():
+            for package in packages:
+                _unpack(package, tree)
+            if with_libraries_of is not None and _lacks_libraries(tree, with_libraries_of):
+                for package in _library_packages(packages[0]):
                     _unpack(package, tree)
-            (CACHE / "complete").touch()
+            (cache / "complete").touch()
         return tree
 
 
@@ -31,24 +45,24 @@ def environment(tree: Path) -> dict[str, str]:
 
 
 def _unpack(package: str, tree: Path) -> None:
-    _run("apt-get", "download", package)
-    for archive in CACHE.glob("*.deb"):
-        _run("dpkg", "-x", str(archive), str(tree))
+    _run("apt-get", "download", package, folder=tree.parent)
+    for archive in tree.parent.glob("*.deb"):
+        _run("dpkg", "-x", str(archive), str(tree), folder=tree.parent)
         archive.unlink()
 
 
-def _lacks_libraries(tree: Path) -> bool:
-    smtpd = str(tree / "usr/lib/postfix/sbin/smtpd")
-    return b"not found" in subprocess.run(["ldd", smtpd], env=environment(tree), capture_output=True, check=True).stdout
+def _lacks_libraries(tree: Path, program: str) -> bool:
+    command = ["ldd", str(tree / program)]
+    return b"not found" in subprocess.run(command, env=environment(tree), capture_output=True, check=True).stdout
 
 
-def _library_packages() -> list[str]:
-    listing = _run("apt-cache", "depends", "postfix").splitlines()
+def _library_packages(package: str) -> list[str]:
+    listing = _run("apt-cache", "depends", package, folder=CACHE).splitlines()
     return [line.split()[-1] for line in listing if line.strip().startswith("Depends: lib")]
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, cwd=CACHE, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+def _run(*command: str, folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return done.stdout

@@ -1,9 +1,9 @@
 """A real Postfix: its own instance out of the unpacked package, on a port of its own, delivering into a Maildir.
 
-Postfix drops privileges, so it must be started as root; the accounts it runs under are ones that every Debian has.
+Postfix drops privileges, so it must be started by root, or under fakeroot, as here: then it runs for every user. The
+accounts it believes to run under are ones that every Debian has.
 """
 
-import grp
 import os
 import pwd
 import shutil
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.smtp.debian import environment, postfix_tree
+from tests.support.smtp.fakeroot import VARIABLES, fakeroot
 from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
 
 OWNER = "mail"
@@ -57,28 +58,23 @@ class Postfix:
         return {file.name: file.read_bytes() for file in (self.maildir / "new").glob("*")}
 
 
-def can_run() -> bool:
-    """Whether this user may start it."""
-    return os.geteuid() == 0
-
-
 @contextmanager
 def postfix(certificate: Path, key: Path) -> Iterator[Postfix]:
     """An instance that runs as long as the block and offers STARTTLS with the certificate."""
-    with public_folder() as folder:
-        yield from _running(folder, certificate, key)
+    with public_folder() as folder, fakeroot() as as_root:
+        yield from _running(folder, certificate, key, as_root)
 
 
-def _running(folder: Path, certificate: Path, key: Path) -> Iterator[Postfix]:
+def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str]) -> Iterator[Postfix]:
     tree = postfix_tree()
     port = unused_port()
-    _lay_out(folder)
+    _lay_out(folder, as_root)
     (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key))
     (folder / "etc/master.cf").write_text(MASTER_CF.format(port=port))
     (folder / "etc/recipients").write_text(f"{UNKNOWN} 550 5.1.1 no such person\n")
     command = [str(tree / "usr/lib/postfix/sbin/master"), "-c", str(folder / "etc"), "-d"]
     with (folder / "out").open("w") as out:
-        process = subprocess.Popen(command, env=environment(tree), stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=environment(tree) | as_root, stdout=out, stderr=out)
     try:
         wait_for_port(port, process)
         yield Postfix(port, folder / "mail/inbox", folder / "log/mail.log")
@@ -87,17 +83,19 @@ def _running(folder: Path, certificate: Path, key: Path) -> Iterator[Postfix]:
         process.wait()
 
 
-def _lay_out(folder: Path) -> None:
+def _lay_out(folder: Path, as_root: dict[str, str]) -> None:
     for name in ("etc", "data", "log", "mail", "queue/pid", "queue/public", "queue/maildrop"):
         (folder / name).mkdir(parents=True)
-    owner, postdrop = pwd.getpwnam(OWNER).pw_uid, grp.getgrnam(POSTDROP_GROUP).gr_gid
-    os.chown(folder / "data", owner, -1)
-    os.chown(folder / "mail", pwd.getpwnam(DELIVERY_USER).pw_uid, -1)
     for name in QUEUES:
         (folder / "queue" / name).mkdir(mode=0o700)
-        os.chown(folder / "queue" / name, owner, -1)
+    owners = {
+        OWNER: ["data", *(f"queue/{name}" for name in QUEUES)],
+        f"{OWNER}:{POSTDROP_GROUP}": ["queue/public", "queue/maildrop"],
+        DELIVERY_USER: ["mail"],
+    }
+    for owner, names in owners.items():
+        subprocess.run(["chown", owner, *names], cwd=folder, env=os.environ | as_root, check=True)
     for name, mode in (("public", 0o710), ("maildrop", 0o730)):
-        os.chown(folder / "queue" / name, owner, postdrop)
         (folder / "queue" / name).chmod(mode)
 
 
@@ -106,6 +104,7 @@ def _main_cf(folder: Path, tree: Path, certificate: Path, key: Path) -> str:
     readable_key = folder / "etc/key.pem"
     shutil.copy(key, readable_key)
     readable_key.chmod(0o600)
+    variables = " ".join(VARIABLES)
     return f"""
 compatibility_level = 3.6
 queue_directory = {folder}/queue
@@ -117,7 +116,7 @@ meta_directory = {folder}/etc
 mail_owner = {OWNER}
 setgid_group = {POSTDROP_GROUP}
 default_privs = {DELIVERY_USER}
-import_environment = MAIL_CONFIG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH POSTLOG_SERVICE POSTLOG_HOSTNAME
+import_environment = MAIL_CONFIG MAIL_LOGTAG TZ LANG=C LD_LIBRARY_PATH POSTLOG_SERVICE POSTLOG_HOSTNAME {variables}
 inet_interfaces = 127.0.0.1
 inet_protocols = ipv4
 myhostname = relay.example.org
