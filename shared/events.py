@@ -83,7 +83,8 @@ class RelayHealth(BaseModel):
 
 
 class SenderHeartbeat(Event):
-    """How a sender process is. `slots`: batches it can hold at once; 0 while it drains."""
+    """How a sender process is. `slots`: batches it can hold at once; 0 while it drains. `blocked`: no relay of its can
+    be used, so that it claims nothing now."""
 
     ROUTING_KEY: ClassVar[str] = "sender.heartbeat"
     instance: str
@@ -92,6 +93,7 @@ class SenderHeartbeat(Event):
     slot: str | None = None
     slots: int
     draining: bool = False
+    blocked: bool = False
     uptime_seconds: float
     emails_done: int
     emails_per_second: float

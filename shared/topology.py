@@ -6,6 +6,7 @@ from typing import Any
 
 import aio_pika
 from aio_pika import ExchangeType
+from aio_pika.abc import AbstractConnection, AbstractQueue
 
 from shared import events
 
@@ -21,6 +22,8 @@ DELIVERY_LIMIT = 5
 HEARTBEATS_KEPT = 10_000
 HEARTBEAT_TTL_MS = 60_000
 DEAD_KEPT = 100_000
+UNLIMITED = -1  # where there is a limit unless one says so: since 4.0; before, a negative one was a limit of none
+LIMITED_SINCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,7 @@ async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
         dead = await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.FANOUT, durable=True)
-        dead_queue = await channel.declare_queue(
-            DEAD, durable=True, arguments={"x-queue-type": "quorum", "x-max-length": DEAD_KEPT}
-        )
-        await dead_queue.bind(dead)
+        await (await _declare_dead(connection)).bind(dead)
         for queue in QUEUES:
             declared = await channel.declare_queue(
                 queue.name,
@@ -76,6 +76,32 @@ async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
             )
             for routing_key in queue.routing_keys:
                 await declared.bind(exchange, routing_key)
+
+
+async def _declare_dead(connection: AbstractConnection) -> AbstractQueue:
+    """`dead` has no delivery limit: to look at its messages is to have them delivered. One that was declared with a
+    limit, by an older release or on an older broker, is made anew as soon as it is empty."""
+    arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": DEAD_KEPT}
+    if major_version(connection) >= LIMITED_SINCE:
+        arguments["x-delivery-limit"] = UNLIMITED
+    channel = await connection.channel()
+    try:
+        return await channel.declare_queue(DEAD, durable=True, arguments=arguments)
+    except aio_pika.exceptions.ChannelPreconditionFailed:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(DEAD, passive=True)
+        if queue.declaration_result.message_count:
+            return queue
+        await queue.delete()
+        return await channel.declare_queue(DEAD, durable=True, arguments=arguments)
+
+
+def major_version(connection: AbstractConnection) -> int:
+    """Of the broker, such as 4."""
+    assert connection.transport is not None
+    version: Any = connection.transport.connection.server_properties.get("version", "0")
+    text = version.decode() if isinstance(version, bytes) else str(version)
+    return int(text.partition(".")[0])
 
 
 async def check(url: str, *, timeout_seconds: float = 10.0) -> list[str]:

@@ -1,7 +1,7 @@
 """Fixtures of every layer. Nothing starts until a test asks for it; see docs/development.md."""
 
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ import pytest
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
+from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.databases import empty_postgres, empty_sqlite, migrated_postgres, migrated_sqlite
 from tests.support.processes import ServiceProcess
+from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
 
 UNIT_TESTS = Path(__file__).parent / "unit"
@@ -129,6 +131,23 @@ def postgresql_url(run: TestRun, request: pytest.FixtureRequest) -> Iterator[str
     _refuse_in_unit_tests(request)
     with migrated_postgres(run) as url:
         yield url
+
+
+@pytest.fixture
+async def ledger(database_url: str) -> AsyncIterator[Ledger]:
+    """`database_url`, opened."""
+    ledger = Ledger(database_url, pool_size=6)
+    yield ledger
+    await ledger.close()
+
+
+@pytest.fixture
+def relay() -> Iterator[RecordingRelay]:
+    """A relay that keeps its own account of who got what."""
+    relay = RecordingRelay()
+    relay.start()
+    yield relay
+    relay.stop()
 
 
 ServiceFactory = Callable[..., ServiceProcess]

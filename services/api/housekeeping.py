@@ -15,6 +15,7 @@ UNDO_IDLE_SECONDS = 3.0
 """Whoever undoes an import touches it at least so often; after that it is anybody's."""
 
 STOPPED = "The server was stopped while it arrived; repeat it."
+DIED = "The server died while it arrived; repeat it."
 
 log = logs.get()
 
@@ -48,6 +49,7 @@ class Housekeeping:
                 raise
 
     async def _sign_of_life(self, *, draining: bool) -> None:
+        """Of this process, and of the imports it takes in."""
         async with self._api.ledger.write() as connection:
             await instances.seen(
                 connection,
@@ -56,12 +58,19 @@ class Housekeeping:
                 draining=draining,
                 uptime_seconds=time.monotonic() - self._started,
             )
+            if self._api.importing:
+                await import_rows.renew(connection, self._api.importing)
 
     async def _end_imports(self) -> None:
         ledger, timeout = self._api.ledger, self._api.settings.import_timeout_seconds
         async with ledger.read() as connection:
+            abandoned = await import_rows.abandoned(connection)
             stale = await import_rows.stale(connection, timeout)
             idle = await import_rows.given_up(connection, UNDO_IDLE_SECONDS)
+        for import_id in abandoned:
+            async with ledger.write() as connection:
+                if await import_rows.take_over(connection, import_id, DIED):
+                    log.warning("import.given_up", import_id=import_id, reason=DIED)
         reasons = dict.fromkeys(stale, f"Nothing arrived for {timeout:g} s.") | self._api.undo_later
         for import_id, reason in reasons.items():
             async with ledger.write() as connection:
@@ -69,7 +78,8 @@ class Housekeeping:
             self._api.undo_later.pop(import_id, None)
             if ended:
                 log.warning("import.given_up", import_id=import_id, reason=reason)
-        for import_id in {*reasons, *idle}:
+        for import_id in {*abandoned, *reasons, *idle}:
             outcome = await import_rows.undo(ledger, import_id)
             if outcome:
-                self._api.metrics.undone.labels("timed_out" if import_id in stale else outcome).inc()
+                timed_out = import_id in stale and import_id not in abandoned
+                self._api.metrics.undone.labels("timed_out" if timed_out else outcome).inc()

@@ -1,15 +1,16 @@
 """The import table: opened, fenced, finished, undone. An import that does not finish leaves nothing behind.
 
 States: `open` while rows arrive; `done`; or `undoing` while its rows are taken out again in chunks, then `failed` (with
-an error) or `cancelled`. One import of a campaign is unfinished at a time, and `send` waits for it.
+an error) or `cancelled`. One import of a campaign is unfinished at a time, and `send` waits for it: so an open one is
+held by the process that takes it in under a lease, and given up by any other once that has run out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -17,17 +18,21 @@ from services.api import campaign_row
 from shared.errors import VashSenderError
 from shared.ledger import timeline
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import LONGEST_REPLY, Campaign, Import, Recipient
+from shared.ledger.models import LONGEST_REPLY, Campaign, IdempotencyKey, Import, Recipient
 from shared.ledger.states import ImportState
 
 UNDO_CHUNK_ROWS = 5_000
+LEASE_SECONDS = 20.0
+"""An import is its process's for so long after the last renewal, by the database's clock."""
 
 
 class ImportEndedError(VashSenderError):
     """The import was cancelled, timed out or deleted while its rows arrived."""
 
 
-async def open_import(connection: AsyncConnection, project_id: UUID, campaign_id: UUID, file_format: str) -> int:
+async def open_import(
+    connection: AsyncConnection, project_id: UUID, campaign_id: UUID, file_format: str, idempotency_key: str | None
+) -> int:
     """Opens an import and returns its id. Raises Problem: 404, or 409 in the wrong state or beside another import."""
     row = await campaign_row.lock(connection, project_id, campaign_id)
     campaign_row.require_editable(row, "an import of recipients")
@@ -40,6 +45,8 @@ async def open_import(connection: AsyncConnection, project_id: UUID, campaign_id
             state=ImportState.OPEN.value,
             created_at=db_now(),
             updated_at=db_now(),
+            lease_until=db_now() + LEASE_SECONDS,
+            idempotency_key=idempotency_key,
         )
         .returning(col(Import.id))
     )
@@ -52,7 +59,7 @@ async def hold(connection: AsyncConnection, import_id: int, **values: Any) -> No
     held = await connection.execute(
         update(Import)
         .where(col(Import.id) == import_id, col(Import.state) == ImportState.OPEN.value)
-        .values(updated_at=db_now(), **values)
+        .values(updated_at=db_now(), lease_until=db_now() + LEASE_SECONDS, **values)
     )
     if held.rowcount == 0:
         raise ImportEndedError(f"Import {import_id} is not open any more: it was cancelled or timed out.")
@@ -130,6 +137,15 @@ async def _take_out(connection: AsyncConnection, campaign_id: UUID, import_id: i
     return gone.scalars().all()
 
 
+async def renew(connection: AsyncConnection, import_ids: Collection[int]) -> None:
+    """Says that the process which takes these imports in still lives, however slowly their rows come."""
+    await connection.execute(
+        update(Import)
+        .where(col(Import.id).in_(sorted(import_ids)), col(Import.state) == ImportState.OPEN.value)
+        .values(lease_until=db_now() + LEASE_SECONDS)
+    )
+
+
 async def stale(connection: AsyncConnection, timeout_seconds: float) -> Sequence[int]:
     """Open imports that brought nothing for so long."""
     found = await connection.execute(
@@ -138,6 +154,41 @@ async def stale(connection: AsyncConnection, timeout_seconds: float) -> Sequence
         )
     )
     return found.scalars().all()
+
+
+async def abandoned(connection: AsyncConnection) -> Sequence[int]:
+    """Open imports whose process has not renewed their lease: it died."""
+    found = await connection.execute(
+        select(col(Import.id)).where(col(Import.state) == ImportState.OPEN.value, _is_abandoned())
+    )
+    return found.scalars().all()
+
+
+async def take_over(connection: AsyncConnection, import_id: int, error: str) -> bool:
+    """Gives an abandoned import up, and lets its Idempotency-Key go, so that the same request may come again.
+    False: it was not abandoned."""
+    taken = (
+        await connection.execute(
+            update(Import)
+            .where(col(Import.id) == import_id, col(Import.state) == ImportState.OPEN.value, _is_abandoned())
+            .values(state=ImportState.UNDOING.value, updated_at=db_now(), error=error)
+            .returning(col(Import.campaign_id), col(Import.idempotency_key))
+        )
+    ).first()
+    if taken is not None and taken.idempotency_key is not None:
+        project = select(col(Campaign.project_id)).where(col(Campaign.id) == taken.campaign_id).scalar_subquery()
+        await connection.execute(
+            delete(IdempotencyKey).where(
+                col(IdempotencyKey.project_id) == project,
+                col(IdempotencyKey.key) == taken.idempotency_key,
+                col(IdempotencyKey.status_code).is_(None),
+            )
+        )
+    return taken is not None
+
+
+def _is_abandoned() -> ColumnElement[bool]:
+    return col(Import.lease_until) < db_now()
 
 
 async def given_up(connection: AsyncConnection, idle_seconds: float) -> Sequence[int]:

@@ -86,7 +86,7 @@ async def import_recipients(
         await _compare(request, once)
         return stored
     try:
-        import_id, stored_content = await _open(api, project_id, campaign_id, file_format)
+        import_id, stored_content = await _open(api, project_id, campaign_id, file_format, once.key)
         api.importing.add(import_id)
         try:
             compiled = await content.check(CampaignContent.model_validate_json(stored_content))
@@ -186,10 +186,12 @@ async def _compare(request: Request, once: Once) -> None:
     once.compare()
 
 
-async def _open(api: Api, project_id: UUID, campaign_id: UUID, file_format: str) -> tuple[int, str]:
+async def _open(
+    api: Api, project_id: UUID, campaign_id: UUID, file_format: str, idempotency_key: str | None
+) -> tuple[int, str]:
     """The import's id, and the content its recipients must fit."""
     async with api.ledger.write() as connection:
-        import_id = await import_rows.open_import(connection, project_id, campaign_id, file_format)
+        import_id = await import_rows.open_import(connection, project_id, campaign_id, file_format, idempotency_key)
         stored = await campaign_row.content_of(connection, campaign_id)
     log.info("import.opened", campaign_id=str(campaign_id), import_id=import_id, format=file_format)
     return import_id, stored

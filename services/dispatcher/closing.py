@@ -24,11 +24,16 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
     """Closes a campaign that looks spent. Where its rows say otherwise, they are mended instead: the repairs are
     returned (none, if it only was too early), and the campaign goes on."""
     async with ledger.read() as connection:
+        if not await _is_spent(connection, campaign_id):
+            return []
         proof = await _count_rows(connection, campaign_id)
         said = await counts(connection, campaign_id)
     if any(proof[status] for status in OPEN) or proof != {status: said[status] for status in STATUSES}:
-        log.error("close.refused", campaign_id=str(campaign_id), rows=proof, counts=dict(said))
-        return list(await repair(ledger, campaign_id))
+        # A late fact may have come between the two looks; what is really wrong, the repair finds under the locks.
+        repairs = list(await repair(ledger, campaign_id))
+        if repairs:
+            log.error("close.refused", campaign_id=str(campaign_id), rows=proof, counts=dict(said))
+        return repairs
     async with ledger.write() as connection:
         campaign = await campaigns.lock(connection, campaign_id)
         if campaign is None or not await _is_spent(connection, campaign_id):
@@ -79,8 +84,7 @@ async def _reason(connection: AsyncConnection, campaign_id: UUID, status: Campai
 
 
 async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:
-    """Under the campaign's lock: no batch can become live again, and no recipient be added, before this transaction
-    ends."""
+    """No batch is live and no recipient uncut. Under the campaign's lock this stays so until the transaction ends."""
     live = exists().where(col(Batch.campaign_id) == campaign_id, in_state(*LIVE))
     left = await connection.scalar(
         select(or_(live, campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)

@@ -39,11 +39,13 @@ class Fairness:
 
     def next(self, waiting: Sequence[Standing], survey: Survey) -> Standing:
         """Who has nothing out comes first, so that none starves; then the higher priority, then who has the least out,
-        then who waited longest. Paced batches, which hold a slot for long and use it little, leave half of the slots to
-        the others."""
-        paced_out = sum(campaign.out for campaign in survey.campaigns if campaign.emails_per_second is not None)
-        unpaced = [campaign for campaign in waiting if campaign.emails_per_second is None]
-        eligible = unpaced if unpaced and paced_out >= max(survey.slots // 2, 1) else waiting
+        then who waited longest. Of the tickets that nobody has taken yet, those of limited campaigns, of which a sender
+        works on many at once, leave half to the others."""
+        limited_out = sum(
+            campaign.out - campaign.beside for campaign in survey.campaigns if campaign.emails_per_second is not None
+        )
+        unlimited = [campaign for campaign in waiting if campaign.emails_per_second is None]
+        eligible = unlimited if unlimited and limited_out >= max(survey.slots // 2, 1) else waiting
 
         def rank(campaign: Standing) -> tuple[bool, int, int, int]:
             return campaign.out > 0, -campaign.priority, campaign.out, self._served.get(campaign.id, 0)

@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.survey import Standing
@@ -36,19 +37,16 @@ async def advance(ledger: Ledger, campaign: Standing) -> str | None:
 
 
 async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
+    """Stops a campaign whose time is over, unless an import of it is still open: that one is waited for."""
+    overdue = col(Campaign.deliver_by) <= db_now()
     async with ledger.write() as connection:
-        changed = await connection.execute(
+        if not await _may_leave(connection, campaign_id, overdue, *before(CampaignStatus.STOPPING)):
+            return None
+        await connection.execute(
             update(Campaign)
-            .where(
-                col(Campaign.id) == campaign_id,
-                col(Campaign.status).in_(before(CampaignStatus.STOPPING)),
-                col(Campaign.deliver_by) <= db_now(),
-                ~importing(campaign_id),
-            )
+            .where(col(Campaign.id) == campaign_id)
             .values(status=CampaignStatus.STOPPING.value, stop_as=CampaignStatus.EXPIRED.value)
         )
-        if not changed.rowcount:
-            return None
         await timeline.record(connection, campaign_id, "overdue", "deliver_by has passed: what is open is not sent")
     log.info("campaign.expired", campaign_id=str(campaign_id))
     return CampaignStatus.STOPPING.value
@@ -56,25 +54,29 @@ async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
 
 async def _start_scheduled(ledger: Ledger, campaign_id: UUID) -> str | None:
     """Starts when it is time, unless an import is still open: that one is waited for."""
+    due = col(Campaign.scheduled_at) <= db_now()
     async with ledger.write() as connection:
-        locked = await connection.execute(
-            update(Campaign)
-            .where(
-                col(Campaign.id) == campaign_id,
-                col(Campaign.status) == CampaignStatus.SCHEDULED.value,
-                col(Campaign.scheduled_at) <= db_now(),
-            )
-            .values(cursor=col(Campaign.cursor))
-        )
-        if not locked.rowcount:
-            return None
-        if (await connection.execute(select(importing(campaign_id)))).scalar_one():
+        if not await _may_leave(connection, campaign_id, due, CampaignStatus.SCHEDULED):
             return None
         await connection.execute(
             update(Campaign).where(col(Campaign.id) == campaign_id).values(status=CampaignStatus.QUEUED.value)
         )
     log.info("campaign.due", campaign_id=str(campaign_id))
     return CampaignStatus.QUEUED.value
+
+
+async def _may_leave(
+    connection: AsyncConnection, campaign_id: UUID, when: ColumnElement[bool], *states: CampaignStatus
+) -> bool:
+    """Locks a campaign that is in one of the states at the right time, and then sees whether it is being imported into.
+    One after the other: who opens an import locks the campaign too, and a statement that had to wait for that lock
+    would not see the import (PostgreSQL looks at what was there when the statement began)."""
+    locked = await connection.execute(
+        update(Campaign)
+        .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(states), when)
+        .values(cursor=col(Campaign.cursor))
+    )
+    return locked.rowcount > 0 and not (await connection.execute(select(importing(campaign_id)))).scalar_one()
 
 
 async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import campaigns, instances
-from shared.ledger.batches import in_state
+from shared.ledger.batches import holds_slot, in_state
 from shared.ledger.database import db_now
 from shared.ledger.models import Batch, Campaign, RateLimit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
@@ -30,10 +30,10 @@ LATE_SECONDS = 0.25
 
 @dataclass(slots=True)
 class Standing:
-    """How one campaign stands. `out`: batches released or being sent, of which `released` wait for a sender; `due`: a
-    waiting batch is due; `unheld`: batches are live that no sender holds; `live`: any are; `uncut`: recipients are left
-    that no batch covers. Of a limited one, `begins_late`: a batch waits for a free slot; `ends_in`: seconds until a
-    batch that has begun late will have taken its time."""
+    """How one campaign stands. `out`: batches released or being sent, of which `released` wait for a sender and
+    `beside` are being sent and hold no slot; `due`: a waiting batch is due; `unheld`: batches are live that no sender
+    holds; `live`: any are; `uncut`: recipients are left that no batch covers. Of a limited one, `begins_late`: a batch
+    waits for a free slot; `ends_in`: seconds until a batch that has begun late will have taken its time."""
 
     id: UUID
     project_id: UUID
@@ -50,6 +50,7 @@ class Standing:
     unheld: bool
     live: bool
     uncut: bool
+    beside: int = 0
     begins_late: bool = False
     ends_in: float | None = None
 
@@ -92,8 +93,8 @@ class Survey:
 
     @property
     def out(self) -> int:
-        """Batches released or being sent, of all campaigns."""
-        return sum(campaign.out for campaign in self.campaigns)
+        """Batches of all campaigns that hold a slot or want one: released, or being sent as fast as they can be."""
+        return sum(campaign.out - campaign.beside for campaign in self.campaigns)
 
 
 async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
@@ -103,7 +104,7 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     slots = await instances.live_slots(connection, lost_seconds=lost_seconds)
     # Where no heartbeat comes through, what is being sent under a lease tells of as many slots.
     leased = await connection.execute(
-        select(func.count()).select_from(Batch).where(in_state(BatchState.SENDING), col(Batch.lease_until) > db_now())
+        select(func.count()).select_from(Batch).where(holds_slot(), col(Batch.lease_until) > db_now())
     )
     limits = await connection.execute(
         select(col(RateLimit.scope), col(RateLimit.emails_per_second), col(RateLimit.free_at) - db_now()).where(
@@ -135,9 +136,9 @@ def _batches(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(col(Batch.campaign_id) == col(Campaign.id), *conditions)
 
 
-def _count(*states: BatchState) -> ColumnElement[int]:
+def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
     counted = select(func.count()).select_from(Batch).where(col(Batch.campaign_id) == col(Campaign.id))
-    return counted.where(in_state(*states)).correlate(Campaign).scalar_subquery()
+    return counted.where(*conditions).correlate(Campaign).scalar_subquery()
 
 
 _CAMPAIGNS = (
@@ -151,8 +152,9 @@ _CAMPAIGNS = (
         col(Campaign.total),
         col(Campaign.cursor),
         func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
-        _count(BatchState.RELEASED, BatchState.SENDING).label("out"),
-        _count(BatchState.RELEASED).label("released"),
+        _count(in_state(BatchState.RELEASED, BatchState.SENDING)).label("out"),
+        _count(in_state(BatchState.RELEASED)).label("released"),
+        _count(in_state(BatchState.SENDING), ~holds_slot()).label("beside"),
         _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()).label("due"),
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),

@@ -64,6 +64,7 @@ class Heart:
                 slot=self._slot or None,
                 slots=0 if draining else self._slots,
                 draining=draining,
+                blocked=self._engine.blocked_reason() is not None,
                 uptime_seconds=now - self._began,
                 emails_done=done,
                 emails_per_second=round((done - before) / max(now - since, 0.001), 1),

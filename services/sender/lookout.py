@@ -19,6 +19,9 @@ from shared.ledger.models import LONGEST_REPLY, Campaign
 from shared.ledger.states import CampaignStatus
 from shared.settings import SenderSettings
 
+RELAY_PATIENCE_SECONDS = 30.0
+"""A batch is given back when no relay could be used for so long: another sender may have one that can."""
+
 log = logs.get()
 
 
@@ -31,6 +34,7 @@ class Lookout:
         self._engine = engine
         self._in_hand = in_hand
         self._told: dict[UUID, str | None] = {}
+        self._blocked_since: float | None = None
 
     async def run(self) -> None:
         while True:
@@ -48,6 +52,8 @@ class Lookout:
         """One look at everything in hand."""
         now = time.monotonic()
         hands = list(self._in_hand.hands)
+        blocked = self._engine.blocked_reason()
+        self._blocked_since = None if blocked is None else self._blocked_since or now
         for hand in hands:
             self._mind_deadlines(hand, now)
         if hands:
@@ -58,7 +64,8 @@ class Lookout:
             for hand in hands:
                 if not hand.lost and now - hand.renewed_at > self._settings.renew_seconds:
                     await self._renew(hand)
-            await self._tell_campaigns(hands)
+        if hands or self._told:
+            await self._tell_campaigns(hands, blocked)
         self._in_hand.rouse()
 
     def _heed(self, hand: Hand, seen: ledger.Look | None, now: float) -> None:
@@ -84,11 +91,14 @@ class Lookout:
             self._in_hand.lose(hand)
 
     def _mind_deadlines(self, hand: Hand, now: float) -> None:
-        """Past the soft limit no email starts; past the hard one those in flight are aborted. Either is recorded, the
-        rest is given back, and the campaign's timeline tells why."""
+        """Past the soft limit, or when no relay can be used for long, no email starts; past the hard one those in
+        flight are aborted. Either is recorded, the rest is given back, and the campaign's timeline tells why."""
         settings, age = self._settings, now - hand.claimed_at
         if age > settings.batch_soft_seconds and not hand.stop:
             hand.stop = hand.yielded = f"it was in hand for {settings.batch_soft_seconds:g} s"
+            hand.changed.set()
+        if self._blocked_since is not None and now - self._blocked_since > RELAY_PATIENCE_SECONDS and not hand.stop:
+            hand.stop = hand.yielded = f"no relay could be used for {RELAY_PATIENCE_SECONDS:g} s"
             hand.changed.set()
         if age > settings.batch_hard_seconds and hand.in_flight:
             why = f"{len(hand.in_flight)} emails in flight were aborted after {settings.batch_hard_seconds:g} s"
@@ -102,16 +112,19 @@ class Lookout:
             )
             self._engine.abort(frozenset(hand.in_flight), "its batch was in hand for too long")
 
-    async def _tell_campaigns(self, hands: list[Hand]) -> None:
-        blocked = self._engine.blocked_reason()
+    async def _tell_campaigns(self, hands: list[Hand], blocked: str | None) -> None:
         for hand in hands:
             campaign_id = hand.claim.campaign_id
-            if blocked is None and not hand.done:
+            if blocked is None and not hand.done and not self._told.get(campaign_id):
                 continue  # not blocked as far as we know, but nothing proves it yet
             if self._told.get(campaign_id, "nothing yet") != blocked:
                 await self._tell_blocked(campaign_id, blocked)
                 self._told[campaign_id] = blocked
         for campaign_id in self._told.keys() - {hand.claim.campaign_id for hand in self._in_hand.hands}:
+            if self._told[campaign_id] and blocked is not None:
+                continue  # we said so: we take it back when a relay has answered, batch or not
+            if self._told[campaign_id]:
+                await self._tell_blocked(campaign_id, None)
             del self._told[campaign_id]
 
     async def _tell_blocked(self, campaign_id: UUID, reason: str | None) -> None:

@@ -48,7 +48,16 @@ async def sender(proc: Process[SenderSettings]) -> None:
             secret=settings.secret_keys[0],
             signers=load_signers(settings.dkim_dir),
         )
-        worker = Worker(settings, proc.ledger, proc.bus, campaigns, in_hand, owner, proc.metrics)
+        worker = Worker(
+            settings,
+            proc.ledger,
+            proc.bus,
+            campaigns,
+            in_hand,
+            owner,
+            proc.metrics,
+            blocked=lambda: engine.blocked_reason() is not None,
+        )
         heart = Heart(
             proc.bus,
             worker,

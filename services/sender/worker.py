@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -29,12 +30,20 @@ from shared.settings import SenderSettings
 FLUSH_SECONDS = 10.0
 """How long a stopping process tries to record and give back; afterwards its leases run out."""
 
+BESIDE_SLOTS = 64
+"""Batches a process works on beside those in its slots. They only wait: a limited one for its next moment, one whose
+emails have all started for replies. So a relay that keeps one email hanging does not keep the batches behind it."""
+
+USUAL_REPLY_SECONDS = 0.1
+"""A batch that waits longer than this for its last replies has the dispatcher release another in its stead."""
+
 T = TypeVar("T")
 log = logs.get()
 
 
 class Worker:
-    """The batches of one process. `batches_done` counts those let go since it began."""
+    """The batches of one process. `batches_done` counts those let go since it began. While `blocked` says that no relay
+    can be used, it claims nothing: whoever has one that can takes it."""
 
     def __init__(
         self,
@@ -45,6 +54,7 @@ class Worker:
         in_hand: InHand,
         owner: str,
         common: Metrics,
+        blocked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._settings = settings
         self._ledger = database
@@ -53,7 +63,9 @@ class Worker:
         self._in_hand = in_hand
         self._owner = owner
         self._common = common
+        self._blocked = blocked
         self._slots = asyncio.Semaphore(settings.batches_in_hand)
+        self._beside = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self.batches_done = 0
 
@@ -71,17 +83,21 @@ class Worker:
         return events
 
     async def on_ticket(self, ticket: BatchReleased) -> None:
-        """Claims the batch and stays with it to its end, so that prefetch bounds the batches in hand. Losing the broker
-        cancels this handler, not the work: the ticket comes again and is found stale."""
+        """Claims the batch and stays with it while it takes up a slot, so that prefetch bounds the batches in hand.
+        Losing the broker cancels this handler, not the work: the ticket comes again and is found stale. What is not
+        claimed now for want of a relay, a clock turn will find."""
         await self._slots.acquire()
-        task = await asyncio.shield(self._own(self._start(ticket.batch_id, ticket.generation)))
-        if task is not None:
+        if self._blocked():
+            self._slots.release()
+            return
+        hand = await asyncio.shield(self._own(self._start(ticket.batch_id, ticket.generation)))
+        if hand is not None:
             self._common.wakeups.labels("event").inc()
-            await asyncio.shield(task)
+            await hand.freed.wait()
 
     async def clock_turn(self) -> None:
-        """Claims released batches whose ticket does not come: lost, purged, or the broker is away."""
-        while not self._slots.locked() and not self._in_hand.draining:
+        """Claims released batches whose ticket does not come: lost, purged, dropped, or the broker is away."""
+        while not self._slots.locked() and not self._in_hand.draining and not self._blocked():
             found = await ledger.overlooked(self._ledger, self._settings.ticket_patience_seconds, limit=1)
             if not found:
                 return
@@ -142,8 +158,8 @@ class Worker:
             for batch in given_back
         ]
 
-    async def _start(self, batch_id: int, generation: int) -> asyncio.Task[None] | None:
-        """Uses up one slot: until the batch's end, or only for a moment where the ticket is stale."""
+    async def _start(self, batch_id: int, generation: int) -> Hand | None:
+        """Uses up one slot, which it holds only for a moment where the ticket is stale."""
         claim, before = None, time.monotonic()
         try:
             if not self._in_hand.draining:
@@ -154,8 +170,8 @@ class Worker:
                 self._slots.release()
         return await self._begin(claim, before) if claim is not None else None
 
-    async def _begin(self, claim: Claim, before: float) -> asyncio.Task[None] | None:
-        """Begins to work on a batch that is ours since `before`. None: its emails cannot be made."""
+    async def _begin(self, claim: Claim, before: float) -> Hand | None:
+        """Begins to work on a batch that is ours since `before`, in a slot. None: its emails cannot be made."""
         facts = None
         try:
             facts = await insist(lambda: self._campaigns.get(claim.campaign_id))
@@ -168,9 +184,21 @@ class Worker:
                 self._slots.release()
         if facts is None:
             return None
-        task = self._own(self._work(Hand(claim, facts, claimed_at=before, renewed_at=before, looked_at=before)))
-        task.add_done_callback(self._ended)
-        return task
+        hand = Hand(claim, facts, claimed_at=before, renewed_at=before, looked_at=before)
+        self._own(self._work(hand)).add_done_callback(partial(self._ended, hand))
+        if claim.span_seconds is not None:
+            self._free_slot(hand)
+        return hand
+
+    def _free_slot(self, hand: Hand) -> bool:
+        """The batch only waits from here on: another may begin. False: it had no slot, or must keep it."""
+        if hand.freed.is_set() or self._beside >= BESIDE_SLOTS:
+            return False
+        hand.freed.set()
+        self._beside += 1
+        self._slots.release()
+        self._count_slots()
+        return True
 
     def _own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """A task that whoever waits for it may leave, and that `finish` waits for."""
@@ -179,16 +207,28 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._slots.release()
+    async def _tell_if_kept_waiting(self, hand: Hand) -> None:
+        await asyncio.sleep(USUAL_REPLY_SECONDS)
+        if hand in self._in_hand.hands:
+            await self._bus.publish(CampaignRequested(campaign_id=hand.claim.campaign_id))
+
+    def _ended(self, hand: Hand, task: asyncio.Task[None]) -> None:
+        if hand.freed.is_set():
+            self._beside -= 1
+        else:
+            hand.freed.set()
+            self._slots.release()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("batch.failed", exc_info=error)
+
+    def _count_slots(self) -> None:
+        self._in_hand.metrics.batches.set(sum(not hand.freed.is_set() for hand in self._in_hand.hands))
 
     async def _work(self, hand: Hand) -> None:
         """One batch from claim to finish."""
         claim, in_hand = hand.claim, self._in_hand
         in_hand.hands.append(hand)
-        in_hand.metrics.batches.set(len(in_hand.hands))
+        self._count_slots()
         told = log.bind(campaign_id=str(claim.campaign_id), batch_id=claim.batch_id, generation=claim.generation)
         told.info("batch.claimed", size=claim.size)
         if in_hand.draining:
@@ -198,6 +238,8 @@ class Worker:
                 if self._wants_slice(hand):
                     await self._load_slice(hand)
                 else:
+                    if hand.all_started and self._free_slot(hand):
+                        self._own(self._tell_if_kept_waiting(hand))
                     await hand.changed.wait()
                     hand.changed.clear()
             if hand.refused:
@@ -205,7 +247,7 @@ class Worker:
             state = "lost" if hand.lost else await insist(lambda: self._let_go(hand))
         finally:
             in_hand.hands.remove(hand)
-            in_hand.metrics.batches.set(len(in_hand.hands))
+            self._count_slots()
             in_hand.metrics.batch.observe(time.monotonic() - hand.claimed_at)
         told.info("batch.finished", state=state, why=hand.stop or None, **hand.tally)
         self.batches_done += 1

@@ -38,7 +38,7 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
             raise UnavailableError(problem)
         deeds = [
             *await rescue.leases(ledger),
-            *await rescue.tickets(ledger, config),
+            *await rescue.tickets(ledger, config, ()),
             *await sweep.rows(ledger),
             *await sweep.overlooked(ledger),
             *await sweep.blocked(ledger),

@@ -9,8 +9,9 @@ from sqlmodel import col
 
 from services.watchdog.deeds import Deed, Kind, RescueReason
 from services.watchdog.heartbeats import Stalled
+from shared.events import SenderHeartbeat
 from shared.ledger import instances, timeline
-from shared.ledger.batches import in_state, lease_expired, requeue
+from shared.ledger.batches import holds_slot, in_state, lease_expired, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
@@ -77,17 +78,19 @@ async def standing_still(ledger: Ledger, stalled: Sequence[Stalled]) -> Sequence
     return deeds
 
 
-async def tickets(ledger: Ledger, settings: WatchdogSettings) -> Sequence[Deed]:
+async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[SenderHeartbeat]) -> Sequence[Deed]:
     """Released batches that nobody claims although somebody could: a slot is known to be free, or nothing at all is
-    being sent. While all are busy a batch may wait as long as it takes."""
+    being sent. While all are busy, or none has a relay that can be used, a batch may wait as long as it takes."""
+    if none_has_a_relay(senders):
+        return []
     late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - settings.ticket_lost_seconds)
     async with ledger.read() as connection:
         found = list((await connection.execute(select(col(Batch.id)).where(late).limit(AT_ONCE))).scalars())
         if not found:
             return []
-        sending = select(func.count()).select_from(Batch).where(in_state(BatchState.SENDING))
-        busy = (await connection.execute(sending)).scalar_one()
+        busy = (await connection.execute(select(func.count()).select_from(Batch).where(holds_slot()))).scalar_one()
         slots = await instances.live_slots(connection, lost_seconds=settings.instance_lost_seconds)
+        slots -= sum(sender.slots for sender in senders if sender.blocked)
     if 0 < busy >= slots:
         return []
     async with ledger.write() as connection:
@@ -104,6 +107,12 @@ async def tickets(ledger: Ledger, settings: WatchdogSettings) -> Sequence[Deed]:
         ]
         await _note(connection, deeds)
     return deeds
+
+
+def none_has_a_relay(senders: Sequence[SenderHeartbeat]) -> bool:
+    """Senders live, and each that is not stopping says that no relay of its can be used."""
+    working = [sender for sender in senders if not sender.draining]
+    return bool(working) and all(sender.blocked for sender in working)
 
 
 async def _note(connection: AsyncConnection, deeds: Sequence[Deed]) -> None:

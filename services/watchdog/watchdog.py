@@ -55,13 +55,14 @@ class Watchdog:
 
     async def look(self) -> None:
         """The clock turn: leases that ran out, batches that stand still, tickets that were lost."""
+        senders = self._heartbeats.living()
         deeds = [
             *await rescue.leases(self._ledger),
             *await rescue.standing_still(self._ledger, self._heartbeats.stalled()),
-            *await rescue.tickets(self._ledger, self._settings),
+            *await rescue.tickets(self._ledger, self._settings, senders),
         ]
         await self._tell(deeds, "clock")
-        await idle.mark(self._ledger)
+        await idle.mark(self._ledger, no_relay=rescue.none_has_a_relay(senders))
         self.looked_at = time.monotonic()
 
     async def check(self) -> str:

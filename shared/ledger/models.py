@@ -177,7 +177,8 @@ class Batch(SQLModel, table=True):
 
 
 class Import(SQLModel, table=True):
-    """`problems` is a JSON list of at most 1000 `{line, error, value?}`."""
+    """`problems` is a JSON list of at most 1000 `{line, error, value?}`. `lease_until`: the process that takes it in
+    renews it; NULL where a release did that knew no leases. `idempotency_key`: of the request that brings it."""
 
     id: int = _big_id()
     campaign_id: UUID = _campaign_key(index=True)
@@ -194,6 +195,8 @@ class Import(SQLModel, table=True):
     created_at: float = _moment(nullable=False)
     updated_at: float = _moment(nullable=False)
     finished_at: float | None = _moment()
+    lease_until: float | None = _moment()
+    idempotency_key: str | None = Field(sa_column=Column(String(200)), default=None)
 
 
 class Suppression(SQLModel, table=True):

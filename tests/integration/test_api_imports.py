@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -264,6 +265,38 @@ async def test_the_clock_ends_an_import_whose_process_died(api: ApiRig, monkeypa
     shown = await api.get(f"/v1/campaigns/{campaign}/imports/{dead}")
     assert (shown["state"], shown["error"]) == ("failed", "Nothing arrived for 900 s.")
     assert api.value("imports_undone_total", outcome="timed_out") == 1
+    await api.post(f"/v1/campaigns/{campaign}/send")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_import_is_its_process_s_as_long_as_that_lives_and_anybodys_soon_after(api: ApiRig) -> None:
+    """Its lease is renewed by the clock of the process that takes it in, however slowly rows come. Without it, another
+    process takes the rows out, and lets its Idempotency-Key go."""
+    campaign = await api.create(1)
+    upload = Upload()
+    request, import_id = await begin(api, campaign, upload, **{"Idempotency-Key": "again"})
+    await eventually_stored(api, 7)
+    another = Housekeeping(replace(api.api, importing=set()), "api-2")
+
+    async def without_a_renewal() -> None:
+        async with api.ledger.write() as connection:
+            await connection.execute(update(Import).values(lease_until=col(Import.lease_until) - 20))
+
+    await without_a_renewal()
+    await Housekeeping(api.api, "api-1").turn()
+    await another.turn()
+    assert await stored(api) == 7
+    await api.post(f"/v1/campaigns/{campaign}/send", expect=409)
+
+    await without_a_renewal()
+    await another.turn()
+    shown = await api.get(f"/v1/campaigns/{campaign}/imports/{import_id}")
+    assert (shown["state"], shown["error"]) == ("failed", "The server died while it arrived; repeat it.")
+    assert await stored(api) == 1
+    again = await api.load(campaign, people(0, 3), {**NDJSON, "Idempotency-Key": "again"})
+    assert again["accepted"] == 3
+    upload.end()
+    assert (await request).status_code == 409, "the process lived after all, and finds that it has lost"
     await api.post(f"/v1/campaigns/{campaign}/send")
 
 

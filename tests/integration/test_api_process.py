@@ -193,6 +193,34 @@ async def test_an_upload_does_not_hold_the_stop_up_and_is_undone_by_the_next_pro
     assert "stopped" in shown["error"]
 
 
+async def test_what_a_killed_process_was_taking_in_is_undone_by_the_next_one(
+    client: tuple[ServiceProcess, httpx.AsyncClient], ledger: Ledger
+) -> None:
+    process, http = client
+    campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
+    path = f"/v1/campaigns/{campaign}"
+    opened = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield people(6000)
+        await import_state(http, path, "open")
+        opened.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))
+    await opened.wait()
+    await asyncio.to_thread(process.kill)
+    upload.cancel()
+    await asyncio.wait([upload])
+    async with ledger.write() as connection:  # its lease of 20 s runs out
+        await connection.exec_driver_sql('UPDATE "import" SET lease_until = lease_until - 20')
+    process.launch()
+    await process.wait_ready()
+    shown = await import_state(http, path, "failed")
+    assert "died" in shown["error"]
+    assert (await http.get(f"{path}/recipients")).json()["data"] == []
+
+
 async def import_state(http: httpx.AsyncClient, path: str, state: str) -> dict[str, Any]:
     """The campaign's only import, once it is in this state."""
     async with asyncio.timeout(40):

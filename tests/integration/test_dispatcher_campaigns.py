@@ -1,14 +1,17 @@
 """What the dispatcher does with whole campaigns: start, expire, pause, stop, reopen, close."""
 
-from collections.abc import AsyncIterator
+import asyncio
 from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text, update
 from sqlmodel import col
+from structlog.testing import capture_logs
 
+from cli.local.postgres import PrivatePostgres
 from services.dispatcher import closing
 from shared.events import BatchRequeued, CampaignFinished
+from shared.ledger import campaigns
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Import, Recipient
 from tests.support.ledger import (
@@ -21,12 +24,6 @@ from tests.support.ledger import (
     timeline_of,
 )
 from tests.support.services import DispatcherRig, both, ledger_at
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
 
 
 @pytest.fixture
@@ -82,6 +79,12 @@ async def mark(ledger: Ledger, campaign: UUID, status: str, number: int, *, batc
                 )
             )
         await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values(cursor=ids[-1][0]))
+
+
+async def until_somebody_waits_for_a_lock(postgres: PrivatePostgres) -> None:
+    async with asyncio.timeout(30):
+        while not await asyncio.to_thread(postgres.query, "SELECT pid FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 class TestStart:
@@ -174,19 +177,54 @@ class TestStopping:
         assert (await campaign_row(ledger, campaign)).status == "cancelled"
         assert await counts_by_status(ledger, campaign) == {"total": 300, "sent": 7, "cancelled": 293}
 
+    async def test_one_whose_batch_is_still_out_is_closed_too_early_without_alarm(
+        self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
+    ) -> None:
+        campaign = await add_campaign(ledger, 300)
+        await rig.settle()
+        held = await sender.claim(*(await sender.released())[0])
+        assert held is not None
+        await change(ledger, campaign, status="stopping", stop_as="cancelled")
+        with capture_logs() as logs:
+            await rig.settle()
+            assert await closing.close(ledger, campaign) == []
+        assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
+        assert (await campaign_row(ledger, campaign)).status == "stopping"
+
+    async def test_one_into_which_an_import_opens_at_that_moment_waits_for_it(
+        self, postgresql_url: str, postgres: PrivatePostgres
+    ) -> None:
+        """Whoever opens the import has locked the campaign, and the dispatcher waits for that lock. (SQLite has one
+        writer: there one is wholly before the other.)"""
+        async with ledger_at(postgresql_url) as ledger:
+            campaign = await add_campaign(ledger, 10, status="scheduled", scheduled_at=60.0, deliver_by=-0.1)
+            rig = DispatcherRig.on(ledger)
+            async with ledger.write() as connection:
+                await campaigns.lock(connection, campaign)
+                opened = {"campaign_id": campaign, "format": "csv", "state": "open"}
+                await connection.execute(insert(Import).values(**opened, created_at=db_now(), updated_at=db_now()))
+                round_ = asyncio.create_task(rig.round())
+                await until_somebody_waits_for_a_lock(postgres)
+            await round_
+            assert (await campaign_row(ledger, campaign)).status == "scheduled"
+            async with ledger.write() as connection:
+                await connection.execute(update(Import).values(state="done"))
+            await rig.settle()
+            assert (await campaign_row(ledger, campaign)).status == "expired"
+
     async def test_what_is_open_after_deliver_by_expires(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
-        campaigns = [
+        late = [
             await add_campaign(ledger, 250, status=status, deliver_by=60.0)
             for status in ("queued", "paused", "scheduled")
         ]
         await rig.settle()
         assert await sender.send_all_released() == 200
-        for campaign in campaigns:
+        for campaign in late:
             await change(ledger, campaign, deliver_by=-0.1)
         await rig.settle()
-        for campaign in campaigns:
+        for campaign in late:
             row = await campaign_row(ledger, campaign)
             assert row.status == "expired"
             counts = await counts_by_status(ledger, campaign)

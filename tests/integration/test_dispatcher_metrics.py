@@ -1,7 +1,5 @@
 """Gauges that the dispatcher fills from the ledger: what a scaler sees, and labels that stay bounded."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy import update
 from sqlmodel import col
@@ -13,13 +11,6 @@ from tests.support.seeds import Seeded, seed_campaign
 from tests.support.services import DispatcherRig
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    ledger = Ledger(database_url)
-    yield ledger
-    await ledger.close()
 
 
 async def defer(ledger: Ledger, seeded: Seeded, emails: int, due_in: float) -> None:

@@ -1,10 +1,8 @@
 """What runs every second costs the same however much is done: the plans of the hot statements on both databases."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from sqlalchemy import event, text
 
 from shared.ledger import campaigns
@@ -18,12 +16,6 @@ GROWING = ("batch", "recipient", "campaign", "timeline")
 
 NOT_GROWING = ("campaign_not_closed", "batch_live", "batch_live_of")
 """Indexes of what is not done yet: reading one from end to end is reading what there is to do."""
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
 
 
 async def grow(ledger: Ledger) -> None:

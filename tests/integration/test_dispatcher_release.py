@@ -1,7 +1,6 @@
 """Splitting and releasing: lazily, within the window, in fair turns, under the limits, and never the same twice."""
 
 from collections import Counter
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from uuid import UUID
 
@@ -22,13 +21,7 @@ from tests.support.ledger import (
     counts_by_status,
     timeline_of,
 )
-from tests.support.services import DispatcherRig, both, ledger_at, tell_slots
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
+from tests.support.services import DispatcherRig, both, tell_slots
 
 
 async def limit(ledger: Ledger, scope: str, emails_per_second: float) -> None:
@@ -158,6 +151,8 @@ async def test_a_retry_is_not_released_before_it_is_due(ledger: Ledger) -> None:
     await sender.finish(held, due_in=60)
     assert await rig.settle() == 0
     await pass_time(ledger, 59)
+    assert await rig.settle() == 0
+    await pass_time(ledger, 1)
     assert await rig.settle() == 1
 
 
@@ -308,3 +303,16 @@ class TestLimits:
         served = Counter(event.campaign_id for event in rig.bus.of(BatchReleased))
         assert sum(served[campaign] for campaign in slow) == 2
         assert served[quick] == 6
+
+    async def test_what_is_sent_at_a_limited_rate_takes_nobodys_place(self, ledger: Ledger) -> None:
+        """A sender works on many such batches beside those in its slots: they count neither as out nor as slots."""
+        slow = [await add_campaign(ledger, 1000, emails_per_second=1.0) for _ in range(3)]
+        rig, sender = DispatcherRig.on(ledger, window_floor=2), FakeSender(ledger)
+        for _ in slow:
+            await rig.settle()
+            for ticket in await sender.released():
+                assert await sender.claim(*ticket)
+        assert {batch.state for one in slow for batch in await batches_of(ledger, one)} == {"sending"}
+        quick = await add_campaign(ledger, 5000)
+        await rig.settle()
+        assert len(await batches_of(ledger, quick)) == 2, "the floor of the window: no slot is known"

@@ -1,6 +1,6 @@
 """The six invariants of DESIGN.md, each with the tests that fail when its rule is removed."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -22,15 +22,9 @@ from shared.ledger.counts import Counts, counts
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient
 from tests.support.ledger import FakeSender, add_campaign, assert_sound, batches_of, campaign_row, counts_by_status
-from tests.support.services import DispatcherRig, WatchdogRig, ledger_at
+from tests.support.services import DispatcherRig, WatchdogRig
 
 LEASE = 15.0
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """A sender at its limits: batches and emails that take too long, and a batch whose emails cannot be made."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,21 +20,6 @@ from tests.support.seeds import seed_campaign
 
 LaunchSender = Callable[..., ServiceProcess]
 PATIENCE_SECONDS = 30.0
-
-
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    ledger = Ledger(database_url)
-    yield ledger
-    await ledger.close()
 
 
 @pytest.fixture

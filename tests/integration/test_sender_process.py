@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from uuid import UUID
 
 import aio_pika
@@ -21,21 +21,6 @@ from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 from tests.support.relay import After, RecordingRelay
 from tests.support.seeds import Seeded, seed_campaign
-
-
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    ledger = Ledger(database_url)
-    yield ledger
-    await ledger.close()
 
 
 @pytest.fixture

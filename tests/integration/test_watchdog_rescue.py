@@ -1,7 +1,5 @@
 """Taking batches back: only what the ledger, by its own clock, or a living sender's own heartbeat gives up."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from sqlalchemy import select, text, update
 from sqlmodel import col
@@ -11,13 +9,7 @@ from shared.ledger import instances
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, ServiceInstance
 from tests.support.ledger import FakeSender, Held, add_campaign, assert_sound, batches_of, timeline_of
-from tests.support.services import DispatcherRig, WatchdogRig, both, ledger_at, tell_slots
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
+from tests.support.services import DispatcherRig, WatchdogRig, both, tell_slots
 
 
 @pytest.fixture
@@ -273,6 +265,29 @@ class TestNobodySends:
         await rig.watchdog.look()
         assert await self.blocked_by(ledger) is None
         assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started", "blocked", "unblocked"]
+
+    async def test_senders_without_a_relay_are_not_said_to_be_away_and_rob_nobody(
+        self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+    ) -> None:
+        campaign = await add_campaign(ledger, 200)
+        await dispatcher.settle()
+        async with ledger.write() as connection:
+            await connection.execute(text("UPDATE batch SET released_at = released_at - 61"))
+        alive = SenderHeartbeat(
+            instance="s", host="h", pid=1, slots=2, uptime_seconds=9.0, emails_done=0, emails_per_second=0.0
+        )
+        await rig.watchdog.on_heartbeat(alive.model_copy(update={"blocked": True}))
+        await rig.watchdog.look()
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) == "no sender has a relay that can be used"
+        assert rig.value("rescues_total", reason="ticket_lost") == 0, "who cannot send claims nothing"
+        await rig.watchdog.on_heartbeat(alive)
+        await sender.claim(*(await sender.released())[0])
+        await rig.watchdog.look()
+        assert await self.blocked_by(ledger) is None
+        kinds = [kind for kind, _ in await timeline_of(ledger, campaign)]
+        assert kinds[:2] == ["started", "blocked"]
+        assert kinds[-1] == "unblocked"
 
     async def test_a_busy_sender_is_somebody(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig

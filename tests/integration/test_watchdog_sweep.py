@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import UUID
 
@@ -25,13 +24,7 @@ from tests.support.ledger import (
     counts_by_status,
     timeline_of,
 )
-from tests.support.services import DispatcherRig, WatchdogRig, both, ledger_at
-
-
-@pytest.fixture
-async def ledger(database_url: str) -> AsyncIterator[Ledger]:
-    async with ledger_at(database_url) as ledger:
-        yield ledger
+from tests.support.services import DispatcherRig, WatchdogRig, both
 
 
 @pytest.fixture

@@ -21,14 +21,22 @@ class ServiceProcess:
 
     `settings` are whole environment variables (`{"VASHSENDER_DATABASE_URL": ...}`); no other `VASHSENDER_*` variable of
     the caller reaches the process, and neither does a `.env` file, as it runs in `folder`. Its output is in
-    `folder/<name>.log`.
+    `folder/<name>.log`. `python` is that of the environment it is installed in.
     """
 
-    def __init__(self, service: str, settings: Mapping[str, str], http_port: int, folder: Path, name: str = "") -> None:
+    def __init__(
+        self,
+        service: str,
+        settings: Mapping[str, str],
+        http_port: int,
+        folder: Path,
+        name: str = "",
+        python: str = sys.executable,
+    ) -> None:
         self.name = name or service
         self.http_url = f"http://127.0.0.1:{http_port}"
         self.log = folder / f"{self.name}.log"
-        self._command = [sys.executable, "-m", f"services.{service}"]
+        self._command = [python, "-m", f"services.{service}"]
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("VASHSENDER_")}
         self._environment = {**inherited, **settings, "VASHSENDER_HTTP_PORT": str(http_port)}
         self._folder = folder

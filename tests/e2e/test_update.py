@@ -1,0 +1,115 @@
+"""An update while a campaign runs: the release before goes on sending while this one migrates, then gives way to it,
+one process after the other. Nothing is lost, nothing is sent twice."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from shared.ledger import migrate
+from shared.ledger.database import Ledger
+from tests.support import releases
+from tests.support.broker import BrokerVhost
+from tests.support.relay import RecordingRelay
+from tests.support.system import System
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+RECIPIENTS = 8_000
+FEW = 20
+SECONDS_PER_EMAIL = 0.1  # two senders then take 160 a second, so that there is mail left when all are replaced
+SETTINGS = {"batch_size": "50"}  # so that the small campaigns soon get a slot beside the large one
+PATIENCE_SECONDS = 90.0
+VASHSENDER = ("-c", "from cli.main import main; main()")
+IN_TURN = ("api", "sender-1", "dispatcher", "watchdog", "sender-2")
+
+
+async def test_the_previous_release_sends_while_this_one_migrates_and_takes_over(
+    empty_database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay, tmp_path: Path
+) -> None:
+    _, commit = releases.latest_release()
+    old = await asyncio.to_thread(releases.install, commit, tmp_path / "before")
+    environment = {
+        "VASHSENDER_DATABASE_URL": empty_database_url,
+        "VASHSENDER_AMQP_URL": broker_vhost.services_url,
+        "VASHSENDER_AMQP_ADMIN_URL": broker_vhost.admin_url,
+        "VASHSENDER_VAR_DIR": str(tmp_path),
+    }
+
+    async def vashsender(python: str, *arguments: str) -> str:
+        return await asyncio.to_thread(_run, python, arguments, environment, tmp_path)
+
+    await vashsender(old, "db", "upgrade")
+    await vashsender(old, "topology", "declare")
+    key = (await vashsender(old, "key", "create", "test")).strip()
+    before = await _revision(empty_database_url)
+    relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+    system = System(tmp_path, empty_database_url, broker_vhost.services_url, relay, SETTINGS, key=key, python=old)
+    try:
+        await system.start()
+        campaign = await system.create(RECIPIENTS)
+        await system.send(campaign)
+        await _goes_on(system, campaign)
+
+        await vashsender(sys.executable, "db", "upgrade")
+        await vashsender(sys.executable, "topology", "declare")
+        assert await _revision(empty_database_url) == migrate.head() != before, "nothing was migrated"
+        await _goes_on(system, campaign)
+        await _from_first_to_last(system, "old")
+
+        system.python = sys.executable
+        for name in IN_TURN:
+            assert await system.processes[name].stop() == 0
+            await system.launch(name.partition("-")[0], name).wait_ready()
+            if name == "sender-1":
+                await _from_first_to_last(system, "mixed")
+        await _goes_on(system, campaign)
+        assert (await system.show(campaign))["counts"]["pending"] > 0, "it was over before everything was replaced"
+
+        relay.behaviour.seconds_per_email = 0.0
+        assert (await system.wait_closed(campaign, PATIENCE_SECONDS))["status"] == "finished"
+        account = await system.account(campaign)
+    finally:
+        await asyncio.to_thread(system.kill_all)
+    assert account.counts["sent"] == account.counts["total"] == RECIPIENTS
+    assert (account.lost, account.duplicated) == (0, 0)
+    assert account.unrecorded == 2 * FEW, "what the relay has besides is the small campaigns' mail"
+
+
+async def _goes_on(system: System, campaign: str, emails: int = 50) -> None:
+    """Mail flows and is recorded."""
+    sent = (await system.show(campaign))["counts"]["sent"]
+    await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] >= sent + emails, PATIENCE_SECONDS)
+
+
+async def _from_first_to_last(system: System, name: str) -> None:
+    """A small campaign, imported, sent and closed by whoever works now."""
+    campaign = await system.create([f"{name}-{number}@example.test" for number in range(FEW)])
+    await system.send(campaign)
+    answer = await system.wait_closed(campaign, PATIENCE_SECONDS)
+    assert (answer["status"], answer["counts"]["sent"]) == ("finished", FEW)
+
+
+async def _revision(url: str) -> str | None:
+    ledger = Ledger(url, pool_size=1)
+    try:
+        async with ledger.read() as connection:
+            return await migrate.current(connection)
+    finally:
+        await ledger.close()
+
+
+def _run(python: str, arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path) -> str:
+    done = subprocess.run(
+        [python, *VASHSENDER, *arguments],
+        env=dict(environment),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"vashsender {' '.join(arguments)}: {done.stdout}{done.stderr}"
+    return done.stdout
