@@ -5,24 +5,20 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import aio_pika
 import pytest
 
+from services.sender.smtp.config import Tls
 from tests.support.broker import BrokerVhost
-from tests.support.command import Command
+from tests.support.command import Command, wait_for
+from tests.support.smtp.certificates import certificate_for_localhost
+from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.1)
 
 
 def running(command: Command, senders: int = 1) -> Command:
@@ -44,7 +40,13 @@ def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path)
     assert before.returncode == 69  # no schema: nobody can tell
     running(command)
     wait_for(lambda: command("health-check").returncode == 0)
-    assert command.json("health-check") == {"healthy": True, "findings": [], "hanging": [], "fixed": []}
+    assert command.json("health-check") == {
+        "healthy": True,
+        "findings": [],
+        "hanging": [],
+        "hung": [],
+        "fixed": [],
+    }
     examined = {each["name"]: each["ok"] for each in command.json("doctor")}
     assert all(examined.values()), examined
     assert {"database", "schema", "clock", "broker", "topology", "disk", "file permissions", "ports"} <= examined.keys()
@@ -68,6 +70,29 @@ def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path)
     command.ok("scale", "sender=1")
     assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
     wait_for(lambda: command("health-check").returncode == 0)
+
+
+def test_what_the_doctor_says_of_relays(installation: Callable[..., Command], tmp_path: Path) -> None:
+    certificate = certificate_for_localhost(tmp_path)
+    name = quote(PASSWORD)
+    with aiosmtpd_relay(Tls.STARTTLS, certificate) as (one, _), aiosmtpd_relay(Tls.IMPLICIT, certificate) as (two, _):
+        trusted = f"ca_file={certificate.certificate}"
+        relays = {
+            f"smtp://{USER}:{name}@127.0.0.1:{one}?{trusted}": "STARTTLS (TLSv1.3), AUTH: accepted, no PIPELINING",
+            f"smtps://127.0.0.1:{two}?{trusted}": "TLS (TLSv1.3), AUTH: offered, not used, no PIPELINING",
+            f"smtps://{USER}:wrong@127.0.0.1:{two}?{trusted}": "SMTPAuthenticationError",
+            f"smtps://127.0.0.1:{two}": "CERTIFICATE_VERIFY_FAILED",
+            "smtp://127.0.0.1:1?tls=none": "Connection refused",
+        }
+        done = installation(VASHSENDER_RELAYS=" ".join(relays))("doctor", "--json")
+    assert done.returncode == 1
+    assert name not in done.stdout
+    assert "wrong" not in done.stdout
+    found = [each for each in json.loads(done.stdout) if each["name"].startswith("relay ")]
+    assert [each["ok"] for each in found] == [True, True, False, False, False]
+    for each, words in zip(found, relays.values(), strict=True):
+        assert words in each["found"]
+    assert "SIZE: up to 33.5544 MB" in found[0]["found"]
 
 
 def test_a_purged_queue_loses_no_mail(on_shared_broker: Command, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command's verbs as a script sees them: output, and exit codes."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,18 @@ def test_usage(installation: Callable[..., Command]) -> None:
     assert code(command, "campaign", "show")[0] == 64
     assert code(command, "scale", "dispatcher=2")[0] == 64
     assert code(command, "run", "nobody")[0] == 64
+
+
+def test_colours_are_for_terminals(installation: Callable[..., Command]) -> None:
+    command = installation()
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    status, said = command.on_terminal("--help")
+    assert status == 0
+    assert colour.search(said)
+    assert not colour.search(command.on_terminal("--help", settings={"NO_COLOR": "1"})[1])
+    assert "\x1b" not in command.ok("--help")
+    assert command.on_terminal("config", "show")[1].startswith("\x1b[1mSetting")  # a table with its heading
+    assert "VASHSENDER_ENVIRONMENT\tdevelopment\tdefault\n" in command.ok("config", "show")
 
 
 def test_what_needs_neither_broker_nor_api(installation: Callable[..., Command]) -> None:
@@ -153,6 +166,10 @@ def test_a_campaign_from_the_command_line(on_shared_broker: Command, tmp_path: P
     command.ok("campaign", "import", slow, str(folder / "people.csv"))
     command.ok("campaign", "send", slow, "--at", "2099-01-01T00:00:00Z")
     assert code(command, "campaign", "watch", slow, "--timeout", "0.1")[0] == 75
+    status, said = command.on_terminal("campaign", "watch", slow, interrupt_at="0/2")
+    assert status == 0
+    assert "detached; the campaign goes on" in said
+    assert command.json("campaign", "show", slow)["status"] == "scheduled"
     command.ok("campaign", "cancel", slow, "--yes")
     assert command.json("campaign", "watch", slow, "--timeout", "60")["status"] == "cancelled"
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +71,35 @@ class Command:
             check=False,
         )
 
+    def on_terminal(
+        self,
+        *arguments: str,
+        typed: str = "",
+        interrupt_at: str = "",
+        settings: Mapping[str, str] | None = None,
+    ) -> tuple[int, str]:
+        """Exit code and output of a command on a terminal. `typed` is what a person answers; they press Ctrl-C when the
+        command has said `interrupt_at`."""
+        ours, theirs = pty.openpty()
+        os.write(ours, typed.encode())
+        environment = {**self.environment(settings), "TERM": "xterm-256color", "COLUMNS": "120"}
+        process = subprocess.Popen(
+            self.line(*arguments), env=environment, cwd=self.folder, stdin=theirs, stdout=theirs, stderr=theirs
+        )
+        os.close(theirs)
+        said = ""
+        try:
+            while True:
+                said += os.read(ours, 65_536).decode(errors="replace")
+                if interrupt_at and interrupt_at in said:
+                    process.send_signal(signal.SIGINT)
+                    interrupt_at = ""
+        except OSError:  # the terminal's last holder has ended
+            return process.wait(COMMAND_SECONDS), said
+        finally:
+            process.kill()
+            os.close(ours)
+
     def ok(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """What the command writes to stdout; it has to succeed."""
         done = self(*arguments, seconds=seconds)
@@ -105,12 +136,12 @@ class Command:
         return found
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 60.0) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 60.0, *, every: float = 0.1) -> T:
     """What the condition gives once that is true. Other processes give no signal, so they are asked again and again."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"it did not come to that in {seconds:g} s"
-        time.sleep(0.1)
+        time.sleep(every)
     return found
 
 

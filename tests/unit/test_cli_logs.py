@@ -47,13 +47,13 @@ def test_small_files_and_the_supervisors_own_are_left_alone(tmp_path: Path, monk
 
 
 def test_what_was_done_is_noted_with_who_when_and_how_it_ended(config: LocalSettings) -> None:
-    with control(config, "scale sender=4"):
-        pass
+    with control(config, "scale sender=4") as result:
+        result.text = "started: sender-4"
     with pytest.raises(DataError), control(config, "stop"):
         raise DataError("no")
     log = config.logs / "control.log"
     first, second = map(json.loads, log.read_text().splitlines())
-    assert (first["action"], first["result"]) == ("scale sender=4", "done")
+    assert (first["action"], first["result"]) == ("scale sender=4", "started: sender-4")
     assert (second["action"], second["result"]) == ("stop", "DataError: no")
     assert first["instance"]
     assert first["timestamp"].endswith("Z")
@@ -74,6 +74,14 @@ def test_a_campaigns_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "sender-1.log").write_text(line("2026-01-01T00:00:03Z", campaign_id="wanted"))
     show_logs(tmp_path, "", follow=False, lines=50, campaign="wanted", raw=True)
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_story_goes_back_to_what_was_put_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("api.log.2", "api.log.1", "api.log")):
+        (tmp_path / name).write_text("".join(line(f"2026-01-01T00:00:{number}{each}Z") for each in range(3)))
+    show_logs(tmp_path, "api", follow=False, lines=5, campaign="", raw=True)
+    shown = [json.loads(text)["timestamp"][-3:] for text in capsys.readouterr().out.splitlines()]
+    assert shown == ["11Z", "12Z", "20Z", "21Z", "22Z"]
 
 
 def test_a_service_is_all_its_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
