@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -15,6 +16,7 @@ from cli.local.ports import holder, is_free
 from cli.local.programs import Program, mailbox_program, service_programs
 from cli.relays import try_relay
 from cli.settings import LocalSettings
+from shared import tls
 from shared.errors import VashSenderError
 from shared.ledger import migrate
 
@@ -36,6 +38,7 @@ async def examine(config: LocalSettings) -> list[Examined]:
     return [
         *await _database(config),
         *await _broker(config),
+        _encryption(config),
         _disk(config),
         _permissions(config),
         _ports(config),
@@ -80,6 +83,18 @@ async def _broker(config: LocalSettings) -> list[Examined]:
             "`vashsender topology declare`",
         ),
     ]
+
+
+def _encryption(config: LocalSettings) -> Examined:
+    """What leaves this machine readable, or goes to whoever answers. In development that is nobody's concern."""
+    addresses = {"broker": config.amqp_url.get_secret_value(), "database": config.ledger_url}
+    clear = [f"{what} at {urlsplit(url).hostname}" for what, url in addresses.items() if tls.in_the_clear(url)]
+    return Examined(
+        "encryption",
+        not clear or config.environment == "development",
+        f"not verified, maybe readable on the way: {', '.join(clear)}" if clear else "broker and database are verified",
+        "say amqps:// and sslmode=verify-full, with VASHSENDER_CA_FILE for a private authority: see docs/access.md",
+    )
 
 
 def _disk(config: LocalSettings) -> Examined:

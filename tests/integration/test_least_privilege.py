@@ -15,6 +15,7 @@ import httpx
 import pytest
 from aio_pika.abc import AbstractConnection, AbstractQueue
 
+from cli.access_files import Servers, write
 from cli.access_rights import CONSUMES, PUBLISHES, SERVICES
 from cli.local.broker import PrivateBroker
 from cli.local.postgres import PrivatePostgres
@@ -22,7 +23,7 @@ from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from shared.unsubscribe import make_token
-from tests.support.access import Accounts, accounts
+from tests.support.access import Accounts, accounts, make
 from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
 
@@ -57,8 +58,8 @@ async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> Async
         yield system
 
 
-async def test_a_whole_life_with_a_killed_sender_on_the_least_rights(
-    system: System, relay: RecordingRelay, made: Accounts
+async def test_a_whole_life_with_a_killed_sender_and_a_new_password_on_the_least_rights(
+    system: System, relay: RecordingRelay, made: Accounts, broker: PrivateBroker, own_postgres: PrivatePostgres
 ) -> None:
     relay.behaviour.rcpt = _rcpt
     relay.behaviour.seconds_per_email = 0.02
@@ -72,6 +73,14 @@ async def test_a_whole_life_with_a_killed_sender_on_the_least_rights(
     seen = await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 50)
     system.processes["sender-1"].kill()
     assert seen["status"] == "sending"
+    old = made.database_url("sender")
+    write(made.folder, Servers(), ["sender"])
+    make(made, broker, own_postgres)
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await asyncpg.connect(old)
+    # Who is connected stays so; who comes next has the new password.
+    system.of_service["sender"] |= made.of_services()["sender"]
+    await system.launch("sender", "sender-3").wait_ready()
     answer = await system.wait_closed(campaign, 90)
     assert (answer["status"], answer["counts"]["sent"], answer["counts"]["failed"]) == ("finished", RECIPIENTS - 1, 1)
     assert answer["rescued"] >= 1

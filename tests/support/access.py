@@ -56,20 +56,24 @@ class Accounts:
 @contextmanager
 def accounts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres) -> Iterator[Accounts]:
     """Every account, and a migrated ledger. `postgres` is this test's own: roles belong to a whole cluster."""
-    servers = Servers(f"{LOOPBACK}:{broker.amqp_port}", f"{LOOPBACK}:{postgres.port}")
-    access_files.write(folder, servers)
+    access_files.write(folder, Servers(f"{LOOPBACK}:{broker.amqp_port}", f"{LOOPBACK}:{postgres.port}"))
     made = Accounts(folder, f"test{uuid4().hex[:8]}")
-    run_sql(postgres, folder / access_files.ROLES_SQL)
+    make(made, broker, postgres)
     migrate.upgrade(made.owner_url)
-    with _broker_api(broker) as api:
-        definitions = json.loads((folder / access_files.DEFINITIONS).read_text())
-        users = _of_this_test(definitions, made.prefix)
-        api.post("/definitions", json=definitions).raise_for_status()
-        try:
-            yield made
-        finally:
+    try:
+        yield made
+    finally:
+        with _broker_api(broker) as api:
             api.delete(f"/vhosts/{made.prefix}").raise_for_status()
+            users = [user["name"] for user in _definitions(made)["users"]]
             api.post("/users/bulk-delete", json={"users": users}).raise_for_status()
+
+
+def make(made: Accounts, broker: PrivateBroker, postgres: PrivatePostgres) -> None:
+    """Hands both files to their servers, whether for the first time or after a password was renewed."""
+    run_sql(postgres, made.folder / access_files.ROLES_SQL)
+    with _broker_api(broker) as api:
+        api.post("/definitions", json=_definitions(made)).raise_for_status()
 
 
 def run_sql(postgres: PrivatePostgres, script: Path) -> None:
@@ -90,13 +94,14 @@ def run_sql(postgres: PrivatePostgres, script: Path) -> None:
     )
 
 
-def _of_this_test(definitions: dict[str, list[dict[str, str]]], prefix: str) -> list[str]:
+def _definitions(made: Accounts) -> dict[str, list[dict[str, str]]]:
+    definitions: dict[str, list[dict[str, str]]] = json.loads((made.folder / access_files.DEFINITIONS).read_text())
     for entries in definitions.values():
         for entry in entries:
             for key in ("user", "name", "vhost"):
                 if key in entry:
-                    entry[key] = entry[key].replace("vashsender", prefix)
-    return [user["name"] for user in definitions["users"]]
+                    entry[key] = entry[key].replace(VHOST, made.prefix)
+    return definitions
 
 
 def _broker_api(broker: PrivateBroker) -> httpx.Client:
