@@ -1,0 +1,103 @@
+"""Addresses of broker and database: whom they trust, and what they may not ask for."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from shared.errors import ConfigurationError
+from shared.settings import CommonSettings, load
+from shared.tls import broker_address, database_address, database_tls, in_the_clear
+from tests.support.smtp.certificates import Authority
+
+CA = Path("/etc/my authority.pem")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("amqps://me:a%2Fb@mq/v", "amqps://me:a%2Fb@mq/v?cafile=/etc/my%20authority.pem"),
+        ("amqps://mq/v?heartbeat=5", "amqps://mq/v?heartbeat=5&cafile=/etc/my%20authority.pem"),
+        ("amqps://mq/v?cafile=/its/own.pem", "amqps://mq/v?cafile=/its/own.pem"),
+        ("amqp://mq/v", "amqp://mq/v"),
+    ],
+)
+def test_the_broker_is_vouched_for(given: str, expected: str) -> None:
+    assert broker_address(given, CA) == expected
+    assert broker_address(given, None) == given
+
+
+@pytest.mark.parametrize("value", ["1", "true", "yes"])
+def test_the_broker_is_always_verified(value: str) -> None:
+    with pytest.raises(ConfigurationError, match="no_verify_ssl"):
+        broker_address(f"amqps://mq/v?no_verify_ssl={value}", None)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            "postgresql+asyncpg://db/x",
+            "postgresql+asyncpg://db/x?sslmode=verify-full&sslrootcert=/etc/my%20authority.pem",
+        ),
+        ("postgresql+asyncpg://db/x?sslmode=disable", "postgresql+asyncpg://db/x?sslmode=disable"),
+        (
+            "postgresql+asyncpg://db/x?sslrootcert=system",
+            "postgresql+asyncpg://db/x?sslmode=verify-full&sslrootcert=system",
+        ),
+        ("postgresql+asyncpg:///x?host=/run/postgresql", "postgresql+asyncpg:///x?host=/run/postgresql"),
+        ("sqlite+aiosqlite:////a/b.db", "sqlite+aiosqlite:////a/b.db"),
+    ],
+)
+def test_the_database_is_vouched_for(given: str, expected: str) -> None:
+    assert database_address(given, CA) == expected
+    assert database_address(given, None) == given
+
+
+@pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
+def test_whatever_encrypts_verifies_certificate_and_host(mode: str, tmp_path: Path) -> None:
+    ca_file = Authority(tmp_path).ca_file
+    url, context = database_tls(f"postgresql+asyncpg://db/x?sslmode={mode}&sslrootcert={ca_file}&timeout=3")
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert len(context.get_ca_certs()) == 1, "the named authority alone"
+    assert url.query == {"timeout": "3"}
+
+
+def test_what_the_modes_mean() -> None:
+    assert database_tls("postgresql+asyncpg://db/x")[1] is None
+    assert database_tls("postgresql+asyncpg://db/x?sslmode=disable")[1] is False
+    assert database_tls("sqlite+aiosqlite:////a/b.db")[1] is None
+    for mode in ("prefer", "allow", "on"):
+        with pytest.raises(ConfigurationError, match=f"sslmode={mode}"):
+            database_tls(f"postgresql+asyncpg://db/x?sslmode={mode}")
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("no certificate")
+    for path in (text, tmp_path / "nothing"):
+        with pytest.raises(ConfigurationError, match=f"VASHSENDER_CA_FILE: {path}"):
+            load(CommonSettings, ca_file=path)
+        with pytest.raises(ConfigurationError, match=str(path)):
+            database_tls(f"postgresql+asyncpg://db/x?sslmode=verify-full&sslrootcert={path}")
+    with pytest.raises(ConfigurationError, match="client certificate"):
+        database_tls(f"postgresql+asyncpg://db/x?sslmode=verify-full&sslcert={text}")
+
+
+@pytest.mark.parametrize(
+    ("url", "clear"),
+    [
+        ("amqp://mq/v", True),
+        ("amqps://mq/v", False),
+        ("amqp://127.0.0.1/v", False),
+        ("", False),
+        ("postgresql+asyncpg://db/x", True),
+        ("postgresql+asyncpg://db/x?sslmode=disable", True),
+        ("postgresql+asyncpg://db/x?sslmode=require", False),
+        ("postgresql+asyncpg://localhost/x", False),
+        ("sqlite+aiosqlite:////a/b.db", False),
+    ],
+)
+def test_what_goes_in_the_clear(url: str, clear: bool) -> None:
+    assert in_the_clear(url) is clear
