@@ -17,7 +17,6 @@ from cli.local import packages
 
 KEPT = Path(__file__).parents[2] / "var" / "machines"
 BUILD_SECONDS = 600
-PLAIN_MIRROR = ""
 
 
 @contextmanager
@@ -51,7 +50,7 @@ def _bootstrap(suite: str, names: str, kept: Path) -> None:
     include = [f"--include={names}"] if names else []
     try:
         subprocess.run(
-            ["debootstrap", "--variant=minbase", *include, suite, tree, _mirror()],
+            ["debootstrap", "--variant=minbase", *include, suite, tree, *_mirror()],
             check=True,
             stdout=subprocess.DEVNULL,
             timeout=BUILD_SECONDS,
@@ -64,12 +63,12 @@ def _bootstrap(suite: str, names: str, kept: Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _mirror() -> str:
-    """The mirror this machine's apt reads, which may be the only one it reaches."""
+def _mirror() -> list[str]:
+    """The mirror this machine's apt reads, which may be the only one it reaches; none: debootstrap's own choice."""
     sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     texts = "\n".join(path.read_text() for path in sources if path.is_file())
     found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+/debian)/?(?:\s|$)", texts, re.MULTILINE)
-    return found.group(1) if found else PLAIN_MIRROR
+    return [found.group(1)] if found else []
 
 
 def _kept_folder() -> Path:
