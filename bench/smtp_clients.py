@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import json
+import selectors
 import smtplib
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
+from itertools import count, cycle
+from typing import cast
 
 import aiosmtplib
 import uvloop
@@ -29,7 +32,7 @@ Bodies = Callable[[int], bytes]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contestant", choices=sorted(CONTESTANTS))
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True, action="append", help="several share the connections")
     parser.add_argument("--emails", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--kilobytes", type=int, required=True)
@@ -98,21 +101,52 @@ class Emails:
             self.empty.set()
 
 
-def engine(bodies_of: Callable[[int], Bodies]) -> Callable[[int, int, int, int], None]:
-    async def deliver(port: int, emails: int, connections: int, kilobytes: int) -> None:
-        relay = RelayConfig("sink", "127.0.0.1", port, connections=connections, max_emails_per_connection=10**9)
+def engine(bodies_of: Callable[[int], Bodies]) -> "Contestant":
+    async def deliver(ports: Sequence[int], emails: int, connections: int, kilobytes: int) -> None:
         source = Emails(emails, bodies_of(kilobytes))
-        delivering = Engine([relay])
-        running = asyncio.create_task(delivering.run(source))
+        share = connections // len(ports)
+        engines = [
+            Engine([RelayConfig("sink", "127.0.0.1", port, connections=share, max_emails_per_connection=10**9)])
+            for port in ports
+        ]
+        running = [asyncio.create_task(delivering.run(source)) for delivering in engines]
         await source.empty.wait()
-        await delivering.drain(1)
-        await running
+        await asyncio.gather(*(delivering.drain(1) for delivering in engines), *running)
 
     return lambda *options: uvloop.run(deliver(*options))
 
 
-def with_aiosmtplib(port: int, emails: int, connections: int, kilobytes: int) -> None:
-    async def connection(numbers: "count[int]", bodies: Bodies) -> None:
+def bare(ports: Sequence[int], emails: int, connections: int, kilobytes: int) -> None:
+    """The engine's bytes through plain sockets, by a client that reads nothing into the replies: one round trip per
+    email, and next to no work. What it does not reach, the server and the machine do not give."""
+    body = prerendered(kilobytes)(0) + b".\r\n"
+    envelope = f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{RECIPIENT}>\r\nDATA\r\n".encode()
+    left = {}
+    with selectors.DefaultSelector() as selector:
+        for number, port in zip(range(connections), cycle(ports), strict=False):
+            client = socket.create_connection(("127.0.0.1", port))
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.recv(65536)
+            client.sendall(b"EHLO localhost\r\n")
+            client.recv(65536)
+            client.sendall(envelope)
+            left[client] = emails // connections + (number < emails % connections)
+            selector.register(client, selectors.EVENT_READ)
+        while left:
+            for key, _ in selector.select():
+                client = cast(socket.socket, key.fileobj)
+                replies = client.recv(65536)
+                if b"\r\n354 " in replies:
+                    left[client] -= 1
+                    client.sendall(body + envelope if left[client] else body)
+                elif not left[client]:
+                    del left[client]
+                    selector.unregister(client)
+                    client.close()
+
+
+def with_aiosmtplib(ports: Sequence[int], emails: int, connections: int, kilobytes: int) -> None:
+    async def connection(port: int, numbers: "count[int]", bodies: Bodies) -> None:
         client = aiosmtplib.SMTP(hostname="127.0.0.1", port=port, start_tls=False, local_hostname="localhost")
         await client.connect()
         while (number := next(numbers)) < emails:
@@ -121,16 +155,17 @@ def with_aiosmtplib(port: int, emails: int, connections: int, kilobytes: int) ->
 
     async def deliver() -> None:
         numbers, bodies = count(), prerendered(kilobytes)
-        await asyncio.gather(*(connection(numbers, bodies) for _ in range(connections)))
+        places = zip(range(connections), cycle(ports), strict=False)
+        await asyncio.gather(*(connection(port, numbers, bodies) for _, port in places))
 
     uvloop.run(deliver())
 
 
-def with_smtplib(port: int, emails: int, connections: int, kilobytes: int) -> None:
+def with_smtplib(ports: Sequence[int], emails: int, connections: int, kilobytes: int) -> None:
     numbers, bodies = count(), prerendered(kilobytes)
 
     def connection() -> None:
-        with smtplib.SMTP("127.0.0.1", port, local_hostname="localhost") as client:
+        with smtplib.SMTP("127.0.0.1", ports[0], local_hostname="localhost") as client:
             while (number := next(numbers)) < emails:
                 client.sendmail(SENDER, [RECIPIENT], bodies(number))
 
@@ -139,7 +174,9 @@ def with_smtplib(port: int, emails: int, connections: int, kilobytes: int) -> No
             done.result()
 
 
-CONTESTANTS: dict[str, Callable[[int, int, int, int], None]] = {
+Contestant = Callable[[Sequence[int], int, int, int], None]
+CONTESTANTS: dict[str, Contestant] = {
+    "bare": bare,
     "engine": engine(prerendered),
     "engine+rendering": engine(rendered),
     "aiosmtplib": with_aiosmtplib,

@@ -18,6 +18,13 @@ BACKLOG = "1000"
 @contextmanager
 def smtp_sink(*flags: str, dump: Path | None = None) -> Iterator[int]:
     """The port of an smtp-sink that runs as long as the block. `dump`: a folder that gets one file per message."""
+    with smtp_sink_process(*flags, dump=dump) as (port, _):
+        yield port
+
+
+@contextmanager
+def smtp_sink_process(*flags: str, dump: Path | None = None) -> Iterator[tuple[int, int]]:
+    """The same, and the id of its process."""
     tree = postfix_tree()
     port = unused_port()
     command = [str(tree / "usr/sbin/smtp-sink"), *flags]
@@ -28,7 +35,7 @@ def smtp_sink(*flags: str, dump: Path | None = None) -> Iterator[int]:
     process = subprocess.Popen([*command, f"127.0.0.1:{port}", BACKLOG], env=environment(tree))
     try:
         wait_for_port(port, process)
-        yield port
+        yield port, process.pid
     finally:
         process.kill()
         process.wait()
