@@ -41,8 +41,9 @@ ENV PATH=/opt/vashsender/bin:$PATH \
     VASHSENDER_HTTP_PORT=8700 \
     VASHSENDER_VAR_DIR=/var/lib/vashsender
 USER 10001:10001
-WORKDIR /var/lib/vashsender
+# Readable by whoever a container runs as, writable by nobody.
+WORKDIR /opt/vashsender
 EXPOSE 8700
-HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 CMD ["python3", "-P", "-m", "cli.probe"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 CMD ["python3", "-P", "-m", "cli.probe"]
 ENTRYPOINT ["vashsender"]
 CMD ["run", "api"]

@@ -83,7 +83,7 @@ def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Pa
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "assert int(status['CapEff'], 16) == 0 and status['NoNewPrivs'].strip() == '1'\n"
         "assert (os.getpid(), os.getuid(), os.getgroups()) == (1, 10001, [10001])\n"
-        "pathlib.Path('here').write_text('may be written')\n"
+        "pathlib.Path('/var/lib/vashsender/x').write_text('may be written')\n"
         "for path in ('/x', '/opt/vashsender/x', '/etc/x', '/run/secrets/x', sys.prefix + '/lib/x'):\n"
         "    try:\n"
         "        pathlib.Path(path).write_text('no')\n"
