@@ -29,6 +29,17 @@ def only(unit: str, name: str) -> str:
     return value
 
 
+def made() -> set[str]:
+    """The secrets for which the installer sees to a file: those that `vashsender access new` writes, and relays."""
+    text = (FOLDER / "install").read_text()
+    alone = re.search(r"^for secret in (.*); do$", text, re.MULTILINE)
+    of_services = re.search(r"^for service in (.*); do$", text, re.MULTILINE)
+    assert alone is not None
+    assert of_services is not None
+    addresses = {f"{name}_{what}" for name in of_services.group(1).split() for what in ("database_url", "amqp_url")}
+    return {"secret_key", *alone.group(1).split(), *addresses}
+
+
 def test_there_is_a_unit_for_every_service() -> None:
     assert {f"vashsender-{name}.service" for name in SERVICES} | {"vashsender-sender@.service"} <= set(UNITS)
 
@@ -40,15 +51,15 @@ def test_a_sender_may_finish_its_drain() -> None:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_secret_handed_over_is_read_and_has_its_file(unit: str) -> None:
-    made = re.search(r"^for secret in (.*); do$", (FOLDER / "install").read_text(), re.MULTILINE)
-    assert made is not None
     handed = {value.partition(":")[0] for name, value in lines(unit) if name == "LoadCredential"}
+    files = {Path(value.partition(":")[2]) for name, value in lines(unit) if name == "LoadCredential"}
     read = {
         value.partition("=%d/")[2]: value.partition("=")[0]
         for name, value in lines(unit)
         if name == "Environment" and "=%d/" in value
     }
-    assert handed <= set(made.group(1).split())
+    assert {path.parent for path in files} == {Path("/etc/vashsender/secrets")}
+    assert {path.name for path in files} <= made()
     assert read == {name: f"VASHSENDER_{name.upper()}_FILE" for name in handed}
 
 
