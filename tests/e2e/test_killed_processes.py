@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,14 +23,6 @@ CONNECTIONS = 4
 UNRECORDED = 64
 MODULES = ("services.api", "services.dispatcher", "services.watchdog", "services.sender", "cli.local.broker")
 PROGRAMS = ("api", "broker", "dispatcher", "sender-1", "sender-2", "watchdog")
-
-
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
 
 
 def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: RecordingRelay) -> None:
