@@ -52,6 +52,7 @@ def configure(service: str, instance: str, *, log_format: Literal["json", "text"
         "uvicorn.access",
         "aio_pika",
         "aiormq",
+        "alembic",
         "faststream",
         "httpx",
         "httpcore",
