@@ -24,13 +24,16 @@ LEASE_SHARE = 2 / 3
 class Feed:
     """The engine's source of emails: see `services.sender.smtp.contract.Source`."""
 
-    def __init__(self, settings: SenderSettings, in_hand: InHand) -> None:
+    def __init__(
+        self, settings: SenderSettings, in_hand: InHand, open_connections: Callable[[], int] = lambda: 0
+    ) -> None:
         self._settings = settings
         self._in_hand = in_hand
         self._metrics = in_hand.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
+        self._open_connections = open_connections
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
@@ -92,7 +95,10 @@ class Feed:
         """A crash may send twice what is unrecorded and, per connection, one email in flight. A pipelined connection
         has its next email already, so those are counted too: they soon are unrecorded, with others behind them."""
         limit, unrecorded = self._settings.unrecorded_limit, self._in_hand.unrecorded()
-        return unrecorded < limit and unrecorded + self._in_hand.in_flight() < limit + self._connections
+        if unrecorded >= limit:
+            return False
+        in_doubt = unrecorded + self._in_hand.in_flight()
+        return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
     def _prepare(self, hand: Hand, row: Row, now: float) -> Email | None:
         """Renders one email; None where its recipient is closed without an attempt."""

@@ -40,7 +40,7 @@ async def sender(proc: Process[SenderSettings]) -> None:
         metrics.slots.set(settings.batches_in_hand)
         metrics.connections_limit.set(settings.smtp_connections)
         in_hand = InHand(metrics)
-        feed = Feed(settings, in_hand)
+        feed = Feed(settings, in_hand, lambda: engine.open_connections())
         engine = Engine(relays, engine_config(settings), observer=SenderObserver(metrics))
         campaigns = Campaigns(
             proc.ledger,

@@ -29,7 +29,8 @@ class RelayConfig:
     """One relay: a server that takes emails and delivers them further.
 
     At most `connections` carry emails at a time. One that waits unusually long for a reply is replaced, so that a
-    single hanging email does not cost a connection's worth of throughput; `spare_connections` bounds how many.
+    single hanging email does not cost a connection's worth of throughput; `spare_connections` bounds how many, but for
+    those where the relay's other replies prove that it is the email that hangs.
     """
 
     name: str

@@ -74,6 +74,10 @@ class Engine:
             self._pool.give_up(jobs, why)
             self._dispatch.give_up(jobs, why)  # also those that have just lost their connection
 
+    def open_connections(self) -> int:
+        """Of all relays."""
+        return len(self._pool.connections())
+
     def status(self) -> list[RelayStatus]:
         """Every relay as it is now, in order of preference."""
         return self._pool.status()

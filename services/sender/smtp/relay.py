@@ -18,6 +18,8 @@ IN_A_ROW = 3  # refusals or losses without an accepted email in between, before 
 ASSUMED_REPLY_SECONDS = 1.0  # the usual wait, until the relay has shown it
 LEAST_WEIGHT = 0.05  # of the newest reply in the running mean
 STALL_FACTOR = 4  # times the usual wait
+PROOF_EMAILS = 100  # accepted since a connection stalled: then it is its email that hangs, not the relay
+MOST_HANGING = 256  # such connections, beside the spare ones
 RECOVERY_SECONDS = 1.0  # a slowed relay gets one connection back this often
 
 StateChange = Callable[[str, str, str, float], None]  # relay, state, reason, seconds
@@ -36,11 +38,12 @@ class Relay:
         self.opening = 0
         self.failure: tuple[Stage | None, Reply] | None = None  # the latest one
         self.throttled_last = False  # whether that was a wish to slow down
+        self._stalled: dict[Connection, int] = {}  # emails accepted by the relay when it stalled
         self._idle: list[Connection] = []  # the one used last is used first, so that the others age and close
         self._engine = config
         self._changed = changed
         self._allowed = relay.connections
-        self._replies = 0
+        self._accepted = 0
         self._usual_reply = ASSUMED_REPLY_SECONDS
         self._bad_in_a_row = 0
         self._backoff = config.rest_seconds
@@ -57,8 +60,9 @@ class Relay:
         return not self._resting and now >= self._until
 
     def can_open(self, now: float) -> bool:
-        """Whether one more connection may be opened."""
-        total = len(self.connections) + self.opening
+        """Whether one more connection may be opened. A relay that hangs as a whole gets its spare connections and no
+        more; one that goes on beside emails that hang gets another for each of those."""
+        total = len(self.connections) + self.opening - min(self._hanging(), MOST_HANGING)
         return (
             self.available(now)
             and now >= self._open_after
@@ -90,6 +94,7 @@ class Relay:
     def forget(self, connection: Connection) -> None:
         """It is closed."""
         self.connections.discard(connection)
+        self._stalled.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
 
@@ -98,6 +103,10 @@ class Relay:
         stall_seconds = max(self._engine.stall_seconds, STALL_FACTOR * self._usual_reply)
         for connection in list(self.connections):
             connection.check(now, stall_seconds)
+            if not connection.stalled:
+                self._stalled.pop(connection, None)
+            elif not connection.closed:
+                self._stalled.setdefault(connection, self._accepted)
 
     def reap(self, now: float) -> None:
         """Close what is idle or old."""
@@ -152,8 +161,8 @@ class Relay:
 
     def accepted(self, dot_seconds: float) -> None:
         """It took an email."""
-        self._replies += 1
-        self._usual_reply += max(LEAST_WEIGHT, 1 / self._replies) * (dot_seconds - self._usual_reply)
+        self._accepted += 1
+        self._usual_reply += max(LEAST_WEIGHT, 1 / self._accepted) * (dot_seconds - self._usual_reply)
         if self._bad_in_a_row:
             self._bad_in_a_row = 0
         if self._backoff != self._engine.rest_seconds:
@@ -198,6 +207,9 @@ class Relay:
 
     def _working(self) -> int:
         return sum(1 for connection in self.connections if not connection.stalled)
+
+    def _hanging(self) -> int:
+        return sum(1 for accepted in self._stalled.values() if self._accepted - accepted >= PROOF_EMAILS)
 
     def _active(self) -> list[Connection]:
         """Those that take emails, the busiest first."""
