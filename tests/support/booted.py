@@ -3,7 +3,6 @@
 The container has its own processes, its own systemd and a network with nothing but a loopback interface. Needs root.
 """
 
-import contextlib
 import hashlib
 import os
 import signal
@@ -56,14 +55,6 @@ class Machine:
     def unit(self, name: str, what: str) -> str:
         """One property of a unit, such as MainPID."""
         return self.run("systemctl", "show", "--value", f"--property={what}", name)
-
-    def processes(self) -> list[tuple[str, int]]:
-        """Command line and user id of every process in it."""
-        found = []
-        for process in psutil.Process(self.leader).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                found.append((" ".join(process.cmdline()), process.uids().real))
-        return found
 
     def wait(self, condition: Callable[[], object], seconds: float, what: str) -> None:
         deadline = time.monotonic() + seconds
