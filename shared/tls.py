@@ -7,11 +7,13 @@ Whom to trust is said in the address itself (`cafile` for AMQP, `sslrootcert` fo
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from sqlalchemy import URL, make_url
-
 from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 VERIFYING = ("require", "verify-ca", "verify-full")
 """libpq's modes that encrypt. libpq verifies less in the first two; here all three verify everything."""
@@ -42,11 +44,13 @@ def database_address(url: str, ca_file: Path | None) -> str:
     return _with(url, {"sslmode": "verify-full", "sslrootcert": str(ca_file), **options})
 
 
-def database_tls(address: str) -> tuple[URL, ssl.SSLContext | bool | None]:
+def database_tls(address: str) -> "tuple[URL, ssl.SSLContext | bool | None]":
     """The address without libpq's TLS options, and what they mean to asyncpg: a context, False for none, None where
     they say nothing (then TLS is used if the server offers it, and proves nothing).
 
     Raises ConfigurationError for a mode that would fall back to the clear, and for files that cannot be used."""
+    from sqlalchemy import make_url  # settings are read by many who never open a database
+
     url = make_url(address)
     if url.get_backend_name() != "postgresql":
         return url, None

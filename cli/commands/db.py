@@ -10,7 +10,7 @@ app = typer.Typer(help="The schema of the ledger.", no_args_is_help=True)
 @app.command()
 def upgrade() -> None:
     """Bring the database to the schema this version needs; repeating it changes nothing."""
-    from cli.local.installation import upgrade_database
+    from cli.local.preparation import upgrade_database
     from cli.output import say
     from cli.settings import LocalSettings
     from shared import settings

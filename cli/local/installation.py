@@ -1,6 +1,5 @@
 """VashSender on this machine, as a whole: started in steps, stopped without a trace, scaled and restarted meanwhile."""
 
-import asyncio
 import json
 import os
 import time
@@ -8,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cli import access
 from cli.local import LocalError, packages
 from cli.local.ports import refuse_taken
 from cli.local.programs import (
@@ -28,8 +26,6 @@ from cli.local.supervise import State, Supervisor
 from cli.local.targets import write_targets
 from cli.output import step
 from cli.settings import LocalSettings
-from shared import topology
-from shared.ledger import migrate
 
 POLL_SECONDS = 0.1
 BROKER_PACKAGES = ("rabbitmq-server",)
@@ -146,6 +142,8 @@ class Installation:
     # Steps of the start
 
     def _start(self, senders: int, mailbox: bool, overrides: Mapping[str, str], was_running: bool) -> None:
+        from cli.local import preparation  # database and broker clients, which no other verb needs
+
         config, supervisor = self.config, self.supervisor
         first = [broker_program(config)] if config.private_broker else []
         if first:
@@ -175,9 +173,9 @@ class Installation:
             had_broker = BROKER in supervisor.holders()
             supervisor.add(first)
         with step("database") as current:
-            current.note = upgrade_database(config)
+            current.note = preparation.upgrade_database(config)
         with step("first API key") as current:
-            current.note = _first_key(config)
+            current.note = preparation.first_key(config)
         programs = service_programs(config, senders, self.overrides)
         if mailbox:
             programs.append(mailbox_program(config))
@@ -189,7 +187,7 @@ class Installation:
         with step("broker") as current:
             current.note = self._broker_ready(had_broker)
         with step("topology") as current:
-            current.note = _declared(config.broker_admin_url)
+            current.note = preparation.declare_topology(config.broker_admin_url)
         with step("services") as current:
             wait_ready(self.supervisor, programs)
             there = [program.name for program in programs if program.name not in added]
@@ -239,38 +237,6 @@ class Installation:
     def _need_running(self) -> None:
         if not self.is_running:
             raise LocalError("nothing runs here: `vashsender start` starts it")
-
-
-def upgrade_database(config: LocalSettings) -> str:
-    """Brings the schema to the newest revision and says what was done."""
-    where = "PostgreSQL" if config.ledger_url.startswith("postgresql") else "SQLite"
-    before = asyncio.run(access.revision(config))
-    head = migrate.head()
-    if before == head and where == "SQLite":
-        return f"{where}, already at {head}"
-    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrate.upgrade(config.ledger_url)  # at the newest, too: roles made since then get their rights
-    if before == head:
-        return f"{where}, already at {head}"
-    return f"{where}, upgraded from {before or 'nothing'} to {head}"
-
-
-def _declared(url: str) -> str:
-    asyncio.run(access.declare(url))
-    return f"declared: {', '.join(queue.name for queue in topology.QUEUES)}, {topology.DEAD}"
-
-
-def _first_key(config: LocalSettings) -> str:
-    path = config.secrets_dir / "api_key"
-    if path.exists():
-        if asyncio.run(access.knows_key(config, path.read_text().strip())):
-            return f"already in {relative(path)}"
-        # It belongs to another ledger, or was revoked: kept, since nobody could read it again.
-        path.replace(path.with_name("api_key.previous"))
-    secret = asyncio.run(access.create_key(config, "first"))
-    config.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_private(path, secret + "\n")
-    return f"written to {relative(path)}, which only you can read"
 
 
 def _ports(programs: Iterable[Program]) -> dict[str, int]:

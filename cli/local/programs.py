@@ -5,9 +5,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cli.local.broker import PrivateBroker
 from cli.settings import LocalSettings
+
+if TYPE_CHECKING:
+    from cli.local.broker import PrivateBroker
 
 BROKER = "broker"
 MAILBOX = "mailbox"
@@ -78,8 +81,10 @@ def mailbox_relay(config: LocalSettings) -> str:
     return f"smtp://{config.local_host}:{config.mailbox_port}?tls=none&spare_connections=0"
 
 
-def broker_of(config: LocalSettings) -> PrivateBroker:
+def broker_of(config: LocalSettings) -> "PrivateBroker":
     """The private broker of this installation, running or not."""
+    from cli.local.broker import PrivateBroker  # whoever asks for no broker need not wait for its client
+
     return PrivateBroker(
         config.home / "broker",
         amqp_port=config.broker_port,

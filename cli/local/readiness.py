@@ -3,13 +3,15 @@
 import time
 from collections.abc import Container, Sequence
 from pathlib import Path
-
-import httpx
+from typing import TYPE_CHECKING
 
 from cli.local import LocalError, NotReadyError
 from cli.local.programs import Program
 from cli.local.supervise import ENDED, Supervisor
 from shared.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
 
 READY_TIMEOUT_SECONDS = 60.0
 PROBE_SECONDS = 3.0
@@ -19,6 +21,8 @@ STARTS_BEFORE_GIVING_UP = 3
 
 def wait_ready(supervisor: Supervisor, programs: Sequence[Program]) -> None:
     """Returns when every program says it can work. Raises ConfigurationError, LocalError or NotReadyError."""
+    import httpx  # takes its time, and most verbs wait for nobody
+
     waiting = {program.name: program.ready_url for program in programs if program.ready_url}
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
     with httpx.Client(timeout=PROBE_SECONDS, trust_env=False) as http:
@@ -59,8 +63,10 @@ def _last_words(log: Path) -> str:
     return f"{lines[-1] if lines else 'it left no word'} (see {relative(log)})"
 
 
-def _probe(http: httpx.Client, url: str) -> str:
+def _probe(http: "httpx.Client", url: str) -> str:
     """What is wrong; empty when the program can work."""
+    import httpx
+
     try:
         answer = http.get(url)
     except httpx.HTTPError as error:
