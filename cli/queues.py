@@ -61,13 +61,13 @@ async def dead(url: str, limit: int) -> list[DeadMessage]:
 
 async def replay(url: str, limit: int) -> int:
     """Publishes dead messages again under the name they had, and removes them; returns how many. Safe to repeat: a
-    ticket that has grown old does nothing."""
+    ticket that has grown old does nothing. What dies again meanwhile is left there."""
     async with _connected(url) as connection:
         channel = await connection.channel(publisher_confirms=True)
         exchange = await channel.get_exchange(topology.EXCHANGE)
         queue = await _queue(connection, topology.DEAD)
         count = 0
-        async for message in _messages(queue, limit):
+        async for message in _messages(queue, min(limit, int(queue.declaration_result.message_count or 0))):
             again = aio_pika.Message(
                 message.body,
                 content_type=message.content_type,

@@ -151,6 +151,12 @@ class World:
             ]
         return answer
 
+    async def expect_metric(self, name: str, sample: str, holds: Callable[[float], bool]) -> None:
+        """What a process tells of its trouble in /metrics."""
+        value = await self.processes[name].metric(sample)
+        if not holds(value):
+            self.problems.append(f"{name} says {sample} {value:g}")
+
     def received_between(self, begin: float, end: float) -> int:
         """Emails the relay has kept between two moments."""
         count = 0

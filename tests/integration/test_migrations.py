@@ -8,6 +8,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import inspect, text
 from sqlmodel import SQLModel
 
+from shared.health import database_check
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 
@@ -56,5 +57,20 @@ async def test_the_current_revision_is_known(empty_database_url: str) -> None:
         await asyncio.to_thread(migrate.upgrade, empty_database_url)
         async with ledger.read() as connection:
             assert await migrate.current(connection) == migrate.head()
+    finally:
+        await ledger.close()
+
+
+async def test_a_later_schema_is_no_reason_not_to_be_ready(database_url: str) -> None:
+    """As a process of this release finds it while those of the next one come; an older one it cannot work on."""
+    ledger = Ledger(database_url, pool_size=1)
+    try:
+        check = database_check(ledger)
+        assert await check() == ""
+        for revision, problem in (("later", ""), (migrate.revisions()[0], "run `vashsender db upgrade`")):
+            async with ledger.write() as connection:
+                await connection.execute(text("UPDATE alembic_version SET version_num = :to"), {"to": revision})
+            assert problem in await check()
+            assert bool(await check()) == bool(problem)
     finally:
         await ledger.close()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select, update
@@ -13,10 +14,10 @@ from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from tests.conftest import ServiceFactory
 from tests.support.broker import BrokerVhost
-from tests.support.ledger import campaign_row, counts_by_status, timeline_of
+from tests.support.ledger import batches_of, campaign_row, counts_by_status, timeline_of
 from tests.support.processes import ServiceProcess
 from tests.support.relay import After, RecordingRelay
-from tests.support.seeds import seed_campaign
+from tests.support.seeds import Seeded, seed_campaign
 
 LaunchSender = Callable[..., ServiceProcess]
 PATIENCE_SECONDS = 30.0
@@ -121,6 +122,64 @@ async def test_a_batch_whose_emails_cannot_be_made_pauses_its_campaign_and_is_se
         await connection.execute(update(Batch).values(state="released", released_at=0.0))
     await let_go(ledger)
     assert await counts_by_status(ledger, seeded.id) == {"total": 10, "sent": 10}
+
+
+async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    relay.behaviour.banner = b"554 5.3.2 not today\r\n"
+    first = await seed_campaign(ledger, 2)
+    sender = launch_sender(batches_in_hand="4", relay_rest_seconds="0.5", relay_rest_max_seconds="0.5")
+    await sender.wait_health("/health/ready", 503)
+    assert "554" in (await campaign_row_once(ledger, first.id, "blocked_by")).blocked_by
+    assert await sender.metric('vashsender_relay_resting{relay="127.0.0.1"}') == 1
+    second = await seed_campaign(ledger, 20)
+    steps = await connecting(sender)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await connecting(sender) < steps + 6:  # noqa: ASYNC110 - another process probes its relay
+            await asyncio.sleep(0.1)
+    [batch] = await batches_of(ledger, second.id)
+    assert (batch.state, batch.owner) == ("released", None), "who has a relay may take it"
+    relay.behaviour.banner = b"220 relay.test ESMTP\r\n"
+    await let_go(ledger, 2)
+    assert len(relay.received) == 22
+    await sender.wait_ready()
+    assert (await campaign_row(ledger, first.id)).blocked_by is None
+
+
+async def test_batches_at_a_limited_rate_leave_the_slot_to_others(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    """One slot, three campaigns of one email a second each, and one without a limit behind them."""
+    slow = [await seed_campaign(ledger, 30) for _ in range(3)]
+    async with ledger.write() as connection:
+        await connection.execute(update(Batch).values(span_seconds=30.0))
+    quick = await seed_campaign(ledger, 50)
+    launch_sender(batches_in_hand="1")
+
+    async def sent(campaign: Seeded) -> int:
+        return (await counts_by_status(ledger, campaign.id)).get("sent", 0)
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await sent(quick) < 50 or min([await sent(one) for one in slow]) < 2:  # noqa: ASYNC110 - a process
+            await asyncio.sleep(0.1)
+    assert max([await sent(one) for one in slow]) < 30
+    assert {batch.state for one in slow for batch in await batches_of(ledger, one.id)} == {"sending"}
+
+
+async def connecting(sender: ServiceProcess) -> float:
+    """Steps of opening connections so far."""
+    return await sender.metric('vashsender_delivery_seconds_count{phase="connect"}')
+
+
+async def campaign_row_once(ledger: Ledger, campaign: UUID, column: str) -> Any:
+    """The campaign, as soon as this column of it is set."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            row = await campaign_row(ledger, campaign)
+            if getattr(row, column) is not None:
+                return row
+            await asyncio.sleep(0.05)
 
 
 async def change(ledger: Ledger, **values: object) -> None:

@@ -62,6 +62,8 @@ async def memory_alarm(it: World) -> None:
         await it.a_moment(6, 8)
         if (await it.health("dispatcher"))["broker"] == "ok":
             it.problems.append("/health/ready does not tell of the alarm")
+        lost = 'vashsender_events_published_total{event="batch.released",outcome="lost"}'
+        await it.expect_metric("dispatcher", lost, lambda value: value > 0)
     finally:
         await watermark(it, "absolute", "512MB")
 

@@ -93,11 +93,13 @@ async def until_unready(it: World) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while "it takes no writes" not in (await it.health("sender-1"))["database"]:  # noqa: ASYNC110 - another process
             await asyncio.sleep(LOOK_SECONDS)
+    await it.expect_metric("sender-1", "vashsender_database_writable", lambda value: value == 0)
 
 
 async def ready_again(it: World) -> None:
     it.over()
     await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
+    await it.expect_metric("sender-1", "vashsender_database_writable", lambda value: value == 1)
 
 
 def hold(path: str, seconds: float) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psutil
 
 from tests.chaos.catalogue import fault
-from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, World
+from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, UNRECORDED, World
 from tests.support.relay import After, Behaviour
 
 SHORT_REST = {"relay_rest_seconds": "1", "relay_rest_max_seconds": "2"}
@@ -83,13 +83,18 @@ async def die_after_dot_at_most_once(it: World) -> None:
 
 @fault("the relay takes one email a second on each connection", lasts_seconds=3)
 async def slow_down(it: World) -> None:
-    """Work waits in the ledger: the senders hold no more of it than before."""
+    """Work waits in the ledger: the senders hold no more of it than before. They are ready, as they do send; that every
+    connection is busy all the time, the metrics tell."""
     before = [resident(it, sender) for sender in SENDERS]
     it.relay.behaviour.seconds_per_email = 1.0
     await it.a_moment(8, 10)
     grown = max(resident(it, sender) - then for sender, then in zip(SENDERS, before, strict=True))
     if grown > MOST_GROWN_BYTES:
         it.problems.append(f"a sender grew by {grown / 1e6:.0f} MB while the relay was slow")
+    for sender in SENDERS:
+        await it.expect_metric(sender, "vashsender_emails_in_flight", lambda value: CONNECTIONS <= value <= UNRECORDED)
+        if (await it.health(sender))["relays"] != "ok":
+            it.problems.append("a relay that is merely slow was called unusable")
     it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
 
 
