@@ -92,7 +92,7 @@ async def _declare_dead(connection: AbstractConnection) -> AbstractQueue:
         queue = await channel.declare_queue(DEAD, passive=True)
         if queue.declaration_result.message_count:
             return queue
-        await queue.delete()
+        await queue.delete(if_unused=False, if_empty=False)  # quorum queues know neither
         return await channel.declare_queue(DEAD, durable=True, arguments=arguments)
 
 

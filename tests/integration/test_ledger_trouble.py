@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from cli.local.postgres import PrivatePostgres
 from shared.health import database_check
@@ -12,6 +12,11 @@ from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.keys import create_key
 from tests.support.proxy import Proxy, with_port
 
+NO_SPACE = (
+    "CREATE FUNCTION no_space() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION"
+    " 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$",
+    "CREATE TRIGGER no_space BEFORE INSERT ON api_key EXECUTE FUNCTION no_space()",
+)
 MOST_PAGES = "PRAGMA max_page_count = 1"  # SQLite then takes what it has for all there may be
 
 
@@ -38,6 +43,25 @@ async def test_a_full_disk_is_no_error_of_ours_and_is_told_until_a_write_succeed
     assert (await check(), ledger.trouble) == ("", "")
 
 
+async def test_a_full_disk_of_postgresql_is_told_of_alike(postgresql_url: str) -> None:
+    ledger = Ledger(postgresql_url, pool_size=1)
+    try:
+        check = database_check(ledger)
+        async with ledger.write() as connection:
+            for statement in NO_SPACE:
+                await connection.execute(text(statement))
+        with pytest.raises(DBAPIError, match="No space left") as full:
+            await fill(ledger)
+        assert is_unavailable(full.value)
+        assert "it takes no writes" in await check()
+        async with ledger.write() as connection:
+            await connection.execute(text("DROP FUNCTION no_space CASCADE"))
+        await fill(ledger)
+        assert (await check(), ledger.trouble) == ("", "")
+    finally:
+        await ledger.close()
+
+
 async def test_an_error_of_ours_is_no_trouble_of_the_database(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError):
         async with ledger.write():
@@ -55,7 +79,7 @@ async def test_a_transaction_on_a_connection_that_nobody_answers_is_given_up_and
 ) -> None:
     proxy = Proxy(postgres.port)
     proxy.start()
-    ledger = Ledger(with_port(postgresql_url, proxy.port), pool_size=1, transaction_seconds=0.5)
+    ledger = Ledger(with_port(postgresql_url, proxy.port), pool_size=1, transaction_seconds=2.0)
     try:
         await ledger.now()
         proxy.cut()

@@ -1,6 +1,7 @@
 """Topology: declared in one step, by an account of its own; what cannot be handled goes to `dead`."""
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -8,11 +9,14 @@ import aio_pika
 import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
+from cli.local.broker import PrivateBroker
 from shared import topology
 from shared.bus import Bus
 from shared.events import BatchReleased, CampaignRequested, Event
 from shared.metrics import Metrics
-from tests.support.broker import BrokerVhost
+from tests.support.broker import BrokerVhost, new_vhost
+
+RABBITMQCTL = "/usr/lib/rabbitmq/bin/rabbitmqctl"
 
 
 @pytest.fixture
@@ -113,3 +117,68 @@ async def test_a_handler_that_fails_gets_the_event_again(vhost: BrokerVhost, bus
     await bus.publish(BatchReleased(batch_id=7, campaign_id=uuid4(), generation=1))
     await asyncio.wait_for(succeeded.wait(), 30)
     assert tries == [7, 7, 7]
+
+
+async def test_a_broker_under_memory_alarm_is_told_of_until_it_is_over(own_broker: PrivateBroker) -> None:
+    """Publishing never raises and never waits for long: what was not taken counts as lost, and the ledger's clock finds
+    it. Nobody has to act when the alarm is over."""
+    with new_vhost(own_broker) as vhost:
+        await topology.declare(vhost.admin_url)
+        metrics = Metrics("test")
+        bus = Bus(vhost.services_url, metrics, name="test", publish_timeout_seconds=0.5)
+        event = CampaignRequested(campaign_id=uuid4())
+        try:
+            bus.start()
+            await asyncio.wait_for(bus.connected.wait(), 30)
+            assert await bus.publish(event)
+            assert (await bus.check(5), value(metrics, "broker_connected")) == ("", 1)
+            await watermark(own_broker, "0.0000001")
+            async with asyncio.timeout(30):
+                while await bus.publish(event):
+                    pass
+            assert await bus.check(5) == "the broker did not confirm the last event"
+            assert value(metrics, "broker_connected") == 0
+            assert value(metrics, "events_published_total", event=event.ROUTING_KEY, outcome="lost") == 1
+            await watermark(own_broker, "absolute", "512MB")
+            async with asyncio.timeout(30):
+                while not await bus.publish(event):
+                    pass
+            assert (await bus.check(5), value(metrics, "broker_connected")) == ("", 1)
+        finally:
+            await bus.close()
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(f"vashsender_{name}", labels)
+
+
+async def watermark(broker: PrivateBroker, *share: str) -> None:
+    command = [*broker.server_command()[:-1], RABBITMQCTL, "set_vm_memory_high_watermark", *share]
+    environment = broker.environment()
+    await asyncio.to_thread(subprocess.run, command, env=environment, check=True, capture_output=True, timeout=60)
+
+
+async def test_a_dead_queue_with_a_delivery_limit_is_made_anew_when_it_is_empty(broker_vhost: BrokerVhost) -> None:
+    """As an earlier release, or an earlier broker, has left it."""
+    connection = await aio_pika.connect(broker_vhost.admin_url)
+    async with connection:
+        channel = await connection.channel()
+        limited = {"x-queue-type": "quorum", "x-max-length": topology.DEAD_KEPT, "x-delivery-limit": 3}
+        await channel.declare_queue(topology.DEAD, durable=True, arguments=limited)
+        await channel.default_exchange.publish(aio_pika.Message(b"kept"), topology.DEAD)
+
+        async def kept() -> int:
+            queue = await channel.declare_queue(topology.DEAD, passive=True)
+            return queue.declaration_result.message_count or 0
+
+        async with asyncio.timeout(30):
+            while not await kept():
+                pass
+        await topology.declare(broker_vhost.admin_url)
+        assert await kept() == 1, "nothing is thrown away"
+        message = await (await channel.get_queue(topology.DEAD, ensure=False)).get(no_ack=True)
+        assert message is not None
+        await topology.declare(broker_vhost.admin_url)
+        arguments = broker_vhost.queue(topology.DEAD)["arguments"]
+        assert arguments.get("x-delivery-limit", topology.UNLIMITED) == topology.UNLIMITED
+        assert topology.major_version(connection) >= 3
