@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import aio_pika
 import pytest
+from aiormq.abc import FieldTable
 from aiormq.exceptions import ChannelAccessRefused
 
 from cli.local.broker import PrivateBroker
@@ -163,7 +164,7 @@ async def test_a_dead_queue_with_a_delivery_limit_is_made_anew_when_it_is_empty(
     connection = await aio_pika.connect(broker_vhost.admin_url)
     async with connection:
         channel = await connection.channel()
-        limited = {"x-queue-type": "quorum", "x-max-length": topology.DEAD_KEPT, "x-delivery-limit": 3}
+        limited: FieldTable = {"x-queue-type": "quorum", "x-max-length": topology.DEAD_KEPT, "x-delivery-limit": 3}
         await channel.declare_queue(topology.DEAD, durable=True, arguments=limited)
         await channel.default_exchange.publish(aio_pika.Message(b"kept"), topology.DEAD)
 
