@@ -322,9 +322,6 @@ class WatchdogSettings(CommonSettings):
     ticket_lost_seconds: float = Field(
         60.0, gt=0, description="A released batch unclaimed for so long is released again."
     )
-    import_timeout_seconds: float = Field(
-        900.0, gt=0, description="An import that brings nothing for so long is failed."
-    )
     timeline_entries: int = Field(1000, ge=10, description="Entries a campaign's timeline keeps.")
 
 
