@@ -49,6 +49,7 @@ def configure(service: str, instance: str, *, log_format: Literal["json", "text"
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.INFO), force=True)
     # Libraries speak only of trouble: their ordinary talk would bury a campaign's story.
     for name in (
+        "alembic",
         "uvicorn.access",
         "aio_pika",
         "aiormq",

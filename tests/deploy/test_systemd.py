@@ -108,13 +108,13 @@ def _signal(machine: Machine, unit: str, number: signal.Signals) -> None:
 class Campaign:
     """One campaign of this server, made and followed with the operator's command."""
 
-    def __init__(self, machine: Machine, recipients: int, name: str) -> None:
+    def __init__(self, machine: Machine, recipients: int, name: str, emails_per_second: float | None = None) -> None:
         self._machine = machine
         self._began = time.time() - 1
         self.addresses = [f"{name}-{number}@example.test" for number in range(recipients)]
         folder = machine.tree / "srv" / name
         folder.mkdir(mode=0o755)
-        (folder / "campaign.json").write_text(json.dumps(CAMPAIGN))
+        (folder / "campaign.json").write_text(json.dumps({**CAMPAIGN, "emails_per_second": emails_per_second}))
         lines = "".join(f"{address},Person {number}\n" for number, address in enumerate(self.addresses))
         (folder / "people.csv").write_text(f"email,name\n{lines}")
         self.id = _vashsender(machine, "campaign", "create", f"/srv/{name}").splitlines()[-1]
@@ -179,7 +179,7 @@ def test_units_are_written_without_a_mistake(server: Machine) -> None:
 
 
 def test_a_campaign_through_a_crash_a_hang_and_a_restart(server: Machine) -> None:
-    campaign = Campaign(server, 20_000, "hard-times")
+    campaign = Campaign(server, 6_000, "hard-times", emails_per_second=150)
     server.wait(lambda: campaign.sent() > 500, 200, "the first emails")
 
     # Killed: back at once, and what it may have sent twice is bounded; nothing is lost.
@@ -201,7 +201,7 @@ def test_a_campaign_through_a_crash_a_hang_and_a_restart(server: Machine) -> Non
 
 
 def test_a_rolling_restart_and_a_new_sender_lose_and_double_nothing(server: Machine) -> None:
-    campaign = Campaign(server, 20_000, "update")
+    campaign = Campaign(server, 6_000, "update", emails_per_second=150)
     server.wait(lambda: campaign.sent() > 100, 200, "the first emails")
     server.run("systemctl", "enable", "--now", "--quiet", "vashsender-sender@3")
     server.run("systemctl", "restart", "vashsender-prepare")
@@ -246,7 +246,7 @@ def test_services_start_without_a_broker_and_find_it(server: Machine) -> None:
 
 
 def test_rotation_loses_no_line(server: Machine) -> None:
-    campaign = Campaign(server, 5_000, "rotated")
+    campaign = Campaign(server, 2_000, "rotated")
     server.run("logrotate", "--debug", "/etc/logrotate.d/vashsender")
     folder = server.tree / "var/log/vashsender"
     before = {unit: _pid(server, unit) for unit in (*SERVICES, *SENDERS)}
@@ -259,7 +259,7 @@ def test_rotation_loses_no_line(server: Machine) -> None:
     ours = [line for line in lines if line.get("campaign_id") == campaign.id]
     claimed = {(line["batch_id"], line["generation"]) for line in ours if line["event"] == "batch.claimed"}
     finished = {(line["batch_id"], line["generation"]) for line in ours if line["event"] == "batch.finished"}
-    assert len({batch for batch, _ in claimed}) == 10
+    assert len({batch for batch, _ in claimed}) == 4
     assert claimed == finished
     modes = server.run("find", "/var/log/vashsender", "-type", "f", "-perm", "/077")
     assert modes == ""
@@ -271,7 +271,7 @@ def test_the_firewall_example_is_understood_by_nft(server: Machine) -> None:
 
 def test_the_operators_command_finds_its_way(server: Machine) -> None:
     assert "healthy" in server.run("sh", "-c", "vashsender health-check 2>&1")
-    assert "sender-1" in server.run("vashsender", "logs", "sender-1", "--lines", "5")
+    assert '"service": "sender"' in server.run("vashsender", "logs", "sender-1", "--lines", "5")
     assert {queue["name"] for queue in json.loads(_vashsender(server, "inspect", "queues", "--json"))} >= {"email"}
     told = json.loads(server.run("vashsender", "doctor", "--json", check=False))
     assert [(each["name"], each["found"]) for each in told if not each["ok"]] == []
