@@ -33,6 +33,7 @@ def unlike_letters() -> list[Letter]:
     pipelining=st.booleans(),
     dies_after=st.none() | st.integers(0, 300),
 )
+@settings(deadline=None)
 @example(mood=[0, 1, 0] * 10, cuts=[1] * 60, pipelining=True, dies_after=None)
 def test_what_is_reported_is_what_the_server_did(
     mood: list[int], cuts: list[int], pipelining: bool, dies_after: int | None
@@ -74,7 +75,7 @@ def test_what_is_reported_is_what_the_server_did(
 
 
 @given(chunks=st.lists(LINE, max_size=40), pipelining=st.booleans())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_byte_soup_ends_in_one_outcome_per_email(chunks: list[bytes], pipelining: bool) -> None:
     async def talk() -> tuple[FakeOwner, FakeTransport]:
         connection, transport, owner = wired(unlike_letters(), pipelining=pipelining)

@@ -1,7 +1,7 @@
 """Bytes become replies, however they are cut."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.sender.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, BadReplyError, Reply, ReplyReader
@@ -60,6 +60,7 @@ def test_a_reply_has_an_end() -> None:
         reader.feed(line)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(CODES, st.lists(TEXTS, min_size=1, max_size=4)), max_size=8), st.lists(st.integers(1, 40)))
 def test_it_does_not_matter_where_the_stream_is_cut(replies: list[tuple[int, list[bytes]]], cuts: list[int]) -> None:
     stream = b"".join(
@@ -81,6 +82,7 @@ def test_a_line_means_the_same_whether_or_not_it_was_seen_before() -> None:
     assert reader.feed(whole + last + whole + last) == [Reply(250, b"more\nOk"), Reply(250, b"Ok")] * 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=200), max_size=20))
 def test_any_bytes_give_replies_or_an_error(chunks: list[bytes]) -> None:
     reader = ReplyReader()

@@ -27,6 +27,7 @@ class Answers(ABC):
         self._sent: Attempt | None = None  # its body is out
         self._open: Attempt | None = None  # its envelope is out, its body is not
         self._displaced: Attempt | None = None  # its envelope was out here, and it may have gone elsewhere
+        self._accepted: tuple[Attempt, Reply, float] | None = None  # its owner has not been told
         self._go_ahead = False  # 354 has come for `_open`
         self._spoke_at = 0.0  # when the oldest thing unanswered was written
 
@@ -52,6 +53,12 @@ class Answers(ABC):
         elif step is Step.QUIT or code >= 400:  # RSET cannot be refused (RFC 5321, 4.1.1.5)
             self._end(reply, blame=step is Step.RSET)
 
+    def _tell_accepted(self) -> None:
+        """Once the relay has its next body: while it looks at that one, the accounts of the last are written."""
+        if self._accepted is not None:
+            accepted, self._accepted = self._accepted, None
+            self._owner.accepted(self, *accepted)
+
     def _answer_dot(self, reply: Reply) -> None:
         attempt = self._sent
         if attempt is None or (reply.code < 300 and not self._dot_may_have_left()):
@@ -60,7 +67,7 @@ class Answers(ABC):
         self._sent = None
         if reply.code < 300:
             self.delivered += 1
-            self._owner.accepted(self, attempt, reply, self.quiet_since - self._spoke_at)
+            self._accepted = (attempt, reply, self.quiet_since - self._spoke_at)
         else:
             self._owner.refused(self, attempt, Stage.DOT, reply)
 

@@ -121,6 +121,7 @@ class Connection(Answers, asyncio.Protocol):
             if self.closed:
                 return
         self._pump()
+        self._tell_accepted()
 
     def eof_received(self) -> bool:
         """The relay has closed its side."""
@@ -252,6 +253,7 @@ class Connection(Answers, asyncio.Protocol):
         Never `close()`: that may still deliver what is in the buffer."""
         if self.closed:
             return
+        self._tell_accepted()
         self.closed = True
         sent, attempt = self._sent, self._open
         self._sent = self._open = None
