@@ -4,6 +4,7 @@
 it; what it wrote, and when, becomes frames. Where nothing moves (print, reduced motion) the last frame is shown.
 """
 
+import codecs
 import json
 import os
 import pty
@@ -96,6 +97,7 @@ def record(command: Command, *arguments: str, during: Callable[[float], None] = 
     )
     os.close(theirs)
     screen, began, changes = Screen(), time.monotonic(), []
+    decoder = codecs.getincrementaldecoder("utf-8")()
     while True:
         during(time.monotonic() - began)
         if not select.select([ours], [], [], 0.1)[0]:
@@ -104,7 +106,7 @@ def record(command: Command, *arguments: str, during: Callable[[float], None] = 
             output = os.read(ours, 65_536)
         except OSError:  # its last holder has ended
             break
-        screen.feed(ONE_TIME.sub(r"\1...", output.decode()))
+        screen.feed(ONE_TIME.sub(r"\1...", decoder.decode(output)))
         changes.append((time.monotonic() - began, tuple(screen.lines)))
     os.close(ours)
     if process.wait() != 0:
@@ -151,7 +153,7 @@ def draw(title: str, frames: Sequence[Frame]) -> str:
     svg = PAGE.format(
         title=title,
         width=round(width),
-        height=round(height),
+        height=round(height) + 24,
         styles="\n".join(styles),
         seconds=total,
         motion="\n".join(motion),

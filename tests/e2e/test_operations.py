@@ -38,6 +38,8 @@ def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path)
     command = on_shared_broker
     before = command("health-check")
     assert before.returncode == 69  # no schema: nobody can tell
+    [topology] = [row for row in json.loads(command("doctor", "--json").stdout) if row["name"] == "topology"]
+    assert (topology["ok"], topology["advice"]) == (False, "`vashsender topology declare`")
     running(command)
     wait_for(lambda: command("health-check").returncode == 0)
     assert command.json("health-check") == {
@@ -155,6 +157,14 @@ def test_the_monitor_starts_supervisord_again(on_shared_broker: Command) -> None
         name: pid for name, pid in before.items() if name != "sender-1"
     }
     assert after["sender-1"] != before["sender-1"]
+
+
+def test_the_monitor_on_a_terminal(on_shared_broker: Command) -> None:
+    command = running(on_shared_broker, senders=0)
+    status, said = command.on_terminal("monitor", interrupt_at="Ctrl-C ends the watching")
+    assert status == 0
+    assert "Restarts" in said
+    assert {state["state"] for state in command.json("status")} == {"running"}
 
 
 def _waiting(command: Command, queue: str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,33 @@ def test_a_database_that_is_away(installation: Callable[..., Command]) -> None:
         status, line = code(command, *verb)
         assert status == 69, line
         assert "database" in line
+    checked = command("health-check")
+    assert checked.returncode == 1
+    assert "the database cannot be used" in checked.stdout
+
+
+def test_the_doctor_on_a_bad_day(installation: Callable[..., Command]) -> None:
+    command = installation(
+        VASHSENDER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/x", VASHSENDER_AMQP_URL="amqp://u:p@127.0.0.1:1/"
+    )
+    key = command.var / "secrets" / "api_key"
+    key.parent.mkdir(parents=True)
+    key.write_text("vs_x")
+    key.chmod(0o644)
+    with socket.create_server(("127.0.0.1", command.port("api"))):
+        done = command("doctor", "--json")
+    assert done.returncode == 1
+    examined = {row["name"]: row for row in json.loads(done.stdout)}
+    assert {name for name, row in examined.items() if not row["ok"]} >= {
+        "database",
+        "broker",
+        "file permissions",
+        "ports",
+    }
+    assert str(key) in examined["file permissions"]["found"]
+    assert f"{command.port('api')} (api) by " in examined["ports"]["found"]
+    assert all(row["advice"] for row in examined.values() if not row["ok"])
+    assert examined["disk"]["ok"]
 
 
 def test_topology(installation: Callable[..., Command], broker_vhost: BrokerVhost) -> None:
