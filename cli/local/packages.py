@@ -25,6 +25,7 @@ PROOFS: Mapping[str, str] = {
     "debootstrap": "usr/sbin/debootstrap",
     "systemd-container": "usr/bin/systemd-nspawn",
     "buildah": "usr/bin/buildah",
+    "docker.io": "usr/sbin/dockerd",
     "golang-go": "usr/bin/go",
     "npm": "usr/bin/npm",
 }

@@ -1,10 +1,10 @@
 """The image, built as docs/deploy.md says, on a Debian that this machine can make; the example campaign through it."""
 
-import os
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ from cli.client import ApiClient
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
-from tests.support.containers import Container, Image, built_image
+from tests.support.containers import Container, Image
 from tests.support.databases import empty_postgres
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
@@ -30,14 +30,6 @@ UNHEALTHY_SECONDS = 30.0
 CAMPAIGN_SECONDS = 180.0
 STOP_SECONDS = 45.0
 """Shorter than `stop_grace_period` of compose.yaml."""
-
-
-@pytest.fixture(scope="module")
-def image() -> Iterator[Image]:
-    if os.geteuid() != 0:
-        pytest.fail("building an image needs root: sudo make test-deploy")
-    with built_image(["python3", "python3-venv"]) as built:
-        yield built
 
 
 @pytest.fixture
@@ -99,7 +91,7 @@ def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Pa
         "    else:\n"
         "        raise AssertionError(module)\n"
     )
-    bare = Image(image.tree, {**image.config, "Entrypoint": []}, image.own_bytes)
+    bare = replace(image, config={**image.config, "Entrypoint": []})
     container = Container(bare, tmp_path, "script", ["python3", "-c", script], {})
     assert container.run() == 0, container.last_words()
     help_ = Container(image, tmp_path, "help", ["--help"], {})

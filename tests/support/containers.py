@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 900
 STEP_SECONDS = 300
 POLL_SECONDS = 0.1
+BUILT = "localhost/vashsender:test"
 NEEDED = ["debootstrap", "buildah"]
 PIP_CONF = Path("/etc/pip.conf")
 CERTIFICATES = Path("/etc/ssl/certs")
@@ -53,10 +54,15 @@ class Image:
     config: Mapping[str, Any]
     own_bytes: int
     """Size of what the Dockerfile adds to its base."""
+    store: Path
 
     @property
     def environment(self) -> dict[str, str]:
         return dict(entry.split("=", 1) for entry in self.config["Env"])
+
+    def save(self, file: Path, tag: str) -> None:
+        """Writes it for `docker load`, named `tag`."""
+        _buildah(self.store, "push", "--quiet", BUILT, f"docker-archive:{file}:{tag}")
 
     @property
     def health_check(self) -> list[str]:
@@ -74,13 +80,13 @@ def built_image(base_packages: Sequence[str]) -> Iterator[Image]:
     store = Path(mkdtemp(prefix="images-", dir=KEPT))
     try:
         _import_base(store, base_packages)
-        _buildah(store, "bud", "--format", "docker", *_build_options(), "--tag", "localhost/vashsender:test", str(ROOT))
-        container = _buildah(store, "from", "--pull-never", "localhost/vashsender:test").strip()
+        _buildah(store, "bud", "--format", "docker", *_build_options(), "--tag", BUILT, str(ROOT))
+        container = _buildah(store, "from", "--pull-never", BUILT).strip()
         tree = Path(_buildah(store, "mount", container).strip())
         (tree / "run" / "secrets").mkdir(parents=True, exist_ok=True)
-        inspected = json.loads(_buildah(store, "inspect", "--type", "image", "localhost/vashsender:test"))
+        inspected = json.loads(_buildah(store, "inspect", "--type", "image", BUILT))
         layers = json.loads(inspected["Manifest"])["layers"]
-        yield Image(tree, inspected["Docker"]["config"], sum(layer["size"] for layer in layers[1:]))
+        yield Image(tree, inspected["Docker"]["config"], sum(layer["size"] for layer in layers[1:]), store)
     finally:
         with contextlib.suppress(subprocess.SubprocessError):
             _buildah(store, "rm", "--all")

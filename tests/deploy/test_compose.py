@@ -1,0 +1,234 @@
+"""compose.yaml as it stands, on a real Docker Engine with Docker Compose, by the commands of docs/deploy.md.
+
+No registry is asked: the image is the one that test_image.py looks at, and Debian 13's RabbitMQ, PostgreSQL and
+Prometheus stand in for the images of that name (stand_ins/).
+"""
+
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.account import Account, settle
+from tests.support import compose
+from tests.support.containers import Image
+from tests.support.engine import Engine, engine
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "spring-news"
+STAND_INS = Path(__file__).parent / "stand_ins"
+VASHSENDER = Path(sys.executable).parent / "vashsender"
+OURS = ("api", "dispatcher", "sender", "watchdog")
+ONCE = ("migrate", "topology")
+CAMPAIGN_SECONDS = 300
+TARGETS_SECONDS = 120
+EXACT = "1000 recipients: 995 sent, 5 failed, 0 lost, 0 duplicated"
+DUMP = shlex.split("pg_dump --username postgres --format custom vashsender")
+RESTORE = shlex.split("pg_restore --username postgres --clean --if-exists --exit-on-error --dbname vashsender")
+UPDATED = "org.example.updated"
+
+
+@dataclass
+class Stack:
+    """One project: a copy of deploy/ with secrets of its own."""
+
+    engine: Engine
+    folder: Path
+    key: str = ""
+
+    def compose(self, *arguments: str, given: Path | None = None, into: Path | None = None) -> str:
+        return self.engine.compose(self.folder, *arguments, given=given, into=into)
+
+    def up(self, *arguments: str) -> None:
+        self.compose("up", "--detach", "--wait", *arguments)
+
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        ids = self.compose("ps", "--all", "--quiet", service).split()
+        return [dict(self.engine.inspect(container)) for container in ids]
+
+    def vashsender(self, *arguments: str) -> str:
+        """The operator's command on the Docker host."""
+        variables = {"VASHSENDER_URL": "http://127.0.0.1:8700", "VASHSENDER_API_KEY": self.key}
+        return self.engine.inside([str(VASHSENDER), *arguments], variables)
+
+    def create(self, folder: Path) -> str:
+        """A campaign of the example's shape, its recipients imported."""
+        campaign_id = self.vashsender("campaign", "create", str(folder)).strip()
+        report = json.loads(
+            self.vashsender("campaign", "import", campaign_id, str(EXAMPLE / "recipients.csv"), "--json")
+        )
+        assert report["accepted"] == 1000
+        return campaign_id
+
+    def account(self, campaign_id: str) -> Account:
+        """The ledger, asked through the API, against what lies in the mailbox's container."""
+        rows = json.loads(self.vashsender("campaign", "recipients", campaign_id, "--json"))
+        script = (
+            "import json, pathlib, sys\n"
+            "from cli.account import copies\n"
+            "from cli.mailbox.maildir import Maildir\n"
+            "print(json.dumps(copies(Maildir(pathlib.Path('/var/lib/vashsender/mailbox')), sys.argv[1], 0)[0]))\n"
+        )
+        found = json.loads(self.compose("exec", "-T", "mailbox", "python3", "-P", "-c", script, campaign_id))
+        return settle({row["email"]: row["status"] for row in rows}, found)
+
+
+@pytest.fixture(scope="module")
+def docker(image: Image) -> Iterator[Engine]:
+    wanted = {name: compose.load()["services"][name]["image"] for name in ("rabbitmq", "postgres", "prometheus")}
+    stand_ins = {tag: f"{name}.Dockerfile" for name, tag in wanted.items()}
+    with engine(["rabbitmq-server", "postgresql-17", "prometheus"], stand_ins, STAND_INS) as started:
+        archive = started.folder / "vashsender.tar"
+        image.save(archive, compose.load()["services"]["api"]["image"])
+        started.docker("load", "--quiet", "--input", archive)
+        archive.unlink()
+        yield started
+
+
+@pytest.fixture(scope="module")
+def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """As the page says: the example of .env, passwords, everything up, a key."""
+    deploy = tmp_path_factory.mktemp("compose") / "deploy"
+    shutil.copytree(ROOT / "deploy", deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
+    project = Stack(docker, deploy / "compose")
+    # Grafana has no stand-in.
+    (project.folder / ".env").write_text("COMPOSE_PROFILES=development\n")
+    project.compose("run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}", "access")
+    try:
+        project.up()
+        project.key = project.compose("run", "--rm", "migrate", "key", "create", "me").strip()
+        yield project
+    finally:
+        project.compose("--profile", "observability", "down", "--volumes", "--timeout", "20")
+
+
+def test_it_is_understood_as_it_is_meant(stack: Stack) -> None:
+    understood = json.loads(stack.compose("--profile", "*", "config", "--format", "json", "--no-path-resolution"))[
+        "services"
+    ]
+    assert understood.keys() == compose.load()["services"].keys()
+    for name, service in compose.load()["services"].items():
+        assert understood[name]["image"] == service["image"]
+        assert understood[name].get("environment") == service.get("environment"), name
+
+
+def test_everything_came_in_order_and_without_rights(stack: Stack) -> None:
+    for name in ONCE:
+        (container,) = stack.containers(name)
+        assert container["State"]["ExitCode"] == 0
+    for name in OURS:
+        for container in stack.containers(name):
+            assert container["State"]["Health"]["Status"] == "healthy", name
+            assert container["State"]["StartedAt"] > stack.containers("topology")[0]["State"]["FinishedAt"]
+            assert container["Config"]["User"] == "10001:10001"
+    for name in (*OURS, "mailbox", "rabbitmq", "postgres"):
+        for container in stack.containers(name):
+            host = container["HostConfig"]
+            assert host["ReadonlyRootfs"], name
+            assert host["CapDrop"] == ["ALL"], name
+            assert host["SecurityOpt"] == ["no-new-privileges:true"], name
+            assert container["State"]["Health"]["Status"] == "healthy", name
+            assert host["Memory"] > 0, name
+
+
+def test_broker_and_database_cannot_be_reached_from_outside_nor_reach_it(stack: Stack) -> None:
+    for name in ("rabbitmq", "postgres", "dispatcher", "watchdog"):
+        (container,) = stack.containers(name)
+        assert list(container["NetworkSettings"]["Networks"]) == ["vashsender_inside"]
+        assert not any(container["NetworkSettings"]["Ports"].values())
+    for name in ("api", "mailbox"):
+        (container,) = stack.containers(name)
+        for bindings in container["NetworkSettings"]["Ports"].values():
+            assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings or ())
+
+
+def test_the_example_campaign_with_four_senders_each_a_target_of_prometheus(stack: Stack) -> None:
+    stack.up("--scale", "sender=4")
+    stack.compose("--profile", "observability", "up", "--detach", "--wait", "--scale", "sender=4", "prometheus")
+    campaign_id = stack.create(EXAMPLE)
+    stack.vashsender("campaign", "send", campaign_id)
+    stack.vashsender("campaign", "watch", campaign_id, "--timeout", str(CAMPAIGN_SECONDS))
+    account = stack.account(campaign_id)
+    assert (account.line(), account.astray) == (EXACT, 0)
+    _wait_for(stack, 'count(up{job="vashsender",service="sender"} == 1) == 4')
+    _wait_for(stack, 'count(up{job="vashsender"} == 1) == 7')
+    _wait_for(stack, 'count(up{job=~"rabbitmq.*"} == 1) == 2')
+    _wait_for(stack, 'sum(vashsender_emails_total{outcome="sent"}) == 995')
+
+
+def test_an_update_in_the_middle_of_a_campaign(stack: Stack, tmp_path: Path) -> None:
+    slow = tmp_path / "slow"
+    shutil.copytree(EXAMPLE, slow)
+    body = json.loads((slow / "campaign.json").read_text())
+    (slow / "campaign.json").write_text(json.dumps({**body, "name": "Slow", "emails_per_second": 12}))
+    tag = compose.load()["services"]["api"]["image"]
+    (tmp_path / "Dockerfile").write_text(f"FROM {tag}\nLABEL {UPDATED}=yes\n")
+    _forget_bounces(stack)
+    campaign_id = stack.create(slow)
+    stack.vashsender("campaign", "send", campaign_id)
+    stack.engine.docker("build", "--quiet", "--tag", tag, tmp_path)
+    # Without the mailbox, which would forget what it has.
+    stack.up("--scale", "sender=4", *OURS)
+    open_after = json.loads(stack.vashsender("campaign", "show", campaign_id, "--json"))["counts"]["pending"]
+    for name in (*OURS, "migrate"):
+        for container in stack.containers(name):
+            assert container["Config"]["Labels"].get(UPDATED) == "yes", name
+    assert open_after > 0, "the update came after the campaign: it shows nothing"
+    stack.vashsender("campaign", "watch", campaign_id, "--timeout", str(CAMPAIGN_SECONDS))
+    account = stack.account(campaign_id)
+    assert (account.line(), account.astray) == (EXACT, 0)
+
+
+def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
+    before = stack.vashsender("campaign", "list", "--json")
+    dump = tmp_path / "ledger.dump"
+    stack.compose("exec", "-T", "postgres", *DUMP, into=dump)
+    late = stack.vashsender("campaign", "create", str(EXAMPLE)).strip()
+    stack.compose("stop")
+    for name in OURS:
+        for container in stack.containers(name):
+            assert container["State"]["ExitCode"] == 0, f"{name} was killed, or failed"
+    stack.up("postgres")
+    stack.compose("exec", "-T", "postgres", *RESTORE, given=dump)
+    stack.up("api")
+    assert stack.vashsender("campaign", "list", "--json") == before
+    assert late not in before
+    stack.up("--scale", "sender=2")
+    _forget_bounces(stack)
+    campaign_id = stack.create(EXAMPLE)
+    stack.vashsender("campaign", "send", campaign_id)
+    stack.vashsender("campaign", "watch", campaign_id, "--timeout", str(CAMPAIGN_SECONDS))
+    account = stack.account(campaign_id)
+    assert (account.line(), account.astray) == (EXACT, 0)
+
+
+def _wait_for(stack: Stack, query: str) -> None:
+    """Until Prometheus says so. Its port is not published: it is asked where it runs."""
+    deadline = time.monotonic() + TARGETS_SECONDS
+    ask = ("exec", "-T", "prometheus", "promtool", "query", "instant", "http://127.0.0.1:9090", query)
+    while not stack.compose(*ask).strip():
+        assert time.monotonic() < deadline, query
+        time.sleep(2)
+
+
+def _forget_bounces(stack: Stack) -> None:
+    """Whom the mailbox refused is suppressed, and would not be tried again."""
+    script = (
+        "import json, os, sys\n"
+        "from cli.client import ApiClient\n"
+        "with ApiClient(os.environ['VASHSENDER_URL'], os.environ['VASHSENDER_API_KEY']) as api:\n"
+        "    for row in list(api.pages('/v1/suppressions', reason='bounced')):\n"
+        "        api.delete('/v1/suppressions', email=row['email'])\n"
+    )
+    variables = {"VASHSENDER_URL": "http://127.0.0.1:8700", "VASHSENDER_API_KEY": stack.key, "PYTHONPATH": str(ROOT)}
+    stack.engine.inside([sys.executable, "-c", script], variables)
