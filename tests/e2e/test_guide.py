@@ -20,7 +20,7 @@ from cli.local.ports import free_port, is_free
 from tests.support.command import Command, wait_for
 from tests.support.relay import RecordingRelay
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BATCH = 50
 MINUTES = "0.05"  # a campaign that has not moved for three seconds hangs
@@ -305,7 +305,7 @@ class Guide:
         return campaign
 
     def _finished(self, campaign: str) -> None:
-        last = self.command.json("campaign", "watch", campaign, "--timeout", "80")
+        last = self.command.json("campaign", "watch", campaign, "--timeout", "170")
         assert (last["status"], last["counts"]["sent"]) == ("finished", len(self.campaigns[campaign])), last
 
     def _senders(self) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from cli.local.ports import free_port, free_ports, is_free
 
 T = TypeVar("T")
 
-COMMAND_SECONDS = 90.0
+COMMAND_SECONDS = 180.0
 SENDER_PORTS = 4
 PORTS = (
     "api",
@@ -136,7 +136,7 @@ class Command:
         return found
 
 
-def wait_for(condition: Callable[[], T], seconds: float = 60.0, *, every: float = 0.1) -> T:
+def wait_for(condition: Callable[[], T], seconds: float = 120.0, *, every: float = 0.1) -> T:
     """What the condition gives once that is true. Other processes give no signal, so they are asked again and again."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
