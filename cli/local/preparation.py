@@ -11,12 +11,15 @@ from shared.ledger import migrate
 
 
 def upgrade_database(config: LocalSettings) -> str:
-    """Brings the schema to the newest revision and says what was done."""
+    """Brings the schema to the newest revision and says what was done. One that a later version has made is left as it
+    is: this version works on it, so going back to it needs no way back for the data."""
     where = "PostgreSQL" if config.ledger_url.startswith("postgresql") else "SQLite"
     before = asyncio.run(access.revision(config))
     head = migrate.head()
     if before == head and where == "SQLite":
         return f"{where}, already at {head}"
+    if before != head and migrate.suits(before):
+        return f"{where}, left at {before}, which is newer than this version's {head}"
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     migrate.upgrade(config.ledger_url)  # at the newest, too: roles made since then get their rights
     if before == head:
