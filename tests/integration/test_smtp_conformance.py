@@ -3,9 +3,11 @@
 import asyncio
 import email
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -183,6 +185,26 @@ async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Cer
             await probe(replace(peer.relay, ca_file=None))
         assert raised.value.stage is Stage.TLS
         assert (await probe(replace(peer.relay, ca_file=None, verify=False))).tls is not None
+
+
+@on_production_loop
+async def test_all_connections_of_a_relay_share_one_context(
+    certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    make = ssl.create_default_context
+
+    def counted(cafile: Path | None = None) -> ssl.SSLContext:
+        made.append(make(cafile=cafile))
+        return made[-1]
+
+    with aiosmtpd_peer(certificate, Tls.STARTTLS) as peer:
+        monkeypatch.setattr(ssl, "create_default_context", counted)
+        relay = replace(peer.relay, connections=2, max_emails_per_connection=2)
+        async with delivering(relay, [letter(number, b"plain\r\n") for number in range(8)]) as (_, box):
+            await box.reported(8, seconds=30)
+    assert box.verdicts() == {"accepted": 8}
+    assert len(made) == 1
 
 
 @on_production_loop

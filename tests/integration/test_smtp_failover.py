@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from services.sender.smtp.config import EngineConfig, RelayConfig
-from services.sender.smtp.contract import Outcome, Stage, Verdict
+from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
 from services.sender.smtp.engine import Engine
 from services.sender.smtp.observe import Silent
 from tests.support.smtp.mail import Letterbox, delivering, letters
@@ -65,6 +65,31 @@ async def test_what_fails_before_its_body_leaves_by_the_next_relay(verb: str, an
         assert box.verdicts() == {"accepted": 30}
         assert {outcome.relay for _, outcome in box.outcomes} == {"second"}
         assert len({recipient for recipient, _ in good.messages}) == 30
+
+
+async def test_what_each_relay_said_is_told_once() -> None:
+    class Listening(Silent):
+        heard: list[tuple[str, str, int | None]]
+
+        def attempt(self, job: Job, outcome: Outcome) -> None:
+            self.heard.append((job.rcpt_to, outcome.relay, outcome.code))
+
+    def refuses_one(verb: str, line: str) -> str | None:
+        return "450 4.7.1 not now" if verb == "RCPT" and "person1" in line else None
+
+    observer = Listening()
+    observer.heard = []
+    async with scripted_relay(refuses_one) as first, scripted_relay(refuses_one) as second:
+        relays = [first.config("first", connections=1), second.config("second", connections=1)]
+        async with delivering(relays, letters(3), observer=observer) as (_, box):
+            await box.reported(3)
+    assert box.verdicts() == {"accepted": 2, "throttled": 1}
+    assert sorted(observer.heard) == [
+        ("person0@example.net", "first", 250),
+        ("person1@example.net", "first", 450),
+        ("person1@example.net", "second", 450),
+        ("person2@example.net", "first", 250),
+    ]
 
 
 async def test_a_refused_connection_leaves_by_the_next_relay() -> None:

@@ -221,6 +221,7 @@ class Dispatch:
         """On another relay or connection, unless its tries, its time, or the relays are used up."""
         attempt.failure = failure
         attempt.tries += 1
+        self._observer.attempt(attempt.job, failure)
         if self.draining or attempt.tries >= self._most_tries or self._late(attempt):
             self._finish(attempt, failure)
         elif self._pool.relay_avoiding(attempt.avoid) is None:
@@ -265,7 +266,8 @@ class Dispatch:
         return attempt.outcome(verdict, failed.name, *failed.failure, now)
 
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        self._observer.attempt(attempt.job, outcome)
+        if outcome is not attempt.failure:  # which has been told
+            self._observer.attempt(attempt.job, outcome)
         self._source.done(attempt.job, outcome)
         if self.draining:
             self.news.set()

@@ -17,7 +17,7 @@ class Observer(Protocol):
         """A phase of a connection (CONNECT to AUTH), or the wait for the reply to a body (DOT), is over."""
 
     def attempt(self, job: Job, outcome: Outcome) -> None:
-        """An attempt is over; the same outcome goes to the source."""
+        """An attempt is over. The same outcome goes to the source, unless another relay or connection is tried now."""
 
     def relay(self, relay: str, state: str, reason: str, seconds: float) -> None:
         """A relay is now `up`, `slow` or `resting`, for about `seconds`."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tests.support.smtp.debian import fakeroot_tree
 
-START_SECONDS = 10
+START_SECONDS = 60
 VARIABLES = ("LD_PRELOAD", "FAKEROOTKEY", "FAKED_MODE")
 
 

@@ -84,7 +84,7 @@ class Letterbox:
         """How many of each."""
         return Counter(outcome.verdict.value for _, outcome in self.outcomes)
 
-    async def reported(self, count: int, seconds: float = 10.0) -> list[Outcome]:
+    async def reported(self, count: int, seconds: float = 60.0) -> list[Outcome]:
         """The outcomes, as soon as there are `count`."""
         async with asyncio.timeout(seconds):
             while len(self.outcomes) < count:

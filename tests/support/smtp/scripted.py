@@ -64,7 +64,7 @@ class ScriptedRelay:
         """How to reach it."""
         return RelayConfig(name=name, host="127.0.0.1", port=self.port, helo="client.example.org", **options)  # type: ignore[arg-type]
 
-    async def until(self, condition: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Returns when something that the server saw makes `condition` true."""
         async with asyncio.timeout(seconds):
             while not condition():

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.smtp.debian import environment, postfix_tree
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 BACKLOG = "1000"
 
 
