@@ -21,7 +21,7 @@ from services.sender.smtp.engine import Engine
 
 ONE_IN = 500
 LEAST_SHARE = 0.8
-EMAILS = 10_000
+EMAILS = 40_000
 CONNECTIONS = 8
 KILOBYTES = 2
 

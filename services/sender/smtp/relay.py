@@ -15,9 +15,9 @@ from services.sender.smtp.contract import RelayStatus, Stage
 from services.sender.smtp.replies import Reply, without_addresses
 
 IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
-ASSUMED_REPLY_SECONDS = 1.0  # the usual wait, until the relay has shown it
+ASSUMED_REPLY_SECONDS = 0.4  # the usual wait, until the relay has shown it
 LEAST_WEIGHT = 0.05  # of the newest reply in the running mean
-STALL_FACTOR = 4  # times the usual wait
+STALL_FACTOR = 10  # times the usual wait
 PROOF_EMAILS = 100  # accepted since a connection stalled: then it is its email that hangs, not the relay
 MOST_HANGING = 256  # such connections, beside the spare ones
 RECOVERY_SECONDS = 1.0  # a slowed relay gets one connection back this often
