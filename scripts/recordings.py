@@ -30,7 +30,7 @@ from rich.text import Text
 from tests.support.command import Command, wait_for
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
-COLUMNS, ROWS = 104, 60
+COLUMNS, ROWS = 122, 60
 LEAST_SECONDS, MOST_SECONDS, LAST_SECONDS = 0.35, 1.2, 8.0
 FRAMES = 40
 """At most; of more, every so many are kept."""
@@ -118,8 +118,7 @@ def _frames(changes: Sequence[tuple[float, tuple[str, ...]]]) -> list[Frame]:
     step = len(changes) // FRAMES + 1
     kept = [*changes[:-1:step], changes[-1]]
     found = [
-        Frame(lines, min(MOST_SECONDS, max(LEAST_SECONDS, then - at)))
-        for (at, lines), (then, _) in pairwise(kept)
+        Frame(lines, min(MOST_SECONDS, max(LEAST_SECONDS, then - at))) for (at, lines), (then, _) in pairwise(kept)
     ]
     return [*found, Frame(kept[-1][1], LAST_SECONDS)]
 
