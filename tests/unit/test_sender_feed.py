@@ -122,6 +122,13 @@ def test_what_a_crash_may_send_twice_is_bounded(in_hand: InHand, feed: Feed) -> 
     assert len(taken(feed)) == 3 + 8 - 2
 
 
+def test_emails_that_hang_on_connections_of_their_own_keep_nobody_from_starting(in_hand: InHand) -> None:
+    """More connections are open than usual, because some of them hang: each has its email beside the usual bound."""
+    feed = Feed(SETTINGS, in_hand, lambda: 20)
+    in_hand.hands.append(hand(*(row(number) for number in range(40))))
+    assert len(taken(feed)) == SETTINGS.unrecorded_limit + 20
+
+
 def test_a_suppressed_or_unrenderable_recipient_is_closed_without_an_email(in_hand: InHand, feed: Feed) -> None:
     held = hand(row(1, suppressed=True), row(2, data="{}"), row(3))
     in_hand.hands.append(held)
