@@ -51,6 +51,8 @@ class RecordingRelay:
         self.received: list[Received] = []
         self.tries: Counter[str] = Counter()
         self.first_bytes: list[tuple[float, str]] = []
+        self.connections = 0
+        """Made so far, whatever became of them."""
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -135,6 +137,7 @@ class _Session(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._relay._open.add(transport)
+        self._relay.connections += 1
         self._say(self._relay.behaviour.banner)
         if not self._relay.behaviour.banner.startswith(b"2"):
             transport.close()
