@@ -22,7 +22,7 @@ from cli.local import packages
 from tests.support.machines import KEPT, debian
 
 ROOT = Path(__file__).parents[2]
-BUILD_SECONDS = 900
+BUILD_SECONDS = 3600
 STEP_SECONDS = 300
 POLL_SECONDS = 0.1
 BUILT = "localhost/vashsender:test"

@@ -22,7 +22,7 @@ from tests.support.machines import KEPT, debian
 
 START_SECONDS = 120.0
 STOP_SECONDS = 120.0
-COMMAND_SECONDS = 900.0
+COMMAND_SECONDS = 1800.0
 POLL_SECONDS = 0.2
 COMPOSE = "usr/libexec/docker/cli-plugins/docker-compose"
 
