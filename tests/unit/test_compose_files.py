@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from cli.access_files import Servers, write
+from cli.commands.machine import Service
 from cli.effective import fields, variable
 from shared.settings import SenderSettings
 from tests.support import compose
@@ -142,6 +144,12 @@ def test_images_are_pinned_and_ours_is_this_version() -> None:
         assert re.match(r"v?\d+\.?\d*", tag), f"{name}: {service['image']}"
         if repository == "vashsender":
             assert tag == version
+
+
+def test_what_containers_run_exists() -> None:
+    ran = [service["command"][1] for service in SERVICES.values() if service.get("command", [""])[0] == "run"]
+    assert {*OURS, "mailbox"} == set(ran)
+    assert all(find_spec(Service(name).module) for name in ran)
 
 
 def test_prometheus_scrapes_the_same_jobs_as_on_one_machine() -> None:
