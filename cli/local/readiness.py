@@ -13,7 +13,7 @@ from shared.errors import ConfigurationError
 if TYPE_CHECKING:
     import httpx
 
-READY_TIMEOUT_SECONDS = 60.0
+READY_TIMEOUT_SECONDS = 120.0
 PROBE_SECONDS = 3.0
 POLL_SECONDS = 0.1
 STARTS_BEFORE_GIVING_UP = 3

@@ -66,7 +66,7 @@ class Guide:
 
     def start_and_status(self) -> None:
         command = self.command
-        command.ok("start", "--senders", "2")
+        command.ok("start", "--senders", "2", seconds=400)
         rows = command.json("status")
         assert {row["name"] for row in rows} == SUPERVISED
         for row in rows:

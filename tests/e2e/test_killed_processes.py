@@ -29,7 +29,7 @@ def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: Record
     command = Command(tmp_path, {"VASHSENDER_RELAYS": relay.url, "VASHSENDER_SMTP_CONNECTIONS": str(CONNECTIONS)})
     command.settings |= {"VASHSENDER_BATCH_SIZE": "200", "VASHSENDER_HEARTBEAT_SECONDS": "1"}
     try:
-        command.ok("start", "--senders", "2")
+        command.ok("start", "--senders", "2", seconds=400)
         relay.behaviour.seconds_per_email = 0.2
         campaign = send(command, PEOPLE)
         pids = command.pids()
@@ -43,7 +43,7 @@ def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: Record
         supervisord = int((command.var / "run" / "supervisord.pid").read_text())
         os.kill(supervisord, signal.SIGKILL)
         assert command("status").returncode == 69
-        command.ok("start", "--senders", "2")
+        command.ok("start", "--senders", "2", seconds=400)
         assert back_and_single(command, killed={}, others=pids) == pids
 
         # And with it a process that was its child: at the next start one is adopted, the other started.
@@ -75,7 +75,7 @@ def test_a_sender_that_begins_anew_is_no_crash(on_shared_broker: Command, relay:
         "VASHSENDER_RECYCLE_AFTER_BATCHES": "2",
         "VASHSENDER_CLOCK_SECONDS": "0.2",
     }
-    command.ok("start", "--senders", "2")
+    command.ok("start", "--senders", "2", seconds=400)
     before = command.pids()
     campaign = send(command, 400)
     last = command.json("campaign", "watch", campaign, "--timeout", "170")
