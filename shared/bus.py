@@ -5,6 +5,7 @@ ledger's clock finds what it would have told.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from shared.metrics import Metrics
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own: a cut network is noticed within twice of it
+TROUBLE_SECONDS = 15.0  # a loss longer ago says nothing about now: there may be no other event to publish
 GRACEFUL_SECONDS = 0.0  # services drain by themselves, before the bus closes
 
 E = TypeVar("E", bound=Event)
@@ -50,7 +52,7 @@ class Bus:
         self._connecting: asyncio.Task[None] | None = None
         self.state = "not connected yet"
         self.connected = asyncio.Event()
-        self.last_publish_failed = False
+        self._failed_at = float("-inf")
 
     def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
         """Calls `handler` for every event on `queue`, at most `prefetch` at once. It is acknowledged when the handler
@@ -87,11 +89,11 @@ class Bus:
                     event, exchange=self._exchange, routing_key=name, persist=True, mandatory=True
                 )
         except Exception as error:  # noqa: BLE001 - whatever it was, the ledger's clock makes up for it
-            self.last_publish_failed = True
+            self._failed_at = time.monotonic()
             self._metrics.published.labels(name, "lost").inc()
             log.warning("event.lost", event_name=name, error=str(error) or type(error).__name__)
             return False
-        self.last_publish_failed = False
+        self._failed_at = float("-inf")
         self._metrics.published.labels(name, "confirmed").inc()
         return True
 
@@ -129,7 +131,7 @@ class Bus:
                 return "the publishing connection is down"
             if self._subscribers and not await self._consumer.ping(timeout_seconds):
                 return "the consuming connection is down"
-            if self.last_publish_failed:
+            if time.monotonic() - self._failed_at < TROUBLE_SECONDS:
                 return "the broker did not confirm the last event"
             connected = True
             return ""

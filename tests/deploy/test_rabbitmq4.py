@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 PROJECT = Path(__file__).parents[2]
 USES_THE_BROKER = re.compile(r"\b(broker_vhost|own_broker|tls_broker|broker: PrivateBroker|system: System)\b")
 WORKERS = "2"
+BUSY_SECONDS = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +63,14 @@ async def test_a_campaign_moves_from_3_10_to_4_while_it_is_sent(
     relay.start()
     newer.start()
     try:
-        newer.wait_ready()
+        newer.wait_ready(BUSY_SECONDS)
         assert [_series(one) for one in (broker, newer)] == ["3", "4"]
         await topology.declare(newer.amqp_url(ADMIN))
         with new_vhost(broker) as old:
             async with installation(tmp_path, postgresql_url, old.admin_url, old.services_url, relay) as system:
                 system.settings["smtp_connections"] = "2"
                 await system.start()
-                campaign = await system.create(1500)
+                campaign = await system.create(6000)
                 await system.send(campaign)
                 await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 50)
                 system.settings["amqp_url"] = newer.amqp_url()
@@ -77,11 +78,11 @@ async def test_a_campaign_moves_from_3_10_to_4_while_it_is_sent(
                     await system.processes[name].stop()
                     await system.launch(name.partition("-")[0], name).wait_ready()
                 half_way = await system.show(campaign)
-                assert half_way["counts"]["sent"] < 1500, "it was over before the services had moved"
+                assert half_way["counts"]["sent"] < 6000, "it was over before the services had moved"
                 relay.behaviour.seconds_per_email = 0.0
-                await system.wait_closed(campaign, 120)
+                await system.wait_closed(campaign, 300)
                 account = await system.account(campaign)
-                assert (account.counts["sent"], account.lost, account.duplicated) == (1500, 0, 0)
+                assert (account.counts["sent"], account.lost, account.duplicated) == (6000, 0, 0)
     finally:
         newer.stop()
         relay.stop()

@@ -1,10 +1,8 @@
 """Broker, database and relays behind a private authority: everything works, and a wrong certificate is refused."""
 
 import asyncio
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from cli.local.broker_files import ADMIN
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
+from cli.main import run as run_command
 from cli.relays import try_relay
 from services.sender.smtp.config import Tls
 from shared.settings import CommonSettings, load
@@ -68,10 +67,14 @@ def servers(run: TestRun, own_postgres: PrivatePostgres, tmp_path: Path) -> Iter
         )
 
 
-async def test_a_campaign_through_tls_and_nobody_is_trusted_without_a_reason(servers: Servers, tmp_path: Path) -> None:
-    command(servers, "db", "upgrade")
-    command(servers, "topology", "declare", VASHSENDER_AMQP_ADMIN_URL=servers.admin_url)
-    await _refusals(servers, tmp_path)
+async def test_a_campaign_through_tls_and_nobody_is_trusted_without_a_reason(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = Command(servers, monkeypatch, capsys)
+    assert (await command("db", "upgrade"))[0] == 0
+    assert (await command("topology", "declare", amqp_admin_url=servers.admin_url))[0] == 0
+    await _refusals(command, servers, tmp_path)
+    await _not_ready(servers, tmp_path)
     await _campaign(servers, tmp_path)
 
 
@@ -83,12 +86,15 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
         database_url=servers.database_url,
     )
     certificate = servers.authority.certificate(GOOD_HOST)
-    with aiosmtpd_relay(Tls.STARTTLS, certificate) as (start_port, started):
+    with ExitStack() as implicit, ExitStack() as starttls:
+        implicit_port, kept = implicit.enter_context(aiosmtpd_relay(Tls.IMPLICIT, certificate))
+        start_port, started = starttls.enter_context(aiosmtpd_relay(Tls.STARTTLS, certificate))
+        relays = (f"smtp://{RELAY_USER}@{GOOD_HOST}:{start_port}", f"smtps://{RELAY_USER}@{GOOD_HOST}:{implicit_port}")
         async with installation(
             tmp_path, settings.ledger_url, settings.broker_admin_url, "", None, ca_file=str(servers.authority.ca_file)
         ) as system:
             system.settings |= {"amqp_url": servers.amqp_url, "database_url": servers.database_url}
-            system.settings["relays"] = f"smtp://{RELAY_USER}@{GOOD_HOST}:{start_port}"
+            system.settings["relays"] = " ".join(relays)
             await system.start(senders=1)
             campaign = await system.create(20)
             await system.send(campaign)
@@ -99,82 +105,76 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
             )
             assert encrypted == "t|4", "api, dispatcher, sender and watchdog, each encrypted"
             assert await system.processes["watchdog"].metric('vashsender_queue_consumers{queue="email"}') == 1
-            with aiosmtpd_relay(Tls.IMPLICIT, certificate) as (implicit_port, kept):
-                await system.processes["sender-1"].stop()
-                url = f"smtps://{RELAY_USER}@{GOOD_HOST}:{implicit_port}"
-                await system.launch("sender", "sender-1", relays=url).wait_ready()
-                again = await system.create(5)
-                await system.send(again)
-                assert (await system.wait_closed(again))["counts"]["sent"] == len(list(kept.iterdir())) == 5
-                assert (await try_relay(url, servers.authority.ca_file)).ok
-                other = Authority(tmp_path, "other").ca_file
-                for refused in (await try_relay(url), await try_relay(url, other)):
-                    assert "certificate verify failed" in refused.found.lower()
+            assert (await try_relay(relays[0], servers.authority.ca_file)).ok
+            other = Authority(tmp_path, "other").ca_file
+            for refused in (await try_relay(relays[0]), await try_relay(relays[1], other)):
+                assert "certificate verify failed" in refused.found.lower()
+
+            starttls.close()
+            again = await system.create(5)
+            await system.send(again)
+            assert (await system.wait_closed(again))["counts"]["sent"] == len(list(kept.iterdir())) == 5
             said = "".join(process.log_text() for process in system.processes.values())
             assert not [secret for secret in servers.secrets if secret in said]
 
 
-async def _refusals(servers: Servers, tmp_path: Path) -> None:
+async def _refusals(command: "Command", servers: Servers, tmp_path: Path) -> None:
     stranger = str(Authority(tmp_path, "stranger").ca_file)
-    wrong_database, wrong_broker = at(servers.database_url, WRONG_HOST), at(servers.amqp_url, WRONG_HOST)
     strict, halfway = f"{servers.database_url}?sslmode=verify-full", f"{servers.database_url}?sslmode=prefer"
+    wrong_database, wrong_broker = at(servers.database_url, WRONG_HOST), at(servers.amqp_url, WRONG_HOST)
     blind = f"{servers.amqp_url}?no_verify_ssl=1"
-    for verb in (("db", "check"), ("topology", "check")):
-        refused(servers, verb, 69, "certificate verify failed", VASHSENDER_CA_FILE=stranger)
-        refused(servers, verb, 69, "verify failed", VASHSENDER_CA_FILE="", VASHSENDER_DATABASE_URL=strict)
-    refused(servers, ("db", "check"), 69, WRONG_HOST, VASHSENDER_DATABASE_URL=wrong_database)
-    refused(servers, ("topology", "check"), 69, WRONG_HOST, VASHSENDER_AMQP_URL=wrong_broker)
-    refused(servers, ("db", "check"), 78, "may fall back", VASHSENDER_DATABASE_URL=halfway)
-    refused(servers, ("topology", "check"), 78, "no_verify_ssl", VASHSENDER_AMQP_URL=blind)
-    refused(servers, ("db", "check"), 78, "VASHSENDER_CA_FILE", VASHSENDER_CA_FILE=str(tmp_path / "nothing.pem"))
-    for wrong in (
-        {"ca_file": stranger},
-        {"database_url": f"{wrong_database}?sslmode=verify-full", "amqp_url": wrong_broker},
-    ):
-        await _not_ready(servers, tmp_path, wrong)
+    database, broker = ("db", "check"), ("topology", "check")
+    for verb in (database, broker):
+        await command.refused(verb, 69, "certificate verify failed", ca_file=stranger)
+        await command.refused(verb, 69, "certificate verify failed", ca_file="", database_url=strict)
+    await command.refused(database, 69, WRONG_HOST, database_url=wrong_database)
+    await command.refused(broker, 69, WRONG_HOST, amqp_url=wrong_broker)
+    await command.refused(database, 78, "may fall back", database_url=halfway)
+    await command.refused(broker, 78, "no_verify_ssl", amqp_url=blind)
+    await command.refused(database, 78, "VASHSENDER_CA_FILE", ca_file=str(tmp_path / "nothing.pem"))
 
 
-async def _not_ready(servers: Servers, tmp_path: Path, wrong: dict[str, str]) -> None:
+async def _not_ready(servers: Servers, tmp_path: Path) -> None:
     """A service says why, and goes on trying."""
-    process = ServiceProcess("watchdog", servers.settings(**wrong), free_port(), tmp_path, f"refused-{len(wrong)}")
+    wrong = {
+        "database_url": at(servers.database_url, WRONG_HOST),
+        "amqp_url": at(servers.amqp_url, WRONG_HOST),
+    }
+    process = ServiceProcess("watchdog", servers.settings(**wrong), free_port(), tmp_path, "refused")
     process.launch()
     try:
+        await process.wait_health("/health/live", 200)
+        checks: dict[str, str] = {}
         async with asyncio.timeout(60), httpx.AsyncClient(trust_env=False) as client:
-            checks: dict[str, str] = {}
             while not all("certificate" in checks.get(name, "") for name in ("database", "broker")):
-                assert process.is_running, process.last_words()
-                try:
-                    checks = (await client.get(f"{process.http_url}/health/ready")).json()["checks"]
-                except httpx.TransportError:
-                    await asyncio.sleep(0.05)
+                checks = (await client.get(f"{process.http_url}/health/ready")).json()["checks"]
+                await asyncio.sleep(0.05)
         assert not [secret for secret in servers.secrets if secret in process.log_text()]
     finally:
         process.kill()
 
 
-def command(servers: Servers, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """`vashsender ...` with the good settings, but for those given; it must succeed."""
-    done = attempt(servers, words, settings)
-    assert done.returncode == 0, done.stderr
-    return done
+@dataclass(frozen=True)
+class Command:
+    """`vashsender ...` in this process, with the good settings but for those given. Gives exit code and stderr."""
 
+    servers: Servers
+    monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str]
 
-def refused(servers: Servers, words: Sequence[str], exit_code: int, why: str, **settings: str) -> None:
-    """The verb ends with this exit code and one line that says why, without a password."""
-    done = attempt(servers, words, settings)
-    assert (done.returncode, len(done.stderr.splitlines())) == (exit_code, 1), done.stderr
-    assert why in done.stderr
-    assert not [secret for secret in servers.secrets if secret in done.stderr]
+    async def __call__(self, *words: str, **settings: str) -> tuple[int, str]:
+        with self.monkeypatch.context() as patch:
+            patch.chdir(self.servers.authority.ca_file.parent)
+            chosen = {**self.servers.settings(), **{f"VASHSENDER_{name.upper()}": settings[name] for name in settings}}
+            for name, value in chosen.items():
+                if value:
+                    patch.setenv(name, value)
+            exit_code = await asyncio.to_thread(run_command, list(words))
+        return exit_code, self.capsys.readouterr().err
 
-
-def attempt(servers: Servers, words: Sequence[str], settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("VASHSENDER_")}
-    chosen = {name: value for name, value in {**servers.settings(), **settings}.items() if value}
-    return subprocess.run(
-        [sys.executable, "-c", "from cli.main import main; main()", *words],
-        env={**inherited, **chosen},
-        cwd=servers.authority.ca_file.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    async def refused(self, words: Sequence[str], exit_code: int, why: str, **settings: str) -> None:
+        """The verb ends with this exit code and one line that says why, without a password."""
+        ended, said = await self(*words, **settings)
+        assert (ended, len(said.splitlines())) == (exit_code, 1), said
+        assert why in said
+        assert not [secret for secret in self.servers.secrets if secret in said]

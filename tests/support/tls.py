@@ -12,6 +12,9 @@ from cli.local.postgres_user import give
 from tests.support.run import TestRun
 from tests.support.smtp.certificates import Certificate
 
+BUSY_SECONDS = 180.0
+"""Time for a node to start on a machine with much else to do."""
+
 
 @contextmanager
 def tls_broker(run: TestRun, name: str, certificate: Certificate, ca_file: Path) -> Iterator[tuple[PrivateBroker, int]]:
@@ -30,7 +33,7 @@ def tls_broker(run: TestRun, name: str, certificate: Certificate, ca_file: Path)
     )
     broker.start()
     try:
-        broker.wait_ready()
+        broker.wait_ready(BUSY_SECONDS)
         yield broker, port
     finally:
         broker.stop()
