@@ -209,7 +209,8 @@ def test_a_rolling_restart_and_a_new_sender_lose_and_double_nothing(server: Mach
         server.run("systemctl", "restart", unit)
     server.run("systemctl", "disable", "--now", "--quiet", "vashsender-sender@3")
     account = campaign.account()
-    assert (account.lost, account.duplicated, account.astray) == (0, 0, 0)
+    journal = server.run("journalctl", "--no-pager", "--output=short-iso", "--unit=vashsender-sender@*")
+    assert (account.lost, account.duplicated, account.astray) == (0, 0, 0), f"{journal[-4000:]}\n{server.logs()}"
 
 
 def test_an_api_that_was_stopped_is_ended_and_comes_back(server: Machine) -> None:
