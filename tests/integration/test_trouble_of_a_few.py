@@ -48,9 +48,7 @@ async def test_batches_of_which_one_email_hangs_do_not_keep_those_behind_them(
 
 
 async def test_retries_that_are_not_due_yet_take_no_slot(system: System, relay: RecordingRelay) -> None:
-    relay.behaviour.dot = lambda rcpt, tries: (
-        b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
-    )
+    relay.behaviour.dot = lambda rcpt, tries: b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
     await system.start(senders=1)
     campaign = await system.create(RECIPIENTS, retry_delay_seconds=3)
     await system.send(campaign)
