@@ -146,7 +146,9 @@ async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
     await let_go(ledger, 2)
     assert len(relay.received) == 22
     await sender.wait_ready()
-    assert (await campaign_row(ledger, first.id)).blocked_by is None
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (await campaign_row(ledger, first.id)).blocked_by is not None:
+            await asyncio.sleep(0.1)
 
 
 async def test_batches_at_a_limited_rate_leave_the_slot_to_others(
