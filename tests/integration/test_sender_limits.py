@@ -146,9 +146,7 @@ async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
     await let_go(ledger, 2)
     assert len(relay.received) == 22
     await sender.wait_ready()
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while (await campaign_row(ledger, first.id)).blocked_by is not None:
-            await asyncio.sleep(0.1)
+    await campaign_row_once(ledger, first.id, "blocked_by", is_set=False)
 
 
 async def test_batches_at_a_limited_rate_leave_the_slot_to_others(
@@ -171,12 +169,12 @@ async def test_batches_at_a_limited_rate_leave_the_slot_to_others(
     assert {batch.state for one in slow for batch in await batches_of(ledger, one.id)} == {"sending"}
 
 
-async def campaign_row_once(ledger: Ledger, campaign: UUID, column: str) -> Any:
-    """The campaign, as soon as this column of it is set."""
+async def campaign_row_once(ledger: Ledger, campaign: UUID, column: str, *, is_set: bool = True) -> Any:
+    """The campaign, as soon as this column of it is set, or no longer set."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             row = await campaign_row(ledger, campaign)
-            if getattr(row, column) is not None:
+            if (getattr(row, column) is not None) is is_set:
                 return row
             await asyncio.sleep(0.05)
 
