@@ -14,6 +14,7 @@ from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.databases import empty_postgres, empty_sqlite, migrated_postgres, migrated_sqlite
+from tests.support.nursery import Nursery
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
@@ -34,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # A shell that starts a run in the background has it ignore SIGINT, and its children with it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    ServiceProcess.nursery = Nursery()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -44,6 +46,8 @@ def pytest_configure_node(node: Any) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """After the last test, a failure or Ctrl-C; workers have ended by then."""
+    if ServiceProcess.nursery is not None:
+        ServiceProcess.nursery.end()
     run = config.stash.get(run_key, None)
     if run is not None and not hasattr(config, "workerinput"):
         run.end()

@@ -7,8 +7,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
+
+from tests.support.nursery import Child, Nursery
 
 START_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 45.0
@@ -21,8 +24,11 @@ class ServiceProcess:
 
     `settings` are whole environment variables (`{"VASHSENDER_DATABASE_URL": ...}`); no other `VASHSENDER_*` variable of
     the caller reaches the process, and neither does a `.env` file, as it runs in `folder`. Its output is in
-    `folder/<name>.log`. `python` is that of the environment it is installed in.
+    `folder/<name>.log`. `python` is that of the environment it is installed in. With a `nursery` it is forked there,
+    unless it needs another interpreter or something loaded into it.
     """
+
+    nursery: ClassVar[Nursery | None] = None
 
     def __init__(
         self,
@@ -40,7 +46,7 @@ class ServiceProcess:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("VASHSENDER_")}
         self._environment = {**inherited, **settings, "VASHSENDER_HTTP_PORT": str(http_port)}
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
 
     @property
     def pid(self) -> int:
@@ -52,6 +58,9 @@ class ServiceProcess:
 
     def launch(self) -> None:
         """Start the process; `wait_ready` tells when it works. A process that ended may be launched again."""
+        if self.nursery and self._command[0] == sys.executable and "LD_PRELOAD" not in self._environment:
+            self._process = self.nursery.start(self._command[-1], self._environment, self._folder, self.log)
+            return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -130,6 +139,6 @@ class ServiceProcess:
     def last_words(self) -> str:
         return "\n".join(self.log_text().splitlines()[-LOG_LINES_SHOWN:])
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> subprocess.Popen[bytes] | Child:
         assert self._process is not None, f"{self.name} was not launched"
         return self._process
