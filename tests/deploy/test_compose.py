@@ -154,7 +154,7 @@ def test_broker_and_database_cannot_be_reached_from_outside_nor_reach_it(stack: 
 
 def test_the_example_campaign_with_four_senders_each_a_target_of_prometheus(stack: Stack) -> None:
     stack.up("--scale", "sender=4")
-    stack.compose("--profile", "observability", "up", "--detach", "--wait", "--scale", "sender=4", "prometheus")
+    stack.compose("--profile", "observability", "up", "--detach", "--wait", "prometheus")
     campaign_id = stack.create(EXAMPLE)
     stack.vashsender("campaign", "send", campaign_id)
     stack.vashsender("campaign", "watch", campaign_id, "--timeout", str(CAMPAIGN_SECONDS))

@@ -170,7 +170,9 @@ def _waiting(command: Command, queue: str) -> int:
 
 def _read_until(process: subprocess.Popen[str], words: str) -> None:
     assert process.stderr is not None
+    said = []
     for line in process.stderr:
+        said.append(line)
         if words in line:
             return
-    raise AssertionError(f"{words!r} was never said")
+    raise AssertionError(f"{words!r} was never said, but: {''.join(said)}")

@@ -37,7 +37,7 @@ KEPT = WatchdogSettings.model_fields["timeline_entries"].default
 
 @pytest.mark.timeout(300)
 async def test_a_whole_life(tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay) -> None:
-    relay.behaviour.seconds_per_email = 0.05
+    relay.behaviour.seconds_per_email = 0.2
     relay.behaviour.dot = lambda rcpt, tries: b"451 4.2.0 later\r\n" if rcpt in LATER and not tries else After.ACCEPT
     async with installation(
         tmp_path, sqlite_url, broker_vhost.admin_url, broker_vhost.services_url, relay,
