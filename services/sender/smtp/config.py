@@ -78,7 +78,7 @@ class EngineConfig:
     reap_seconds: float = 600.0  # how often idle and aged connections are closed
     rest_seconds: float = 1.0  # first rest of a relay that cannot be used; doubles
     rest_max_seconds: float = 300.0
-    stall_seconds: float = 0.1  # a connection that waits longer than this, and than 10 usual replies, is replaced
+    stall_seconds: float = 0.05  # a connection that waits longer than this, and than 10 usual replies, is replaced
     quit_seconds: float = 2.0
 
     def __post_init__(self) -> None:
