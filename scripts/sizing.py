@@ -15,12 +15,12 @@ BEGIN, END = "<!-- written by scripts.sizing -->\n", "<!-- end -->\n"
 # Measured on two cores; docs/scaling.md names the commands. Microseconds of CPU per email, bytes per recipient.
 SENDER_MICROSECONDS = 150.0
 DISPATCHER_MICROSECONDS = 20.0
-POSTGRESQL_MICROSECONDS = 100.0
+POSTGRESQL_MICROSECONDS = 50.0
 """Import and sending."""
 LEDGER_BYTES = 470.0
 LOG_BYTES = 840.0
 """Import and sending."""
-ONE_SENDER = 4200.0
+ONE_SENDER = 4500.0
 """Emails a second that one sender process sent through a relay that takes no time."""
 
 BATCH = 500
