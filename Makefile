@@ -37,7 +37,7 @@ test-fast: .venv/.developing ## the quick checks and the unit tests
 	$(STEP) "ruff" $(BIN)/ruff check .
 	@$(BIN)/pytest -n $(WORKERS) tests/unit -m "not slow" $(ARGS)
 
-test-deploy: .venv/.developing packages-for-tests ## image, systemd, RabbitMQ 4: on Debian machines made for it, as root
+test-deploy: .venv/.developing packages-for-tests ## image, compose, Kubernetes, systemd, RabbitMQ 4: on Debian machines, as root
 	@$(BIN)/pytest tests/deploy $(ARGS)
 
 lint: .venv/.developing ## style, types, import contracts, migrations
