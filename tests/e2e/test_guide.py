@@ -88,6 +88,7 @@ class Guide:
             monitor = stack.enter_context(self._background("monitor", "monitor"))
             logs = stack.enter_context(self._background("logs", "logs", "-f", "-n", "0"))
             wait_for(lambda: "watchdog: running" in monitor.said())
+            self._monitor_says = monitor.said
             yield
             said = logs.said()
             for campaign in self.campaigns:
@@ -184,6 +185,7 @@ class Guide:
 
         before = command.pids()
         command.ok("scale", "sender=3")
+        wait_for(lambda: "sender-3: running" in self._monitor_says())
         os.kill(before["dispatcher"], signal.SIGKILL)
         command.ok("scale", "sender=1")
         now = wait_for(lambda: pids if (pids := command.pids())["dispatcher"] not in (0, before["dispatcher"]) else {})
