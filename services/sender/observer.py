@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from services.sender.hand import Email
 from services.sender.metrics import SenderMetrics
-from services.sender.smtp.contract import Job, Stage
+from services.sender.smtp.contract import Job
 from services.sender.smtp.observe import LogObserver
+from shared.relays.replies import Stage
 
 CONNECTING = (Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.TLS, Stage.AUTH)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from services.sender.smtp.config import EngineConfig, RelayConfig, Tls
-from services.sender.smtp.contract import Stage, Verdict
+from services.sender.smtp.contract import Verdict
 from services.sender.smtp.establish import EstablishError, probe
+from shared.relays.replies import Stage
 from tests.support.smtp.certificates import Certificate, certificate_for_localhost
 from tests.support.smtp.mail import Letter, delivering
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay

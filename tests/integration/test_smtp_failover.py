@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 
 from services.sender.smtp.config import EngineConfig, RelayConfig
-from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
+from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
 from services.sender.smtp.observe import Silent
+from shared.relays.replies import Stage
 from tests.support.smtp.mail import Letterbox, delivering, letters
 from tests.support.smtp.scripted import Act, scripted_relay
 from tests.support.smtp.sink import unused_port

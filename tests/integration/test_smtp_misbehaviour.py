@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.sender.smtp.config import EngineConfig, RelayConfig
-from services.sender.smtp.contract import Stage, Verdict
+from services.sender.smtp.contract import Verdict
+from shared.relays.replies import Stage
 from tests.support.smtp.mail import Letter, delivering, letters
 from tests.support.smtp.scripted import Act, Script, scripted_relay
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from services.sender.smtp.classify import CONFUSED, TABLE, classify, rule_for
-from services.sender.smtp.contract import Stage, Verdict
-from services.sender.smtp.replies import Reply
+from services.sender.smtp.contract import Verdict
+from shared.relays.replies import Reply, Stage
 
 TRANSIENT, PERMANENT = Verdict.TRANSIENT, Verdict.PERMANENT
 SENDER, RELAY, SLOW = Verdict.SENDER_REFUSED, Verdict.RELAY_FAULT, Verdict.THROTTLED

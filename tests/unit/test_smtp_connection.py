@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.sender.smtp.config import EngineConfig
-from services.sender.smtp.contract import Stage
+from shared.relays.replies import Stage
 from tests.support.smtp.mail import Letter, letters
 from tests.support.smtp.wire import wired
 

@@ -5,7 +5,7 @@ import asyncio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.sender.smtp.contract import Stage
+from shared.relays.replies import Stage
 from tests.support.smtp.mail import Letter
 from tests.support.smtp.model import Server
 from tests.support.smtp.wire import FakeOwner, FakeTransport, wired

@@ -6,9 +6,9 @@ import pytest
 import structlog
 from structlog.testing import CapturingLogger
 
-from services.sender.smtp.contract import Outcome, Stage, Verdict
+from services.sender.smtp.contract import Outcome, Verdict
 from services.sender.smtp.observe import LogObserver
-from services.sender.smtp.replies import without_addresses
+from shared.relays.replies import Stage, without_addresses
 from tests.support.smtp.mail import Letter
 
 ACCEPTED = Outcome(Verdict.ACCEPTED, "mx", Stage.DOT, 250, "2.0.0", "2.0.0 Ok: queued as 1", "1", seconds=0.0123)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sender.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, BadReplyError, Reply, ReplyReader
+from services.sender.smtp.replies import MAX_LINE_BYTES, MAX_REPLY_BYTES, BadReplyError, ReplyReader
+from shared.relays.replies import Reply
 
 CODES = st.integers(200, 599)
 TEXTS = st.binary(max_size=60).map(lambda text: text.replace(b"\n", b"").replace(b"\r", b""))

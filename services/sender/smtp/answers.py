@@ -4,10 +4,9 @@ from abc import ABC, abstractmethod
 
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.commands import Commands
-from services.sender.smtp.contract import Stage
 from services.sender.smtp.dialogue import ENVELOPE, STAGES, Owner, Step
 from services.sender.smtp.making import Making
-from services.sender.smtp.replies import Reply
+from shared.relays.replies import Reply, Stage
 
 
 class Answers(ABC):

@@ -2,8 +2,8 @@
 
 import re
 
-from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
-from services.sender.smtp.replies import Reply
+from services.sender.smtp.contract import Job, Outcome, Verdict
+from shared.relays.replies import Reply, Stage
 
 _ADDRESS = re.compile(r"[^\x00-\x20\x7f-\x9f<>\u2028\u2029]+")
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from services.sender.smtp.contract import Stage, Verdict
-from services.sender.smtp.replies import Reply
+from services.sender.smtp.contract import Verdict
+from shared.relays.replies import Reply, Stage
 
 ANY = frozenset(Stage)
 ENTRY = frozenset({Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.TLS, Stage.AUTH})

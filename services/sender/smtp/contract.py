@@ -10,20 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-
-class Stage(StrEnum):
-    """Where in the SMTP dialogue something happened (RFC 5321, section 3)."""
-
-    CONNECT = "connect"
-    BANNER = "banner"
-    EHLO = "ehlo"
-    TLS = "tls"
-    AUTH = "auth"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    BODY = "body"
-    DOT = "dot"
+from shared.relays.replies import Stage
 
 
 class Verdict(StrEnum):

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
-from services.sender.smtp.contract import Stage
-from services.sender.smtp.replies import Reply
+from shared.relays.replies import Reply, Stage
 
 if TYPE_CHECKING:
     from services.sender.smtp.answers import Answers

@@ -10,10 +10,10 @@ from services.sender.smtp.attempt import Attempt, BadAddressError
 from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import Job, Outcome, Source, Stage, Verdict
+from services.sender.smtp.contract import Job, Outcome, Source, Verdict
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.pool import Pool
-from services.sender.smtp.replies import Reply
+from shared.relays.replies import Reply, Stage
 
 
 class Dispatch:

@@ -10,8 +10,7 @@ from typing import cast
 import aiosmtplib
 
 from services.sender.smtp.config import EngineConfig, RelayConfig, Tls
-from services.sender.smtp.contract import Stage
-from services.sender.smtp.replies import Reply
+from shared.relays.replies import Reply, Stage
 
 PhaseSeconds = Callable[[Stage, float], None]
 

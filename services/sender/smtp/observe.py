@@ -6,8 +6,8 @@ from typing import Protocol
 
 import structlog
 
-from services.sender.smtp.contract import Job, Outcome, Stage, Verdict
-from services.sender.smtp.replies import without_addresses
+from services.sender.smtp.contract import Job, Outcome, Verdict
+from shared.relays.replies import Stage, without_addresses
 
 
 class Observer(Protocol):

@@ -6,11 +6,12 @@ from collections.abc import Callable, Container, Sequence
 from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import Job, RelayStatus, Stage, Verdict
+from services.sender.smtp.contract import Job, RelayStatus, Verdict
 from services.sender.smtp.dialogue import Owner
 from services.sender.smtp.establish import EstablishError, establish, tls_context
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.relay import Relay
+from shared.relays.replies import Stage
 
 
 class Pool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import RelayStatus, Stage
-from services.sender.smtp.replies import Reply, without_addresses
+from services.sender.smtp.contract import RelayStatus
+from shared.relays.replies import Reply, Stage, without_addresses
 
 IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
 ASSUMED_REPLY_SECONDS = 0.4  # the usual wait, until the relay has shown it

@@ -1,56 +1,14 @@
 """A server's bytes become replies (RFC 5321, 4.2): a code, and a text that may span lines."""
 
-import re
-from typing import NamedTuple
+from shared.relays.replies import Reply
 
-MAX_LINE_BYTES = 4096  # RFC 5321 allows 512; some servers are wordier
+MAX_LINE_BYTES = 4096  # RFC 5321 allows 512; some servers send more
 MAX_REPLY_BYTES = 65536
-LOGGED_TEXT_CHARACTERS = 500
-MOST_KNOWN = 32  # replies that a reader recognises without looking into them
-
-_ENHANCED = re.compile(rb"[245]\.\d{1,3}\.\d{1,3}(?=\s|$)")
-_ADDRESS = re.compile(r"""(?:"[^"]*"|[^\s<>,;:"'()]+)@[^\s<>,;:"'()]+""")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_QUEUED_AS = re.compile(r"queued as ([\w.+-]{4,})")  # Postfix, SendGrid; apart, as the most usual and quickly found
-_QUEUE_ID = re.compile(
-    r"queued (?:as |\()([\w.+-]{4,})"  # Haraka
-    r"|\b(?:internal)?ids?=([\w.+-]{4,})"  # Exim, KumoMTA; Exchange
-    r"|([\w-]{6,}) Message accepted"  # Sendmail, OpenSMTPD
-    r"|\bOK +(?:\d{9,} +)?([\w.-]{8,})(?: - gsmtp)?$",  # Amazon SES; Google
-    re.IGNORECASE,
-)
+MOST_KNOWN = 32  # single-line replies that a reader recognises without parsing them again
 
 
 class BadReplyError(ValueError):
-    """What the server sent is not SMTP: no code, mixed codes, an endless line or reply. The connection is unusable."""
-
-
-class Reply(NamedTuple):
-    """One complete reply. `raw` is its text without codes, lines joined by LF, as it came."""
-
-    code: int
-    raw: bytes
-
-    @property
-    def text(self) -> str:
-        """On one line, printable, cut to a length that fits a log event and a database column."""
-        text = self.raw.decode("utf-8", "replace")
-        if not text.isprintable():
-            text = _UNPRINTABLE.sub(" ", text).strip()
-        return text[:LOGGED_TEXT_CHARACTERS]
-
-    @property
-    def enhanced(self) -> str | None:
-        """The enhanced status code (RFC 2034), if the text begins with one of the same class as the code."""
-        match = _ENHANCED.match(self.raw)
-        return match[0].decode() if match and int(match[0][:1]) == self.code // 100 else None
-
-    @property
-    def queue_id(self) -> str | None:
-        """The relay's own name for the email it accepted, where the text tells it."""
-        text = self.text
-        match = _QUEUED_AS.search(text) or _QUEUE_ID.search(text)
-        return next(filter(None, match.groups())) if match else None
+    """The server's bytes are not SMTP: no code, mixed codes, an endless line or reply. The connection is unusable."""
 
 
 class ReplyReader:
@@ -108,11 +66,6 @@ class ReplyReader:
             else:
                 raise BadReplyError(f"no reply code in {_shown(line)}")
         return replies
-
-
-def without_addresses(text: str) -> str:
-    """`text` with every email address replaced: relays like to quote them, and logs must not hold them."""
-    return _ADDRESS.sub("<address>", text)
 
 
 def _shown(line: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from services.sender.smtp.contract import Stage
+from shared.relays.replies import Stage
 
 
 @dataclass

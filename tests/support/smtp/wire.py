@@ -7,9 +7,8 @@ from services.sender.smtp.answers import Answers
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import Stage
 from services.sender.smtp.establish import Session
-from services.sender.smtp.replies import Reply
+from shared.relays.replies import Reply, Stage
 from tests.support.smtp.mail import Letter
 
 
