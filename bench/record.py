@@ -14,8 +14,8 @@ from rich.table import Table
 
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
-from services.sender import ledger as sender_ledger
-from services.sender.record import Group, record
+from services.sender.db import claims
+from services.sender.db.record import Group, record
 from services.sender.results import Result
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
@@ -54,7 +54,7 @@ async def measure(url: str, size: int, results: int) -> tuple[float, float]:
     ledger = Ledger(url, pool_size=2)
     try:
         seeded = await seed_campaign(ledger, results, batch_size=results)
-        claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "bench", LEASE_SECONDS)
+        claim = await claims.claim(ledger, seeded.batch_ids[0], 1, "bench", LEASE_SECONDS)
         assert claim is not None
         groups = []
         for start in range(0, results, size):

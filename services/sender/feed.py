@@ -6,9 +6,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from services.sender.db.worklist import WorklistRow
 from services.sender.hand import Email, Hand, render
 from services.sender.in_hand import InHand
-from services.sender.ledger import Row
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.errors import DataError
 from shared.ledger.states import RecipientStatus
@@ -100,7 +100,7 @@ class Feed:
         in_doubt = unrecorded + self._in_hand.in_flight()
         return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
-    def _prepare(self, hand: Hand, row: Row, now: float) -> Email | None:
+    def _prepare(self, hand: Hand, row: WorklistRow, now: float) -> Email | None:
         """Renders one email; None where its recipient is closed without an attempt."""
         if row.suppressed:
             hand.refuse(row, RecipientStatus.SUPPRESSED, None)

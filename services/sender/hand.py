@@ -10,7 +10,8 @@ from functools import partial
 import orjson
 
 from services.sender.campaigns import CampaignFacts
-from services.sender.ledger import Claim, Row
+from services.sender.db.claims import Claim
+from services.sender.db.worklist import WorklistRow
 from services.sender.results import Result, closed, result_of
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.errors import DataError
@@ -37,7 +38,7 @@ class Hand:
     renewed_at: float
     looked_at: float
     date: str = ""
-    worklist: deque[Row] = field(default_factory=deque)
+    worklist: deque[WorklistRow] = field(default_factory=deque)
     after_id: int = 0
     exhausted: bool = False
     in_flight: set["Email"] = field(default_factory=set)
@@ -85,7 +86,7 @@ class Hand:
             return begin
         return begin + self.started * self.claim.span_seconds / self.claim.size
 
-    def refuse(self, row: Row, status: RecipientStatus, reply: str | None) -> None:
+    def refuse(self, row: WorklistRow, status: RecipientStatus, reply: str | None) -> None:
         """Closes a recipient without an attempt."""
         self.add(closed(row.id, row.email, row.status, row.attempts, status, reply))
 
@@ -118,7 +119,7 @@ class Email:
 
     __slots__ = ("_allowed", "_body", "hand", "mail_from", "rcpt_to", "row", "smtputf8")
 
-    def __init__(self, hand: Hand, row: Row, body: "bytes | asyncio.Future[bytes]", allowed: "Allowed") -> None:
+    def __init__(self, hand: Hand, row: WorklistRow, body: "bytes | asyncio.Future[bytes]", allowed: "Allowed") -> None:
         self.hand = hand
         self.row = row
         self.mail_from = hand.facts.envelope_from
@@ -137,7 +138,7 @@ class Email:
 Allowed = Callable[[Email], "bool | asyncio.Future[bool]"]
 
 
-def render(hand: Hand, row: Row) -> bytes | Callable[[], bytes]:
+def render(hand: Hand, row: WorklistRow) -> bytes | Callable[[], bytes]:
     """The message to one recipient, or what signs it. Raises DataError where the values do not fit the template."""
     facts = hand.facts
     data = orjson.loads(row.data) if row.data else {}

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlmodel import col
 
-from services.sender import ledger
+from services.sender.db import claims
 from services.sender.hand import Hand
 from services.sender.in_hand import InHand
 from services.sender.smtp.engine import Engine
@@ -57,7 +57,7 @@ class Lookout:
         for hand in hands:
             self._mind_deadlines(hand, now)
         if hands:
-            seen = await ledger.look(self._ledger, [hand.claim.batch_id for hand in hands])
+            seen = await claims.look(self._ledger, [hand.claim.batch_id for hand in hands])
             for hand in hands:
                 self._heed(hand, seen.get(hand.claim.batch_id), now)
             self._in_hand.rouse()
@@ -68,7 +68,7 @@ class Lookout:
             await self._tell_campaigns(hands, blocked)
         self._in_hand.rouse()
 
-    def _heed(self, hand: Hand, seen: ledger.Look | None, now: float) -> None:
+    def _heed(self, hand: Hand, seen: claims.Look | None, now: float) -> None:
         if hand not in self._in_hand.hands:
             return  # let go while we looked
         if seen is None or seen.generation != hand.claim.generation:
@@ -85,7 +85,7 @@ class Lookout:
     async def _renew(self, hand: Hand) -> None:
         before = time.monotonic()
         claim = hand.claim
-        if await ledger.renew(self._ledger, claim.batch_id, claim.generation, self._settings.lease_seconds):
+        if await claims.renew(self._ledger, claim.batch_id, claim.generation, self._settings.lease_seconds):
             hand.renewed_at = before
         elif hand in self._in_hand.hands:
             self._in_hand.lose(hand)

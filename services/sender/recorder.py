@@ -2,9 +2,9 @@
 
 import time
 
+from services.sender.db.record import Group, Recorded, record
 from services.sender.hand import Hand
 from services.sender.in_hand import InHand, insist
-from services.sender.record import Group, Recorded, record
 from shared import logs
 from shared.ledger.database import Ledger
 

@@ -11,11 +11,12 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlmodel import col
 
-from services.sender import ledger
 from services.sender.campaigns import Campaigns
+from services.sender.db import claims
+from services.sender.db.claims import Claim
+from services.sender.db.worklist import read_worklist
 from services.sender.hand import FAULT_PAUSE_SECONDS, Hand
 from services.sender.in_hand import InHand, insist
-from services.sender.ledger import Claim
 from shared import logs
 from shared.bus import Bus
 from shared.errors import VashSenderError
@@ -98,7 +99,7 @@ class Worker:
     async def clock_turn(self) -> None:
         """Claims released batches whose ticket does not come: lost, purged, dropped, or the broker is away."""
         while not self._slots.locked() and not self._in_hand.draining and not self._blocked():
-            found = await ledger.overlooked(self._ledger, self._settings.ticket_patience_seconds, limit=1)
+            found = await claims.overlooked(self._ledger, self._settings.ticket_patience_seconds, limit=1)
             if not found:
                 return
             await self._slots.acquire()
@@ -138,8 +139,8 @@ class Worker:
     async def _take_up(self) -> tuple[Sequence[Claim], Sequence[BatchRequeued]]:
         settings = self._settings
         async with self._ledger.write() as connection:
-            resumed = await ledger.resume(connection, self._owner, settings.lease_seconds, settings.batches_in_hand)
-            given_back = await ledger.take_back(connection, self._owner, resumed)
+            resumed = await claims.resume(connection, self._owner, settings.lease_seconds, settings.batches_in_hand)
+            given_back = await claims.take_back(connection, self._owner, resumed)
             for claim in resumed:
                 await timeline.record(
                     connection, claim.campaign_id, "rescued", "A sender started again and goes on with what it had held"
@@ -164,7 +165,7 @@ class Worker:
         try:
             if not self._in_hand.draining:
                 lease = self._settings.lease_seconds
-                claim = await insist(lambda: ledger.claim(self._ledger, batch_id, generation, self._owner, lease))
+                claim = await insist(lambda: claims.claim(self._ledger, batch_id, generation, self._owner, lease))
         finally:
             if claim is None:
                 self._slots.release()
@@ -262,7 +263,7 @@ class Worker:
     async def _load_slice(self, hand: Hand) -> None:
         limit = self._settings.slice_size
         rows = await insist(
-            lambda: ledger.worklist(self._ledger, hand.claim, hand.facts.project_id, hand.after_id, limit)
+            lambda: read_worklist(self._ledger, hand.claim, hand.facts.project_id, hand.after_id, limit)
         )
         hand.exhausted = len(rows) < limit
         if rows:
@@ -274,7 +275,7 @@ class Worker:
         campaign_id = hand.claim.campaign_id
         jitter = hand.facts.retries.delay_seconds * self._settings.retry_jitter * _share(hand.claim.batch_id)
         async with self._ledger.write() as connection:
-            left = await ledger.let_go(
+            left = await claims.let_go(
                 connection,
                 hand.claim,
                 retry_jitter_seconds=jitter,
@@ -290,7 +291,7 @@ class Worker:
 
     async def _give_back(self, claim: Claim) -> None:
         async with self._ledger.write() as connection:
-            await ledger.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+            await claims.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
 
     async def _pause(self, campaign_id: UUID, reason: str) -> None:
         async with self._ledger.write() as connection:

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher import closing
-from services.sender import ledger as sending
-from services.sender.record import Group, record
+from services.sender.db import claims
+from services.sender.db.record import Group, record
 from services.sender.results import Result
 from shared.events import CampaignFinished
 from shared.ledger import campaigns
@@ -42,15 +42,15 @@ async def change(ledger: Ledger, model: type[Any], row_id: object, **values: obj
         await connection.execute(update(model).where(col(model.id) == row_id).values(**values))
 
 
-async def claim_first(ledger: Ledger, sender: FakeSender) -> sending.Claim:
+async def claim_first(ledger: Ledger, sender: FakeSender) -> claims.Claim:
     """The first released batch, claimed by the real statement."""
     batch_id, generation = (await sender.released())[0]
-    claim = await sending.claim(ledger, batch_id, generation, "sender-9@test", LEASE)
+    claim = await claims.claim(ledger, batch_id, generation, "sender-9@test", LEASE)
     assert claim is not None
     return claim
 
 
-def group(claim: sending.Claim, *results: Result) -> Group:
+def group(claim: claims.Claim, *results: Result) -> Group:
     return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, list(results))
 
 
@@ -174,9 +174,9 @@ class TestGenerations:
             await work
             await note()
 
-        async def give_back(claim: sending.Claim) -> None:
+        async def give_back(claim: claims.Claim) -> None:
             async with ledger.write() as connection:
-                await sending.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+                await claims.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
 
         await step(dispatcher.settle())  # released
         claim = await claim_first(ledger, sender)  # claimed
@@ -216,7 +216,7 @@ class TestGenerations:
             ("cancelled", 13),
         ]
 
-    async def lose(self, ledger: Ledger, claim: sending.Claim) -> None:
+    async def lose(self, ledger: Ledger, claim: claims.Claim) -> None:
         await change(ledger, Batch, claim.batch_id, lease_until=0.0)
         await WatchdogRig.on(ledger).watchdog.look()
 
@@ -228,11 +228,11 @@ class TestGenerations:
         claim = await claim_first(ledger, sender)
         await self.lose(ledger, claim)
         before = await batches_of(ledger, campaign)
-        assert not await sending.renew(ledger, claim.batch_id, claim.generation, LEASE)
+        assert not await claims.renew(ledger, claim.batch_id, claim.generation, LEASE)
         late = accepted(claim.first_id, status="deferred", delay_seconds=60.0)
         assert (await record(ledger, [group(claim, late)], LEASE))[claim.batch_id].lost
         async with ledger.write() as connection:
-            left = await sending.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+            left = await claims.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
         assert left.state == "lost"
         assert await batches_of(ledger, campaign) == before
         assert await counts_by_status(ledger, campaign) == {"total": 10, "pending": 10}
@@ -243,13 +243,13 @@ class TestGenerations:
         await add_campaign(ledger, 10)
         await dispatcher.settle()
         (ticket,) = await sender.released()
-        claim = await sending.claim(ledger, *ticket, "sender-9@test", LEASE)
+        claim = await claims.claim(ledger, *ticket, "sender-9@test", LEASE)
         assert claim is not None
-        assert await sending.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "twice"
+        assert await claims.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "twice"
         await self.lose(ledger, claim)
-        assert await sending.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "after a rescue"
+        assert await claims.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "after a rescue"
         await dispatcher.settle()
-        assert await sending.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "late"
+        assert await claims.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "late"
 
 
 class TestFactsWin:
@@ -416,6 +416,6 @@ class TestLocks:
         async with ledger.write() as connection:
             await connection.execute(update(Campaign).values(deliver_by=db_now()))
         batch_id, generation = (await sender.released())[0]
-        assert await sending.claim(ledger, batch_id, generation, "sender-9@test", LEASE) is None
+        assert await claims.claim(ledger, batch_id, generation, "sender-9@test", LEASE) is None
         await dispatcher.settle()
         assert (await campaign_row(ledger, campaign)).status == "expired"

@@ -23,8 +23,9 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import delete, text
 
-from services.sender import ledger as sending
-from services.sender.record import Group, record
+from services.sender.db import claims
+from services.sender.db.record import Group, record
+from services.sender.db.worklist import read_worklist
 from services.sender.results import Result
 from services.watchdog import sweep
 from shared.events import BatchProgress, SenderHeartbeat
@@ -66,7 +67,7 @@ class World:
 class Hand:
     """A batch in a sender's hands. `fenced`: its lease ran out by its own clock too, so that it starts no email."""
 
-    claim: sending.Claim
+    claim: claims.Claim
     at_most_once: bool
     fenced: bool = False
     after_id: int = 0
@@ -223,7 +224,7 @@ class LedgerModel(RuleBasedStateMachine):
         ours = [claim.generation] == [
             row[0] for row in self.sql("SELECT generation FROM batch WHERE id = :id", id=claim.batch_id)
         ]
-        assert self.world.run(sending.renew(self.world.ledger, claim.batch_id, claim.generation, LEASE)) == ours
+        assert self.world.run(claims.renew(self.world.ledger, claim.batch_id, claim.generation, LEASE)) == ours
 
     @rule(pick=picks)
     @precondition(lambda self: self.hands)
@@ -339,7 +340,7 @@ class LedgerModel(RuleBasedStateMachine):
         return [row for row in self.sql("SELECT id, status FROM campaign") if row[1] not in (*closed, *EDITABLE)]
 
     def claim_ticket(self, ticket: tuple[int, int]) -> Hand | None:
-        claim = self.world.run(sending.claim(self.world.ledger, *ticket, "sender@test", LEASE))
+        claim = self.world.run(claims.claim(self.world.ledger, *ticket, "sender@test", LEASE))
         self.old_tickets.append(ticket)
         if claim is None:
             return None
@@ -360,7 +361,7 @@ class LedgerModel(RuleBasedStateMachine):
     async def deliver_some(self, hand: Hand, wanted: list[str], *, most: int = 3) -> None:
         if hand.fenced:
             return
-        rows = await sending.worklist(self.world.ledger, hand.claim, DEFAULT_PROJECT, hand.after_id, most)
+        rows = await read_worklist(self.world.ledger, hand.claim, DEFAULT_PROJECT, hand.after_id, most)
         if not rows:
             return
         hand.after_id = rows[-1].id
@@ -370,7 +371,7 @@ class LedgerModel(RuleBasedStateMachine):
             if intended[hand.claim.batch_id].lost:
                 return
         else:
-            now = await sending.look(self.world.ledger, [hand.claim.batch_id])
+            now = await claims.look(self.world.ledger, [hand.claim.batch_id])
             if now[hand.claim.batch_id].generation != hand.claim.generation:
                 # It has not noticed yet that the batch was taken from it: what leaves now may leave again.
                 self.reasons.update(row.id for row in rows)
@@ -399,7 +400,7 @@ class LedgerModel(RuleBasedStateMachine):
     async def let_go(self, hand: Hand) -> None:
         await self.record_all(hand)
         async with self.world.ledger.write() as connection:
-            await sending.let_go(connection, hand.claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+            await claims.let_go(connection, hand.claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlmodel import col
 
-from services.sender import ledger as sender_ledger
-from services.sender.record import Group, Recorded, record
+from services.sender.db import claims
+from services.sender.db.record import Group, Recorded, record
+from services.sender.db.worklist import read_worklist
 from services.sender.results import Result
 from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, clock
@@ -25,12 +26,12 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
     await ledger.close()
 
 
-async def claimed(ledger: Ledger, seeded: Seeded) -> sender_ledger.Claim:
+async def claimed(ledger: Ledger, seeded: Seeded) -> claims.Claim:
     async with ledger.read() as connection:
         generation = (
             await connection.execute(select(col(Batch.generation)).where(col(Batch.id) == seeded.batch_ids[0]))
         ).scalar_one()
-    claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], generation, "me", LEASE)
+    claim = await claims.claim(ledger, seeded.batch_ids[0], generation, "me", LEASE)
     assert claim is not None
     return claim
 
@@ -42,7 +43,7 @@ def result(recipient_id: int, status: str = "sent", **changes: object) -> Result
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def group(claim: sender_ledger.Claim, *results: Result, intents: tuple[int, ...] = ()) -> Group:
+def group(claim: claims.Claim, *results: Result, intents: tuple[int, ...] = ()) -> Group:
     return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, list(results), list(intents))
 
 
@@ -134,7 +135,7 @@ async def test_another_generation_means_the_batch_is_lost(ledger: Ledger) -> Non
     assert (await row(ledger, one)).status == "sent"
     assert (await row(ledger, two)).status == "pending"
     await assert_counts_add_up(ledger, seeded)
-    assert await sender_ledger.renew(ledger, claim.batch_id, claim.generation, LEASE) is False
+    assert await claims.renew(ledger, claim.batch_id, claim.generation, LEASE) is False
 
 
 @pytest.mark.parametrize("closed_as", ["cancelled", "expired", "failed", "unknown", "suppressed"])
@@ -169,8 +170,8 @@ async def test_a_second_acceptance_counts_as_a_known_duplicate_and_changes_nothi
 
 async def test_one_lost_batch_does_not_hold_up_another(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 4, batch_size=2)
-    claims = [await sender_ledger.claim(ledger, batch_id, 1, "me", LEASE) for batch_id in seeded.batch_ids]
-    lost, kept = claims
+    held = [await claims.claim(ledger, batch_id, 1, "me", LEASE) for batch_id in seeded.batch_ids]
+    lost, kept = held
     assert lost is not None
     assert kept is not None
     async with ledger.write() as connection:
@@ -186,7 +187,7 @@ async def test_an_intent_is_stored_before_and_cleared_by_the_result(ledger: Ledg
     one = seeded.recipient_ids[0]
     await record(ledger, [group(claim, intents=(one,))], LEASE)
     assert (await row(ledger, one)).intent_at is not None
-    listed = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
+    listed = await read_worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
     assert [item.intended for item in listed] == [True, False]
     await record(ledger, [group(claim, result(one))], LEASE)
     assert (await row(ledger, one)).intent_at is None
@@ -194,24 +195,24 @@ async def test_an_intent_is_stored_before_and_cleared_by_the_result(ledger: Ledg
 
 async def test_a_ticket_claims_once(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 2)
-    claim = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE)
+    claim = await claims.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE)
     assert claim is not None
     assert claim.generation == 2
-    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "you", LEASE) is None
-    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 2, "you", LEASE) is None
+    assert await claims.claim(ledger, seeded.batch_ids[0], 1, "you", LEASE) is None
+    assert await claims.claim(ledger, seeded.batch_ids[0], 2, "you", LEASE) is None
 
 
 @pytest.mark.parametrize("status", ["paused", "stopping", "queued", "finished"])
 async def test_nothing_is_claimed_of_a_campaign_that_is_not_sending(ledger: Ledger, status: str) -> None:
     seeded = await seed_campaign(ledger, 2, status=status)
-    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
+    assert await claims.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
 
 
 async def test_nothing_is_claimed_after_deliver_by(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 2)
     async with ledger.write() as connection:
         await connection.execute(update(Campaign).values(deliver_by=1.0))
-    assert await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
+    assert await claims.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE) is None
 
 
 async def test_the_worklist_is_open_due_and_marks_the_suppressed(ledger: Ledger) -> None:
@@ -235,16 +236,16 @@ async def test_the_worklist_is_open_due_and_marks_the_suppressed(ledger: Ledger)
                 created_at=now,
             )
         )
-    listed = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
+    listed = await read_worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
     assert [item.id for item in listed] == ids[2:]
     assert [item.suppressed for item in listed] == [False, False, True, False]
-    rest = await sender_ledger.worklist(ledger, claim, DEFAULT_PROJECT, ids[3], 1)
+    rest = await read_worklist(ledger, claim, DEFAULT_PROJECT, ids[3], 1)
     assert [item.id for item in rest] == [ids[4]]
 
 
-async def let_go(ledger: Ledger, claim: sender_ledger.Claim) -> sender_ledger.LetGo:
+async def let_go(ledger: Ledger, claim: claims.Claim) -> claims.LetGo:
     async with ledger.write() as connection:
-        return await sender_ledger.let_go(connection, claim, retry_jitter_seconds=3.0, pause_seconds=0.0)
+        return await claims.let_go(connection, claim, retry_jitter_seconds=3.0, pause_seconds=0.0)
 
 
 async def batch(ledger: Ledger) -> Batch:
@@ -286,16 +287,16 @@ async def test_a_batch_with_pending_rows_is_given_back_at_once(ledger: Ledger) -
 
 async def test_a_slot_goes_on_with_what_its_former_self_held_and_with_nothing_else(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 4, batch_size=2)
-    former = await sender_ledger.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
+    former = await claims.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
     assert former is not None
-    await sender_ledger.claim(ledger, seeded.batch_ids[1], 1, "sender-1@host#bb", LEASE)
+    await claims.claim(ledger, seeded.batch_ids[1], 1, "sender-1@host#bb", LEASE)
     async with ledger.write() as connection:
-        resumed = await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 2)
-        assert not await sender_ledger.take_back(connection, "sender-1@host#aa", resumed)
+        resumed = await claims.resume(connection, "sender-1@host#aa", LEASE, 2)
+        assert not await claims.take_back(connection, "sender-1@host#aa", resumed)
     assert [(claim.batch_id, claim.generation) for claim in resumed] == [(seeded.batch_ids[0], 3)]
     assert resumed[0].dated_at == former.dated_at
-    assert not await sender_ledger.renew(ledger, former.batch_id, former.generation, LEASE)
-    assert await sender_ledger.renew(ledger, former.batch_id, 3, LEASE)
+    assert not await claims.renew(ledger, former.batch_id, former.generation, LEASE)
+    assert await claims.renew(ledger, former.batch_id, 3, LEASE)
     async with ledger.read() as connection:
         rescues = await connection.execute(select(col(Batch.rescues)).order_by(col(Batch.id)))
         assert list(rescues.scalars()) == [1, 0]
@@ -305,16 +306,16 @@ async def test_what_a_slot_must_not_go_on_with_is_given_back(ledger: Ledger) -> 
     """More than it may hold now, and whatever belongs to a paused campaign."""
     seeded = await seed_campaign(ledger, 4, batch_size=2)
     for batch_id in seeded.batch_ids:
-        await sender_ledger.claim(ledger, batch_id, 1, "sender-1@host#aa", LEASE)
+        await claims.claim(ledger, batch_id, 1, "sender-1@host#aa", LEASE)
     async with ledger.write() as connection:
-        resumed = await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 1)
-        taken = await sender_ledger.take_back(connection, "sender-1@host#aa", resumed)
+        resumed = await claims.resume(connection, "sender-1@host#aa", LEASE, 1)
+        taken = await claims.take_back(connection, "sender-1@host#aa", resumed)
     assert [claim.batch_id for claim in resumed] == seeded.batch_ids[:1]
     assert [(batch.batch_id, batch.generation) for batch in taken] == [(seeded.batch_ids[1], 3)]
     async with ledger.write() as connection:
         await connection.execute(update(Campaign).values(status="paused"))
-        assert not await sender_ledger.resume(connection, "sender-1@host#aa", LEASE, 2)
-        assert [batch.generation for batch in await sender_ledger.take_back(connection, "sender-1@host#aa", [])] == [4]
+        assert not await claims.resume(connection, "sender-1@host#aa", LEASE, 2)
+        assert [batch.generation for batch in await claims.take_back(connection, "sender-1@host#aa", [])] == [4]
 
 
 async def test_a_plan_made_while_the_table_was_small_does_not_outlive_it(postgresql_url: str) -> None:

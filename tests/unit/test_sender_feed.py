@@ -8,10 +8,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.sender.campaigns import CampaignFacts
+from services.sender.db.claims import Claim
+from services.sender.db.worklist import WorklistRow
 from services.sender.feed import LOOK_VALID_SECONDS, Feed
 from services.sender.hand import FAULTS_TOLERATED, Email, Hand
 from services.sender.in_hand import InHand
-from services.sender.ledger import Claim, Row
 from services.sender.message import CampaignHeaders, MessageBuilder
 from services.sender.metrics import SenderMetrics
 from services.sender.results import RetryPolicy
@@ -36,7 +37,7 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
     )
 
 
-def row(number: int, **changes: object) -> Row:
+def row(number: int, **changes: object) -> WorklistRow:
     values: dict[str, object] = {
         "id": number,
         "email": f"person-{number}@example.test",
@@ -47,10 +48,10 @@ def row(number: int, **changes: object) -> Row:
         "suppressed": False,
         **changes,
     }
-    return Row(**values)  # type: ignore[arg-type]
+    return WorklistRow(**values)  # type: ignore[arg-type]
 
 
-def hand(*rows: Row, starts_in: float = 0.0, span: float | None = None, at_most_once: bool = False) -> Hand:
+def hand(*rows: WorklistRow, starts_in: float = 0.0, span: float | None = None, at_most_once: bool = False) -> Hand:
     now = time.monotonic()
     claim = Claim(1, uuid4(), 2, 1, 100, max(len(rows), 1), 1_700_000_000.0, starts_in, span)
     made = Hand(claim=claim, facts=facts(at_most_once=at_most_once), claimed_at=now, renewed_at=now, looked_at=now)

@@ -1,4 +1,4 @@
-"""The statements of `services.sender.record` that need plain SQL: rows come in as one JSON text."""
+"""The statements of `services.sender.db.record` that need plain SQL: rows come in as one JSON text."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a sender says to the ledger: claim, worklist, record, renew, look, let go. Nothing here holds state."""
+"""A batch from claim to end: claim it, resume it, renew its lease, look at it, let it go."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,8 @@ from sqlmodel import col
 
 from shared.ledger.batches import Requeued, in_state, requeue
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient, Suppression
-from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
-
-DUE_WITHIN_SECONDS = 15.0
-"""A recipient due so soon belongs to the worklist already."""
+from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +28,6 @@ class Claim:
     dated_at: float
     starts_in_seconds: float
     span_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One recipient of a worklist."""
-
-    id: int
-    email: str
-    data: str | None
-    status: str
-    attempts: int
-    intended: bool
-    suppressed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,40 +139,6 @@ async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Seq
             .limit(limit)
         )
         return [Ticket(row[0], row[1]) for row in rows]
-
-
-async def worklist(ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int) -> Sequence[Row]:
-    """The next slice of open and due recipients of the batch, by id; those suppressed are marked."""
-    suppressed = (
-        select(col(Suppression.email_key))
-        .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
-        .exists()
-    )
-    statement = (
-        select(
-            col(Recipient.id),
-            col(Recipient.email),
-            col(Recipient.data),
-            col(Recipient.status),
-            col(Recipient.attempts),
-            col(Recipient.intent_at).is_not(None),
-            suppressed,
-        )
-        .where(
-            col(Recipient.campaign_id) == held.campaign_id,
-            col(Recipient.id) > max(after_id, held.first_id - 1),
-            col(Recipient.id) <= held.last_id,
-            col(Recipient.status).in_([status.value for status in OPEN]),
-            or_(
-                col(Recipient.next_attempt_at).is_(None),
-                col(Recipient.next_attempt_at) <= db_now() + DUE_WITHIN_SECONDS,
-            ),
-        )
-        .order_by(col(Recipient.id))
-        .limit(limit)
-    )
-    async with ledger.read() as connection:
-        return [Row(*row) for row in await connection.execute(statement)]
 
 
 async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: float) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.sender.record_sql import RECORD_POSTGRESQL, WRITE_POSTGRESQL, WRITE_SQLITE, rows_json
+from services.sender.db.record_sql import RECORD_POSTGRESQL, WRITE_POSTGRESQL, WRITE_SQLITE, rows_json
 from services.sender.results import Result
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Recipient, Suppression
