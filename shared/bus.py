@@ -1,7 +1,7 @@
-"""The broker, as a service sees it: subscribe, publish, stop. One connection consumes, another publishes.
+"""The broker as a service sees it: subscribe, publish, stop. One connection consumes, the other publishes.
 
-Losing any event loses no mail, so publishing never raises: an event the broker did not take is counted, and the
-ledger's clock finds what it would have told.
+Losing an event loses no mail, so publishing never raises: a lost event is counted, and the services' clocks find in
+the ledger what it would have announced.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from shared.events import Event
 from shared.metrics import Metrics
 
 RECONNECT_SECONDS = 1.0
-HEARTBEAT_SECONDS = 10  # AMQP's own: a cut network is noticed within twice of it
-TROUBLE_SECONDS = 15.0  # a loss longer ago says nothing about now: there may be no other event to publish
-GRACEFUL_SECONDS = 0.0  # services drain by themselves, before the bus closes
+HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat: a cut network is noticed within twice this time
+TROUBLE_SECONDS = 15.0  # an older loss says nothing about now: there may be no other event to publish
+GRACEFUL_SECONDS = 0.0  # FastStream waits for no handler: services drain themselves before the bus closes
 
 E = TypeVar("E", bound=Event)
 log = logs.get()
 
 
 class Bus:
-    """Two brokers that connect, and reconnect, in the background. `state` says what is wrong, for readiness."""
+    """Two brokers that connect, and reconnect, in the background."""
 
     def __init__(self, url: str, metrics: Metrics, *, name: str, publish_timeout_seconds: float = 5.0) -> None:
         def broker(role: str) -> RabbitBroker:
@@ -50,13 +50,14 @@ class Bus:
         self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
         self._subscribers: list[RabbitSubscriber] = []
         self._connecting: asyncio.Task[None] | None = None
+        self._failed_at = float("-inf")
+        #: Why the first connection is not up yet, for readiness; empty once it is.
         self.state = "not connected yet"
         self.connected = asyncio.Event()
-        self._failed_at = float("-inf")
 
     def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
-        """Calls `handler` for every event on `queue`, at most `prefetch` at once. It is acknowledged when the handler
-        returns; when it raises, it comes back, and after its delivery limit it goes to `dead`."""
+        """Calls `handler` for every event on `queue`, at most `prefetch` at once. The event is acknowledged when the
+        handler returns. If it raises, the event comes again, and goes to `dead` after its delivery limit."""
 
         async def handle(message: Any) -> None:
             outcome = "error"
@@ -79,7 +80,7 @@ class Bus:
         self._subscribers.append(subscriber)
 
     async def publish(self, event: Event) -> bool:
-        """Hands an event to the broker and waits for its confirmation. False: it may not have arrived."""
+        """Hands an event to the broker and waits for its confirmation. Returns False if it may not have arrived."""
         name = event.ROUTING_KEY
         try:
             if not self.connected.is_set():
@@ -88,7 +89,7 @@ class Bus:
                 await self._publisher.publish(
                     event, exchange=self._exchange, routing_key=name, persist=True, mandatory=True
                 )
-        except Exception as error:  # noqa: BLE001 - whatever it was, the ledger's clock makes up for it
+        except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
             self._metrics.published.labels(name, "lost").inc()
             log.warning("event.lost", event_name=name, error=str(error) or type(error).__name__)
@@ -98,16 +99,16 @@ class Bus:
         return True
 
     def start(self) -> None:
-        """Begins to connect; services work without the broker until it comes."""
+        """Starts to connect in the background; services work without the broker until it is there."""
         self._connecting = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
-        """Connects once; afterwards aio-pika reconnects by itself and takes up the consumers again."""
+        """Connects once. Afterwards aio-pika reconnects by itself and resumes the consumers."""
         while True:
             try:
                 await self._publisher.start()
                 await self._consumer.start()
-            except Exception as error:  # noqa: BLE001 - the broker is away, or topology is missing: try again
+            except Exception as error:  # noqa: BLE001 - the broker is away or topology is missing: try again
                 self.state = f"{type(error).__name__}: {error}"
                 log.warning("broker.unreachable", error=self.state)
                 with suppress(Exception):
@@ -122,7 +123,7 @@ class Bus:
                 return
 
     async def check(self, timeout_seconds: float) -> str:
-        """What is wrong with the broker now; empty when events flow."""
+        """Says what is wrong with the broker now; empty if events flow."""
         connected = False
         try:
             if not self.connected.is_set():
@@ -139,15 +140,12 @@ class Bus:
             self._metrics.broker_connected.set(connected)
 
     async def stop_consuming(self) -> None:
-        """Takes no further events; those in hand go on. FastStream cancels a consumer only after its drain, so events
-        that arrive meanwhile would bounce: the consumers are cancelled here, first."""
+        """Takes no more events; handlers that run go on and acknowledge theirs. An event that arrives while the broker
+        is told so stays unacknowledged, and comes again elsewhere once the bus is closed."""
         for subscriber in self._subscribers:
-            queue, tag = subscriber._queue_obj, subscriber._consumer_tag
-            if queue is not None and tag is not None:
-                with suppress(Exception):
-                    async with asyncio.timeout(self._timeout):
-                        await queue.cancel(tag)
-                subscriber._consumer_tag = None
+            with suppress(Exception):
+                async with asyncio.timeout(self._timeout):
+                    await subscriber.stop()
 
     async def close(self) -> None:
         if self._connecting is not None:

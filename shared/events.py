@@ -99,3 +99,13 @@ class SenderHeartbeat(Event):
     emails_per_second: float
     batches: tuple[BatchProgress, ...] = ()
     relays: tuple[RelayHealth, ...] = ()
+
+
+class AnyProgress(Event):
+    """Any event on the queue `default`. The dispatcher only needs to know that something changed."""
+
+    ROUTING_KEY: ClassVar[str] = "progress"
+
+
+EVENTS = (CampaignRequested, BatchReleased, BatchFinished, BatchRequeued, CampaignFinished, SenderHeartbeat)
+"""Every event that is published."""

@@ -1,20 +1,21 @@
-"""How every service runs: settings, logs, ledger, bus, HTTP port, clock, and a stop that loses nothing."""
+"""The life of a service process: settings, logs, ledger, bus, HTTP port, clocks, and a stop that loses nothing.
+
+Each `services/X/main.py` has one coroutine, `serve(process)`, which reads from top to bottom: it builds the parts,
+subscribes them to events, adds what `/health` and `/metrics` show, and ends with `process.run(...)`.
+"""
 
 import asyncio
-import errno
 import faulthandler
 import os
 import random
 import signal
-import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import psutil
-import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
@@ -23,24 +24,27 @@ from shared import logs, settings
 from shared.bus import Bus
 from shared.errors import ConfigurationError, VashSenderError
 from shared.health import Health, broker_check, database_check
+from shared.http_port import serving
+from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.metrics import Metrics
 from shared.notify import Notifier
-from shared.turns import Turn
+from shared.ticks import Ticks
 
 DEFAULT_PORTS = {"api": 8700, "dispatcher": 8710, "watchdog": 8711, "sender": 8720}
-HTTP_CLOSE_SECONDS = 2
+ALIVE_SECONDS = 5.0
+"""How often a service notes in the ledger that it is alive."""
 SIGNS_PER_LIMIT = 4
-"""Signs of life within the time that systemd waits for one."""
+"""Watchdog pings sent within the time that systemd waits for one."""
 STATUS_SECONDS = 10.0
-"""How often systemd is told how this process is, where it waits for no sign of life."""
+"""How often systemd gets a status line if it waits for no watchdog ping."""
 
 S = TypeVar("S", bound=settings.CommonSettings)
 log = logs.get()
 
 
 class Process(Generic[S]):
-    """Everything a service is given. It builds no client of its own."""
+    """What a service's parts are built from, and the loop that runs them. Parts open no client themselves."""
 
     def __init__(self, service: str, config: S) -> None:
         self.service = service
@@ -64,39 +68,63 @@ class Process(Generic[S]):
         self.health.checks["database"] = database_check(self.ledger)
         self.health.checks["broker"] = broker_check(self.bus)
         self.health.checks["draining"] = self._draining
-        self.stopping = asyncio.Event()
-        self.told_to_stop = False  # by a signal, and not by itself
-        self.turns: list[Turn] = []
         self.notifier = Notifier(os.environ)
+        #: Repeating work that must not hang; `clock` adds its own.
+        self.ticks: list[Ticks] = []
+        #: Set when the process starts to stop.
+        self.stopping = asyncio.Event()
+        #: True after SIGTERM or SIGINT, but not when the process stops to restart itself.
+        self.told_to_stop = False
+        self._restarts = False
+        self._started_at = time.monotonic()
+
+    @property
+    def restarts(self) -> bool:
+        """Whether `main` runs the same command again once this process has stopped."""
+        return self._restarts and not self.told_to_stop
+
+    def restart(self) -> None:
+        """Stops as a signal would; `main` then runs the same command again under the same pid, so that a supervisor
+        does not count it as a crash. A signal that comes meanwhile wins: the process stops for good."""
+        self._restarts = True
+        self.stopping.set()
 
     def hung(self) -> str:
-        """Which turn lasts so long that it will not end by itself, in words; empty where none does. While the database
-        is away turns wait for it, and a new process could do no better: that is not hung."""
+        """Names the tick that has lasted longer than `hung_seconds`; empty if there is none. While the database is
+        away ticks wait for it, and a new process would wait too: that is not a hang."""
         limit = self.settings.hung_seconds
-        longest = max(self.turns, key=lambda turn: turn.seconds, default=None)
+        longest = max(self.ticks, key=lambda ticks: ticks.seconds, default=None)
         if longest is None or longest.seconds <= limit or self.ledger.failed_within(limit):
             return ""
-        return f"hung: a turn of {longest.name} has lasted {longest.seconds:.0f} s"
+        return f"hung: a tick of {longest.name} has lasted {longest.seconds:.0f} s"
 
-    async def _draining(self) -> str:
-        return "this process is stopping" if self.stopping.is_set() else ""
+    async def note_alive(self) -> None:
+        """A tick: notes in the ledger that this process is alive. Senders send heartbeats instead."""
+        async with self.ledger.write() as connection:
+            await instances.seen(
+                connection,
+                instance=self.instance,
+                service=self.service,
+                uptime_seconds=time.monotonic() - self._started_at,
+            )
 
-    async def clock(self, turn: Callable[[], Awaitable[None]], seconds: float, *, may_last: bool = False) -> None:
-        """Calls `turn` every `seconds`, with a little jitter so that replicas do not act in step. A turn that fails
-        because the database is away is logged and the next one tries again; any other error is one too, but loud.
-        `may_last`: how long a turn takes grows with the work it finds, so that a long one is not taken for hung."""
-        present = Turn(turn.__qualname__)
+    async def clock(self, tick: Callable[[], Awaitable[None]], seconds: float, *, may_last: bool = False) -> None:
+        """Calls `tick` every `seconds`, with a little jitter so that replicas do not act in step. A tick that fails is
+        logged and the next one tries again: a warning if the database is away, an exception otherwise.
+
+        `may_last`: a tick may take as long as there is work, so a long one is not a hang."""
+        ticks = Ticks(tick.__qualname__)
         if not may_last:
-            self.turns.append(present)
+            self.ticks.append(ticks)
         while True:
             try:
-                with present:
-                    await turn()
+                with ticks:
+                    await tick()
             except Exception as error:
                 if is_unavailable(error):
                     log.warning("database.unreachable", error=in_a_line(error))
                 else:
-                    log.exception("turn.failed")
+                    log.exception("tick.failed")
             await asyncio.sleep(seconds * random.uniform(0.9, 1.1))
 
     async def run(
@@ -105,28 +133,24 @@ class Process(Generic[S]):
         app: ASGIApp | None = None,
         drain: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Serves until SIGTERM or SIGINT. Then: no further events, `drain`, the background work is cancelled, the bus
-        and the ledger close. An error in background work ends the process: the supervisor starts it again."""
+        """Runs until SIGTERM, SIGINT or `restart`. Then events stop coming, `drain` is awaited, background work is
+        cancelled, and bus and ledger are closed. An error in background work ends the process; its supervisor starts
+        it again. `app` is served on the HTTP port; without one, `/health` and `/metrics` are."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        async with self._http(app or Starlette(routes=self.health.routes())), self._telling():
+        config = self.settings
+        port = config.http_port or DEFAULT_PORTS[self.service] + config.slot_number - 1
+        async with serving(app or Starlette(routes=self.health.routes()), config.http_host, port), self._reporting():
             self.bus.start()
             log.info("service.started")
-            # Not readiness as /health/ready has it: what is away now is waited for, and must not hold up a boot.
+            # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.
             self.notifier.ready()
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(coroutine) for coroutine in background]
                     await self.stopping.wait()
-                    log.info("service.stopping")
-                    if self.told_to_stop:
-                        self.notifier.stopping()
-                    else:
-                        self.notifier.reloading()
-                        if self.settings.log_file is not None:
-                            # What begins anew inherits this, and cannot be killed before it has opened its log.
-                            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+                    self._announce_stop()
                     await self.bus.stop_consuming()
                     if drain is not None:
                         await drain()
@@ -141,23 +165,36 @@ class Process(Generic[S]):
         self.told_to_stop = True
         self.stopping.set()
 
+    def _announce_stop(self) -> None:
+        log.info("service.stopping")
+        if self.told_to_stop:
+            self.notifier.stopping()
+            return
+        self.notifier.reloading()
+        if self.settings.log_file is not None:
+            # The next run inherits this: SIGHUP would otherwise kill it before it has opened its log file.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def _draining(self) -> str:
+        return "this process is stopping" if self.stopping.is_set() else ""
+
     @asynccontextmanager
-    async def _telling(self) -> AsyncIterator[None]:
-        """Tells systemd of this process, its drain included; nothing where nobody listens."""
+    async def _reporting(self) -> AsyncIterator[None]:
+        """Reports to systemd inside the block, drain included; does nothing without systemd."""
         if not self.notifier.is_heard:
             yield
             return
-        telling = asyncio.create_task(self._tell())
+        reporting = asyncio.create_task(self._report())
         try:
             yield
         finally:
-            telling.cancel()
+            reporting.cancel()
             with suppress(asyncio.CancelledError):
-                await telling
+                await reporting
 
-    async def _tell(self) -> None:
-        """A sign of life now and then, by the loop that does the work: a blocked loop gives none, and a turn that hangs
-        withholds it. systemd then ends the process with SIGABRT, which writes where it stood to the log."""
+    async def _report(self) -> None:
+        """Pings systemd's watchdog from the event loop that does the work: a blocked loop sends no ping, and a hung
+        tick withholds it. systemd then sends SIGABRT, on which faulthandler writes the stacks to the log."""
         pause = self.notifier.watchdog_seconds / SIGNS_PER_LIMIT or STATUS_SECONDS
         while True:
             if hung := self.hung():
@@ -166,90 +203,40 @@ class Process(Generic[S]):
             else:
                 self.notifier.alive()
                 if not self.stopping.is_set():
-                    self.notifier.status(_in_words(await self.health.report()))
+                    self.notifier.status(_status_line(await self.health.report()))
             await asyncio.sleep(pause)
 
-    @asynccontextmanager
-    async def _http(self, app: ASGIApp) -> AsyncIterator[None]:
-        port = self.settings.http_port or DEFAULT_PORTS[self.service] + self.settings.slot_number - 1
-        server = _Server(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=HTTP_CLOSE_SECONDS,
-                server_header=False,
-                proxy_headers=False,
-            )
-        )
-        listening = listen(self.settings.http_host, port)
-        serving = asyncio.create_task(server.serve(sockets=[listening]))
-        try:
-            yield
-        finally:
-            server.should_exit = True
-            await serving
-            listening.close()
 
-
-class _Server(uvicorn.Server):
-    """Uvicorn without its signal handlers: the process decides when to stop."""
-
-    @contextmanager
-    def capture_signals(self) -> Any:
-        yield
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, or a ConfigurationError that names the process which holds the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-        raise ConfigurationError(
-            f"port {port} is taken{holder(port)}. Stop that process, or set VASHSENDER_HTTP_PORT to a free port."
-        ) from None
-
-
-def holder(port: int) -> str:
-    """ " by NAME (pid N)" of the process that listens on a local port; empty where the system does not tell."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})" if connection.pid else ""
-    except psutil.Error:
-        pass
-    return ""
-
-
-def _in_words(report: Mapping[str, str]) -> str:
+def _status_line(report: Mapping[str, str]) -> str:
     wrong = [f"{name}: {result}" for name, result in report.items() if result != "ok"]
     return f"waiting for {'; '.join(wrong)}" if wrong else "ready"
 
 
-def main(service: str, settings_class: type[S], body: Callable[[Process[S]], Coroutine[Any, Any, None]]) -> None:
-    """The entry of `python -m services.X`: exits 0 after a clean stop, else with the error's own code."""
-    faulthandler.enable()  # what SIGABRT interrupted is written to stderr
+def main(service: str, settings_class: type[S], serve: Callable[[Process[S]], Coroutine[Any, Any, None]]) -> None:
+    """Runs `python -m services.X`. Exits with 0 after a clean stop, or with the exit code of the error."""
+    faulthandler.enable()  # on SIGABRT, writes the stacks to stderr
     try:
         config = settings.load(settings_class)
         if config.log_file is not None:
             _write_log_to(config.log_file)
-        instance = config.instance_name(service)
-        logs.configure(service, instance, log_format=config.log_format, level=config.log_level)
+        logs.configure(service, config.instance_name(service), log_format=config.log_format, level=config.log_level)
 
-        async def run() -> None:
-            await body(Process(service, config))
+        async def run() -> bool:
+            process = Process(service, config)
+            await serve(process)
+            return process.restarts
 
-        uvloop.run(run())
+        restarts = uvloop.run(run())
     except (VashSenderError, BaseExceptionGroup) as error:
         known = _known(error)
         if known is None:
             raise
         sys.stderr.write(f"{service}: {known}\n")
         sys.exit(known.exit_code)
+    if restarts:
+        log.info("service.restarting")
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - no shell is wanted
 
 
 def _write_log_to(path: Path) -> None:
@@ -260,7 +247,7 @@ def _write_log_to(path: Path) -> None:
 
 
 def _known(error: BaseException) -> VashSenderError | None:
-    """The error meant for people inside a group of a task group's making."""
+    """The first VashSenderError in a task group's error; None if there is none."""
     if isinstance(error, BaseExceptionGroup):
         return next((known for inner in error.exceptions if (known := _known(inner))), None)
     return error if isinstance(error, VashSenderError) else None

@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import cast
+from typing import ClassVar, cast
 
 from cli.mailbox.maildir import Maildir
 
@@ -102,7 +102,7 @@ class SmtpConnection(asyncio.Protocol):
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 2]
         verb, _, argument = line.partition(b" ")
-        handler = _VERBS.get(verb.upper())
+        handler = self._VERBS.get(verb.upper())
         if handler is None:
             self._reply("500 5.5.2 Command not known")
         else:
@@ -222,15 +222,14 @@ class SmtpConnection(asyncio.Protocol):
             self._timer.cancel()
         self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.close)
 
-
-_VERBS: dict[bytes, Callable[[SmtpConnection, bytes], None]] = {
-    b"EHLO": SmtpConnection._ehlo,
-    b"HELO": SmtpConnection._helo,
-    b"MAIL": SmtpConnection._mail,
-    b"RCPT": SmtpConnection._rcpt,
-    b"DATA": SmtpConnection._data,
-    b"RSET": SmtpConnection._rset,
-    b"NOOP": SmtpConnection._noop,
-    b"VRFY": SmtpConnection._vrfy,
-    b"QUIT": SmtpConnection._quit,
-}
+    _VERBS: ClassVar[dict[bytes, Callable[["SmtpConnection", bytes], None]]] = {
+        b"EHLO": _ehlo,
+        b"HELO": _helo,
+        b"MAIL": _mail,
+        b"RCPT": _rcpt,
+        b"DATA": _data,
+        b"RSET": _rset,
+        b"NOOP": _noop,
+        b"VRFY": _vrfy,
+        b"QUIT": _quit,
+    }

@@ -1,8 +1,8 @@
 """`python -m services.dispatcher`."""
 
-from services.dispatcher.main import body
+from services.dispatcher.main import serve
 from shared.process import main
 from shared.settings import DispatcherSettings
 
 if __name__ == "__main__":
-    main("dispatcher", DispatcherSettings, body)
+    main("dispatcher", DispatcherSettings, serve)

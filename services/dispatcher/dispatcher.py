@@ -19,7 +19,7 @@ from shared.events import Event
 from shared.health import late
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import DispatcherSettings
-from shared.turns import Turn
+from shared.ticks import Ticks
 
 TURNS_AT_ONCE = 3
 """Campaigns that are stopped, reopened or closed at the same time; surveys and releases go on beside them."""
@@ -37,12 +37,16 @@ class Dispatcher:
         self._bus = bus
         self._metrics = metrics
         self._fairness = Fairness()
-        self.turn = Turn("rounds")
+        self.ticks = Ticks("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
         self._turns: set[UUID] = set()
         self._round_at = time.monotonic()
         self._owned: asyncio.TaskGroup
+
+    async def on_event(self, _event: Event) -> None:
+        """Any event only wakes the loop: it is acknowledged at once, and the ledger says what there is to do."""
+        self.wake()
 
     def wake(self, cause: str = "event") -> None:
         """Something happened: a round begins as soon as the one at hand has ended."""
@@ -56,7 +60,7 @@ class Dispatcher:
         async with self.open():
             while True:
                 try:
-                    with self.turn:
+                    with self.ticks:
                         await self.round(cause)
                 except Exception as error:  # noqa: BLE001 - see _tell
                     _tell("round.failed", error)

@@ -3,7 +3,7 @@
 import argparse
 
 from services.watchdog import once
-from services.watchdog.main import body
+from services.watchdog.main import serve
 from shared.process import main
 from shared.settings import WatchdogSettings
 
@@ -15,4 +15,4 @@ if __name__ == "__main__":
     if arguments.once:
         once.main(as_json=arguments.json)
     else:
-        main("watchdog", WatchdogSettings, body)
+        main("watchdog", WatchdogSettings, serve)

@@ -1,6 +1,4 @@
-"""The watchdog: knows who is alive and moving, takes stalled batches back, sweeps the ledger and mends it."""
-
-import time
+"""The watchdog: knows which senders are alive, rescues stalled batches, and repairs what disagrees in the ledger."""
 
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
@@ -8,36 +6,28 @@ from services.watchdog.surroundings import Surroundings
 from services.watchdog.watchdog import Watchdog
 from shared import topology
 from shared.events import SenderHeartbeat
-from shared.ledger import instances
-from shared.process import Process
+from shared.process import ALIVE_SECONDS, Process
 from shared.settings import WatchdogSettings
 
 PREFETCH = 100
-SEEN_SECONDS = 5.0
 
 
-async def body(process: Process[WatchdogSettings]) -> None:
-    """Serves until stopped."""
-    heartbeats = Heartbeats(process.settings)
+async def serve(process: Process[WatchdogSettings]) -> None:
+    """Builds the parts, subscribes them to their events, and runs them until the process stops."""
+    settings = process.settings
+    heartbeats = Heartbeats(settings)
     metrics = WatchdogMetrics(process.metrics, process.ledger, heartbeats)
-    process.health.refresh += [metrics.refresh, Surroundings(process.metrics, process.settings).refresh]
-    watchdog = Watchdog(process.settings, process.ledger, process.bus, metrics, heartbeats)
-    process.health.checks["looks"] = watchdog.check
-    process.bus.subscribe(topology.HEARTBEATS, SenderHeartbeat, watchdog.on_heartbeat, prefetch=PREFETCH)
-    started = time.monotonic()
+    surroundings = Surroundings(process.metrics, settings)
+    watchdog = Watchdog(settings, process.ledger, process.bus, metrics, heartbeats)
 
-    async def tell_seen() -> None:
-        async with process.ledger.write() as connection:
-            await instances.seen(
-                connection,
-                instance=process.instance,
-                service=process.service,
-                uptime_seconds=time.monotonic() - started,
-            )
+    process.bus.subscribe(topology.HEARTBEATS, SenderHeartbeat, watchdog.on_heartbeat, prefetch=PREFETCH)
+
+    process.health.checks["looks"] = watchdog.check
+    process.health.refresh += [metrics.refresh, surroundings.refresh]
 
     await process.run(
         watchdog.run(),
-        process.clock(watchdog.look, process.settings.clock_seconds),
-        process.clock(watchdog.sweep, process.settings.sweep_seconds, may_last=True),
-        process.clock(tell_seen, SEEN_SECONDS),
+        process.clock(process.note_alive, ALIVE_SECONDS),
+        process.clock(watchdog.look, settings.clock_seconds),
+        process.clock(watchdog.sweep, settings.sweep_seconds, may_last=True),
     )

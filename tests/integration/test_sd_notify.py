@@ -161,17 +161,17 @@ def process(systemd: Systemd, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) 
     return Process("watchdog", CommonSettings(**settings))
 
 
-async def test_a_turn_that_hangs_withholds_the_sign_of_life(systemd: Systemd, process: Process[CommonSettings]) -> None:
-    async with process._telling(), asyncio.TaskGroup() as group:
+async def test_a_tick_that_hangs_withholds_the_sign_of_life(systemd: Systemd, process: Process[CommonSettings]) -> None:
+    async with process._reporting(), asyncio.TaskGroup() as group:
         clock = group.create_task(process.clock(_hang, 0.1))
         await systemd.wait(lambda text: text == "WATCHDOG=1", os.getpid())
-        await systemd.wait(lambda text: text.startswith("STATUS=hung: a turn of _hang has lasted"), os.getpid())
+        await systemd.wait(lambda text: text.startswith("STATUS=hung: a tick of _hang has lasted"), os.getpid())
         await systemd.silence("WATCHDOG=1", 1.0)
         clock.cancel()
     await process.ledger.close()
 
 
-async def test_turns_that_fail_or_may_last_or_wait_for_the_database_are_no_hang(
+async def test_ticks_that_fail_or_may_last_or_wait_for_the_database_are_no_hang(
     systemd: Systemd, process: Process[CommonSettings]
 ) -> None:
     async def wait_for_the_database() -> None:
@@ -181,13 +181,13 @@ async def test_turns_that_fail_or_may_last_or_wait_for_the_database_are_no_hang(
                     raise OSError("the database is away")
             await asyncio.sleep(0.1)
 
-    turns = [
+    ticks = [
         process.clock(_fail, 0.1),
         process.clock(_hang, 0.1, may_last=True),
         process.clock(wait_for_the_database, 0.1),
     ]
-    async with process._telling(), asyncio.TaskGroup() as group:
-        tasks = [group.create_task(turn) for turn in turns]
+    async with process._reporting(), asyncio.TaskGroup() as group:
+        tasks = [group.create_task(tick) for tick in ticks]
         began = time.monotonic()
         while time.monotonic() - began < 1.5:
             await systemd.wait(lambda text: text == "WATCHDOG=1", os.getpid())

@@ -13,7 +13,7 @@ from aiormq.exceptions import ChannelAccessRefused
 from cli.local.broker import PrivateBroker
 from shared import topology
 from shared.bus import Bus
-from shared.events import BatchReleased, CampaignRequested, Event
+from shared.events import EVENTS, BatchReleased, CampaignRequested
 from shared.metrics import Metrics
 from tests.support.broker import BrokerVhost, new_vhost
 
@@ -55,7 +55,7 @@ async def test_every_event_has_a_queue(vhost: BrokerVhost, bus: Bus) -> None:
     bus.start()
     await asyncio.wait_for(bus.connected.wait(), 30)
     keys = {key for queue in topology.QUEUES for key in queue.routing_keys}
-    assert {event.ROUTING_KEY for event in Event.__subclasses__() if event.__module__ == "shared.events"} == keys
+    assert {event.ROUTING_KEY for event in EVENTS} == keys
     assert await bus.publish(CampaignRequested(campaign_id=uuid4())) is True
 
 
@@ -118,6 +118,45 @@ async def test_a_handler_that_fails_gets_the_event_again(vhost: BrokerVhost, bus
     await bus.publish(BatchReleased(batch_id=7, campaign_id=uuid4(), generation=1))
     await asyncio.wait_for(succeeded.wait(), 30)
     assert tries == [7, 7, 7]
+
+
+async def test_after_consuming_stops_running_handlers_finish_and_the_next_event_stays_on_the_queue(
+    vhost: BrokerVhost, bus: Bus
+) -> None:
+    handled: list[int] = []
+    running, go_on, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def handle(ticket: BatchReleased) -> None:
+        running.set()
+        await go_on.wait()
+        handled.append(ticket.batch_id)
+        done.set()
+
+    bus.subscribe(topology.EMAIL, BatchReleased, handle, prefetch=2)
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), 30)
+    await bus.publish(BatchReleased(batch_id=1, campaign_id=uuid4(), generation=1))
+    await asyncio.wait_for(running.wait(), 30)
+    await bus.stop_consuming()
+    go_on.set()
+    await asyncio.wait_for(done.wait(), 30)
+    # Waits for the broker, so the acknowledgement of the first one is on its way.
+    assert await bus.publish(BatchReleased(batch_id=2, campaign_id=uuid4(), generation=1))
+    await bus.close()
+    assert handled == [1]
+    assert await tickets(vhost) == [(2, False)]
+
+
+async def tickets(vhost: BrokerVhost) -> list[tuple[int, bool]]:
+    """Takes all tickets off the queue: batch, and whether it was delivered before."""
+    found = []
+    connection = await aio_pika.connect(vhost.services_url)
+    async with connection:
+        queue = await (await connection.channel()).get_queue(topology.EMAIL, ensure=False)
+        while (message := await queue.get(fail=False)) is not None:
+            await message.ack()
+            found.append((BatchReleased.model_validate_json(message.body).batch_id, bool(message.redelivered)))
+    return found
 
 
 async def test_a_broker_under_memory_alarm_is_told_of_until_it_is_over(own_broker: PrivateBroker) -> None:

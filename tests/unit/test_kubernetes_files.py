@@ -20,7 +20,7 @@ from scripts import kubernetes_rules, metrics_page
 from services.sender.worker import FLUSH_SECONDS
 from shared import topology
 from shared.health import Health
-from shared.process import HTTP_CLOSE_SECONDS
+from shared.http_port import HTTP_CLOSE_SECONDS
 from shared.settings import SETTINGS, CommonSettings, DispatcherSettings, SenderSettings, load
 from tests.support import kubernetes
 

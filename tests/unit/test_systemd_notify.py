@@ -6,7 +6,7 @@ import pytest
 
 from shared.notify import Notifier
 from shared.settings import CommonSettings, SenderSettings, load
-from shared.turns import Turn
+from shared.ticks import Ticks
 
 
 def test_without_systemd_nobody_is_told() -> None:
@@ -28,15 +28,15 @@ def test_a_socket_that_is_gone_does_not_end_the_work(tmp_path: object) -> None:
     Notifier({"NOTIFY_SOCKET": "@vashsender/nobody"}).alive()
 
 
-def test_a_turn_lasts_only_while_it_is_at_work() -> None:
-    turn = Turn("looks")
-    assert turn.seconds == 0
-    with turn:
-        assert turn.seconds > 0
-    assert turn.seconds == 0
-    with pytest.raises(OSError, match="away"), turn:
+def test_a_tick_lasts_only_while_it_is_at_work() -> None:
+    ticks = Ticks("looks")
+    assert ticks.seconds == 0
+    with ticks:
+        assert ticks.seconds > 0
+    assert ticks.seconds == 0
+    with pytest.raises(OSError, match="away"), ticks:
         raise OSError("away")
-    assert turn.seconds == 0
+    assert ticks.seconds == 0
 
 
 @pytest.mark.parametrize(

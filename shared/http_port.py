@@ -1,0 +1,73 @@
+"""The HTTP port of a process: it serves `/health` and `/metrics` everywhere, and the whole API in `api`."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psutil
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.errors import ConfigurationError
+
+HTTP_CLOSE_SECONDS = 2
+"""How long open requests may take to finish when the process stops."""
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
+    """Serves `app` inside the block. Raises ConfigurationError if the port cannot be used."""
+    listening = listen(host, port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=HTTP_CLOSE_SECONDS,
+            server_header=False,
+            proxy_headers=False,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+        listening.close()
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its signal handlers: the process decides when to stop."""
+
+    @contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Opens a listening socket. Raises ConfigurationError; if the port is taken, it names the process that holds it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        raise ConfigurationError(
+            f"port {port} is taken{_holder(port)}. Stop that process, or set VASHSENDER_HTTP_PORT to a free port."
+        ) from None
+
+
+def _holder(port: int) -> str:
+    """ " by NAME (pid N)" for the process that listens on a local port; empty if the system does not say."""
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})" if connection.pid else ""
+    except psutil.Error:
+        pass
+    return ""
