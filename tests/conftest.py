@@ -1,4 +1,4 @@
-"""Fixtures of every layer. Nothing starts until a test asks for it; see docs/development.md."""
+"""Fixtures of every layer. Nothing starts until a test asks for it; see CONTRIBUTING.md."""
 
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.databases import empty_postgres, empty_sqlite, migrated_postgres, migrated_sqlite
-from tests.support.nursery import Nursery
+from tests.support.fork_server import ForkServer
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
@@ -31,23 +31,23 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[run_key] = TestRun(Path(worker["run_folder"]))
     elif not config.option.collectonly:
         config.stash[run_key] = TestRun.new()
-        # What a CI sends when time is up: then, too, the run stops its servers.
+        # CI sends SIGTERM at its time limit; the run must stop its servers then as well.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        # A shell that starts a run in the background has it ignore SIGINT, and its children with it.
+        # A shell starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    ServiceProcess.nursery = Nursery()
+    ServiceProcess.fork_server = ForkServer()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist starts a worker."""
+    """pytest-xdist calls this for each new worker."""
     node.workerinput["run_folder"] = str(node.config.stash[run_key].folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """After the last test, a failure or Ctrl-C; workers have ended by then."""
-    if ServiceProcess.nursery is not None:
-        ServiceProcess.nursery.end()
+    """Runs after the last test, a failure or Ctrl-C, when the workers have ended."""
+    if ServiceProcess.fork_server is not None:
+        ServiceProcess.fork_server.stop()
     run = config.stash.get(run_key, None)
     if run is not None and not hasattr(config, "workerinput"):
         run.end()
@@ -61,21 +61,21 @@ def run(pytestconfig: pytest.Config) -> TestRun:
 
 @pytest.fixture
 def broker(run: TestRun, request: pytest.FixtureRequest) -> PrivateBroker:
-    """The run's RabbitMQ node, shared: leave it running. To break one, ask for `own_broker`."""
+    """The RabbitMQ node that all tests share. Leave it running; to break one, use `own_broker`."""
     _refuse_in_unit_tests(request)
     return run.broker()
 
 
 @pytest.fixture
 def broker_vhost(broker: PrivateBroker) -> Iterator[BrokerVhost]:
-    """An empty virtual host of this test's own, with the rights of production."""
+    """A new, empty virtual host for this test, with the rights of production."""
     with new_vhost(broker) as vhost:
         yield vhost
 
 
 @pytest.fixture
 def own_broker(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivateBroker]:
-    """A RabbitMQ node for this test alone, ready, to be killed and restarted at will. Six seconds."""
+    """A ready RabbitMQ node for this test alone, to kill and restart. Takes 6 s."""
     _refuse_in_unit_tests(request)
     broker = run.new_broker(f"broker-{tmp_path.name}-{free_port()}")
     broker.start()
@@ -88,14 +88,14 @@ def own_broker(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -> 
 
 @pytest.fixture
 def postgres(run: TestRun, request: pytest.FixtureRequest) -> PrivatePostgres:
-    """The run's PostgreSQL cluster, shared: leave it running. To break one, ask for `own_postgres`."""
+    """The PostgreSQL cluster that all tests share. Leave it running; to break one, use `own_postgres`."""
     _refuse_in_unit_tests(request)
     return run.postgres()
 
 
 @pytest.fixture
 def own_postgres(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PrivatePostgres]:
-    """A PostgreSQL cluster for this test alone, ready, to be killed and restarted at will."""
+    """A ready PostgreSQL cluster for this test alone, to kill and restart."""
     _refuse_in_unit_tests(request)
     postgres = run.new_postgres(f"postgres-{tmp_path.name}-{free_port()}")
     postgres.start()
@@ -108,14 +108,14 @@ def own_postgres(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -
 
 @pytest.fixture(params=DATABASES)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty ledger at the newest schema; the test runs once on SQLite and once on PostgreSQL."""
+    """An empty ledger with the newest schema. The test runs once on SQLite and once on PostgreSQL."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
 
 @pytest.fixture(params=DATABASES)
 def empty_database_url(request: pytest.FixtureRequest, run: TestRun, tmp_path: Path) -> Iterator[str]:
-    """A database without tables, for tests of migrations; SQLite and PostgreSQL."""
+    """A database without tables, for tests of migrations. The test runs on SQLite and on PostgreSQL."""
     if request.param == "postgresql":
         _refuse_in_unit_tests(request)
     with empty_postgres(run) if request.param == "postgresql" else empty_sqlite(tmp_path) as url:
@@ -124,14 +124,14 @@ def empty_database_url(request: pytest.FixtureRequest, run: TestRun, tmp_path: P
 
 @pytest.fixture
 def sqlite_url(run: TestRun, tmp_path: Path) -> Iterator[str]:
-    """An empty ledger at the newest schema, on SQLite."""
+    """An empty ledger with the newest schema, on SQLite."""
     with migrated_sqlite(run, tmp_path) as url:
         yield url
 
 
 @pytest.fixture
 def postgresql_url(run: TestRun, request: pytest.FixtureRequest) -> Iterator[str]:
-    """An empty ledger at the newest schema, on PostgreSQL."""
+    """An empty ledger with the newest schema, on PostgreSQL."""
     _refuse_in_unit_tests(request)
     with migrated_postgres(run) as url:
         yield url
@@ -147,7 +147,7 @@ async def ledger(database_url: str) -> AsyncIterator[Ledger]:
 
 @pytest.fixture
 def relay() -> Iterator[RecordingRelay]:
-    """A relay that keeps its own account of who got what."""
+    """A relay that records who received what."""
     relay = RecordingRelay()
     relay.start()
     yield relay
@@ -159,7 +159,7 @@ ServiceFactory = Callable[..., ServiceProcess]
 
 @pytest.fixture
 def service_process(tmp_path: Path) -> Iterator[ServiceFactory]:
-    """`service_process("sender", settings, name="sender-1")` launches a service; killed at the end if it still runs."""
+    """`service_process("sender", settings, name="sender-1")` launches a service, killed at the end if it still runs."""
     with ExitStack() as launched:
 
         def launch(service: str, settings: Mapping[str, str], *, name: str = "", http_port: int = 0) -> ServiceProcess:
@@ -173,4 +173,4 @@ def service_process(tmp_path: Path) -> Iterator[ServiceFactory]:
 
 def _refuse_in_unit_tests(request: pytest.FixtureRequest) -> None:
     if UNIT_TESTS in request.path.parents:
-        pytest.fail("a unit test asks for a server: it belongs into tests/integration", pytrace=False)
+        pytest.fail("a unit test may not use a server; move it to tests/integration", pytrace=False)

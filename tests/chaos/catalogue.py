@@ -1,4 +1,4 @@
-"""Every way in which things are broken: one `Fault` each, listed by `@fault` where it is told how."""
+"""The catalogue of faults. `@fault` adds a function of `tests/chaos/faults/` to it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,45 +17,53 @@ Inflict = Callable[["World"], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `inflict` breaks, mends, and returns when nothing is broken any more; it adds to the world's bound of
-    duplicates what DESIGN.md allows for what it did.
+    """One way to break the system, and what may follow from it.
 
-    `links`: what `sender-1` reaches through a proxy. `settings` are the installation's, `fields` the campaign's.
-    `twins`: two dispatchers and two watchdogs run. `clock_of`: the process whose clock can be set.
-    `ends_as` and `may_be`: how the campaign and its recipients may end.
-    `lasts_seconds`: how much longer than usual the campaign must be so that there is mail left when the fault is over;
-    `outlasts_lease`: by a lease besides. `speeds_up`: mail flows as before afterwards.
-    `mixes`: may stand in a random schedule, in one lane with the faults of the same module."""
+    `inflict` breaks something, repairs it, and returns once nothing is broken any more. It adds to
+    `World.allowed_duplicates` what docs/guarantees.md permits for what it did."""
 
     name: str
     title: str
     inflict: Inflict
+    #: The module of the fault, without its package. Faults of one module share a lane of a random schedule.
     module: str
     ledgers: tuple[str, ...] = LEDGERS
+    #: What `sender-1` reaches through a proxy: "broker", "database", "relay".
     links: tuple[str, ...] = ()
+    #: Settings of the whole installation, names without the prefix.
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: Fields of the campaign, beyond the usual ones.
     fields: Mapping[str, Any] = field(default_factory=dict)
-    ends_as: str = "finished"
-    may_be: frozenset[str] = frozenset({"sent"})
-    lasts_seconds: float = 0.0
+    #: The status in which the campaign must end.
+    final_status: str = "finished"
+    #: The statuses in which recipients may end.
+    allowed_statuses: frozenset[str] = frozenset({"sent"})
+    #: Lengthens the campaign, so that mail is left when the fault is over.
+    extra_seconds: float = 0.0
+    #: Lengthens the campaign by one lease as well.
     outlasts_lease: bool = False
-    speeds_up: bool = True
-    twins: bool = False
+    #: Mail must flow as fast afterwards as before.
+    recovers: bool = True
+    #: Runs two dispatchers and two watchdogs.
+    two_of_each: bool = False
+    #: The process whose wall clock the fault can set.
     clock_of: str = ""
+    #: Sets `deliver_by` this many seconds after `send`, plus up to 2 s at random.
     deliver_within_seconds: float | None = None
-    mixes: bool = False
+    #: The random schedule may pick this fault.
+    in_random_schedule: bool = False
 
 
 FAULTS: dict[str, Fault] = {}
 
 
 def fault(title: str, **how: Any) -> Callable[[Inflict], Inflict]:
-    """Lists the decorated coroutine function under its own name, with dashes."""
+    """Adds the decorated coroutine function to the catalogue under its own name, with dashes for underscores."""
 
     def register(inflict: Inflict) -> Inflict:
         name = inflict.__name__.replace("_", "-")
         assert name not in FAULTS, name
-        how["may_be"] = frozenset(how.get("may_be", ("sent",)))
+        how["allowed_statuses"] = frozenset(how.get("allowed_statuses", ("sent",)))
         FAULTS[name] = Fault(name, title, inflict, inflict.__module__.rpartition(".")[2], **how)
         return inflict
 
@@ -63,7 +71,7 @@ def fault(title: str, **how: Any) -> Callable[[Inflict], Inflict]:
 
 
 def load() -> dict[str, Fault]:
-    """The whole catalogue, in the order in which it is told."""
+    """Imports every module of faults and returns the whole catalogue, in the order of `MODULES`."""
     for module in MODULES:
         import_module(f"tests.chaos.faults.{module}")
     return FAULTS

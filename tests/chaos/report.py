@@ -1,4 +1,4 @@
-"""What came of the experiments: a table for the terminal, JSON, and the same table in docs/guarantees.md."""
+"""Reports the outcomes: a table on the terminal, JSON, and the same table in docs/guarantees.md."""
 
 import json
 import os
@@ -18,26 +18,26 @@ ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "var" / "bench" / "chaos.json"
 PAGE = ROOT / "docs" / "guarantees.md"
 BEGIN, END = "<!-- chaos: written by make chaos -->", "<!-- chaos: end -->"
-HEADINGS = ("fault", "ledger", "runs", "lost", "duplicated", "bound", "recovery s", "in work again s")
+HEADINGS = ("fault", "ledger", "runs", "lost", "duplicated", "allowed", "recovery s", "reclaimed s")
 
 
 @dataclass(frozen=True)
 class Row:
-    """All runs of one fault on one ledger; the worst of each."""
+    """All runs of one fault on one ledger: the worst value of each column."""
 
     title: str
     ledger: str
     runs: int
     lost: int
     duplicated: int
-    bound: int
+    allowed_duplicates: int
     recovery_seconds: float | None
-    again_seconds: float | None
+    reclaimed_seconds: float | None
     broken: bool
 
     def cells(self) -> tuple[str, ...]:
-        numbers = (self.runs, self.lost, self.duplicated, self.bound)
-        seconds = (self.recovery_seconds, self.again_seconds)
+        numbers = (self.runs, self.lost, self.duplicated, self.allowed_duplicates)
+        seconds = (self.recovery_seconds, self.reclaimed_seconds)
         return (
             self.title,
             self.ledger,
@@ -47,13 +47,13 @@ class Row:
 
 
 def rows(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Row]:
-    """In the order of the catalogue."""
+    """One row per fault and ledger, in the order of the catalogue."""
     found = []
     for fault in catalogue.values():
         for ledger in fault.ledgers:
             runs = [outcome for outcome in outcomes if (outcome.fault, outcome.ledger) == (fault.name, ledger)]
             if runs:
-                worst = max(runs, key=lambda outcome: outcome.duplicated - outcome.bound)
+                worst = max(runs, key=lambda outcome: outcome.duplicated - outcome.allowed_duplicates)
                 found.append(
                     Row(
                         fault.title,
@@ -61,9 +61,9 @@ def rows(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Ro
                         len(runs),
                         sum(outcome.lost for outcome in runs),
                         worst.duplicated,
-                        worst.bound,
+                        worst.allowed_duplicates,
                         _most(outcome.recovery_seconds for outcome in runs),
-                        _most(outcome.again_seconds for outcome in runs),
+                        _most(outcome.reclaimed_seconds for outcome in runs),
                         any(outcome.problems for outcome in runs),
                     )
                 )
@@ -71,7 +71,7 @@ def rows(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> list[Ro
 
 
 def table(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> Table:
-    drawn = Table(title="Chaos: the worst of all runs")
+    drawn = Table(title="Chaos: worst of all runs")
     for number, heading in enumerate(HEADINGS):
         drawn.add_column(heading, justify="left" if number < 2 else "right")
     for row in rows(catalogue, outcomes):
@@ -80,12 +80,13 @@ def table(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> Table:
 
 
 def line(outcome: Outcome) -> str:
-    """One experiment, as soon as it is over."""
+    """One outcome as one line of text."""
     recovery = "" if outcome.recovery_seconds is None else f", at full speed after {outcome.recovery_seconds:.1f} s"
-    again = "" if outcome.again_seconds is None else f", in work again after {outcome.again_seconds:.1f} s"
+    again = "" if outcome.reclaimed_seconds is None else f", batches reclaimed after {outcome.reclaimed_seconds:.1f} s"
     return (
         f"{'BROKEN' if outcome.problems else 'held':6} {outcome.fault} on {outcome.ledger}: {outcome.recipients}"
-        f" recipients, lost {outcome.lost}, duplicated {outcome.duplicated} of {outcome.bound} allowed{recovery}{again}"
+        f" recipients, lost {outcome.lost}, duplicated {outcome.duplicated}"
+        f" of {outcome.allowed_duplicates} allowed{recovery}{again}"
         f" ({outcome.seconds:.0f} s, seed {outcome.seed})"
     )
 
@@ -93,7 +94,7 @@ def line(outcome: Outcome) -> str:
 def write(
     catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome], options: Mapping[str, Any], *, page: bool
 ) -> Path:
-    """Writes the JSON, and the page where every fault was tried."""
+    """Writes the JSON report, and the table in docs/guarantees.md if `page` is set. Returns the path of the JSON."""
     machine = {
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),

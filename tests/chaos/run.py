@@ -1,9 +1,9 @@
-"""`make chaos`: every fault on every ledger, a table of what came of it, and the page that promises no more than that.
+"""`make chaos`: runs every fault on every ledger, prints a table, and updates docs/guarantees.md.
 
     python -m tests.chaos.run --list
     python -m tests.chaos.run --faults kill-sender random-schedule --ledgers postgresql --runs 5 --seed 4711
 
-The printed seed and the names repeat a run: whatever is left to chance is drawn from them.
+The printed seed repeats a run: all randomness comes from it and from the name of the fault.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from cli.local import LocalError
 from cli.local.packages import ensure
 from tests.chaos import report
 from tests.chaos.catalogue import LEDGERS, POSTGRESQL, Fault, load
-from tests.chaos.experiment import experiment
-from tests.chaos.parts import parts
+from tests.chaos.experiment import run_experiment
+from tests.chaos.servers import servers
 from tests.chaos.verdict import Outcome
 from tests.chaos.world import Conditions
 from tests.support.run import TestRun
 
-LONGEST_EXPERIMENT_SECONDS = 600.0
+EXPERIMENT_TIMEOUT_SECONDS = 600.0
 PACKAGES = ("rabbitmq-server", "postgresql", "libfaketime")
 
 
 def main() -> int:
-    """Exit codes: 0 every promise held, 1 one did not, 64 usage, 69 a server is missing."""
+    """Exit codes: 0 every promise held, 1 a promise was broken, 64 usage, 69 a server is missing."""
     catalogue = load()
     options = _options(catalogue)
     console = Console()
@@ -50,7 +50,7 @@ def main() -> int:
     console.print(report.table(catalogue, outcomes))
     whole = not options.faults and set(options.ledgers) == set(LEDGERS)
     path = report.write(catalogue, outcomes, vars(options), page=whole)
-    console.print(f"All outcomes: {path}. The same again: --seed {options.seed}")
+    console.print(f"All outcomes: {path}. To repeat: --seed {options.seed}")
     broken = [outcome for outcome in outcomes if outcome.problems]
     for outcome in broken:
         console.print(
@@ -75,7 +75,7 @@ def _run_all(
                             report.line(outcome), *outcome.problems, sep="\n    ", markup=False, highlight=False
                         )
                         outcomes.append(outcome)
-                        # Now, so that a run which is broken off has not been for nothing.
+                        # After each experiment, so that an interrupted run keeps its results.
                         report.write(catalogue, outcomes, vars(options), page=False)
     finally:
         run.end()
@@ -86,8 +86,8 @@ def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
         postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
-        broken = stack.enter_context(parts(folder, run.broker(), postgres))
-        bounded = asyncio.wait_for(experiment(fault, conditions, broken), LONGEST_EXPERIMENT_SECONDS)
+        broken = stack.enter_context(servers(folder, run.broker(), postgres))
+        bounded = asyncio.wait_for(run_experiment(fault, conditions, broken), EXPERIMENT_TIMEOUT_SECONDS)
         return asyncio.run(bounded)
 
 
@@ -95,11 +95,11 @@ def _options(catalogue: dict[str, Fault]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--list", action="store_true", help="name every fault, and exit")
-    parser.add_argument("--faults", nargs="+", metavar="NAME", choices=list(catalogue), help="only these")
+    parser.add_argument("--list", action="store_true", help="list all faults and exit")
+    parser.add_argument("--faults", nargs="+", metavar="NAME", choices=list(catalogue), help="run only these faults")
     parser.add_argument("--ledgers", nargs="+", choices=LEDGERS, default=list(LEDGERS))
-    parser.add_argument("--runs", type=int, default=1, help="runs of each fault, at seeds that follow each other")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: drawn, and printed")
+    parser.add_argument("--runs", type=int, default=1, help="runs of each fault, with consecutive seeds")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random; printed")
     parser.add_argument("--lease", type=float, default=Conditions.lease_seconds, help="VASHSENDER_LEASE_SECONDS")
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The selection of `make chaos` that runs with the tests: each kind of promise once, at a seed that stays the same."""
+"""A selection of `make chaos` that runs with the tests: each kind of promise once, with a fixed seed."""
 
 import asyncio
 from pathlib import Path
@@ -7,14 +7,14 @@ import pytest
 
 from tests.chaos import report
 from tests.chaos.catalogue import POSTGRESQL, SQLITE, load
-from tests.chaos.experiment import experiment
-from tests.chaos.parts import parts
+from tests.chaos.experiment import run_experiment
+from tests.chaos.servers import servers
 from tests.chaos.world import Conditions
 
 SEED = 1
-SHORT_LEASE_SECONDS = 3.0  # where it is waited for
+SHORT_LEASE_SECONDS = 3.0  # for faults that outlast the lease
 BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
-"""What a fault breaks that other tests share: it then gets one of its own."""
+"""Faults that break a server which tests share: these get a server of their own."""
 
 pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
         ("pause-and-resume", SQLITE),
     ],
 )
-def test_what_is_promised_holds(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_promises_hold_under_a_fault(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     def server(kind: str) -> str:
         return f"own_{kind}" if BREAKS.get(name) == kind else kind
 
@@ -38,6 +38,6 @@ def test_what_is_promised_holds(name: str, ledger: str, tmp_path: Path, request:
     postgres = request.getfixturevalue(server("postgres")) if ledger == POSTGRESQL else None
     fault = load()[name]
     conditions = Conditions(ledger, SEED, SHORT_LEASE_SECONDS) if fault.outlasts_lease else Conditions(ledger, SEED)
-    with parts(tmp_path, broker, postgres) as broken:
-        outcome = asyncio.run(experiment(fault, conditions, broken))
+    with servers(tmp_path, broker, postgres) as broken:
+        outcome = asyncio.run(run_experiment(fault, conditions, broken))
     assert not outcome.problems, f"{report.line(outcome)}\n" + "\n".join((*outcome.problems, *outcome.notes))

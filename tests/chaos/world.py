@@ -1,4 +1,4 @@
-"""One installation that is about to be broken: its processes, its servers, and an observer's own eyes on the ledger."""
+"""The installation that a fault breaks: its processes, its servers, and an independent view of the ledger."""
 
 import asyncio
 import random
@@ -23,11 +23,11 @@ from tests.support.system import System, installation
 
 SENDERS = ("sender-1", "sender-2")
 CONNECTIONS = 8  # SMTP connections of each sender
-UNRECORDED = 64  # results a sender may hold before it starts no further email
+UNRECORDED_LIMIT = 64  # unrecorded results at which a sender starts no further email
 SECONDS_PER_EMAIL = 0.08
 EMAILS_PER_SECOND = len(SENDERS) * CONNECTIONS / SECONDS_PER_EMAIL
-LOOK_SECONDS = 0.05
-PATIENCE_SECONDS = 90.0
+POLL_SECONDS = 0.05
+TIMEOUT_SECONDS = 90.0
 UNREACHABLE = (httpx.HTTPError, OSError)
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What stays the same within a run of experiments."""
+    """What all experiments of a run share."""
 
     ledger: str
     seed: int
@@ -47,14 +47,14 @@ class Conditions:
             "lease_seconds": f"{self.lease_seconds:g}",
             "renew_seconds": f"{self.lease_seconds / 5:g}",
             "smtp_connections": str(CONNECTIONS),
-            "unrecorded_limit": str(UNRECORDED),
+            "unrecorded_limit": str(UNRECORDED_LIMIT),
             "batch_size": "100",
         }
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The servers an experiment may break. `postgres` is None where the ledger is SQLite."""
+class Servers:
+    """The servers an experiment may break. `postgres` is None if the ledger is on SQLite."""
 
     folder: Path
     database_url: str
@@ -64,9 +64,8 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """No first body byte may come to the relay between these two moments (`time.monotonic()`), a second's grace
-    included in neither."""
+class QuietPeriod:
+    """No first body byte may reach the relay between these moments (`time.monotonic()`), the first second excepted."""
 
     answered_at: float
     until: float
@@ -74,29 +73,40 @@ class Quiet:
 
 @dataclass
 class World:
-    """What a fault works on. `bound` counts the duplicates that DESIGN.md allows for what was done; `again_seconds`
-    tells how long each batch of a killed sender was in nobody's hands."""
+    """The running installation that a fault breaks, and what the experiment has recorded so far."""
 
     fault: Fault
     conditions: Conditions
-    parts: Parts
+    servers: Servers
     system: System
     relay: RecordingRelay
-    eyes: Ledger
+    #: The ledger, reached without a proxy.
+    observer: Ledger
     proxies: Mapping[str, Proxy]
-    chance: random.Random
+    #: Seeded by the fault's name and the seed of the run.
+    random: random.Random
+    #: Ids; the first is the campaign that runs while the fault happens.
     campaigns: list[str] = field(default_factory=list)
-    recipients: int = 0  # of the campaign
-    bound: int = 0
-    quiet: list[Quiet] = field(default_factory=list)
-    again_seconds: list[tuple[float, float]] = field(default_factory=list)  # (seconds, promised)
-    refused: set[str] = field(default_factory=set)  # recipients the relay has refused for good
-    in_doubt: set[str] = field(default_factory=set)  # recipients whose email may have been taken without an answer
+    #: Recipients of that campaign.
+    recipients: int = 0
+    #: Duplicates that docs/guarantees.md permits for what was broken so far.
+    allowed_duplicates: int = 0
+    quiet_periods: list[QuietPeriod] = field(default_factory=list)
+    #: For each batch of a killed sender: seconds until it was claimed again, and the promised seconds.
+    reclaimed_seconds: list[tuple[float, float]] = field(default_factory=list)
+    #: Recipients that the relay refused permanently.
+    refused: set[str] = field(default_factory=set)
+    #: Recipients whose email the relay may have accepted without its reply arriving.
+    ambiguous: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
-    over_at: float = 0.0
-    deadline: float = 0.0  # when deliver_by passes, where the fault wants one (`time.monotonic()`)
-    schedule: str = ""  # the faults of a random schedule, for whoever reads the outcome
-    before_verdict: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    #: When everything was repaired (`time.monotonic()`).
+    fault_ended_at: float = 0.0
+    #: When `deliver_by` passes (`time.monotonic()`), if the fault sets one.
+    deadline: float = 0.0
+    #: The faults of a random schedule, for the report.
+    schedule: str = ""
+    #: Steps to take before the outcome is judged.
+    before_judging: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     @property
     def campaign(self) -> str:
@@ -107,21 +117,21 @@ class World:
         return self.system.processes
 
     async def at_full_speed(self) -> None:
-        """As many emails as possible are under way: the worst moment to die."""
+        """Has as many emails as possible in flight: the worst moment to die."""
         self.relay.behaviour.seconds_per_email = 0.0
-        await self.a_moment(0.1, 0.4)
+        await self.random_pause(0.1, 0.4)
 
-    def over(self) -> None:
-        """Nothing is broken any more: from now on recovery counts."""
-        self.over_at = time.monotonic()
+    def fault_ended(self) -> None:
+        """Marks the moment from which recovery is measured."""
+        self.fault_ended_at = time.monotonic()
 
-    async def a_moment(self, least: float = 0.0, most: float = 1.0) -> None:
-        await asyncio.sleep(self.chance.uniform(least, most))
+    async def random_pause(self, least: float = 0.0, most: float = 1.0) -> None:
+        await asyncio.sleep(self.random.uniform(least, most))
 
-    async def act(self, action: str, body: object = None, campaign: str = "") -> tuple[float, int]:
-        """POSTs until the api answers; returns when it did, and with what."""
+    async def call_action(self, action: str, body: object = None, campaign: str = "") -> tuple[float, int]:
+        """POSTs an action until the api answers. Returns when it answered (`time.monotonic()`) and the status code."""
         path = f"/campaigns/{campaign or self.campaign}/{action}"
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 try:
                     async with self.system.client() as client:
@@ -130,21 +140,21 @@ class World:
                         return time.monotonic(), response.status_code
                 except UNREACHABLE:
                     pass
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
 
-    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
-        """Asks the ledger, again and again while it is away."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+    async def query(self, statement: Callable[[], Awaitable[T]]) -> T:
+        """Runs a query on the ledger, and repeats it while the ledger is unavailable."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while True:
                 try:
-                    return await question()
+                    return await statement()
                 except Exception as error:
                     if not is_unavailable(error):
                         raise
-                    await asyncio.sleep(LOOK_SECONDS)
+                    await asyncio.sleep(POLL_SECONDS)
 
     async def health(self, name: str) -> Mapping[str, str]:
-        """What the checks of a process's /health/ready say."""
+        """The checks in a process's /health/ready."""
         async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
             answer: Mapping[str, str] = (await client.get(f"{self.processes[name].http_url}/health/ready")).json()[
                 "checks"
@@ -152,13 +162,13 @@ class World:
         return answer
 
     async def expect_metric(self, name: str, sample: str, holds: Callable[[float], bool]) -> None:
-        """What a process tells of its trouble in /metrics."""
+        """Adds a problem unless the sample in a process's /metrics meets the condition."""
         value = await self.processes[name].metric(sample)
         if not holds(value):
             self.problems.append(f"{name} says {sample} {value:g}")
 
     def received_between(self, begin: float, end: float) -> int:
-        """Emails the relay has kept between two moments."""
+        """The number of emails the relay kept between two moments (`time.monotonic()`)."""
         count = 0
         for email in reversed(self.relay.received):
             if email.kept_at < begin:
@@ -168,14 +178,14 @@ class World:
 
     async def wait_received(self, emails: int) -> None:
         wanted = len(self.relay.received) + emails
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while len(self.relay.received) < wanted:  # noqa: ASYNC110 - the relay is in another thread
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
 
 
 @asynccontextmanager
-async def world(fault: Fault, conditions: Conditions, parts: Parts) -> AsyncIterator[World]:
-    """The installation, running, with nothing sent yet."""
+async def running_world(fault: Fault, conditions: Conditions, servers: Servers) -> AsyncIterator[World]:
+    """Starts the installation. Nothing is sent yet."""
     settings = {**conditions.settings, **fault.settings}
     async with AsyncExitStack() as stack:
         relay = RecordingRelay()
@@ -184,16 +194,21 @@ async def world(fault: Fault, conditions: Conditions, parts: Parts) -> AsyncIter
         relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
         system = await stack.enter_async_context(
             installation(
-                parts.folder, parts.database_url, parts.vhost.admin_url, parts.vhost.services_url, relay, **settings
+                servers.folder,
+                servers.database_url,
+                servers.vhost.admin_url,
+                servers.vhost.services_url,
+                relay,
+                **settings,
             )
         )
-        proxies = {link: proxy for link in fault.links if (proxy := _proxy(stack, parts, relay, link)) is not None}
-        eyes = Ledger(parts.database_url, pool_size=2, application="eyes")
-        stack.push_async_callback(eyes.close)
-        clock = _clock(parts.folder)
+        proxies = {link: proxy for link in fault.links if (proxy := _proxy(stack, servers, relay, link)) is not None}
+        observer = Ledger(servers.database_url, pool_size=2, application="observer")
+        stack.push_async_callback(observer.close)
+        clock = _clock(servers.folder)
         for service in ("api", "dispatcher", "watchdog"):
             system.launch(service, environment=clock if service == fault.clock_of else None)
-            if fault.twins and service != "api":
+            if fault.two_of_each and service != "api":
                 system.launch(service, f"{service}-2")
         for sender in SENDERS:
             system.launch(
@@ -204,14 +219,21 @@ async def world(fault: Fault, conditions: Conditions, parts: Parts) -> AsyncIter
             )
         await asyncio.gather(*(process.wait_ready() for process in system.processes.values()))
         yield World(
-            fault, conditions, parts, system, relay, eyes, proxies, random.Random(f"{fault.name} {conditions.seed}")
+            fault,
+            conditions,
+            servers,
+            system,
+            relay,
+            observer,
+            proxies,
+            random.Random(f"{fault.name} {conditions.seed}"),
         )
 
 
-def _proxy(stack: AsyncExitStack, parts: Parts, relay: RecordingRelay, link: str) -> Proxy | None:
-    """None: there is no such link, as SQLite is reached without a network."""
-    database = parts.postgres.port if parts.postgres is not None else None
-    port = {"broker": parts.broker.amqp_port, "relay": relay.port, "database": database}[link]
+def _proxy(stack: AsyncExitStack, servers: Servers, relay: RecordingRelay, link: str) -> Proxy | None:
+    """A started proxy in front of a server. None for the database if the ledger is on SQLite."""
+    database = servers.postgres.port if servers.postgres is not None else None
+    port = {"broker": servers.broker.amqp_port, "relay": relay.port, "database": database}[link]
     if port is None:
         return None
     proxy = Proxy(port)
@@ -221,7 +243,7 @@ def _proxy(stack: AsyncExitStack, parts: Parts, relay: RecordingRelay, link: str
 
 
 def _through(proxies: Mapping[str, Proxy], system: System, relay: RecordingRelay) -> dict[str, str]:
-    """The settings of a sender that reaches what it needs through these proxies."""
+    """The settings of a sender that uses these proxies."""
     direct = {
         "broker": ("amqp_url", system.services_url),
         "database": ("database_url", system.database_url),
@@ -234,7 +256,7 @@ CLOCK_FILE = "clock"
 
 
 def _clock(folder: Path) -> dict[str, str]:
-    """The environment of a process whose wall clock is what the file says; monotonic time stays true."""
+    """The environment of a process whose wall clock follows a file; its monotonic clock stays true."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
     (folder / CLOCK_FILE).write_text("+0")
     return {
@@ -246,4 +268,4 @@ def _clock(folder: Path) -> dict[str, str]:
 
 
 def any_of(world: World, names: Sequence[str]) -> str:
-    return world.chance.choice(list(names))
+    return world.random.choice(list(names))

@@ -1,7 +1,7 @@
 """compose.yaml as it stands, on a real Docker Engine with Docker Compose, by the commands of docs/deploy.md.
 
 No registry is asked: the image is the one that test_image.py looks at, and Debian 13's RabbitMQ, PostgreSQL and
-Prometheus stand in for the images of that name (stand_ins/).
+Prometheus replace the images of that name (substitute_images/).
 """
 
 import json
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "spring-news"
-STAND_INS = Path(__file__).parent / "stand_ins"
+SUBSTITUTE_IMAGES = Path(__file__).parent / "substitute_images"
 VASHSENDER = Path(sys.executable).parent / "vashsender"
 OURS = ("api", "dispatcher", "sender", "watchdog")
 ONCE = ("migrate", "topology")
@@ -86,8 +86,8 @@ class Stack:
 @pytest.fixture(scope="module")
 def docker(image: Image) -> Iterator[Engine]:
     wanted = {name: compose.load()["services"][name]["image"] for name in ("rabbitmq", "postgres", "prometheus")}
-    stand_ins = {tag: f"{name}.Dockerfile" for name, tag in wanted.items()}
-    with engine(["rabbitmq-server", "postgresql-17", "prometheus"], stand_ins, STAND_INS) as started:
+    images = {tag: f"{name}.Dockerfile" for name, tag in wanted.items()}
+    with engine(["rabbitmq-server", "postgresql-17", "prometheus"], images, SUBSTITUTE_IMAGES) as started:
         archive = started.folder / "vashsender.tar"
         image.save(archive, compose.load()["services"]["api"]["image"])
         started.docker("load", "--quiet", "--input", archive)
@@ -101,7 +101,7 @@ def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     deploy = tmp_path_factory.mktemp("compose") / "deploy"
     shutil.copytree(ROOT / "deploy", deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
     project = Stack(docker, deploy / "compose")
-    # Grafana has no stand-in.
+    # Grafana has no substitute.
     (project.folder / ".env").write_text("COMPOSE_PROFILES=development\n")
     project.compose("run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}", "access")
     try:

@@ -92,7 +92,7 @@ async def test_the_services_wait_tell_and_go_on_when_there_is_room_again(
             await process.wait_ready(PATIENCE_SECONDS)
         relay.behaviour.seconds_per_email = 0.0
         assert (await system.wait_closed(campaign, PATIENCE_SECONDS))["counts"]["sent"] == RECIPIENTS
-        account = await system.account(campaign)
+        account = await system.reconcile(campaign)
         assert (account.lost, account.duplicated, account.unrecorded) == (0, 0, 0)
         assert await sender.metric(WRITABLE) == 1
 

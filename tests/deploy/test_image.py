@@ -93,9 +93,9 @@ def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Pa
     )
     bare = replace(image, config={**image.config, "Entrypoint": []})
     container = Container(bare, tmp_path, "script", ["python3", "-c", script], {})
-    assert container.run() == 0, container.last_words()
+    assert container.run() == 0, container.log_tail()
     help_ = Container(image, tmp_path, "help", ["--help"], {})
-    assert help_.run() == 0, help_.last_words()
+    assert help_.run() == 0, help_.log_tail()
 
 
 def test_the_example_campaign_through_containers(
@@ -118,8 +118,8 @@ def test_the_example_campaign_through_containers(
 
         def once(name: str, *command: str, **other_secrets: str) -> str:
             step = Container(image, tmp_path, name, command, common, {**secrets, **other_secrets})
-            assert step.run() == 0, step.last_words()
-            return step.last_words()
+            assert step.run() == 0, step.log_tail()
+            return step.log_tail()
 
         def service(name: str) -> tuple[Container, int]:
             port = free_port()
@@ -162,8 +162,8 @@ def test_the_example_campaign_through_containers(
 
         for name, (container, _) in services.items():
             began = time.monotonic()
-            assert container.stop(STOP_SECONDS) == 0, container.last_words()
-            assert '"service.stopped"' in container.last_words(), name
+            assert container.stop(STOP_SECONDS) == 0, container.log_tail()
+            assert '"service.stopped"' in container.log_tail(), name
             print(f"{name} stopped in {time.monotonic() - began:.1f} s")  # noqa: T201
 
 

@@ -100,7 +100,7 @@ def test_selectors_find_pods(overlay: Rendered) -> None:
         assert selected(monitor["spec"]["selector"]["matchLabels"]) == services
         assert all(labels[name][monitor["spec"]["jobLabel"]] == "vashsender" for name in services)
     for policy in overlay.of("NetworkPolicy"):
-        for peer in (policy["spec"]["podSelector"], *kubernetes.inside(policy["spec"], "podSelector")):
+        for peer in (policy["spec"]["podSelector"], *kubernetes.values_of(policy["spec"], "podSelector")):
             assert "matchExpressions" in peer or selected(peer.get("matchLabels", {})), policy["metadata"]["name"]
 
 
@@ -158,10 +158,10 @@ def test_ports_have_names_that_exist(overlay: Rendered) -> None:
             assert ports[service["metadata"]["name"]][port["targetPort"]] == port["port"]
     for name, pod in overlay.pods.items():
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-            for asked in kubernetes.inside(pod["spec"]["containers"], probe):
+            for asked in kubernetes.values_of(pod["spec"]["containers"], probe):
                 assert (asked.get("httpGet") or asked["tcpSocket"])["port"] in ports[name]
     for ingress in overlay.of("Ingress"):
-        for backend in kubernetes.inside(ingress, "backend"):
+        for backend in kubernetes.values_of(ingress, "backend"):
             target = overlay.one("Service", backend["service"]["name"])
             assert backend["service"]["port"]["name"] in [port["name"] for port in target["spec"]["ports"]]
 
@@ -189,7 +189,7 @@ def test_everything_is_in_one_namespace_and_its_images_have_versions(overlay: Re
     for resource in overlay.resources:
         if resource["kind"] != "Namespace":
             assert resource["metadata"]["namespace"] == namespace
-    for image in kubernetes.inside([pod["spec"] for pod in overlay.pods.values()], "image"):
+    for image in kubernetes.values_of([pod["spec"] for pod in overlay.pods.values()], "image"):
         assert ":" in image, image
 
 

@@ -16,8 +16,8 @@ from cli.local.broker_files import ADMIN
 from cli.local.ports import free_ports
 from shared import topology
 from tests.support.broker import new_vhost
-from tests.support.machines import debian
-from tests.support.other_rabbitmq import ROOT_VARIABLE, BrokerInTree
+from tests.support.debian_tree import debian
+from tests.support.rabbitmq_release import ROOT_VARIABLE, ChrootedBroker
 from tests.support.relay import RecordingRelay
 from tests.support.system import installation
 
@@ -57,7 +57,7 @@ async def test_a_campaign_moves_from_3_10_to_4_while_it_is_sent(
 ) -> None:
     """As docs/rabbitmq.md says: a new broker beside the old one, and the services go over one after the other."""
     ports = free_ports(5)
-    newer = BrokerInTree(tree, tmp_path / "newer", *ports)
+    newer = ChrootedBroker(tree, tmp_path / "newer", *ports)
     relay = RecordingRelay()
     relay.behaviour.seconds_per_email = 0.02
     relay.start()
@@ -81,7 +81,7 @@ async def test_a_campaign_moves_from_3_10_to_4_while_it_is_sent(
                 assert half_way["counts"]["sent"] < 6000, "it was over before the services had moved"
                 relay.behaviour.seconds_per_email = 0.0
                 await system.wait_closed(campaign, 300)
-                account = await system.account(campaign)
+                account = await system.reconcile(campaign)
                 assert (account.counts["sent"], account.lost, account.duplicated) == (6000, 0, 0)
     finally:
         newer.stop()

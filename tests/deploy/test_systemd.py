@@ -1,4 +1,4 @@
-"""deploy/systemd in a booted Debian 12: from a fresh server to running mail, through crashes, hangs, restarts and log
+"""deploy/systemd in a boot Debian 12: from a fresh server to running mail, through crashes, hangs, restarts and log
 rotation. One server for all of it; the tests follow each other as the days of its life do."""
 
 import json
@@ -15,8 +15,8 @@ import pytest
 from cli.account import Account, copies, settle
 from cli.local import packages
 from cli.mailbox.maildir import Maildir
-from tests.support.booted import Machine, booted, install
-from tests.support.machines import debian
+from tests.support.debian_tree import debian
+from tests.support.nspawn import Machine, boot, install
 
 PACKAGES = (
     "systemd",
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.timeout(1800)
 def server() -> Iterator[Machine]:
     """Booted, installed and started as docs/systemd.md says, with two senders and the development mailbox as relay."""
     if os.geteuid() != 0:
-        pytest.fail("a container is booted by root only: run make test-deploy as root", pytrace=False)
+        pytest.fail("a container is boot by root only: run make test-deploy as root", pytrace=False)
     packages.ensure(["systemd-container", "debootstrap"])
     with debian("bookworm", *PACKAGES) as tree:
         install(tree)
@@ -54,7 +54,7 @@ def server() -> Iterator[Machine]:
         # Debian's own node, which the package starts at boot: ours is another.
         theirs = ["rabbitmq-server.service", "epmd.service", "epmd.socket"]
         subprocess.run(["systemctl", f"--root={tree}", "--quiet", "mask", *theirs], check=True)
-        with booted(tree) as machine:
+        with boot(tree) as machine:
             _set_up(machine)
             yield machine
 

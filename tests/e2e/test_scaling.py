@@ -144,7 +144,7 @@ async def test_senders_come_and_go_under_load(system: System, relay: RecordingRe
         f"first work after ready: {', '.join(f'{seconds:+.2f} s' for seconds in joined)}; "
         f"given back and in work again: {', '.join(f'{seconds:.2f} s' for seconds in gone)}\n"
     )
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert (answer["status"], account.counts["sent"]) == ("finished", RECIPIENTS)
     assert (account.lost, account.duplicated, account.unrecorded) == (0, 0, 0)
     assert statistics.median(joined) <= JOIN_SECONDS

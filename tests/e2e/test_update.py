@@ -71,7 +71,7 @@ async def test_the_previous_release_sends_while_this_one_migrates_and_takes_over
 
         relay.behaviour.seconds_per_email = 0.0
         assert (await system.wait_closed(campaign, PATIENCE_SECONDS))["status"] == "finished"
-        account = await system.account(campaign)
+        account = await system.reconcile(campaign)
     finally:
         await asyncio.to_thread(system.kill_all)
     assert account.counts["sent"] == account.counts["total"] == RECIPIENTS

@@ -15,7 +15,7 @@ from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import CampaignStatus
 from tests.support.api import NDJSON, ApiRig, api_on, ndjson
 from tests.support.ledger import FakeSender, assert_sound
-from tests.support.services import DispatcherRig, tell_slots
+from tests.support.services import DispatcherRig, register_sender
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_campaign_goes_from_request_to_the_last_recipient(api: ApiRig) -
     assert (sent["status"], sent["counts"]["pending"]) == ("queued", 7)
     dispatcher = DispatcherRig.on(api.ledger, batch_size=2)
     sender = FakeSender(api.ledger)
-    await tell_slots(api.ledger, 2)
+    await register_sender(api.ledger, 2)
     await dispatcher.settle()
     while await sender.send_all_released():
         await dispatcher.settle()
@@ -117,7 +117,7 @@ async def test_accepted_means_accepted_though_the_broker_is_away(api: ApiRig) ->
     api.bus.away = True
     campaign = await api.create(1)
     await api.post(f"/v1/campaigns/{campaign}/send")
-    await tell_slots(api.ledger, 1)
+    await register_sender(api.ledger, 1)
     await DispatcherRig.on(api.ledger).settle()
     assert (await api.show(campaign))["status"] == "sending"
 
@@ -158,7 +158,7 @@ async def test_failed_recipients_open_again_with_a_new_time_limit(api: ApiRig) -
     problem = await api.post(f"/v1/campaigns/{campaign}/resolve-unknown", {"as": "sent"}, 409)
     assert problem["type"].endswith("reopening")
     dispatcher, sender = DispatcherRig.on(api.ledger), FakeSender(api.ledger)
-    await tell_slots(api.ledger, 1)
+    await register_sender(api.ledger, 1)
     await dispatcher.settle()
     assert await sender.send_all_released() == 3
     await dispatcher.settle()
@@ -173,7 +173,7 @@ async def test_unknown_recipients_are_settled_as_a_person_says(api: ApiRig, sett
     await put(api, campaign, status="finished", deliver_by=db_now() + 60)
     await api.post(f"/v1/campaigns/{campaign}/resolve-unknown", {"as": settle})
     dispatcher, sender = DispatcherRig.on(api.ledger), FakeSender(api.ledger)
-    await tell_slots(api.ledger, 1)
+    await register_sender(api.ledger, 1)
     await dispatcher.settle()
     assert await sender.send_all_released() == emails
     await dispatcher.settle()

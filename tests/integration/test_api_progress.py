@@ -14,7 +14,7 @@ from services.api.housekeeping import Housekeeping
 from shared.ledger.models import Campaign, ServiceInstance
 from tests.support.api import ApiRig, api_on
 from tests.support.ledger import FakeSender
-from tests.support.services import DispatcherRig, tell_slots
+from tests.support.services import DispatcherRig, register_sender
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def test_events_tell_each_change_and_end_with_the_campaign(api: ApiRig, mo
     watching = asyncio.create_task(api.client.get(f"/v1/campaigns/{campaign}/events"))
     await api.post(f"/v1/campaigns/{campaign}/send")
     dispatcher, sender = DispatcherRig.on(api.ledger, batch_size=2), FakeSender(api.ledger)
-    await tell_slots(api.ledger, 1)
+    await register_sender(api.ledger, 1)
     await dispatcher.settle()
     while await sender.send_all_released():
         await dispatcher.settle()
@@ -82,7 +82,7 @@ async def test_the_timeline_tells_the_story_in_order(api: ApiRig) -> None:
 async def test_batches_are_listed_by_state(api: ApiRig) -> None:
     campaign = await api.create(5)
     await api.post(f"/v1/campaigns/{campaign}/send")
-    await tell_slots(api.ledger, 1)
+    await register_sender(api.ledger, 1)
     await DispatcherRig.on(api.ledger, batch_size=2).settle()
     released = (await api.get("/v1/batches", state="released"))["data"]
     assert [(batch["campaign_id"], batch["size"], batch["counts"]["pending"]) for batch in released] == [
@@ -97,7 +97,7 @@ async def test_batches_are_listed_by_state(api: ApiRig) -> None:
 
 async def test_a_service_unheard_of_is_not_alive(api: ApiRig) -> None:
     await Housekeeping(api.api, "api-1").turn()
-    await tell_slots(api.ledger, 3, "sender-9@test")
+    await register_sender(api.ledger, 3, "sender-9@test")
     async with api.ledger.write() as connection:
         await connection.execute(
             update(ServiceInstance)

@@ -23,7 +23,7 @@ from tests.support.ledger import (
     counts_by_status,
     timeline_of,
 )
-from tests.support.services import DispatcherRig, both, ledger_at
+from tests.support.services import DispatcherRig, concurrently, ledger_at
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ class TestStart:
 
     async def test_two_dispatchers_start_it_once(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 10)
-        await both(*(DispatcherRig.on(ledger).round() for _ in range(2)))
+        await concurrently(*(DispatcherRig.on(ledger).round() for _ in range(2)))
         assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started"]
         assert len(await batches_of(ledger, campaign)) == 1
 
@@ -263,7 +263,7 @@ class TestStopping:
         rigs = [DispatcherRig.on(ledger, batch_size=100) for _ in range(2)]
         await rigs[0].settle()
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
-        while any(await both(*(rig.round() for rig in rigs))):
+        while any(await concurrently(*(rig.round() for rig in rigs))):
             pass
         assert await counts_by_status(ledger, campaign) == {"total": 20_000, "cancelled": 20_000}
         assert sum(len(rig.bus.of(CampaignFinished)) for rig in rigs) == 1
@@ -370,7 +370,7 @@ class TestReopening:
         campaign = await add_campaign(ledger, 5000)
         await mark(ledger, campaign, "failed", 5000)
         await change(ledger, campaign, reopen="failed", status="sending")
-        await both(*(DispatcherRig.on(ledger).round() for _ in range(2)))
+        await concurrently(*(DispatcherRig.on(ledger).round() for _ in range(2)))
         assert await counts_by_status(ledger, campaign) == {"total": 5000, "pending": 5000}
         await assert_sound(ledger)
 
@@ -396,7 +396,7 @@ class TestClosing:
         await mark(ledger, campaign, "sent", 1000)
         rigs = [DispatcherRig.on(ledger) for _ in range(2)]
         for _ in range(2):
-            await both(*(rig.round() for rig in rigs))
+            await concurrently(*(rig.round() for rig in rigs))
         assert sum(len(rig.bus.of(CampaignFinished)) for rig in rigs) == 1
         assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started", "finished"]
 

@@ -8,7 +8,7 @@ from sqlalchemy import event, text
 from shared.ledger import campaigns
 from shared.ledger.database import Ledger
 from tests.support.ledger import FakeSender, add_campaign
-from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, tell_slots
+from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, register_sender
 
 FINISHED_BATCHES = 20_000
 GROWING = ("batch", "recipient", "campaign", "timeline")
@@ -88,7 +88,7 @@ async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Le
 
     event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
     dispatcher, watchdog, sender = DispatcherRig.on(ledger), WatchdogRig.on(ledger), FakeSender(ledger)
-    await tell_slots(ledger, 2)
+    await register_sender(ledger, 2)
     await add_campaign(ledger, 200)
     await dispatcher.settle()
     held = await sender.claim(*(await sender.released())[0])

@@ -21,7 +21,7 @@ from tests.support.ledger import (
     counts_by_status,
     timeline_of,
 )
-from tests.support.services import DispatcherRig, both, tell_slots
+from tests.support.services import DispatcherRig, concurrently, register_sender
 
 
 async def limit(ledger: Ledger, scope: str, emails_per_second: float) -> None:
@@ -67,8 +67,8 @@ async def test_the_window_follows_the_slots_that_live(ledger: Ledger) -> None:
     rig = DispatcherRig.on(ledger, batch_size=100)
     await rig.settle()
     assert len(await batches_of(ledger, campaign)) == 2, "the floor, while no sender is known"
-    await tell_slots(ledger, 2, "sender-1@test")
-    await tell_slots(ledger, 3, "sender-2@test")
+    await register_sender(ledger, 2, "sender-1@test")
+    await register_sender(ledger, 3, "sender-2@test")
     await rig.settle()
     assert len(await batches_of(ledger, campaign)) == 10
     assert rig.value("live_slots") == 5
@@ -88,7 +88,7 @@ async def test_leases_tell_of_slots_where_no_heartbeat_comes_through(ledger: Led
 
 
 async def test_a_small_campaign_gives_work_to_every_slot(ledger: Ledger) -> None:
-    await tell_slots(ledger, 4)
+    await register_sender(ledger, 4)
     campaign = await add_campaign(ledger, 1000)
     await DispatcherRig.on(ledger).settle()
     assert [batch.size for batch in await batches_of(ledger, campaign)] == [250] * 4
@@ -161,7 +161,7 @@ async def test_two_dispatchers_never_split_the_same_range(ledger: Ledger) -> Non
     rigs = [DispatcherRig.on(ledger, batch_size=50, window_floor=8) for _ in range(2)]
     sender = FakeSender(ledger)
     for _ in range(100):
-        busy = await both(*(rig.round() for rig in rigs))
+        busy = await concurrently(*(rig.round() for rig in rigs))
         await assert_sound(ledger)
         if not await sender.send_all_released() and not any(busy):
             break
@@ -179,7 +179,7 @@ async def test_two_dispatchers_release_a_waiting_batch_once(ledger: Ledger) -> N
     rigs = [DispatcherRig.on(ledger, batch_size=50, window_floor=8) for _ in range(2)]
     async with ledger.write() as connection:
         await connection.execute(text("UPDATE batch SET state = 'waiting', generation = generation + 1"))
-    await both(*(rig.round() for rig in rigs))
+    await concurrently(*(rig.round() for rig in rigs))
     assert [(batch.state, batch.generation) for batch in await batches_of(ledger, campaign)] == [("released", 3)] * 8
     assert sum(len(rig.bus.of(BatchReleased)) for rig in rigs) == 8
 
@@ -248,7 +248,7 @@ class TestLimits:
         campaign = await add_campaign(ledger, 5000, emails_per_second=1000.0)
         rigs = [DispatcherRig.on(ledger, batch_size=100, window_floor=20) for _ in range(2)]
         for _ in range(5):
-            await both(*(rig.round() for rig in rigs))
+            await concurrently(*(rig.round() for rig in rigs))
         spans = await self.spans(ledger, campaign)
         assert len(spans) > 5
         for (begins, seconds, _), (following, _, _) in pairwise(spans):
@@ -297,7 +297,7 @@ class TestLimits:
     async def test_slow_campaigns_leave_slots_to_the_others(self, ledger: Ledger) -> None:
         slow = [await add_campaign(ledger, 1000, emails_per_second=1.0) for _ in range(6)]
         quick = await add_campaign(ledger, 5000)
-        await tell_slots(ledger, 4)
+        await register_sender(ledger, 4)
         rig = DispatcherRig.on(ledger)
         await rig.settle()
         served = Counter(event.campaign_id for event in rig.bus.of(BatchReleased))

@@ -23,7 +23,7 @@ from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from shared.unsubscribe import make_token
-from tests.support.access import Accounts, accounts, make
+from tests.support.access import Accounts, accounts, apply
 from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
 
@@ -52,9 +52,9 @@ async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> Async
     async with installation(
         tmp_path, made.owner_url, made.admin_url, "", relay, secret_key=SECRET_KEY, sweep_seconds="2", **quick
     ) as system:
-        system.of_service = made.of_services()
-        system.of_service["sender"]["smtp_connections"] = "2"
-        system.of_service["dispatcher"]["batch_size"] = "20"
+        system.service_settings = made.service_settings()
+        system.service_settings["sender"]["smtp_connections"] = "2"
+        system.service_settings["dispatcher"]["batch_size"] = "20"
         yield system
 
 
@@ -75,16 +75,16 @@ async def test_a_whole_life_with_a_killed_sender_and_a_new_password_on_the_least
     assert seen["status"] == "sending"
     old = made.database_url("sender")
     write(made.folder, Servers(), ["sender"])
-    make(made, broker, own_postgres)
+    apply(made, broker, own_postgres)
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(old)
     # Who is connected stays so; who comes next has the new password.
-    system.of_service["sender"] |= made.of_services()["sender"]
+    system.service_settings["sender"] |= made.service_settings()["sender"]
     await system.launch("sender", "sender-3").wait_ready()
     answer = await system.wait_closed(campaign, 90)
     assert (answer["status"], answer["counts"]["sent"], answer["counts"]["failed"]) == ("finished", RECIPIENTS - 1, 1)
     assert answer["rescued"] >= 1
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert (account.lost, account.unrecorded) == (0, 0)
     assert account.duplicated <= 2 + 64
 

@@ -114,7 +114,7 @@ async def test_of_a_killed_sender_only_what_was_not_scraped_is_missing(system: S
     victim.launch()
     await victim.wait_ready()
     answer = await system.wait_closed(campaign)
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert answer["counts"]["sent"] == 3000
     assert account.lost == 0
 

@@ -21,7 +21,7 @@ from tests.support.run import TestRun
 from tests.support.smtp.certificates import Authority
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.system import installation
-from tests.support.tls import at, switch_tls_on, tls_broker
+from tests.support.tls import enable_tls, tls_broker, with_host
 
 GOOD_HOST, WRONG_HOST = "localhost", "127.0.0.1"
 """Certificates name the first only; both lead to this machine."""
@@ -54,13 +54,13 @@ class Servers:
 def servers(run: TestRun, own_postgres: PrivatePostgres, tmp_path: Path) -> Iterator[Servers]:
     authority = Authority(tmp_path)
     certificate = authority.certificate(GOOD_HOST)
-    switch_tls_on(own_postgres, certificate)
-    database_url = at(own_postgres.create_database("ledger"), GOOD_HOST, scheme="postgresql")
+    enable_tls(own_postgres, certificate)
+    database_url = with_host(own_postgres.create_database("ledger"), GOOD_HOST, scheme="postgresql")
     with tls_broker(run, f"tls-{tmp_path.name}", certificate, authority.ca_file) as (broker, port):
         yield Servers(
             authority,
-            at(broker.amqp_url(), GOOD_HOST, port, "amqps"),
-            at(broker.amqp_url(ADMIN), GOOD_HOST, port, "amqps"),
+            with_host(broker.amqp_url(), GOOD_HOST, port, "amqps"),
+            with_host(broker.amqp_url(ADMIN), GOOD_HOST, port, "amqps"),
             database_url,
             own_postgres,
             (broker.password("services"), broker.password(ADMIN), own_postgres.password, PASSWORD),
@@ -121,7 +121,7 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
 async def _refusals(command: "Command", servers: Servers, tmp_path: Path) -> None:
     stranger = str(Authority(tmp_path, "stranger").ca_file)
     strict, halfway = f"{servers.database_url}?sslmode=verify-full", f"{servers.database_url}?sslmode=prefer"
-    wrong_database, wrong_broker = at(servers.database_url, WRONG_HOST), at(servers.amqp_url, WRONG_HOST)
+    wrong_database, wrong_broker = with_host(servers.database_url, WRONG_HOST), with_host(servers.amqp_url, WRONG_HOST)
     blind = f"{servers.amqp_url}?no_verify_ssl=1"
     database, broker = ("db", "check"), ("topology", "check")
     for verb in (database, broker):
@@ -137,8 +137,8 @@ async def _refusals(command: "Command", servers: Servers, tmp_path: Path) -> Non
 async def _not_ready(servers: Servers, tmp_path: Path) -> None:
     """A service says why, and goes on trying."""
     wrong = {
-        "database_url": at(servers.database_url, WRONG_HOST),
-        "amqp_url": at(servers.amqp_url, WRONG_HOST),
+        "database_url": with_host(servers.database_url, WRONG_HOST),
+        "amqp_url": with_host(servers.amqp_url, WRONG_HOST),
     }
     process = ServiceProcess("watchdog", servers.settings(**wrong), free_port(), tmp_path, "refused")
     process.launch()

@@ -55,5 +55,5 @@ async def test_retries_that_are_not_due_yet_take_no_slot(system: System, relay: 
     answer = await system.wait_until(campaign, lambda now: now["counts"]["sent"] == RECIPIENTS - len(TROUBLED))
     assert answer["counts"]["deferred"] == len(TROUBLED), "fresh mail was all out before the first retry"
     await system.wait_closed(campaign)
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert (account.counts["sent"], account.lost, account.duplicated) == (RECIPIENTS, 0, 0)

@@ -44,7 +44,7 @@ async def test_events_alone_carry_a_campaign_to_its_end(system: System) -> None:
     await system.send(campaign)
     answer = await system.wait_closed(campaign)
     assert answer["status"] == "finished"
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert (account.counts["sent"], account.lost, account.duplicated) == (3000, 0, 0)
     assert await wakeups(system, "event") > 0
     assert await wakeups(system, "clock") == by_clock
@@ -68,7 +68,7 @@ async def test_the_clock_alone_carries_a_campaign_to_its_end(
     await system.send(campaign)
     answer = await system.wait_closed(campaign)
     assert answer["status"] == "finished"
-    account = await system.account(campaign)
+    account = await system.reconcile(campaign)
     assert (account.counts["sent"], account.lost, account.duplicated) == (1200, 0, 0)
     assert await wakeups(system, "event") == 0
     assert await wakeups(system, "clock") > 0

@@ -9,7 +9,7 @@ from shared.ledger import instances
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, ServiceInstance
 from tests.support.ledger import FakeSender, Held, add_campaign, assert_sound, batches_of, timeline_of
-from tests.support.services import DispatcherRig, WatchdogRig, both, tell_slots
+from tests.support.services import DispatcherRig, WatchdogRig, concurrently, register_sender
 
 
 @pytest.fixture
@@ -106,13 +106,13 @@ async def test_a_silent_sender_with_a_lease_is_left_alone(
 
 async def test_two_watchdogs_rescue_once(ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender) -> None:
     campaign = await add_campaign(ledger, 400)
-    await tell_slots(ledger, 2)
+    await register_sender(ledger, 2)
     await dispatcher.settle()
     for ticket in await sender.released():
         await sender.claim(*ticket)
     await end_leases(ledger)
     rigs = [WatchdogRig.on(ledger) for _ in range(2)]
-    await both(*(rig.watchdog.look() for rig in rigs))
+    await concurrently(*(rig.watchdog.look() for rig in rigs))
     assert [(batch.state, batch.generation) for batch in await batches_of(ledger, campaign)] == [("waiting", 3)] * 4
     assert sum(len(rig.bus.events) for rig in rigs) == 4
 
@@ -196,12 +196,12 @@ class TestTickets:
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         await add_campaign(ledger, 200)
-        await tell_slots(ledger, 1)
+        await register_sender(ledger, 1)
         await self.release_long_ago(ledger, dispatcher)
         await sender.claim(*(await sender.released())[0])
         await rig.watchdog.look()
         assert rig.bus.events == []
-        await tell_slots(ledger, 2)
+        await register_sender(ledger, 2)
         await rig.watchdog.look()
         assert rig.value("rescues_total", reason="ticket_lost") == 1
 

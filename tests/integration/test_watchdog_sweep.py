@@ -24,7 +24,7 @@ from tests.support.ledger import (
     counts_by_status,
     timeline_of,
 )
-from tests.support.services import DispatcherRig, WatchdogRig, both
+from tests.support.services import DispatcherRig, WatchdogRig, concurrently
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ async def test_two_watchdogs_mend_it_once(ledger: Ledger) -> None:
             update(Recipient).where(col(Recipient.id) == batches[0].first_id).values(status="deferred")
         )
     rigs = [WatchdogRig.on(ledger) for _ in range(2)]
-    await both(*(rig.watchdog.sweep() for rig in rigs))
+    await concurrently(*(rig.watchdog.sweep() for rig in rigs))
     await assert_sound(ledger)
     for reason in ("rows_without_batch", "open_rows_in_closed_batch"):
         assert sum(rig.value("repairs_total", reason=reason) for rig in rigs) == 1

@@ -1,4 +1,4 @@
-"""The accounts `vashsender access new` writes, made for real on the run's broker and a PostgreSQL cluster."""
+"""Creates the accounts of `vashsender access new` on the shared broker and a PostgreSQL cluster."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from shared.settings import CommonSettings
 
 @dataclass(frozen=True)
 class Accounts:
-    """Addresses by role. On the shared broker accounts and virtual host have a prefix of this test's own."""
+    """URLs by role. On the shared broker, accounts and virtual host have a prefix that is unique to the test."""
 
     folder: Path
     prefix: str
@@ -36,7 +36,7 @@ class Accounts:
     def database_url(self, role: str) -> str:
         return (self.folder / f"{role}_database_url").read_text()
 
-    def of_services(self) -> dict[str, dict[str, str]]:
+    def service_settings(self) -> dict[str, dict[str, str]]:
         """The settings of each service."""
         return {
             service: {"amqp_url": self.amqp_url(service), "database_url": self.database_url(service)}
@@ -49,16 +49,16 @@ class Accounts:
 
     @property
     def owner_url(self) -> str:
-        """The address of the role that owns the schema, with the driver's name."""
+        """The database URL of the role that owns the schema, including the driver."""
         return CommonSettings(database_url=self.database_url(MIGRATE)).ledger_url
 
 
 @contextmanager
 def accounts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres) -> Iterator[Accounts]:
-    """Every account, and a migrated ledger. `postgres` is this test's own: roles belong to a whole cluster."""
+    """Every account, and a migrated ledger. `postgres` must be this test's alone, as roles belong to a cluster."""
     access_files.write(folder, Servers(f"{LOOPBACK}:{broker.amqp_port}", f"{LOOPBACK}:{postgres.port}"))
     made = Accounts(folder, f"test{uuid4().hex[:8]}")
-    make(made, broker, postgres)
+    apply(made, broker, postgres)
     migrate.upgrade(made.owner_url)
     try:
         yield made
@@ -69,8 +69,8 @@ def accounts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres) -> 
             api.post("/users/bulk-delete", json={"users": users}).raise_for_status()
 
 
-def make(made: Accounts, broker: PrivateBroker, postgres: PrivatePostgres) -> None:
-    """Hands both files to their servers, whether for the first time or after a password was renewed."""
+def apply(made: Accounts, broker: PrivateBroker, postgres: PrivatePostgres) -> None:
+    """Applies both files to their servers, initially or after a password was renewed."""
     run_sql(postgres, made.folder / access_files.ROLES_SQL)
     with _broker_api(broker) as api:
         api.post("/definitions", json=_definitions(made)).raise_for_status()

@@ -1,4 +1,4 @@
-"""A virtual host of one's own on the run's broker."""
+"""A virtual host for one test on the shared broker."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ REQUEST_TIMEOUT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class BrokerVhost:
-    """An empty virtual host with the rights of production: `services` may not configure."""
+    """An empty virtual host with the rights of production: `services` may not declare topology."""
 
     name: str
     broker: PrivateBroker
+    #: RabbitMQ's management API as `admin`: `vhost.api.get(f"/queues/{vhost.name}/email")`.
     api: httpx.Client
-    """RabbitMQ's management API as `admin`: `vhost.api.get(f"/queues/{vhost.name}/email")`."""
 
     @property
     def admin_url(self) -> str:
@@ -31,7 +31,7 @@ class BrokerVhost:
 
     @property
     def services_url(self) -> str:
-        """AMQP URL of the account the services run on."""
+        """AMQP URL of the account that the services use."""
         return self.broker.amqp_url(SERVICES, self.name)
 
     @property
@@ -39,21 +39,21 @@ class BrokerVhost:
         return self.broker.management_url
 
     def queue(self, name: str) -> dict[str, Any]:
-        """What the management API says of a queue; its counts are up to five seconds old."""
+        """A queue in the management API. Its counts are up to 5 s old."""
         return self._answer("GET", f"/queues/{self.name}/{name}")
 
     def purge(self, queue: str) -> None:
-        """Throw away every ready message."""
+        """Deletes every ready message."""
         self._answer("DELETE", f"/queues/{self.name}/{queue}/contents")
 
     def unbind(self, exchange: str, queue: str) -> None:
-        """Remove every binding between them, so that nothing published arrives there any more."""
+        """Removes every binding between them, so that no event reaches the queue."""
         bindings = self.api.get(f"/bindings/{self.name}/e/{exchange}/q/{queue}").raise_for_status().json()
         for binding in bindings:
             self._answer("DELETE", f"/bindings/{self.name}/e/{exchange}/q/{queue}/{quote(binding['properties_key'])}")
 
     def close_connections(self) -> int:
-        """Cut every client of this virtual host that the management API knows of (five seconds old). Gives how many."""
+        """Closes every client connection that the management API shows (up to 5 s old). Returns their number."""
         connections = self.api.get(f"/vhosts/{self.name}/connections").raise_for_status().json()
         for connection in connections:
             self._answer("DELETE", f"/connections/{quote(connection['name'], safe='')}")
@@ -67,7 +67,7 @@ class BrokerVhost:
 
 @contextmanager
 def new_vhost(broker: PrivateBroker) -> Iterator[BrokerVhost]:
-    """A virtual host that exists as long as the block."""
+    """A new virtual host, deleted at the end."""
     name = f"test-{uuid4().hex[:12]}"
     with httpx.Client(
         base_url=f"{broker.management_url}/api",

@@ -1,4 +1,4 @@
-"""Headless Chromium as a person's browser: Debian's, driven through Playwright's package; nothing is downloaded."""
+"""Debian's headless Chromium, driven by Playwright. Nothing is downloaded."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,8 +20,8 @@ LAUNCH_ARGUMENTS = [
     "--disable-sync",
 ]
 CHECKS = (Path(__file__).parent / "accessibility.js").read_text()
-MOST_TABS = 200
-PATIENCE_MILLISECONDS = 20_000
+MAX_TABS = 200
+TIMEOUT_MILLISECONDS = 20_000
 
 
 @asynccontextmanager
@@ -36,12 +36,13 @@ async def chromium() -> AsyncIterator[Browser]:
 
 @dataclass
 class Person:
-    """One person at a browser. `trouble`: errors of scripts and violations of the Content-Security-Policy."""
+    """One person at a browser."""
 
     context: BrowserContext
     page: Page
     address: str
-    trouble: list[str] = field(default_factory=list)
+    #: Script errors and violations of the Content-Security-Policy.
+    errors: list[str] = field(default_factory=list)
 
     async def go(self, path: str) -> None:
         await self.page.goto(f"{self.address}{path}")
@@ -55,24 +56,24 @@ class Person:
         return (await self.page.locator(selector).inner_text()).strip()
 
     async def count(self, word: str) -> int:
-        """The number that stands beside a word among a campaign's counts."""
+        """The number beside a word in a campaign's counts."""
         value = self.page.locator("dl.counts > div").filter(has=self.page.get_by_text(word, exact=True))
         return int((await value.locator("strong").inner_text()).replace(",", ""))
 
     async def wait_sent(self, least: int, most: int = 2**31) -> int:
-        """Waits until the page itself shows that at least so many (and at most `most`) were sent."""
-        async with asyncio.timeout(PATIENCE_MILLISECONDS / 1000):
+        """Waits until the page shows between `least` and `most` sent emails, without reloading it."""
+        async with asyncio.timeout(TIMEOUT_MILLISECONDS / 1000):
             sent: int = await self.page.evaluate(WAIT_SENT, [least, most])
         return sent
 
     async def focused(self) -> str:
-        """The id of what has the focus."""
+        """The id of the focused element."""
         focused: str = await self.page.evaluate("document.activeElement.id")
         return focused
 
     async def assert_accessible(self) -> None:
-        """Names, labels, landmarks, headings, contrast; and everything that can be used is reached with the keyboard
-        and shows where the focus is."""
+        """Checks names, labels, landmarks, headings and contrast, and that the Tab key reaches every control and the
+        focus is visible."""
         await self.page.wait_for_load_state()
         problems = await self.page.evaluate(CHECKS)
         problems += await self._unreached()
@@ -80,7 +81,7 @@ class Person:
 
     async def _unreached(self) -> list[str]:
         await self.page.evaluate(MARK_FOCUSABLE)
-        for _ in range(MOST_TABS):
+        for _ in range(MAX_TABS):
             await self.page.keyboard.press("Tab")
             if await self.page.evaluate(MARK_FOCUSED):
                 break
@@ -88,7 +89,7 @@ class Person:
         return unreached
 
 
-# Playwright's own waiting for a function needs eval, which the page's policy forbids.
+# Playwright's own wait_for_function needs eval, which the page's policy forbids.
 WAIT_SENT = """([least, most]) => new Promise((resolve) => {
   const look = () => {
     const sent = Number(document.querySelector("dl.counts strong")?.textContent.replaceAll(",", ""));
@@ -119,32 +120,32 @@ UNREACHED = """() => window.toReach.filter((one) => !one.seenFocus)
 
 @asynccontextmanager
 async def person(browser: Browser, address: str, **options: Any) -> AsyncIterator[Person]:
-    """Somebody who has not been here before. In the end nothing may have gone wrong unseen."""
+    """A person without cookies. Fails at the end if the browser logged errors."""
     context = await browser.new_context(viewport={"width": 1180, "height": 800}, **options)
-    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    context.set_default_timeout(TIMEOUT_MILLISECONDS)
     page = await context.new_page()
-    somebody = Person(context, page, address)
+    user = Person(context, page, address)
 
     def on_console(message: ConsoleMessage) -> None:
-        # A refused form is an answer, not trouble, but browsers log its status.
+        # A refused form is a normal answer, but browsers log its status.
         if message.type in ("error", "warning") and "status of 4" not in message.text:
-            somebody.trouble.append(f"console: {message.text}")
+            user.errors.append(f"console: {message.text}")
 
     def on_error(error: Error) -> None:
-        somebody.trouble.append(f"script: {error}")
+        user.errors.append(f"script: {error}")
 
     page.on("console", on_console)
     page.on("pageerror", on_error)
-    await context.expose_binding("tellViolation", lambda _source, text: somebody.trouble.append(f"policy: {text}"))
+    await context.expose_binding("tellViolation", lambda _source, text: user.errors.append(f"policy: {text}"))
     await context.add_init_script(
         "document.addEventListener('securitypolicyviolation',"
         " (event) => tellViolation(`${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}`));"
     )
     try:
-        yield somebody
-        assert not somebody.trouble, "\n".join(somebody.trouble)
+        yield user
+        assert not user.errors, "\n".join(user.errors)
     except Exception as error:
-        error.add_note(f"at {page.url}:\n{await page.locator('body').inner_text()}\n{somebody.trouble}")
+        error.add_note(f"at {page.url}:\n{await page.locator('body').inner_text()}\n{user.errors}")
         raise
     finally:
         await context.close()

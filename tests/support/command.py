@@ -1,4 +1,4 @@
-"""`vashsender` as an operator runs it: a subprocess with an installation of its own."""
+"""Runs `vashsender` as an operator does: a subprocess with its own installation."""
 
 import json
 import os
@@ -36,9 +36,9 @@ PORTS = (
 
 @dataclass
 class Command:
-    """`command("status", "--json")` runs `vashsender status --json` in `folder`, on ports nobody else uses.
+    """`command("status", "--json")` runs `vashsender status --json` in `folder`, on ports that are free.
 
-    `settings` are whole environment variables; no other `VASHSENDER_*` variable of the caller gets through."""
+    `settings` are environment variables with their full names. The caller's `VASHSENDER_*` variables are removed."""
 
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Command:
     def __post_init__(self) -> None:
         for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
             self.settings.setdefault(f"VASHSENDER_{name.upper()}_PORT", str(port))
-        self.settings.setdefault("VASHSENDER_SENDER_PORT", str(_free_row(SENDER_PORTS)))
+        self.settings.setdefault("VASHSENDER_SENDER_PORT", str(_free_port_range(SENDER_PORTS)))
         self.settings.setdefault("VASHSENDER_VAR_DIR", str(self.var))
 
     @property
@@ -59,7 +59,7 @@ class Command:
     def __call__(
         self, *arguments: str, settings: Mapping[str, str] | None = None, seconds: float = COMMAND_SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """Runs the command to its end, whatever its exit code."""
+        """Runs the command to its end and accepts any exit code."""
         return subprocess.run(
             self.line(*arguments),
             env=self.environment(settings),
@@ -78,8 +78,9 @@ class Command:
         interrupt_at: str = "",
         settings: Mapping[str, str] | None = None,
     ) -> tuple[int, str]:
-        """Exit code and output of a command on a terminal. `typed` is what a person answers; they press Ctrl-C when the
-        command has said `interrupt_at`."""
+        """Runs a command on a terminal. Returns its exit code and output.
+
+        `typed` is the person's input. Ctrl-C is pressed once the output contains `interrupt_at`."""
         ours, theirs = pty.openpty()
         os.write(ours, typed.encode())
         environment = {**self.environment(settings), "TERM": "xterm-256color", "COLUMNS": "120"}
@@ -87,21 +88,21 @@ class Command:
             self.line(*arguments), env=environment, cwd=self.folder, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
-        said = ""
+        output = ""
         try:
             while True:
-                said += os.read(ours, 65_536).decode(errors="replace")
-                if interrupt_at and interrupt_at in said:
+                output += os.read(ours, 65_536).decode(errors="replace")
+                if interrupt_at and interrupt_at in output:
                     process.send_signal(signal.SIGINT)
                     interrupt_at = ""
-        except OSError:  # the terminal's last holder has ended
-            return process.wait(COMMAND_SECONDS), said
+        except OSError:  # the last process on the terminal has ended
+            return process.wait(COMMAND_SECONDS), output
         finally:
             process.kill()
             os.close(ours)
 
     def ok(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
-        """What the command writes to stdout; it has to succeed."""
+        """The stdout of a command that must succeed."""
         done = self(*arguments, seconds=seconds)
         assert done.returncode == 0, (
             f"vashsender {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -120,11 +121,11 @@ class Command:
         return {**inherited, **self.settings, **(settings or {})}
 
     def pids(self) -> dict[str, int]:
-        """The pid of each supervised program that runs."""
+        """Pids of the running supervised programs, by name."""
         return {state["name"]: state["pid"] for state in json.loads(self("status", "--json").stdout)}
 
     def processes(self) -> list[str]:
-        """Every process that has to do with this installation, in words; none after a stop."""
+        """Every process of this installation, as "PID NAME". Empty after a stop."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -137,16 +138,16 @@ class Command:
 
 
 def wait_for(condition: Callable[[], T], seconds: float = 120.0, *, every: float = 0.1) -> T:
-    """What the condition gives once that is true. Other processes give no signal, so they are asked again and again."""
+    """Polls the condition until it is true. Returns its result."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"it did not come to that in {seconds:g} s"
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds:g} s"
         time.sleep(every)
     return found
 
 
-def _free_row(count: int) -> int:
-    """The first of so many free ports that follow each other."""
+def _free_port_range(count: int) -> int:
+    """The first of `count` consecutive free ports."""
     while True:
         first = free_port()
         if all(is_free(first + number) for number in range(count)):

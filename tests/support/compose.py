@@ -24,12 +24,12 @@ class Mount:
 
     @property
     def path(self) -> Path | None:
-        """What is mounted from this repository; None for a named volume."""
+        """The mounted path of this repository. None for a named volume."""
         return (FOLDER / self.source).resolve() if self.source.startswith(".") else None
 
 
 def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """The whole file with `${NAME:-default}` filled in from `environment`."""
+    """The whole file, with `${NAME:-default}` replaced from `environment`."""
     whole: dict[str, Any] = _filled(yaml.safe_load(FILE.read_text()), environment or {})
     return whole
 
@@ -43,7 +43,7 @@ def mounts(service: Mapping[str, Any]) -> list[Mount]:
 
 
 def secrets(service: Mapping[str, Any]) -> dict[str, str]:
-    """Names of secrets by the path at which the service finds them."""
+    """Names of secrets by their path in the container."""
     found = {}
     for entry in service.get("secrets", ()):
         source, target = (entry, entry) if isinstance(entry, str) else (entry["source"], entry["target"])

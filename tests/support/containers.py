@@ -1,6 +1,6 @@
-"""Images built by buildah from the Dockerfile, and containers of them: namespaces, a read-only root, no rights.
+"""Builds the image with buildah and runs containers of it: namespaces, a read-only root, no privileges.
 
-Needs root. The network is this machine's, so that tests reach services on loopback and these their servers.
+Needs root. Containers use this machine's network, so that tests and servers are reachable on loopback.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from cli.local import packages
-from tests.support.machines import KEPT, debian
+from tests.support.debian_tree import CACHE, debian
 
 ROOT = Path(__file__).parents[2]
 BUILD_SECONDS = 3600
@@ -30,8 +30,8 @@ NEEDED = ["debootstrap", "buildah"]
 PIP_CONF = Path("/etc/pip.conf")
 CERTIFICATES = Path("/etc/ssl/certs")
 
-# What an engine does before it starts a process: the image read-only, scratch space where it was asked for, secrets.
-_BECOME = """
+# What an engine does before it starts a process: mounts the image read-only, scratch space and secrets.
+_ENTER_IMAGE = """
 set -eu
 tree=$1 secrets=$2; shift 2
 mount --bind "$tree" "$tree"
@@ -48,12 +48,15 @@ exec "$@"
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built image: its files and its configuration as an engine reads it (`Env`, `Entrypoint`, `Healthcheck` ...)."""
+    """A built image."""
 
+    #: Its files.
     tree: Path
+    #: Its configuration as an engine reads it: `Env`, `Entrypoint`, `Healthcheck` and so on.
     config: Mapping[str, Any]
+    #: Size of what the Dockerfile adds to its base image.
     own_bytes: int
-    """Size of what the Dockerfile adds to its base."""
+    #: buildah's storage.
     store: Path
 
     @property
@@ -61,12 +64,12 @@ class Image:
         return dict(entry.split("=", 1) for entry in self.config["Env"])
 
     def save(self, file: Path, tag: str) -> None:
-        """Writes it for `docker load`, named `tag`."""
+        """Writes an archive for `docker load`, named `tag`."""
         _buildah(self.store, "push", "--quiet", BUILT, f"docker-archive:{file}:{tag}")
 
     @property
     def health_check(self) -> list[str]:
-        """Its command, as an engine runs it."""
+        """The command of its HEALTHCHECK."""
         test: list[str] = self.config["Healthcheck"]["Test"]
         assert test[0] == "CMD"
         return test[1:]
@@ -74,10 +77,10 @@ class Image:
 
 @contextlib.contextmanager
 def built_image(base_packages: Sequence[str]) -> Iterator[Image]:
-    """The image that the Dockerfile makes on a Debian 12 with `base_packages`; gone with the block. Two minutes."""
+    """Builds the Dockerfile on a Debian 12 with `base_packages`. Removes the image at the end. Takes 2 minutes."""
     packages.ensure(NEEDED)
-    KEPT.mkdir(parents=True, exist_ok=True)
-    store = Path(mkdtemp(prefix="images-", dir=KEPT))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    store = Path(mkdtemp(prefix="images-", dir=CACHE))
     try:
         _import_base(store, base_packages)
         _buildah(store, "bud", "--format", "docker", *_build_options(), "--tag", BUILT, str(ROOT))
@@ -94,10 +97,10 @@ def built_image(base_packages: Sequence[str]) -> Iterator[Image]:
 
 
 class Container:
-    """A process of an image, as PID 1 of its own process namespace, with the rights that compose.yaml leaves it: none.
+    """A process of an image, as PID 1 of its own process namespace and, as in compose.yaml, without privileges.
 
-    `command` follows the image's entrypoint; `secrets` are texts by file name under `/run/secrets`. Its output is in
-    `folder/NAME.log`.
+    `command` follows the image's entrypoint. `secrets` maps names of files under `/run/secrets` to their text.
+    The output goes to `folder/NAME.log`.
     """
 
     def __init__(
@@ -123,23 +126,23 @@ class Container:
 
     def start(self) -> None:
         isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private", "--"]
-        become = ["sh", "-c", _BECOME, "become", str(self._image.tree), str(self._secrets)]
+        enter = ["sh", "-c", _ENTER_IMAGE, "enter-image", str(self._image.tree), str(self._secrets)]
         with self.log.open("ab") as log:
             self._unshare = subprocess.Popen(
-                [*isolated, *become, *self._without_rights(self._command)],
+                [*isolated, *enter, *self._unprivileged(self._command)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
 
     def run(self) -> int:
-        """Start it and wait: a one-shot. Gives its exit code."""
+        """Starts the process and waits for its end. Returns the exit code."""
         self.start()
         return self.wait(STEP_SECONDS)
 
     @property
     def pid(self) -> int:
-        """PID 1 of the container, by its number outside."""
+        """The pid of the container's PID 1, as seen from outside."""
         return psutil.Process(self._started.pid).children()[0].pid
 
     @property
@@ -147,10 +150,10 @@ class Container:
         return self._started.poll() is None
 
     def execute(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        """Another process inside, with the container's user and environment, as `docker exec` and health checks."""
+        """Runs another process inside, with the container's user and environment, like `docker exec`."""
         inside = ["nsenter", f"--target={self.pid}", "--mount", "--pid", "--"]
         return subprocess.run(
-            [*inside, *self._without_rights(command)],
+            [*inside, *self._unprivileged(command)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -159,18 +162,18 @@ class Container:
         )
 
     def is_healthy(self) -> bool:
-        """The image's health check, executed as written."""
+        """Runs the image's health check."""
         return self.execute(self._image.health_check).returncode == 0
 
     def wait_health(self, healthy: bool, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while self.is_healthy() is not healthy:
-            assert self.is_running, f"{self.name} ended:\n{self.last_words()}"
-            assert time.monotonic() < deadline, f"{self.name}: not {healthy=} in {seconds:g} s:\n{self.last_words()}"
+            assert self.is_running, f"{self.name} ended:\n{self.log_tail()}"
+            assert time.monotonic() < deadline, f"{self.name}: not {healthy=} in {seconds:g} s:\n{self.log_tail()}"
             time.sleep(POLL_SECONDS)
 
     def stop(self, seconds: float) -> int:
-        """SIGTERM to PID 1, as an engine stops a container; its exit code. Fails if it takes longer."""
+        """Sends SIGTERM to PID 1, as an engine does. Returns the exit code; fails if it takes longer."""
         os.kill(self.pid, signal.SIGTERM)
         return self.wait(seconds)
 
@@ -178,17 +181,17 @@ class Container:
         try:
             return self._started.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} runs after {seconds:g} s:\n{self.last_words()}") from None
+            raise AssertionError(f"{self.name} runs after {seconds:g} s:\n{self.log_tail()}") from None
 
     def kill(self) -> None:
         if self._unshare is not None and self._unshare.poll() is None:
             self._unshare.kill()
             self._unshare.wait()
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
-    def _without_rights(self, command: Sequence[str]) -> list[str]:
+    def _unprivileged(self, command: Sequence[str]) -> list[str]:
         user = self._image.config["User"]
         variables = [f"{name}={value}" for name, value in self._environment.items()]
         root = ["setpriv", "--no-new-privs", "chroot", f"--userspec={user}", f"--groups={user.partition(':')[2]}"]
@@ -210,7 +213,7 @@ def _import_base(store: Path, base_packages: Sequence[str]) -> None:
 
 
 def _build_options() -> list[str]:
-    """As on any machine, plus what this one needs to reach a package index: its pip.conf and certificates."""
+    """The usual options, plus pip.conf and certificates, which this machine may need to reach a package index."""
     options = ["--isolation", "chroot", "--pull-never", "--build-arg", "BASE=localhost/base:1"]
     if PIP_CONF.exists():
         options += ["--secret", f"id=pip,src={PIP_CONF}"]

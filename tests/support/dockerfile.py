@@ -1,4 +1,4 @@
-"""The instructions of the Dockerfile, for tests that do with them what an engine would."""
+"""Reads the instructions of the Dockerfile."""
 
 import json
 import re
@@ -15,7 +15,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def last_stage() -> list[tuple[str, str]]:
-    """What follows the last FROM: the image itself."""
+    """The instructions from the last FROM on, which make the final image."""
     found = instructions()
     start = max(number for number, (word, _) in enumerate(found) if word == "FROM")
     return found[start:]

@@ -1,7 +1,7 @@
-"""A Docker Engine of one's own: Debian's dockerd in a network and a folder of its own; Docker Compose from Debian 13.
+"""A private Docker Engine: Debian's dockerd in its own network namespace and folder; Docker Compose from Debian 13.
 
-Needs root. Nothing of this machine's network changes: bridges, addresses and firewall rules are in a namespace that is
-gone with the daemon. `Engine.inside` runs a command there, where published ports are on 127.0.0.1.
+Needs root. Bridges, addresses and firewall rules live in a namespace that disappears with the daemon, so this machine's
+network is unchanged. `Engine.inside` runs a command in that namespace, where published ports are on 127.0.0.1.
 """
 
 import json
@@ -18,7 +18,7 @@ from tempfile import mkdtemp
 from typing import IO, Any
 
 from cli.local import packages
-from tests.support.machines import KEPT, debian
+from tests.support.debian_tree import CACHE, debian
 
 START_SECONDS = 120.0
 STOP_SECONDS = 120.0
@@ -67,12 +67,13 @@ class Engine:
 
 
 @contextmanager
-def engine(tree_packages: Sequence[str], stand_ins: Mapping[str, str], dockerfiles: Path) -> Iterator[Engine]:
-    """An engine that has the images `stand_ins` (Dockerfile in `dockerfiles`, by tag), each made FROM `stand-in:base`:
-    a Debian 13 with `tree_packages`."""
+def engine(tree_packages: Sequence[str], images: Mapping[str, str], dockerfiles: Path) -> Iterator[Engine]:
+    """A Docker Engine with `images` built: tag to Dockerfile in `dockerfiles`.
+
+    Each is built FROM `substitute:base`, a Debian 13 with `tree_packages`."""
     packages.ensure(["debootstrap", "docker.io"])
-    KEPT.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix="engine-", dir=KEPT))
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix="engine-", dir=CACHE))
     with (folder / "log").open("wb") as log:
         daemon = subprocess.Popen(
             ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", _DAEMON, "dockerd", str(folder)],
@@ -86,13 +87,13 @@ def engine(tree_packages: Sequence[str], stand_ins: Mapping[str, str], dockerfil
         with debian("trixie", "docker-compose", *tree_packages) as tree:
             shutil.copy2(tree / COMPOSE, folder / "docker-compose")
             subprocess.run(
-                f"tar -C '{tree}' -c . | /usr/bin/docker import - stand-in:base",
+                f"tar -C '{tree}' -c . | /usr/bin/docker import - substitute:base",
                 shell=True,
                 check=True,
                 env=started.environment,
                 stdout=subprocess.DEVNULL,
             )
-        for tag, dockerfile in stand_ins.items():
+        for tag, dockerfile in images.items():
             started.docker("build", "--quiet", "--tag", tag, "--file", dockerfiles / dockerfile, dockerfiles)
         yield started
     finally:

@@ -1,6 +1,6 @@
-"""`deploy/kubernetes`: as files, as Kustomize renders it, and what the models of its resources say to it.
+"""`deploy/kubernetes`: its files, what Kustomize renders, and validation against the models of its resources.
 
-Kustomize is built from its source by Go, the models come from npm; both are kept under `var/cache`.
+Go builds Kustomize from its source, and the models come from npm. Both are cached under `var/cache`.
 """
 
 import base64
@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 CACHE = ROOT / "var" / "cache"
 MODELS = Path(__file__).with_name("kubernetes_models")
+#: The newest version that Debian 12's Go can build.
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.0.3"
-"""The newest that Debian 12's Go builds."""
 
 OVERLAYS = ("development", "production", "everything")
 RELAYS = "smtp://me%40example.com:password@smtp.example.com:587\n"
@@ -38,25 +38,25 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 
 def sources() -> dict[Path, list[dict[str, Any]]]:
-    """Every file there is, by its path in FOLDER."""
+    """The documents of every file, by its path in FOLDER."""
     return {path.relative_to(FOLDER): documents(path) for path in sorted(FOLDER.rglob("*.yaml"))}
 
 
-def inside(value: Any, key: str) -> Iterator[Any]:
-    """Every value of `key`, however deep."""
+def values_of(value: Any, key: str) -> Iterator[Any]:
+    """Every value of `key` at any depth."""
     if isinstance(value, Mapping):
         for name, inner in value.items():
             if name == key:
                 yield inner
-            yield from inside(inner, key)
+            yield from values_of(inner, key)
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for inner in value:
-            yield from inside(inner, key)
+            yield from values_of(inner, key)
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """One overlay's resources."""
+    """The resources of one overlay."""
 
     resources: Sequence[Resource]
 
@@ -64,19 +64,19 @@ class Rendered:
         return [resource for resource in self.resources if resource["kind"] in kinds]
 
     def one(self, kind: str, name: str) -> Resource:
-        """By its name, with or without the hash that Kustomize adds."""
+        """A resource by its name, with or without the hash that Kustomize adds."""
         found = [one for one in self.of(kind) if one["metadata"]["name"] in (name, _with_hash(one, name))]
         assert len(found) == 1, f"{kind}/{name}: {[one['metadata']['name'] for one in self.of(kind)]}"
         return found[0]
 
     @property
     def pods(self) -> Mapping[str, Resource]:
-        """The pod template of everything that makes pods, by its name."""
+        """The pod template of everything that creates pods, by its name."""
         makers = self.of("Deployment", "StatefulSet", "Job")
         return {maker["metadata"]["name"]: maker["spec"]["template"] for maker in makers}
 
     def environment(self, name: str, container: str = "containers") -> dict[str, str]:
-        """What the first container of a pod is given; a name that only the cluster knows is made up."""
+        """The environment of a pod's first container. A name that only the cluster knows is made up."""
         spec = self.pods[name]["spec"][container][0]
         found: dict[str, str] = {}
         for source in spec.get("envFrom", ()):
@@ -92,7 +92,7 @@ class Rendered:
         return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
     def is_mounted(self, name: str, path: str, container: str = "containers") -> bool:
-        """Whether the first container of a pod finds a file or a folder at `path`."""
+        """Whether a file or a folder is mounted at `path` in the first container of a pod."""
         spec = self.pods[name]["spec"]
         mounts = {mount["mountPath"]: mount["name"] for mount in spec[container][0]["volumeMounts"]}
         folder, _, key = path.rpartition("/")
@@ -110,8 +110,7 @@ def _with_hash(resource: Resource, name: str) -> str:
 
 
 def overlays(folder: Path) -> Mapping[str, Rendered]:
-    """Both overlays as an operator makes them in a copy of deploy/kubernetes, and `everything`: production with every
-    component there is."""
+    """Renders both overlays in a copy of deploy/kubernetes, and `everything`: production with every component."""
     shutil.copytree(FOLDER, folder, ignore=shutil.ignore_patterns("secrets"))
     for name in ("development", "production"):
         secrets = folder / "overlays" / name / "secrets"
@@ -130,14 +129,14 @@ def overlays(folder: Path) -> Mapping[str, Rendered]:
 
 
 def render(overlay: Path) -> Rendered:
-    """What `kustomize build` makes of a folder."""
+    """The result of `kustomize build` for a folder."""
     done = subprocess.run([kustomize(), "build", overlay], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Rendered([document for document in yaml.safe_load_all(done.stdout) if document])
 
 
 def problems(resources: Iterable[Resource]) -> list[str]:
-    """What the models of Kubernetes, KEDA and the Prometheus operator have against them."""
+    """Violations of the models of Kubernetes, KEDA and the Prometheus operator."""
     done = subprocess.run(
         ["node", "validate.mjs"],
         cwd=models(),
@@ -152,7 +151,7 @@ def problems(resources: Iterable[Resource]) -> list[str]:
 
 
 def _unfolded(resource: Resource) -> Resource:
-    """Kustomize folds long base64, which Kubernetes takes (RFC 2045) and the model does not."""
+    """Joins the lines of base64: Kustomize folds it, which Kubernetes accepts (RFC 2045) and the model does not."""
     if resource["kind"] != "Secret":
         return resource
     return {**resource, "data": {key: "".join(value.split()) for key, value in resource["data"].items()}}
@@ -167,11 +166,11 @@ def kustomize() -> Path:
         environment = {**os.environ, "GOBIN": str(folder), "GOTOOLCHAIN": "local"}
         subprocess.run(["go", "install", KUSTOMIZE], env=environment, check=True)
 
-    return _kept(f"kustomize-{version}", build) / "kustomize"
+    return _cached(f"kustomize-{version}", build) / "kustomize"
 
 
 def models() -> Path:
-    """A folder with the models and validate.mjs in it."""
+    """A folder with the models and validate.mjs."""
 
     def install(folder: Path) -> None:
         if shutil.which("npm") is None:
@@ -181,11 +180,11 @@ def models() -> Path:
         subprocess.run(["npm", "ci", *quiet], cwd=folder, stdout=subprocess.DEVNULL, check=True)
 
     content = b"".join(path.read_bytes() for path in sorted(MODELS.iterdir()))
-    return _kept(f"kubernetes-models-{hashlib.sha256(content).hexdigest()[:12]}", install)
+    return _cached(f"kubernetes-models-{hashlib.sha256(content).hexdigest()[:12]}", install)
 
 
-def _kept(name: str, make: Callable[[Path], None]) -> Path:
-    """A folder that is made once."""
+def _cached(name: str, make: Callable[[Path], None]) -> Path:
+    """A folder in CACHE, made at its first use."""
     CACHE.mkdir(parents=True, exist_ok=True)
     folder, draft = CACHE / name, CACHE / f"{name}.draft"
     with (CACHE / f"{name}.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""Services as the processes they are in production: `python -m services.X`, talked to over HTTP and signals."""
+"""Services as processes, as in production: `python -m services.X`, driven over HTTP and by signals."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import httpx
 
-from tests.support.nursery import Child, Nursery
+from tests.support.fork_server import ForkedProcess, ForkServer
 
 START_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 45.0
@@ -22,13 +22,13 @@ LOG_LINES_SHOWN = 40
 class ServiceProcess:
     """One process of `services.<service>`.
 
-    `settings` are whole environment variables (`{"VASHSENDER_DATABASE_URL": ...}`); no other `VASHSENDER_*` variable of
-    the caller reaches the process, and neither does a `.env` file, as it runs in `folder`. Its output is in
-    `folder/<name>.log`. `python` is that of the environment it is installed in. With a `nursery` it is forked there,
-    unless it needs another interpreter or something loaded into it.
+    `settings` are environment variables with their full names (`{"VASHSENDER_DATABASE_URL": ...}`). The process sees no
+    other `VASHSENDER_*` variable and no `.env` file, since it runs in `folder`; its output goes to `folder/<name>.log`.
+    `python` is the interpreter to use. If `fork_server` is set, the process is forked from it, unless it needs another
+    interpreter or LD_PRELOAD.
     """
 
-    nursery: ClassVar[Nursery | None] = None
+    fork_server: ClassVar[ForkServer | None] = None
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class ServiceProcess:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("VASHSENDER_")}
         self._environment = {**inherited, **settings, "VASHSENDER_HTTP_PORT": str(http_port)}
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | Child | None = None
+        self._process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -57,9 +57,9 @@ class ServiceProcess:
         return self._process is not None and self._process.poll() is None
 
     def launch(self) -> None:
-        """Start the process; `wait_ready` tells when it works. A process that ended may be launched again."""
-        if self.nursery and self._command[0] == sys.executable and "LD_PRELOAD" not in self._environment:
-            self._process = self.nursery.start(self._command[-1], self._environment, self._folder, self.log)
+        """Starts the process and does not wait (see `wait_ready`). A process that ended may be launched again."""
+        if self.fork_server and self._command[0] == sys.executable and "LD_PRELOAD" not in self._environment:
+            self._process = self.fork_server.start(self._command[-1], self._environment, self._folder, self.log)
             return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -73,17 +73,17 @@ class ServiceProcess:
             )
 
     async def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Return when `/health/ready` answers 200. Fails with the end of the log, at once if the process ended."""
+        """Returns when `/health/ready` answers 200. Fails with the end of the log, at once if the process ended."""
         await self.wait_health("/health/ready", 200, timeout_seconds)
 
     async def wait_health(self, path: str, status: int, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Return when `path` answers with `status`."""
+        """Returns when `path` answers with `status`."""
         last: object = "no answer"
         try:
             async with asyncio.timeout(timeout_seconds), httpx.AsyncClient(trust_env=False) as client:
                 while True:
                     if not self.is_running:
-                        raise AssertionError(f"{self.name} ended with {self.exit_code}:\n{self.last_words()}")
+                        raise AssertionError(f"{self.name} ended with {self.exit_code}:\n{self.log_tail()}")
                     try:
                         response = await client.get(self.http_url + path)
                         last = response.text
@@ -94,11 +94,11 @@ class ServiceProcess:
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
             raise AssertionError(
-                f"{self.name}: {path} is not {status} in {timeout_seconds:g} s ({last}):\n{self.last_words()}"
+                f"{self.name}: {path} is not {status} in {timeout_seconds:g} s ({last}):\n{self.log_tail()}"
             ) from None
 
     async def metric(self, sample: str) -> float:
-        """The value of one sample of `/metrics`, named with its labels as exposed; 0 when it is not there."""
+        """The value of a sample of `/metrics`, named with its labels as exposed. 0 if it does not exist."""
         async with httpx.AsyncClient(trust_env=False) as client:
             response = (await client.get(f"{self.http_url}/metrics")).raise_for_status()
         for line in response.text.splitlines():
@@ -108,23 +108,23 @@ class ServiceProcess:
         return 0.0
 
     def send_signal(self, number: signal.Signals) -> None:
-        """SIGSTOP, SIGCONT, SIGTERM and the like."""
+        """Sends a signal such as SIGSTOP, SIGCONT or SIGTERM."""
         self._running().send_signal(number)
 
     async def wait_ended(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:
-        """The exit code, as soon as there is one."""
+        """Waits for the process to end. Returns its exit code."""
         try:
             return await asyncio.to_thread(self._running().wait, timeout_seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} still runs after {timeout_seconds:g} s:\n{self.last_words()}") from None
+            raise AssertionError(f"{self.name} still runs after {timeout_seconds:g} s:\n{self.log_tail()}") from None
 
     async def stop(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> int:
-        """SIGTERM and the drain. Gives the exit code."""
+        """Sends SIGTERM and waits for the drain. Returns the exit code."""
         self.send_signal(signal.SIGTERM)
         return await self.wait_ended(timeout_seconds)
 
     def kill(self) -> None:
-        """SIGKILL to the process and what it started. Nothing running is fine."""
+        """Sends SIGKILL to the process and its children. Does nothing if it is not running."""
         if self._process is not None and self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
@@ -136,9 +136,9 @@ class ServiceProcess:
     def log_text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
-    def last_words(self) -> str:
+    def log_tail(self) -> str:
         return "\n".join(self.log_text().splitlines()[-LOG_LINES_SHOWN:])
 
-    def _running(self) -> subprocess.Popen[bytes] | Child:
+    def _running(self) -> subprocess.Popen[bytes] | ForkedProcess:
         assert self._process is not None, f"{self.name} was not launched"
         return self._process

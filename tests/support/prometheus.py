@@ -1,4 +1,4 @@
-"""A real Prometheus with the configuration of deploy/prometheus, on a free port, for as long as a test takes."""
+"""A real Prometheus with the configuration of deploy/prometheus, on a free port."""
 
 import json
 import subprocess
@@ -21,17 +21,17 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """Its HTTP API."""
+    """A running Prometheus, used through its HTTP API."""
 
     http: httpx.Client
 
     def query(self, expr: str) -> list[dict[str, Any]]:
-        """The series of an instant query now: `metric` and `value`."""
+        """The result of an instant query: series with `metric` and `value`."""
         found: list[dict[str, Any]] = self._get("/api/v1/query", {"query": expr})["result"]
         return found
 
     def value(self, expr: str) -> float | None:
-        """The value of a query that gives one series, or none."""
+        """The value of a query with one series. None if there is no series, or more than one."""
         found = self.query(expr)
         return float(found[0]["value"][1]) if len(found) == 1 else None
 
@@ -40,7 +40,7 @@ class Prometheus:
         return found
 
     def wait(self, expr: str, seconds: float = 60.0) -> None:
-        """Returns as soon as the query, a condition, gives anything."""
+        """Returns as soon as the query has a result."""
         deadline = time.monotonic() + seconds
         while not self.query(expr):
             if time.monotonic() > deadline:
@@ -55,7 +55,7 @@ class Prometheus:
 
 @contextmanager
 def prometheus(folder: Path, targets: Mapping[str, Mapping[str, str]], vhost: str) -> Iterator[Prometheus]:
-    """`targets`: per file_sd file (`vashsender`, `rabbitmq`) addresses by instance. Scrapes every second."""
+    """Scrapes `targets` every second: addresses by instance, by file_sd file (`vashsender`, `rabbitmq`)."""
     folder.mkdir()
     for name, instances in targets.items():
         entries = [{"targets": [address], "labels": {"instance": one}} for one, address in instances.items()]
@@ -89,7 +89,7 @@ def prometheus(folder: Path, targets: Mapping[str, Mapping[str, str]], vhost: st
 
 
 def configuration(folder: Path, vhost: str) -> str:
-    """The configuration that is deployed, with other places and less patience."""
+    """The deployed configuration, with other paths and a scrape interval of 1 s."""
     text = (DEPLOY / "prometheus.yml").read_text()
     for old, new in (
         ("15s", "1s"),

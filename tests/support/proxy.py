@@ -1,4 +1,4 @@
-"""A network link that can be cut: a TCP proxy in a thread. While it is cut, bytes wait, as if to be sent again."""
+"""A network link that can be cut: a TCP proxy in a thread. While it is cut it holds bytes back."""
 
 import asyncio
 import socket
@@ -19,8 +19,8 @@ T = TypeVar("T")
 class Proxy:
     """Listens on 127.0.0.1:`port` from `start` to `stop`, and forwards to `target_port`.
 
-    Both ends see an honest connection until the link is cut; then neither is told, not even that the other has died,
-    and who connects meanwhile gets no answer."""
+    While the link is cut, neither end notices anything, not even that the other has died, and a new connection gets no
+    answer."""
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
@@ -61,22 +61,21 @@ class Proxy:
             self._server.close()
             self._links |= self._forgotten
             self._reset_all()
-            self._loop.call_later(0.01, self._loop.stop)  # aborted transports close in the loop's next turns
+            self._loop.call_later(0.01, self._loop.stop)  # after the loop has closed the aborted transports
 
         self._loop.call_soon_threadsafe(end)
         self._thread.join(CALL_SECONDS)
 
     def cut(self, *, requests: bool = True, answers: bool = True) -> None:
-        """Holds what goes to the target, what comes from it, or both."""
+        """Holds back what goes to the target, what comes from it, or both."""
         self._call(lambda: self._hold(requests, answers))
 
     def restore(self) -> None:
-        """What was held flows again."""
+        """Lets the bytes that were held back flow again."""
         self._call(lambda: self._hold(False, False))
 
     def forget(self) -> None:
-        """What is connected now carries nothing any more and nobody is told; the link itself works: as after a
-        firewall has lost its state."""
+        """Makes existing connections silent for good while new ones work, like a firewall that has lost its state."""
 
         def forget() -> None:
             for link in self._links:
@@ -87,7 +86,7 @@ class Proxy:
         self._call(forget)
 
     def reset(self) -> None:
-        """RST to both ends of every connection."""
+        """Sends RST to both ends of every connection."""
         self._call(self._reset_all)
 
     @property
@@ -118,14 +117,14 @@ class Proxy:
 
 
 def with_port(url: str, port: int) -> str:
-    """The same URL at another port of this machine."""
+    """The URL with another port of this machine."""
     parts = urlsplit(url)
     account, found, _ = parts.netloc.rpartition("@")
     return parts._replace(netloc=f"{account}{found}{LOOPBACK}:{port}").geturl()
 
 
 class _Link:
-    """One connection through the proxy: the client's end and the target's end."""
+    """One connection through the proxy, with its two ends."""
 
     def __init__(self, proxy: Proxy, client: "_End") -> None:
         self._proxy = proxy
@@ -144,7 +143,7 @@ class _Link:
                     end.transport.resume_reading()
 
     async def connect(self) -> None:
-        """Reaches the target as soon as the link is whole."""
+        """Connects to the target once the link is restored."""
         await self._proxy._restored.wait()
         if self.client.transport.is_closing():
             return
@@ -174,7 +173,7 @@ class _Link:
 
 
 class _End(asyncio.Protocol):
-    """One side of a link. Without a link yet, it is a client that has just come."""
+    """One end of a link. A new client has no link yet."""
 
     transport: asyncio.Transport
 
@@ -188,7 +187,7 @@ class _End(asyncio.Protocol):
         self.transport = transport
         if self._link is None:
             self._link = _Link(self._proxy, self)
-            # Not at once: until Python 3.11.4 a transport begins to read right after this call, paused or not.
+            # Deferred: before Python 3.11.4 a transport starts to read right after this call, even if paused.
             self._proxy._loop.call_soon(transport.pause_reading)
             self._connecting = self._proxy._loop.create_task(self._link.connect())
         else:

@@ -1,4 +1,4 @@
-"""An earlier release in an environment of its own, as an operator has it before an update."""
+"""Installs an earlier release in a separate environment, as an operator has it before an update."""
 
 import re
 import subprocess
@@ -16,14 +16,15 @@ RUN_TIME = "requirements/run.txt"
 
 
 def latest_release() -> tuple[str, str]:
-    """Version and commit of the newest release, by `releases.toml`."""
+    """Version and commit of the newest release in `releases.toml`."""
     commits: dict[str, str] = tomllib.loads((ROOT / "releases.toml").read_text())["commits"]
     return list(commits.items())[-1]
 
 
 def install(commit: str, folder: Path) -> str:
-    """Installs a commit into a new environment in `folder`; returns its Python. What it depends on is shared with ours
-    where it is the same to the last version, and installed by pip where not."""
+    """Installs a commit into a new environment in `folder`. Returns the path of its Python.
+
+    Uses the dependencies of the current environment if all versions match; otherwise pip installs them."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     python = str(folder / "bin" / "python")
     [packages] = folder.glob("lib/python*/site-packages")
@@ -46,6 +47,6 @@ def _pins(requirements: str) -> set[str]:
 def _git(*arguments: str) -> bytes:
     done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=False)
     assert done.returncode == 0, (
-        f"git {' '.join(arguments)}: {done.stderr.decode()}\nIn a shallow clone, fetch the rest: git fetch --unshallow"
+        f"git {' '.join(arguments)}: {done.stderr.decode()}\nIn a shallow clone, run this first: git fetch --unshallow"
     )
     return done.stdout

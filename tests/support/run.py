@@ -1,7 +1,7 @@
-"""One test run: the folder its servers live in, shared by all its pytest-xdist workers.
+"""One test run: a folder with the servers that all its pytest-xdist workers share.
 
-Whoever needs a server first starts it, under a lock; the process that controls the run stops whatever was started,
-after failures and Ctrl-C too. A run that was killed outright is cleaned up by the next one.
+The first worker that needs a server starts it, under a lock. The process that controls the run stops all servers at the
+end, even after failures and Ctrl-C. The next run cleans up after a run that was killed.
 """
 
 import fcntl
@@ -16,46 +16,46 @@ from typing import IO
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port, free_ports
 from cli.local.postgres import PrivatePostgres
-from tests.support.other_rabbitmq import broker_at
+from tests.support.rabbitmq_release import broker_at
 
 RUNS = Path(__file__).parents[2] / "var" / "test"
 BROKER_PORTS = 5
 
 
 class TestRun:
-    """The servers of one run. `folder` is `var/test/run-...`, locked as long as the controlling process lives."""
+    """The servers of one run. `folder` is `var/test/run-...`, locked while the controlling process lives."""
 
     __test__ = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._sign_of_life: IO[str] | None = None
+        self._alive_lock: IO[str] | None = None
 
     @classmethod
     def new(cls) -> "TestRun":
-        """The run this process controls."""
+        """Starts a run controlled by this process, and cleans up after killed ones."""
         RUNS.mkdir(parents=True, exist_ok=True)
         with (RUNS / "runs.lock").open("w") as runs:
             fcntl.flock(runs, fcntl.LOCK_EX)
             for folder in RUNS.glob("run-*"):
                 killed = cls(folder)
-                if killed._lock_life():
+                if killed._take_control():
                     killed.end()
             run = cls(Path(mkdtemp(prefix="run-", dir=RUNS)))
-            # The server's user, who is not root, keeps its cluster in here.
+            # PostgreSQL runs as another user than root and must reach its cluster in this folder.
             run.folder.chmod(0o711)
-            run._lock_life()
+            run._take_control()
         return run
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
-        """One worker at a time."""
+        """Excludes all other workers."""
         with (self.folder / f"{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
     def broker(self) -> PrivateBroker:
-        """The run's broker, ready; started by the first who asks."""
+        """The run's broker, ready. The first call starts it."""
         with self.lock("broker"):
             broker = self._known_broker("broker")
             if broker is None:
@@ -65,7 +65,7 @@ class TestRun:
         return broker
 
     def postgres(self) -> PrivatePostgres:
-        """The run's PostgreSQL, ready; started by the first who asks."""
+        """The run's PostgreSQL, ready. The first call starts it."""
         with self.lock("postgres"):
             postgres = self._known_postgres("postgres")
             if postgres is None:
@@ -75,37 +75,37 @@ class TestRun:
         return postgres
 
     def new_broker(self, name: str) -> PrivateBroker:
-        """Another broker, not yet started. The run stops it at its end if nobody has."""
+        """Another broker, not yet started. The run stops it at the end if it still runs."""
         ports = free_ports(BROKER_PORTS)
         self._remember(name, ports)
         return broker_at(self.folder / name, *ports)
 
     def new_postgres(self, name: str) -> PrivatePostgres:
-        """Another cluster, not yet started, without durability. The run stops it at its end if nobody has."""
+        """Another cluster, not yet started, without durability. The run stops it at the end if it still runs."""
         port = free_port()
         self._remember(name, [port])
         return PrivatePostgres(self.folder / name, port, durable=False)
 
     def end(self) -> None:
-        """Stop every server of the run and remove its folder."""
+        """Stops every server of the run and removes its folder."""
         for note in self.folder.glob("*.ports.json"):
             name = note.name.removesuffix(".ports.json")
             server = self._known_broker(name) or self._known_postgres(name)
             if server is not None:
                 server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._sign_of_life is not None:
-            self._sign_of_life.close()
+        if self._alive_lock is not None:
+            self._alive_lock.close()
 
-    def _lock_life(self) -> bool:
-        """Become the process that controls this run; False while another one is."""
+    def _take_control(self) -> bool:
+        """Becomes the process that controls this run. False if another process does."""
         file = (self.folder / "alive.lock").open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             return False
-        self._sign_of_life = file
+        self._alive_lock = file
         return True
 
     def _remember(self, name: str, ports: list[int]) -> None:

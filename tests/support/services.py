@@ -1,4 +1,4 @@
-"""Dispatcher and watchdog as objects in the test's own process, on a real ledger and a recorded bus."""
+"""Dispatcher and watchdog in the test's own process, on a real ledger and a bus that records events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,10 +28,10 @@ async def ledger_at(url: str) -> AsyncIterator[Ledger]:
         await ledger.close()
 
 
-async def tell_slots(ledger: Ledger, slots: int, instance: str = "sender-1@test") -> None:
-    """A sender was heard of now."""
+async def register_sender(ledger: Ledger, capacity: int, instance: str = "sender-1@test") -> None:
+    """Records a live sender with this capacity."""
     async with ledger.write() as connection:
-        await instances.seen(connection, instance=instance, service="sender", slots=slots)
+        await instances.seen(connection, instance=instance, service="sender", slots=capacity)
 
 
 @dataclass
@@ -48,16 +48,16 @@ class DispatcherRig:
         return cls(dispatcher, metrics, bus)
 
     async def round(self) -> bool:
-        """One round, and the turns it began, to their end."""
+        """Runs one round, and the jobs it starts, to the end. Returns whether it found something to do."""
         async with self.dispatcher.open():
             return await self.dispatcher.round("clock")
 
     async def settle(self) -> int:
-        """Rounds until one finds nothing to do; returns how many found something."""
+        """Runs rounds until one finds nothing to do. Returns how many found something."""
         rounds = 0
         while await self.round():
             rounds += 1
-            assert rounds < 1000, "the dispatcher does not come to rest"
+            assert rounds < 1000, "the dispatcher always finds something to do"
         return rounds
 
     def value(self, name: str, **labels: str) -> float:
@@ -83,6 +83,6 @@ class WatchdogRig:
         return self.metrics.common.registry.get_sample_value(f"vashsender_{name}", labels) or 0.0
 
 
-async def both(*work: Any) -> list[Any]:
-    """At the same time; an error of one is the test's."""
+async def concurrently(*work: Any) -> list[Any]:
+    """Runs all at the same time. Raises the first error."""
     return list(await asyncio.gather(*work))

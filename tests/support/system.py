@@ -1,4 +1,4 @@
-"""The whole system as processes: api, dispatcher, watchdog and senders, on real parts, driven over HTTP."""
+"""The whole system as processes: api, dispatcher, watchdog and senders on real servers, driven over HTTP."""
 
 import asyncio
 import json
@@ -23,13 +23,16 @@ POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """Both sides of a campaign. `lost`: the ledger says sent, the relay never got it. `duplicated`: copies beyond the
-    first. `unrecorded`: the relay has it, the ledger does not say so."""
+class Reconciliation:
+    """A campaign in the ledger compared with what the relay received."""
 
+    #: Recipients by status, as the api shows them.
     counts: Mapping[str, int]
+    #: Sent in the ledger, but never received by the relay.
     lost: int
+    #: Copies at the relay beyond the first.
     duplicated: int
+    #: Received by the relay, but not sent in the ledger.
     unrecorded: int
 
     @property
@@ -39,23 +42,26 @@ class Account:
 
 @dataclass
 class System:
-    """One installation. `settings` are those of every service, `of_service` those of one; `VASHSENDER_` is put in front
-    of each name."""
+    """One installation. Names of settings are without their prefix `VASHSENDER_`."""
 
     folder: Path
     database_url: str
     services_url: str
     relay: RecordingRelay | None
+    #: Settings of every service.
     settings: dict[str, str] = field(default_factory=dict)
-    of_service: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: Further settings by service.
+    service_settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: By name, such as `sender-1`.
     processes: dict[str, ServiceProcess] = field(default_factory=dict)
+    #: An API key.
     key: str = ""
     python: str = sys.executable
 
     def launch(
         self, service: str, name: str = "", environment: Mapping[str, str] | None = None, **settings: str
     ) -> ServiceProcess:
-        """Starts one process; a sender's name is its slot. `environment` are variables beside the settings."""
+        """Starts one process. A sender's name is its slot name; `environment` adds variables that are not settings."""
         name = name or service
         values = {
             "database_url": self.database_url,
@@ -63,7 +69,7 @@ class System:
             **({"relays": self.relay.url} if self.relay else {}),
             "var_dir": str(self.folder),
             **self.settings,
-            **self.of_service.get(service, {}),
+            **self.service_settings.get(service, {}),
             **({"slot": name} if service == "sender" else {}),
             **settings,
         }
@@ -112,7 +118,7 @@ class System:
         return answer
 
     async def create(self, recipients: int | Iterable[str], **fields: object) -> str:
-        """A draft with its recipients imported; returns its id."""
+        """Creates a draft and imports its recipients. Returns its id."""
         addresses = (
             [f"person-{number}@example.test" for number in range(recipients)]
             if isinstance(recipients, int)
@@ -148,7 +154,7 @@ class System:
     async def wait_until(
         self, campaign: str, condition: Callable[[dict[str, Any]], object], seconds: float = 60.0
     ) -> dict[str, Any]:
-        """Polls the api until its answer meets the condition; an api that is away is asked again."""
+        """Polls a campaign until it meets the condition. An unavailable api is asked again."""
         answer: dict[str, Any] = {}
         try:
             async with asyncio.timeout(seconds):
@@ -161,13 +167,13 @@ class System:
                         pass
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise AssertionError(f"not in {seconds:g} s: {answer}\n{self.last_words()}") from None
+            raise AssertionError(f"not in {seconds:g} s: {answer}\n{self.log_tail()}") from None
 
     async def wait_closed(self, campaign: str, seconds: float = 60.0) -> dict[str, Any]:
         return await self.wait_until(campaign, lambda answer: answer["status"] in FINAL, seconds)
 
-    async def account(self, campaign: str) -> Account:
-        """Compares what the ledger says with what the relay has kept, recipient by recipient."""
+    async def reconcile(self, campaign: str) -> Reconciliation:
+        """Compares the ledger with what the relay kept, recipient by recipient."""
         sent: set[str] = set()
         cursor: str | None = None
         async with self.client() as client:
@@ -181,15 +187,15 @@ class System:
         answer = await self.show(campaign)
         assert self.relay is not None
         copies = self.relay.copies
-        return Account(
+        return Reconciliation(
             counts=answer["counts"],
             lost=len(sent - copies.keys()),
             duplicated=self.relay.duplicates,
             unrecorded=len(copies.keys() - sent),
         )
 
-    def last_words(self) -> str:
-        return "\n\n".join(f"== {name}\n{process.last_words()}" for name, process in self.processes.items())
+    def log_tail(self) -> str:
+        return "\n\n".join(f"== {name}\n{process.log_tail()}" for name, process in self.processes.items())
 
 
 @asynccontextmanager
@@ -201,7 +207,7 @@ async def installation(
     relay: RecordingRelay | None,
     **settings: str,
 ) -> AsyncIterator[System]:
-    """A declared topology and a key; nothing runs yet. Whatever was launched is killed at the end."""
+    """Declares the topology and creates a key, but starts nothing. Kills every launched process at the end."""
     await topology.declare(admin_url)
     ledger = Ledger(database_url, pool_size=1)
     try:

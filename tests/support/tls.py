@@ -1,4 +1,4 @@
-"""A broker and a database that show a certificate."""
+"""A broker and a database with TLS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ from tests.support.run import TestRun
 from tests.support.smtp.certificates import Certificate
 
 BUSY_SECONDS = 180.0
-"""Time for a node to start on a machine with much else to do."""
+"""Timeout for starting a node on a busy machine."""
 
 
 @contextmanager
 def tls_broker(run: TestRun, name: str, certificate: Certificate, ca_file: Path) -> Iterator[tuple[PrivateBroker, int]]:
-    """A node of one's own with a TLS listener beside the plain one, and that listener's port."""
+    """A new node with a TLS listener beside the plain one, and the port of the TLS listener."""
     broker, port = run.new_broker(name), free_port()
     folder = broker.data_dir / "conf" / "conf.d"
     folder.mkdir(parents=True)
@@ -27,7 +27,7 @@ def tls_broker(run: TestRun, name: str, certificate: Certificate, ca_file: Path)
         f"ssl_options.cacertfile = {ca_file}\n"
         f"ssl_options.certfile = {certificate.certificate}\n"
         f"ssl_options.keyfile = {certificate.key}\n"
-        "ssl_options.verify = verify_none\n"  # of clients, who show none
+        "ssl_options.verify = verify_none\n"  # clients have no certificate
         "ssl_options.versions.1 = tlsv1.3\n"
         "ssl_options.versions.2 = tlsv1.2\n"
     )
@@ -39,8 +39,8 @@ def tls_broker(run: TestRun, name: str, certificate: Certificate, ca_file: Path)
         broker.stop()
 
 
-def switch_tls_on(postgres: PrivatePostgres, certificate: Certificate) -> None:
-    """Has a running cluster show `certificate` from now on."""
+def enable_tls(postgres: PrivatePostgres, certificate: Certificate) -> None:
+    """Makes a running cluster accept TLS with `certificate`."""
     for source, name in ((certificate.certificate, "server.crt"), (certificate.key, "server.key")):
         file = postgres.cluster / name
         file.write_bytes(source.read_bytes())
@@ -50,8 +50,8 @@ def switch_tls_on(postgres: PrivatePostgres, certificate: Certificate) -> None:
     postgres.query("SELECT pg_reload_conf()")
 
 
-def at(url: str, host: str, port: int | None = None, scheme: str = "") -> str:
-    """The same address at another host, port or scheme."""
+def with_host(url: str, host: str, port: int | None = None, scheme: str = "") -> str:
+    """The URL with another host, port or scheme."""
     parts = urlsplit(url)
     where = f"{parts.username}:{parts.password}@{host}:{port or parts.port}"
     return parts._replace(scheme=scheme or parts.scheme, netloc=where).geturl()

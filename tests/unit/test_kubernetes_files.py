@@ -56,9 +56,9 @@ def overlays() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def values() -> Iterator[tuple[str, str]]:
     """Every setting that is given anywhere, and what it is set to; empty where only the cluster knows."""
-    for variables in kubernetes.inside(DOCUMENTS, "env"):
+    for variables in kubernetes.values_of(DOCUMENTS, "env"):
         yield from ((one["name"], one.get("value", "")) for one in variables)
-    for generator in chain.from_iterable(kubernetes.inside(DOCUMENTS, "configMapGenerator")):
+    for generator in chain.from_iterable(kubernetes.values_of(DOCUMENTS, "configMapGenerator")):
         for literal in generator.get("literals", ()):
             name, _, value = literal.partition("=")
             yield name, value
@@ -90,7 +90,7 @@ def test_every_command_exists() -> None:
     root = typer.main.get_command(app)
     commands = [
         " ".join(container["args"])
-        for container in chain.from_iterable(kubernetes.inside(DOCUMENTS, "containers"))
+        for container in chain.from_iterable(kubernetes.values_of(DOCUMENTS, "containers"))
         if container.get("args") and container.get("image", "vashsender") == "vashsender"
     ]
     waiting = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]["initContainers"]
@@ -136,7 +136,7 @@ def test_a_pod_is_given_longer_than_its_process_takes_to_stop() -> None:
 
 def test_every_pod_is_nobody_and_can_change_nothing() -> None:
     """`pod.yaml` is put over all of ours; what the development overlay adds says it itself."""
-    pods = [template["spec"] for template in kubernetes.inside(DOCUMENTS, "template")]
+    pods = [template["spec"] for template in kubernetes.values_of(DOCUMENTS, "template")]
     whole = [pod for pod in pods if "securityContext" in pod]
     assert len(whole) == 4
     for pod in whole:
@@ -145,7 +145,10 @@ def test_every_pod_is_nobody_and_can_change_nothing() -> None:
         assert pod["enableServiceLinks"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    for containers in (*kubernetes.inside(DOCUMENTS, "containers"), *kubernetes.inside(DOCUMENTS, "initContainers")):
+    for containers in (
+        *kubernetes.values_of(DOCUMENTS, "containers"),
+        *kubernetes.values_of(DOCUMENTS, "initContainers"),
+    ):
         for container in containers:
             if "securityContext" in container:
                 assert container["securityContext"] == {
@@ -233,7 +236,7 @@ def test_the_rules_are_prometheus_rules() -> None:
 
 
 def test_nothing_latest_and_no_secret_is_kept() -> None:
-    for image in kubernetes.inside(DOCUMENTS, "image"):
+    for image in kubernetes.values_of(DOCUMENTS, "image"):
         assert image == "vashsender" or re.search(r":\d", image), image
     for _, kustomization in overlays():
         assert all(image["newTag"] != "latest" for image in kustomization["images"])

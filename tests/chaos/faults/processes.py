@@ -1,4 +1,4 @@
-"""Processes die, stop, and hang."""
+"""Processes are killed, stopped and frozen."""
 
 import asyncio
 import signal
@@ -13,189 +13,189 @@ from shared.ledger.states import LIVE, BatchState
 from tests.chaos.catalogue import fault
 from tests.chaos.world import (
     CONNECTIONS,
-    LOOK_SECONDS,
-    PATIENCE_SECONDS,
+    POLL_SECONDS,
     SECONDS_PER_EMAIL,
     SENDERS,
-    UNRECORDED,
+    TIMEOUT_SECONDS,
+    UNRECORDED_LIMIT,
     World,
     any_of,
 )
 
-RESTARTED_SECONDS = 3.0  # a killed sender's batch is in work again, where the supervisor starts the sender at once
-BEYOND_LEASE_SECONDS = 2.0
-OF_A_DEAD_SENDER = CONNECTIONS + UNRECORDED
-"""Duplicates a sender may leave behind that had no time to record."""
+RESTARTED_SECONDS = 3.0  # promised for claiming a killed sender's batches if the supervisor restarts it at once
+BEYOND_LEASE_SECONDS = 2.0  # promised on top of the lease if it does not
+DUPLICATES_PER_KILLED_SENDER = CONNECTIONS + UNRECORDED_LIMIT
+"""Emails a killed sender may have sent without recording them."""
 
 
-@fault("a sender gets kill -9, its supervisor starts it again", mixes=True)
-async def kill_sender(it: World) -> None:
-    sender = any_of(it, SENDERS)
-    await kill(it, sender)
-    it.processes[sender].launch()
-    it.over()
-    await back_in_work(it, sender, RESTARTED_SECONDS)
-    await it.processes[sender].wait_ready()
+@fault("a sender gets kill -9, its supervisor restarts it", in_random_schedule=True)
+async def kill_sender(world: World) -> None:
+    sender = any_of(world, SENDERS)
+    await kill(world, sender)
+    world.processes[sender].launch()
+    world.fault_ended()
+    await wait_reclaimed(world, sender, RESTARTED_SECONDS)
+    await world.processes[sender].wait_ready()
 
 
 @fault(
     "a sender gets kill -9 and stays away beyond its lease",
     settings={"batch_size": "10000"},
     outlasts_lease=True,
-    lasts_seconds=4,
+    extra_seconds=4,
 )
-async def lose_sender(it: World) -> None:
-    """A few large batches, all of them in hand, and a third sender that has nothing to do."""
-    it.system.launch("sender", "sender-3")
-    await it.processes["sender-3"].wait_ready()
-    sender = any_of(it, sorted(await it.ask(lambda: busy_senders(it))))
-    await kill(it, sender)
-    await back_in_work(it, sender, it.conditions.lease_seconds + BEYOND_LEASE_SECONDS)
-    it.processes[sender].launch()
-    it.over()
-    await it.processes[sender].wait_ready()
+async def lose_sender(world: World) -> None:
+    """All batches are held, being large and few; a third sender is idle."""
+    world.system.launch("sender", "sender-3")
+    await world.processes["sender-3"].wait_ready()
+    sender = any_of(world, sorted(await world.query(lambda: senders_with_batches(world))))
+    await kill(world, sender)
+    await wait_reclaimed(world, sender, world.conditions.lease_seconds + BEYOND_LEASE_SECONDS)
+    world.processes[sender].launch()
+    world.fault_ended()
+    await world.processes[sender].wait_ready()
 
 
-@fault("every sender gets kill -9 three times in a row", lasts_seconds=25)
-async def kill_senders_again_and_again(it: World) -> None:
+@fault("every sender gets kill -9 three times in a row", extra_seconds=25)
+async def kill_senders_repeatedly(world: World) -> None:
     for _ in range(3):
-        await kill(it, *SENDERS)
+        await kill(world, *SENDERS)
         for sender in SENDERS:
-            it.processes[sender].launch()
-        it.over()
-        await it.a_moment(1.5, 3)
+            world.processes[sender].launch()
+        world.fault_ended()
+        await world.random_pause(1.5, 3)
 
 
-@fault("the dispatcher gets kill -9", mixes=True)
-async def kill_dispatcher(it: World) -> None:
-    await kill_and_restart(it, "dispatcher")
+@fault("the dispatcher gets kill -9", in_random_schedule=True)
+async def kill_dispatcher(world: World) -> None:
+    await kill_and_restart(world, "dispatcher")
 
 
-@fault("the watchdog gets kill -9", mixes=True)
-async def kill_watchdog(it: World) -> None:
-    await kill_and_restart(it, "watchdog")
+@fault("the watchdog gets kill -9", in_random_schedule=True)
+async def kill_watchdog(world: World) -> None:
+    await kill_and_restart(world, "watchdog")
 
 
-@fault("the api gets kill -9", mixes=True)
-async def kill_api(it: World) -> None:
-    await kill_and_restart(it, "api")
+@fault("the api gets kill -9", in_random_schedule=True)
+async def kill_api(world: World) -> None:
+    await kill_and_restart(world, "api")
 
 
-@fault("all services get kill -9 at once", lasts_seconds=5, mixes=True)
-async def kill_all(it: World) -> None:
-    await it.at_full_speed()
-    for name, process in it.processes.items():
+@fault("all services get kill -9 at once", extra_seconds=5, in_random_schedule=True)
+async def kill_all(world: World) -> None:
+    await world.at_full_speed()
+    for name, process in world.processes.items():
         await asyncio.to_thread(process.kill)
-        it.bound += OF_A_DEAD_SENDER if name in SENDERS else 0
-    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
-    it.over()
-    for process in it.processes.values():
+        world.allowed_duplicates += DUPLICATES_PER_KILLED_SENDER if name in SENDERS else 0
+    world.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+    world.fault_ended()
+    for process in world.processes.values():
         process.launch()
-    await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
+    await asyncio.gather(*(process.wait_ready() for process in world.processes.values()))
 
 
-@fault("a sender gets SIGTERM, its supervisor starts it again", mixes=True)
-async def stop_sender(it: World) -> None:
-    await stop_and_restart(it, any_of(it, SENDERS))
+@fault("a sender gets SIGTERM, its supervisor restarts it", in_random_schedule=True)
+async def stop_sender(world: World) -> None:
+    await stop_and_restart(world, any_of(world, SENDERS))
 
 
-@fault("the dispatcher gets SIGTERM", mixes=True)
-async def stop_dispatcher(it: World) -> None:
-    await stop_and_restart(it, "dispatcher")
+@fault("the dispatcher gets SIGTERM", in_random_schedule=True)
+async def stop_dispatcher(world: World) -> None:
+    await stop_and_restart(world, "dispatcher")
 
 
-@fault("the watchdog gets SIGTERM", mixes=True)
-async def stop_watchdog(it: World) -> None:
-    await stop_and_restart(it, "watchdog")
+@fault("the watchdog gets SIGTERM", in_random_schedule=True)
+async def stop_watchdog(world: World) -> None:
+    await stop_and_restart(world, "watchdog")
 
 
-@fault("the api gets SIGTERM", mixes=True)
-async def stop_api(it: World) -> None:
-    await stop_and_restart(it, "api")
+@fault("the api gets SIGTERM", in_random_schedule=True)
+async def stop_api(world: World) -> None:
+    await stop_and_restart(world, "api")
 
 
-@fault("all services get SIGTERM at once", lasts_seconds=5, mixes=True)
-async def stop_all(it: World) -> None:
-    codes = await asyncio.gather(*(process.stop() for process in it.processes.values()))
+@fault("all services get SIGTERM at once", extra_seconds=5, in_random_schedule=True)
+async def stop_all(world: World) -> None:
+    codes = await asyncio.gather(*(process.stop() for process in world.processes.values()))
     if any(codes):
-        it.problems.append(f"exit codes after SIGTERM: {dict(zip(it.processes, codes, strict=True))}")
-    it.over()
-    for process in it.processes.values():
+        world.problems.append(f"exit codes after SIGTERM: {dict(zip(world.processes, codes, strict=True))}")
+    world.fault_ended()
+    for process in world.processes.values():
         process.launch()
-    await asyncio.gather(*(process.wait_ready() for process in it.processes.values()))
+    await asyncio.gather(*(process.wait_ready() for process in world.processes.values()))
 
 
-@fault("a sender is stopped (SIGSTOP) beyond its lease, then continued", outlasts_lease=True, lasts_seconds=4)
-async def freeze_sender(it: World) -> None:
-    sender = any_of(it, SENDERS)
-    await it.at_full_speed()
-    it.processes[sender].send_signal(signal.SIGSTOP)
-    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
-    await asyncio.sleep(it.conditions.lease_seconds + BEYOND_LEASE_SECONDS + it.chance.uniform(0, 2))
-    it.bound += OF_A_DEAD_SENDER
-    it.processes[sender].send_signal(signal.SIGCONT)
+@fault("a sender is stopped (SIGSTOP) beyond its lease, then continued", outlasts_lease=True, extra_seconds=4)
+async def freeze_sender(world: World) -> None:
+    sender = any_of(world, SENDERS)
+    await world.at_full_speed()
+    world.processes[sender].send_signal(signal.SIGSTOP)
+    world.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+    await asyncio.sleep(world.conditions.lease_seconds + BEYOND_LEASE_SECONDS + world.random.uniform(0, 2))
+    world.allowed_duplicates += DUPLICATES_PER_KILLED_SENDER
+    world.processes[sender].send_signal(signal.SIGCONT)
 
 
-@fault("a sender is stopped (SIGSTOP) for less than its lease", outlasts_lease=True, mixes=True)
-async def doze_sender(it: World) -> None:
-    """Nobody may take its batches meanwhile, and it goes on with them."""
-    sender = any_of(it, SENDERS)
-    it.processes[sender].send_signal(signal.SIGSTOP)
-    # A lease may be a renewal old when the process stops, and another may be due before it is renewed again.
-    await asyncio.sleep(it.conditions.lease_seconds * it.chance.uniform(0.2, 0.5))
-    it.processes[sender].send_signal(signal.SIGCONT)
+@fault("a sender is stopped (SIGSTOP) for less than its lease", outlasts_lease=True, in_random_schedule=True)
+async def freeze_sender_briefly(world: World) -> None:
+    """No other sender may take its batches, and it continues with them."""
+    sender = any_of(world, SENDERS)
+    world.processes[sender].send_signal(signal.SIGSTOP)
+    # The last renewal may be one interval old when the process stops, and the next may take another.
+    await asyncio.sleep(world.conditions.lease_seconds * world.random.uniform(0.2, 0.5))
+    world.processes[sender].send_signal(signal.SIGCONT)
 
 
-@fault("two dispatchers and two watchdogs race, one of each gets kill -9", twins=True)
-async def twins(it: World) -> None:
-    await it.a_moment(1, 2)
+@fault("two dispatchers and two watchdogs race; one of each gets kill -9", two_of_each=True)
+async def race_two_of_each(world: World) -> None:
+    await world.random_pause(1, 2)
     for service in ("dispatcher", "watchdog"):
-        await kill_and_restart(it, any_of(it, (service, f"{service}-2")))
+        await kill_and_restart(world, any_of(world, (service, f"{service}-2")))
 
 
-async def kill(it: World, *senders: str) -> None:
-    """At the worst moment."""
-    await it.at_full_speed()
+async def kill(world: World, *senders: str) -> None:
+    """Kills senders with as many emails in flight as possible."""
+    await world.at_full_speed()
     for sender in senders:
-        await asyncio.to_thread(it.processes[sender].kill)
-        it.bound += OF_A_DEAD_SENDER
-    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+        await asyncio.to_thread(world.processes[sender].kill)
+        world.allowed_duplicates += DUPLICATES_PER_KILLED_SENDER
+    world.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
 
 
-async def kill_and_restart(it: World, name: str) -> None:
-    process = it.processes[name]
+async def kill_and_restart(world: World, name: str) -> None:
+    process = world.processes[name]
     await asyncio.to_thread(process.kill)
-    await it.a_moment()
+    await world.random_pause()
     process.launch()
-    it.over()
+    world.fault_ended()
     await process.wait_ready()
 
 
-async def stop_and_restart(it: World, name: str) -> None:
-    process = it.processes[name]
+async def stop_and_restart(world: World, name: str) -> None:
+    process = world.processes[name]
     code = await process.stop()
     if code:
-        it.problems.append(f"{name} ended with {code} after SIGTERM")
+        world.problems.append(f"{name} ended with {code} after SIGTERM")
     process.launch()
-    it.over()
+    world.fault_ended()
     await process.wait_ready()
 
 
-async def busy_senders(it: World) -> set[str]:
-    """The senders that have a batch in hand."""
-    async with it.eyes.read() as connection:
+async def senders_with_batches(world: World) -> set[str]:
+    """The names of the senders that hold a batch."""
+    async with world.observer.read() as connection:
         owners = await connection.scalars(
             select(col(Batch.owner)).where(col(Batch.state) == BatchState.SENDING.value, col(Batch.owner).is_not(None))
         )
         return {str(owner).partition("@")[0] for owner in owners}
 
 
-async def back_in_work(it: World, sender: str, promised: float) -> None:
-    """Waits until somebody has claimed again what a killed sender held."""
+async def wait_reclaimed(world: World, sender: str, promised: float) -> None:
+    """Waits until every batch of a killed sender is claimed again, and records how long that took."""
     killed_at = time.monotonic()
 
     async def held() -> tuple[float, dict[int, float | None]]:
-        async with it.eyes.read() as connection:
+        async with world.observer.read() as connection:
             rows = await connection.execute(
                 select(col(Batch.id), col(Batch.claimed_at)).where(
                     col(Batch.owner).like(f"{sender}@%"), col(Batch.state) == BatchState.SENDING.value
@@ -204,20 +204,20 @@ async def back_in_work(it: World, sender: str, promised: float) -> None:
             return await clock(connection), {row[0]: row[1] for row in rows}
 
     async def claims(ids: list[int]) -> dict[int, tuple[str, float | None]]:
-        async with it.eyes.read() as connection:
+        async with world.observer.read() as connection:
             rows = await connection.execute(
                 select(col(Batch.id), col(Batch.state), col(Batch.claimed_at)).where(col(Batch.id).in_(ids))
             )
             return {row[0]: (row[1], row[2]) for row in rows}
 
-    now, batches = await it.ask(held)
+    now, batches = await world.query(held)
     killed_by_its_clock = now - (time.monotonic() - killed_at)
-    async with asyncio.timeout(PATIENCE_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while batches:
-            for batch_id, (state, claimed_at) in (await it.ask(lambda: claims(list(batches)))).items():
+            for batch_id, (state, claimed_at) in (await world.query(lambda: claims(list(batches)))).items():
                 if claimed_at is not None and claimed_at != batches[batch_id]:
-                    it.again_seconds.append((claimed_at - killed_by_its_clock, promised))
+                    world.reclaimed_seconds.append((claimed_at - killed_by_its_clock, promised))
                 elif state in LIVE:
                     continue
                 del batches[batch_id]
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The relay answers 421, 451, 550, nothing at all, or dies after the dot."""
+"""The relay answers 421, 451, 550 or nothing at all, or drops the connection after the body."""
 
 import asyncio
 import zlib
@@ -7,125 +7,148 @@ from collections.abc import Callable
 import psutil
 
 from tests.chaos.catalogue import fault
-from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, UNRECORDED, World
+from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, UNRECORDED_LIMIT, World
 from tests.support.relay import After, Behaviour
 
 SHORT_REST = {"relay_rest_seconds": "1", "relay_rest_max_seconds": "2"}
 SHORT_LIMITS = {**SHORT_REST, "email_soft_seconds": "2", "email_hard_seconds": "3"}
-MOST_GROWN_BYTES = 10_000_000
+MAX_GROWTH_BYTES = 10_000_000
 RETRIED = {"retry_delay_seconds": 2}
 
 
-@fault("the relay answers 421 to newcomers and to MAIL", settings=SHORT_REST, lasts_seconds=6, mixes=True)
-async def answer_421(it: World) -> None:
-    behaviour = it.relay.behaviour
+@fault(
+    "the relay answers 421 to new connections and to MAIL",
+    settings=SHORT_REST,
+    extra_seconds=6,
+    in_random_schedule=True,
+)
+async def answer_421(world: World) -> None:
+    behaviour = world.relay.behaviour
     behaviour.banner = b"421 4.3.2 not now\r\n"
     behaviour.mail = lambda: b"421 4.7.0 too many\r\n"
-    await it.a_moment(2, 4)
-    well_again(it)
-
-
-@fault("the relay answers 451 to every other email", settings=SHORT_REST, fields=RETRIED, lasts_seconds=4, mixes=True)
-async def answer_451(it: World) -> None:
-    it.relay.behaviour.dot = lambda rcpt, _tries: b"451 4.2.0 later\r\n" if chosen(rcpt, 2) else After.ACCEPT
-    await it.a_moment(2, 3)
-    well_again(it)
-
-
-@fault("the relay answers 550 to every tenth recipient", may_be=("sent", "failed"), lasts_seconds=3)
-async def answer_550(it: World) -> None:
-    def refuse(rcpt: str, _tries: int) -> bytes | None:
-        if not chosen(rcpt, 10):
-            return None
-        it.refused.add(rcpt)
-        return b"550 5.7.1 not for you\r\n"
-
-    it.relay.behaviour.rcpt = refuse
-    await it.a_moment(2, 3)
-    well_again(it)
-
-
-@fault("the relay takes emails and never answers", settings=SHORT_LIMITS, lasts_seconds=8)
-async def never_answer(it: World) -> None:
-    it.relay.behaviour.dot = counted(it, After.SILENCE)
-    await it.a_moment(4, 5)
-    well_again(it)
-
-
-@fault("the relay takes emails and dies before it answers", settings=SHORT_REST, lasts_seconds=4, mixes=True)
-async def die_after_dot(it: World) -> None:
-    it.relay.behaviour.dot = counted(it, After.DROP)
-    await it.a_moment(2, 3)
-    well_again(it)
-
-
-@fault("the relay dies after the dot and has lost the email", settings=SHORT_REST, lasts_seconds=4, mixes=True)
-async def lose_after_dot(it: World) -> None:
-    it.relay.behaviour.dot = lambda rcpt, _tries: After.DROP_UNKEPT if chosen(rcpt, 20) else After.ACCEPT
-    await it.a_moment(2, 3)
-    well_again(it)
+    await world.random_pause(2, 4)
+    restore_relay(world)
 
 
 @fault(
-    "at_most_once: the relay takes emails and dies before it answers",
+    "the relay answers 451 to every other email",
+    settings=SHORT_REST,
+    fields=RETRIED,
+    extra_seconds=4,
+    in_random_schedule=True,
+)
+async def answer_451(world: World) -> None:
+    world.relay.behaviour.dot = lambda rcpt, _tries: b"451 4.2.0 later\r\n" if chosen(rcpt, 2) else After.ACCEPT
+    await world.random_pause(2, 3)
+    restore_relay(world)
+
+
+@fault("the relay answers 550 to every tenth recipient", allowed_statuses=("sent", "failed"), extra_seconds=3)
+async def answer_550(world: World) -> None:
+    def refuse(rcpt: str, _tries: int) -> bytes | None:
+        if not chosen(rcpt, 10):
+            return None
+        world.refused.add(rcpt)
+        return b"550 5.7.1 not for you\r\n"
+
+    world.relay.behaviour.rcpt = refuse
+    await world.random_pause(2, 3)
+    restore_relay(world)
+
+
+@fault("the relay accepts emails and never replies", settings=SHORT_LIMITS, extra_seconds=8)
+async def never_answer(world: World) -> None:
+    world.relay.behaviour.dot = counted(world, After.SILENCE)
+    await world.random_pause(4, 5)
+    restore_relay(world)
+
+
+@fault(
+    "the relay accepts emails and drops the connection before it replies",
+    settings=SHORT_REST,
+    extra_seconds=4,
+    in_random_schedule=True,
+)
+async def die_after_dot(world: World) -> None:
+    world.relay.behaviour.dot = counted(world, After.DROP)
+    await world.random_pause(2, 3)
+    restore_relay(world)
+
+
+@fault(
+    "the relay loses emails and drops the connection before it replies",
+    settings=SHORT_REST,
+    extra_seconds=4,
+    in_random_schedule=True,
+)
+async def lose_after_dot(world: World) -> None:
+    world.relay.behaviour.dot = lambda rcpt, _tries: After.DROP_UNKEPT if chosen(rcpt, 20) else After.ACCEPT
+    await world.random_pause(2, 3)
+    restore_relay(world)
+
+
+@fault(
+    "at_most_once: the relay accepts emails and drops the connection before it replies",
     settings=SHORT_REST,
     fields={"delivery": "at_most_once"},
-    may_be=("sent", "unknown"),
-    lasts_seconds=4,
+    allowed_statuses=("sent", "unknown"),
+    extra_seconds=4,
 )
-async def die_after_dot_at_most_once(it: World) -> None:
-    counting = counted(it, After.DROP)
-    it.relay.behaviour.dot = counting
-    await it.a_moment(2, 3)
-    well_again(it)
-    it.bound = 0  # who has committed the intent to send never sends again
+async def die_after_dot_at_most_once(world: World) -> None:
+    counting = counted(world, After.DROP)
+    world.relay.behaviour.dot = counting
+    await world.random_pause(2, 3)
+    restore_relay(world)
+    world.allowed_duplicates = 0  # a sender that has recorded its intent never sends again
 
 
-@fault("the relay takes one email a second on each connection", lasts_seconds=3)
-async def slow_down(it: World) -> None:
-    """Work waits in the ledger: the senders hold no more of it than before. They are ready, as they do send; that every
-    connection is busy all the time, the metrics tell."""
-    before = [resident(it, sender) for sender in SENDERS]
-    it.relay.behaviour.seconds_per_email = 1.0
-    await it.a_moment(8, 10)
-    grown = max(resident(it, sender) - then for sender, then in zip(SENDERS, before, strict=True))
-    if grown > MOST_GROWN_BYTES:
-        it.problems.append(f"a sender grew by {grown / 1e6:.0f} MB while the relay was slow")
+@fault("the relay accepts one email per second on each connection", extra_seconds=3)
+async def slow_down(world: World) -> None:
+    """Senders hold no more work than before, since it waits in the ledger. They stay ready, and the metrics show that
+    every connection is busy."""
+    before = [resident(world, sender) for sender in SENDERS]
+    world.relay.behaviour.seconds_per_email = 1.0
+    await world.random_pause(8, 10)
+    grown = max(resident(world, sender) - then for sender, then in zip(SENDERS, before, strict=True))
+    if grown > MAX_GROWTH_BYTES:
+        world.problems.append(f"a sender grew by {grown / 1e6:.0f} MB while the relay was slow")
     for sender in SENDERS:
-        await it.expect_metric(sender, "vashsender_emails_in_flight", lambda value: CONNECTIONS <= value <= UNRECORDED)
-        if (await it.health(sender))["relays"] != "ok":
-            it.problems.append("a relay that is merely slow was called unusable")
-    it.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
+        await world.expect_metric(
+            sender, "vashsender_emails_in_flight", lambda value: CONNECTIONS <= value <= UNRECORDED_LIMIT
+        )
+        if (await world.health(sender))["relays"] != "ok":
+            world.problems.append("a slow relay was reported as unusable")
+    world.relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
 
 
-def resident(it: World, name: str) -> int:
-    return int(psutil.Process(it.processes[name].pid).memory_info().rss)
+def resident(world: World, name: str) -> int:
+    return int(psutil.Process(world.processes[name].pid).memory_info().rss)
 
 
-@fault("the relay is gone, and comes back", settings=SHORT_REST, lasts_seconds=5, mixes=True)
-async def restart_relay(it: World) -> None:
-    it.bound += len(SENDERS) * CONNECTIONS  # emails it had and could not answer for
-    await asyncio.to_thread(it.relay.stop)
-    await it.a_moment(2, 4)
-    await asyncio.to_thread(it.relay.start)
+@fault("the relay stops and starts again", settings=SHORT_REST, extra_seconds=5, in_random_schedule=True)
+async def restart_relay(world: World) -> None:
+    world.allowed_duplicates += len(SENDERS) * CONNECTIONS  # emails it received but did not reply to
+    await asyncio.to_thread(world.relay.stop)
+    await world.random_pause(2, 4)
+    await asyncio.to_thread(world.relay.start)
 
 
-def counted(it: World, answer: After) -> Callable[[str, int], bytes | After]:
-    """Gives this answer to every twentieth recipient at the first try: one ambiguous attempt each."""
+def counted(world: World, answer: After) -> Callable[[str, int], bytes | After]:
+    """Gives this answer to every twentieth recipient at the first try, and allows a duplicate for each."""
 
     def dot(rcpt: str, tries: int) -> bytes | After:
         if tries or not chosen(rcpt, 20):
             return After.ACCEPT
-        it.bound += 1
+        world.allowed_duplicates += 1
         return answer
 
     return dot
 
 
 def chosen(rcpt: str, one_in: int) -> bool:
-    """The same recipients in every run."""
+    """True for one in `one_in` recipients, the same ones in every run."""
     return zlib.crc32(rcpt.encode()) % one_in == 0
 
 
-def well_again(it: World) -> None:
-    it.relay.behaviour = Behaviour(seconds_per_email=it.relay.behaviour.seconds_per_email)
+def restore_relay(world: World) -> None:
+    world.relay.behaviour = Behaviour(seconds_per_email=world.relay.behaviour.seconds_per_email)

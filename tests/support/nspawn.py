@@ -1,6 +1,6 @@
-"""A Debian tree (tests/support/machines.py) with VashSender in it, booted with systemd in a container of its own.
+"""Boots a Debian tree with VashSender and systemd in a container of systemd-nspawn.
 
-The container has its own processes, its own systemd and a network with nothing but a loopback interface. Needs root.
+The container has its own processes, its own systemd and only a loopback interface. Needs root.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from tempfile import TemporaryDirectory
 
 import psutil
 
-from tests.support.machines import KEPT
+from tests.support.debian_tree import CACHE
 
 ROOT = Path(__file__).parents[2]
 HOME = Path("opt/vashsender")
@@ -31,13 +31,15 @@ POWER_OFF = signal.SIGRTMIN + 4  # systemd(1), "Signals"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A booted container. `tree`: its files, as this machine sees them; `leader`: its process 1."""
+    """A booted container."""
 
+    #: Its files, as this machine sees them.
     tree: Path
+    #: Its process 1, by its pid outside.
     leader: int
 
     def run(self, *command: str, check: bool = True, text: str | None = None) -> str:
-        """What a command says on stdout, run there by root. Fails with all it said, unless `check` is off."""
+        """Runs a command in the container as root. Returns its stdout; fails with all output if `check` is on."""
         done = subprocess.run(
             ["nsenter", f"--target={self.leader}", "--all", "--", *command],
             input=text,
@@ -60,8 +62,8 @@ class Machine:
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                told = self.run("journalctl", "--no-pager", "--lines=60", "--output=cat", check=False)
-                raise AssertionError(f"not within {seconds:g} s: {what}\n{told}\n{self.logs()}")
+                journal = self.run("journalctl", "--no-pager", "--lines=60", "--output=cat", check=False)
+                raise AssertionError(f"not within {seconds:g} s: {what}\n{journal}\n{self.logs()}")
             time.sleep(POLL_SECONDS)
 
     def logs(self) -> str:
@@ -71,10 +73,10 @@ class Machine:
 
 
 @contextmanager
-def booted(tree: Path) -> Iterator[Machine]:
-    """Boots a tree and powers it off at the end."""
-    said = tree.parent / f"{tree.name}.console"
-    with said.open("wb") as console:
+def boot(tree: Path) -> Iterator[Machine]:
+    """Boots a tree. Powers it off at the end."""
+    console_log = tree.parent / f"{tree.name}.console"
+    with console_log.open("wb") as console:
         container = subprocess.Popen(
             [
                 "systemd-nspawn",
@@ -83,7 +85,7 @@ def booted(tree: Path) -> Iterator[Machine]:
                 f"--directory={tree}",
                 f"--machine=vashsender-{os.getpid()}",
                 "--private-network",
-                # Neither a systemd nor a machined of this machine is needed.
+                # Works without systemd or machined on this machine.
                 "--register=no",
                 "--keep-unit",
                 "--resolv-conf=off",
@@ -93,7 +95,7 @@ def booted(tree: Path) -> Iterator[Machine]:
             stderr=console,
         )
     try:
-        machine = Machine(tree, _leader(container, said))
+        machine = Machine(tree, _leader(container, console_log))
         done = ("running", "degraded")
         machine.wait(
             lambda: machine.run("systemctl", "is-system-running", check=False) in done, BOOT_SECONDS, "the boot"
@@ -101,12 +103,13 @@ def booted(tree: Path) -> Iterator[Machine]:
         yield machine
     finally:
         _power_off(container)
-        said.unlink()
+        console_log.unlink()
 
 
 def install(tree: Path) -> None:
-    """VashSender, as it is in this folder, with its locked dependencies in /opt/vashsender of a tree that is not yet
-    booted. The packages come through this machine's pip: the container may have no network."""
+    """Installs this working copy and its locked dependencies in /opt/vashsender of a tree that is not booted yet.
+
+    This machine's pip fetches the dependencies, since the container has no network."""
     home = tree / HOME
     home.mkdir(parents=True)
     files = subprocess.run(
@@ -133,33 +136,33 @@ def install(tree: Path) -> None:
 
 
 def _dependencies() -> Path:
-    """A tarball of what requirements/run.txt names; made once, as it takes pip a while."""
+    """A cached tarball of the packages in requirements/run.txt."""
     requirements = ROOT / "requirements/run.txt"
-    kept = KEPT / f"packages-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}.tar"
+    kept = CACHE / f"packages-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}.tar"
     if not kept.exists():
-        with TemporaryDirectory(dir=KEPT) as folder:
+        with TemporaryDirectory(dir=CACHE) as folder:
             pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "install"]
             subprocess.run(
                 [*pip, "--target", folder, "--no-deps", "--require-hashes", "-r", requirements],
                 check=True,
                 env={**os.environ, "PIP_ROOT_USER_ACTION": "ignore"},
             )
-            Path(folder).chmod(0o755)  # as site-packages is to be
+            Path(folder).chmod(0o755)  # as site-packages must be
             draft = kept.with_suffix(".draft")
             subprocess.run(["tar", "--create", "--file", draft, "--directory", folder, "."], check=True)
             draft.replace(kept)
     return kept
 
 
-def _leader(container: "subprocess.Popen[bytes]", said: Path) -> int:
-    """Process 1 of the container, as soon as there is one."""
+def _leader(container: "subprocess.Popen[bytes]", console_log: Path) -> int:
+    """Waits for process 1 of the container. Returns its pid."""
     deadline = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < deadline and container.poll() is None:
         for child in psutil.Process(container.pid).children():
             if child.name() == "systemd":
                 return child.pid
         time.sleep(POLL_SECONDS)
-    raise AssertionError(f"systemd-nspawn did not boot: {said.read_text(errors='replace')}")
+    raise AssertionError(f"systemd-nspawn did not boot: {console_log.read_text(errors='replace')}")
 
 
 def _power_off(container: "subprocess.Popen[bytes]") -> None:

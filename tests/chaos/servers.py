@@ -1,4 +1,4 @@
-"""The servers of one experiment: a virtual host and a ledger of its own, on a broker and a cluster that may break."""
+"""The servers of one experiment: a new virtual host and a new ledger, on a broker and a cluster that may break."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from uuid import uuid4
 from cli.local.broker import PrivateBroker
 from cli.local.postgres import PrivatePostgres
 from shared.ledger import migrate
-from tests.chaos.world import Parts
+from tests.chaos.world import Servers
 from tests.support.broker import new_vhost
 from tests.support.databases import sqlite_url
 
 
 @contextmanager
-def parts(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres | None) -> Iterator[Parts]:
-    """Everything fresh and empty, gone afterwards. Without `postgres` the ledger is SQLite."""
+def servers(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres | None) -> Iterator[Servers]:
+    """New and empty, removed afterwards. The ledger is on SQLite if `postgres` is None."""
     with new_vhost(broker) as vhost, _ledger(folder, postgres) as url:
         migrate.upgrade(url)
-        yield Parts(folder, url, broker, vhost, postgres)
+        yield Servers(folder, url, broker, vhost, postgres)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""The tests' broker out of another Debian's file tree: another release of RabbitMQ than this machine has.
+"""Runs the tests' broker from the file tree of another Debian, which has another release of RabbitMQ.
 
-`VASHSENDER_TEST_RABBITMQ_ROOT` names the tree. The node runs as root in a mount namespace of its own, chrooted into the
-tree, with the folders it shares with the tests at the same paths; the network and the processes are this machine's.
+`VASHSENDER_TEST_RABBITMQ_ROOT` names the tree. The node runs as root in its own mount namespace, chrooted into the
+tree, with the folders it shares with the tests at the same paths. It uses this machine's network and processes.
 """
 
 import os
@@ -23,12 +23,14 @@ exec chroot "$root" "$@"
 
 
 def broker_at(data_dir: Path, *ports: int) -> PrivateBroker:
-    """A node of the release the tests are to run on."""
+    """A node of the release under test."""
     root = os.environ.get(ROOT_VARIABLE)
-    return BrokerInTree(Path(root), data_dir, *ports) if root else PrivateBroker(data_dir, *ports)
+    return ChrootedBroker(Path(root), data_dir, *ports) if root else PrivateBroker(data_dir, *ports)
 
 
-class BrokerInTree(PrivateBroker):
+class ChrootedBroker(PrivateBroker):
+    """A private broker whose server is in the tree at `root`."""
+
     def __init__(self, root: Path, data_dir: Path, *ports: int) -> None:
         super().__init__(data_dir, *ports)
         self._root = root.absolute()

@@ -1,5 +1,5 @@
-# Stands in for docker.io/prom/prometheus: its user, its folder, its volume, how it starts.
-FROM stand-in:base
+# Replaces docker.io/prom/prometheus: its user, its folder, its volume, how it starts.
+FROM substitute:base
 RUN install -d -o 65534 -g 65534 /prometheus
 USER nobody
 WORKDIR /prometheus

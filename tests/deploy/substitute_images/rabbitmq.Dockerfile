@@ -1,5 +1,5 @@
-# Stands in for docker.io/library/rabbitmq:4-management: its user, its folders, its volume, how it starts.
-FROM stand-in:base
+# Replaces docker.io/library/rabbitmq:4-management: its user, its folders, its volume, how it starts.
+FROM substitute:base
 RUN groupmod -o -g 999 rabbitmq && usermod -o -u 999 -g 999 rabbitmq \
     && rm -rf /var/lib/rabbitmq /etc/rabbitmq/rabbitmq-env.conf \
     && install -d -o 999 -g 999 -m 1777 /var/lib/rabbitmq /var/log/rabbitmq /etc/rabbitmq/conf.d \

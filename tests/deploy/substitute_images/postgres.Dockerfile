@@ -1,5 +1,5 @@
-# Stands in for docker.io/library/postgres:17: its user, its folders, its volume, how it starts.
-FROM stand-in:base
+# Replaces docker.io/library/postgres:17: its user, its folders, its volume, how it starts.
+FROM substitute:base
 RUN groupmod -o -g 999 postgres && usermod -o -u 999 -g 999 postgres && rm -rf /var/lib/postgresql \
     && install -d -o 999 -g 999 -m 1777 /var/lib/postgresql /var/lib/postgresql/data \
     && install -d -o 999 -g 999 -m 3777 /var/run/postgresql && mkdir /docker-entrypoint-initdb.d

@@ -1,6 +1,6 @@
-"""Debian file trees to try a deployment in, made by debootstrap from this machine's own Debian mirror.
+"""Debian file trees for tests of deployments, made by debootstrap from the mirror that this machine uses.
 
-Needs root. A tree is kept as a tarball under `var/machines` and unpacked for each use, so that only the first is slow.
+Needs root. Each tree is cached as a tarball under `var/machines`, so only the first use is slow.
 """
 
 import fcntl
@@ -15,17 +15,17 @@ from tempfile import mkdtemp
 
 from cli.local import packages
 
-KEPT = Path(__file__).parents[2] / "var" / "machines"
+CACHE = Path(__file__).parents[2] / "var" / "machines"
 BUILD_SECONDS = 600
 
 
 @contextmanager
 def debian(suite: str, *included: str) -> Iterator[Path]:
-    """A fresh tree of Debian `suite` ("bookworm", "trixie") with `included` packages, removed afterwards.
+    """A new tree of Debian `suite` ("bookworm", "trixie") with `included` packages, removed afterwards.
 
-    Nothing is mounted in it and no service of it runs. Raises `CalledProcessError` where debootstrap fails.
+    Nothing is mounted in it and none of its services run. Raises `CalledProcessError` if debootstrap fails.
     """
-    tree = Path(mkdtemp(prefix=f"{suite}-", dir=_kept_folder()))
+    tree = Path(mkdtemp(prefix=f"{suite}-", dir=_cache_folder()))
     try:
         subprocess.run(["tar", "-xf", _tarball(suite, included), "-C", tree], check=True)
         tree.chmod(0o755)
@@ -36,7 +36,7 @@ def debian(suite: str, *included: str) -> Iterator[Path]:
 
 def _tarball(suite: str, included: tuple[str, ...]) -> Path:
     names = ",".join(sorted(included))
-    kept = _kept_folder() / f"{suite}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.tar"
+    kept = _cache_folder() / f"{suite}-{hashlib.sha256(names.encode()).hexdigest()[:12]}.tar"
     with kept.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
@@ -46,7 +46,7 @@ def _tarball(suite: str, included: tuple[str, ...]) -> Path:
 
 def _bootstrap(suite: str, names: str, kept: Path) -> None:
     packages.ensure(["debootstrap"])
-    tree, draft = Path(mkdtemp(prefix=f"{suite}-new-", dir=_kept_folder())), kept.with_suffix(".draft")
+    tree, draft = Path(mkdtemp(prefix=f"{suite}-new-", dir=_cache_folder())), kept.with_suffix(".draft")
     include = [f"--include={names}"] if names else []
     try:
         subprocess.run(
@@ -64,13 +64,13 @@ def _bootstrap(suite: str, names: str, kept: Path) -> None:
 
 
 def _mirror() -> list[str]:
-    """The mirror this machine's apt reads, which may be the only one it reaches; none: debootstrap's own choice."""
+    """The mirror in this machine's apt sources, maybe the only one it can reach. Empty: debootstrap's default."""
     sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
     texts = "\n".join(path.read_text() for path in sources if path.is_file())
     found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?)\s+(\S+/debian)/?(?:\s|$)", texts, re.MULTILINE)
     return [found.group(1)] if found else []
 
 
-def _kept_folder() -> Path:
-    KEPT.mkdir(parents=True, exist_ok=True)
-    return KEPT
+def _cache_folder() -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE
