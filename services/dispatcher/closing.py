@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select, update
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -44,10 +44,11 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
             status = _outcome(said)
         else:
             return []
-        values: dict[str, Any] = {"status": status.value, "finished_at": db_now(), "blocked_by": None, "reopen": None}
+        values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
         if (reason := await _reason(connection, campaign_id, status, said)) is not None:
             values["reason"] = reason
-        await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(**values))
+        if not await campaigns.move(connection, campaign_id, status, **values):
+            return []
         await timeline.record(connection, campaign_id, status.value, in_words(status, said))
     log.info("campaign.closed", campaign_id=str(campaign_id), status=status.value, **said)
     return CampaignFinished(campaign_id=campaign_id, status=status.value)

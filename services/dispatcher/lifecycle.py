@@ -2,13 +2,13 @@
 
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.survey import Standing
 from shared import logs
-from shared.ledger import timeline
+from shared.ledger import campaigns, timeline
 from shared.ledger.batches import in_state, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.imports import importing
@@ -42,11 +42,7 @@ async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
     async with ledger.write() as connection:
         if not await _may_leave(connection, campaign_id, overdue, *before(CampaignStatus.STOPPING)):
             return None
-        await connection.execute(
-            update(Campaign)
-            .where(col(Campaign.id) == campaign_id)
-            .values(status=CampaignStatus.STOPPING.value, stop_as=CampaignStatus.EXPIRED.value)
-        )
+        await campaigns.move(connection, campaign_id, CampaignStatus.STOPPING, stop_as=CampaignStatus.EXPIRED.value)
         await timeline.record(connection, campaign_id, "overdue", "deliver_by has passed: what is open is not sent")
     log.info("campaign.expired", campaign_id=str(campaign_id))
     return CampaignStatus.STOPPING.value
@@ -58,9 +54,7 @@ async def _start_scheduled(ledger: Ledger, campaign_id: UUID) -> str | None:
     async with ledger.write() as connection:
         if not await _may_leave(connection, campaign_id, due, CampaignStatus.SCHEDULED):
             return None
-        await connection.execute(
-            update(Campaign).where(col(Campaign.id) == campaign_id).values(status=CampaignStatus.QUEUED.value)
-        )
+        await campaigns.move(connection, campaign_id, CampaignStatus.QUEUED)
     log.info("campaign.due", campaign_id=str(campaign_id))
     return CampaignStatus.QUEUED.value
 
@@ -71,12 +65,8 @@ async def _may_leave(
     """Locks a campaign that is in one of the states at the right time, and then sees whether it is being imported into.
     One after the other: who opens an import locks the campaign too, and a statement that had to wait for that lock
     would not see the import (PostgreSQL looks at what was there when the statement began)."""
-    locked = await connection.execute(
-        update(Campaign)
-        .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(states), when)
-        .values(cursor=col(Campaign.cursor))
-    )
-    return locked.rowcount > 0 and not (await connection.execute(select(importing(campaign_id)))).scalar_one()
+    locked = await campaigns.lock(connection, campaign_id, col(Campaign.status).in_(states), when)
+    return locked is not None and not (await connection.execute(select(importing(campaign_id)))).scalar_one()
 
 
 async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
@@ -86,17 +76,10 @@ async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
                 select(col(Campaign.started_at).is_not(None)).where(col(Campaign.id) == campaign_id)
             )
         ).one()
-        changed = await connection.execute(
-            update(Campaign)
-            .where(col(Campaign.id) == campaign_id, col(Campaign.status) == CampaignStatus.QUEUED.value)
-            .values(
-                status=CampaignStatus.SENDING.value,
-                started_at=func.coalesce(col(Campaign.started_at), db_now()),
-                finished_at=None,
-                reason=None,
-            )
-        )
-        if not changed.rowcount:
+        started_at = func.coalesce(col(Campaign.started_at), db_now())
+        if not await campaigns.move(
+            connection, campaign_id, CampaignStatus.SENDING, started_at=started_at, finished_at=None, reason=None
+        ):
             return None
         if row[0]:
             await timeline.record(connection, campaign_id, "continued", "Sending goes on")

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from sqlalchemy import case, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import rows
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import RateLimit
 
@@ -50,9 +49,5 @@ async def reserve(
 
 async def ensure(connection: AsyncConnection, scope: str, emails_per_second: float) -> None:
     """Makes the row of a limit that is missing."""
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    await connection.execute(
-        insert(RateLimit)
-        .values(scope=scope, emails_per_second=emails_per_second, free_at=db_now())
-        .on_conflict_do_nothing(index_elements=["scope"])
-    )
+    new = {"scope": scope, "emails_per_second": emails_per_second, "free_at": db_now()}
+    await connection.execute(rows.insert_missing(connection, RateLimit).values(**new))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -13,7 +13,7 @@ from services.dispatcher import rates
 from services.dispatcher.rates import NotFreeError
 from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, scopes
 from shared.events import BatchReleased
-from shared.ledger import campaigns
+from shared.ledger import batches, campaigns
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
@@ -116,18 +116,9 @@ async def _release_waiting(connection: AsyncConnection, campaign: Standing, limi
     if due is None:
         return None
     starts_at, rate = await limit.take(connection, due.open)
-    changed = await connection.execute(
-        update(Batch)
-        .where(col(Batch.id) == due.id, col(Batch.generation) == due.generation, in_state(BatchState.WAITING))
-        .values(
-            state=BatchState.RELEASED.value,
-            generation=due.generation + 1,
-            released_at=db_now(),
-            due_at=due.due_at if rate is None else max(due.due_at, starts_at),
-            span_seconds=_span(due.size, rate),
-        )
-    )
-    if not changed.rowcount:
+    due_at = due.due_at if rate is None else max(due.due_at, starts_at)
+    span = _span(due.size, rate)
+    if not await batches.release(connection, due.id, due.generation, due_at=due_at, span_seconds=span):
         raise NotFreeError  # another dispatcher was first: what was reserved here is given back
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
     return Released(ticket, due.open, fresh=False)
@@ -141,35 +132,21 @@ async def _release_fresh(
     cut = await campaigns.next_range(connection, campaign.id, campaign.cursor, emails)
     if cut is None:
         return None
-    moved = await connection.execute(
-        update(Campaign)
-        .where(
-            col(Campaign.id) == campaign.id,
-            col(Campaign.cursor) == campaign.cursor,
-            col(Campaign.status) == CampaignStatus.SENDING.value,
-        )
-        .values(cursor=cut.last_id)
-    )
-    if not moved.rowcount:
+    unmoved = col(Campaign.cursor) == campaign.cursor
+    is_sending = col(Campaign.status) == CampaignStatus.SENDING.value
+    if not await campaigns.move_cursor(connection, campaign.id, cut.last_id, unmoved, is_sending):
         return None
     starts_at, rate = await limit.take(connection, cut.size)
-    inserted = await connection.execute(
-        insert(Batch)
-        .values(
-            campaign_id=campaign.id,
-            first_id=cut.first_id,
-            last_id=cut.last_id,
-            size=cut.size,
-            pending=cut.size,
-            state=BatchState.RELEASED.value,
-            generation=1,
-            released_at=db_now(),
-            due_at=starts_at,
-            span_seconds=_span(cut.size, rate),
-        )
-        .returning(col(Batch.id))
+    batch_id = await batches.create(
+        connection,
+        campaign.id,
+        cut,
+        BatchState.RELEASED,
+        pending=cut.size,
+        released_at=db_now(),
+        due_at=starts_at,
+        span_seconds=_span(cut.size, rate),
     )
-    batch_id: int = inserted.scalar_one()
     campaign.cursor = cut.last_id
     return Released(BatchReleased(batch_id=batch_id, campaign_id=campaign.id, generation=1), cut.size, fresh=True)
 

@@ -2,19 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.deadline import Deadline
 from shared import logs
-from shared.ledger import campaigns, timeline
-from shared.ledger.batches import in_state, requeue
-from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger import batches, campaigns, recipients, timeline
+from shared.ledger.batches import in_state
+from shared.ledger.database import Ledger
+from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
 
 BATCHES_AT_ONCE = 10
@@ -49,13 +48,13 @@ async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadlin
             campaign = await campaigns.lock(connection, campaign_id)
             if campaign is None or campaign.reopen != what or campaign.status not in _IN:
                 return
-            batches = await _holding(connection, campaign_id, way.source)
-            for batch_id in batches:
+            batch_ids = await _holding(connection, campaign_id, way.source)
+            for batch_id in batch_ids:
                 moved += await _reopen_batch(connection, batch_id, way)
-            if not batches:
+            if not batch_ids:
                 await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(reopen=None))
                 await timeline.record(connection, campaign_id, "reopened", way.told.format(moved))
-        if not batches:
+        if not batch_ids:
             log.info("campaign.reopened", campaign_id=str(campaign_id), what=what, recipients=moved)
             return
         if deadline.cuts_short():
@@ -75,35 +74,19 @@ async def _holding(connection: AsyncConnection, campaign_id: UUID, status: Recip
 
 async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) -> int:
     """Returns how many recipients changed."""
-    batch = (
-        await connection.execute(
-            update(Batch)
-            .where(col(Batch.id) == batch_id)
-            .values(size=col(Batch.size))
-            .returning(col(Batch.campaign_id), col(Batch.first_id), col(Batch.last_id))
-        )
-    ).one()
-    values: dict[str, Any] = {"status": way.target.value, "next_attempt_at": None, "intent_at": None}
-    if way.target == RecipientStatus.SENT:
-        values["sent_at"] = func.coalesce(col(Recipient.sent_at), db_now())
-    else:
-        values["attempts"] = 0
-    rows = await connection.execute(
-        update(Recipient)
-        .where(
-            col(Recipient.campaign_id) == batch.campaign_id,
-            col(Recipient.id).between(batch.first_id, batch.last_id),
-            col(Recipient.status) == way.source.value,
-        )
-        .values(**values)
+    batch = await batches.lock(connection, batch_id)
+    if batch is None:
+        return 0
+    changed = await recipients.reopen(
+        connection, batch.campaign_id, batch.first_id, batch.last_id, way.source, way.target
     )
     source, target = way.source.value, way.target.value
     await connection.execute(
         update(Batch)
         .where(col(Batch.id) == batch_id)
-        .values({source: getattr(Batch, source) - rows.rowcount, target: getattr(Batch, target) + rows.rowcount})
+        .values({source: getattr(Batch, source) - changed, target: getattr(Batch, target) + changed})
     )
-    if way.target in OPEN and rows.rowcount:
+    if way.target in OPEN and changed:
         # A batch in a sender's hands keeps its generation: its finish sees the open rows and gives it back.
-        await requeue(connection, col(Batch.id) == batch_id, ~in_state(BatchState.RELEASED, BatchState.SENDING))
-    return rows.rowcount
+        await batches.requeue(connection, col(Batch.id) == batch_id, ~in_state(BatchState.RELEASED, BatchState.SENDING))
+    return changed

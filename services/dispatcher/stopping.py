@@ -3,21 +3,20 @@
 Batches that are being sent are left to their senders, who give them back within a second, or to the watchdog.
 """
 
-from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import case, insert, select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.deadline import Deadline
-from shared.ledger import campaigns
+from shared.ledger import batches, campaigns, recipients
 from shared.ledger.batches import in_state
-from shared.ledger.campaigns import Locked
-from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Recipient
+from shared.ledger.campaigns import Locked, Range
+from shared.ledger.database import Ledger
+from shared.ledger.models import Batch
 from shared.ledger.repair import recount
-from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
+from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
 ROWS_AT_ONCE = 5000
 BATCHES_AT_ONCE = 10
@@ -50,21 +49,9 @@ async def _close_waiting(connection: AsyncConnection, campaign_id: UUID, campaig
     )
     ids = sorted(found.scalars())
     for batch_id in ids:
-        taken = await connection.execute(
-            update(Batch)
-            .where(col(Batch.id) == batch_id, in_state(BatchState.WAITING, BatchState.RELEASED))
-            .values(
-                state=BatchState.CANCELLED.value,
-                generation=col(Batch.generation) + 1,
-                owner=None,
-                lease_until=None,
-                released_at=None,
-            )
-            .returning(col(Batch.first_id), col(Batch.last_id))
-        )
-        taken_range = taken.first()
-        if taken_range is not None:
-            await _close_rows(connection, campaign_id, campaign, *taken_range)
+        cancelled = await batches.cancel(connection, batch_id)
+        if cancelled is not None:
+            await _close_rows(connection, campaign_id, campaign, cancelled)
             await recount(connection, batch_id)
     return bool(ids)
 
@@ -75,44 +62,12 @@ async def _close_uncut(connection: AsyncConnection, campaign_id: UUID, campaign:
     if cut is None:
         return False
     await campaigns.move_cursor(connection, campaign_id, cut.last_id)
-    inserted = await connection.execute(
-        insert(Batch)
-        .values(
-            campaign_id=campaign_id,
-            first_id=cut.first_id,
-            last_id=cut.last_id,
-            size=cut.size,
-            state=BatchState.CANCELLED.value,
-            due_at=db_now(),
-        )
-        .returning(col(Batch.id))
-    )
-    batch_id: int = inserted.scalar_one()
-    await _close_rows(connection, campaign_id, campaign, cut.first_id, cut.last_id)
+    batch_id = await batches.create(connection, campaign_id, cut, BatchState.CANCELLED)
+    await _close_rows(connection, campaign_id, campaign, cut)
     await recount(connection, batch_id)
     return True
 
 
-async def _close_rows(
-    connection: AsyncConnection, campaign_id: UUID, campaign: Locked, first_id: int, last_id: int
-) -> None:
-    """An email whose body may have left is unknown, not cancelled: nobody can say that it was not sent."""
-    await connection.execute(
-        update(Recipient)
-        .where(
-            col(Recipient.campaign_id) == campaign_id,
-            col(Recipient.id).between(first_id, last_id),
-            col(Recipient.status).in_(_values(OPEN)),
-        )
-        .values(
-            status=case(
-                (col(Recipient.intent_at).is_not(None), RecipientStatus.UNKNOWN.value),
-                else_=campaign.stop_as or RecipientStatus.CANCELLED.value,
-            ),
-            next_attempt_at=None,
-        )
-    )
-
-
-def _values(statuses: Sequence[RecipientStatus]) -> list[str]:
-    return [status.value for status in statuses]
+async def _close_rows(connection: AsyncConnection, campaign_id: UUID, campaign: Locked, cut: Range) -> None:
+    to = RecipientStatus(campaign.stop_as or RecipientStatus.CANCELLED)
+    await recipients.close_open(connection, campaign_id, cut.first_id, cut.last_id, to)

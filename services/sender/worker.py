@@ -8,9 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import update
-from sqlmodel import col
-
 from services.sender.campaigns import Campaigns
 from services.sender.db import claims
 from services.sender.db.claims import Claim
@@ -21,9 +18,9 @@ from shared import logs
 from shared.bus import Bus
 from shared.errors import VashSenderError
 from shared.events import BatchFinished, BatchProgress, BatchReleased, BatchRequeued, CampaignRequested
-from shared.ledger import timeline
+from shared.ledger import campaigns, timeline
 from shared.ledger.database import Ledger
-from shared.ledger.models import LONGEST_REPLY, Campaign
+from shared.ledger.models import LONGEST_REPLY
 from shared.ledger.states import CampaignStatus
 from shared.metrics import Metrics
 from shared.settings import SenderSettings
@@ -295,12 +292,13 @@ class Worker:
 
     async def _pause(self, campaign_id: UUID, reason: str) -> None:
         async with self._ledger.write() as connection:
-            changed = await connection.execute(
-                update(Campaign)
-                .where(col(Campaign.id) == campaign_id, col(Campaign.status) == CampaignStatus.SENDING.value)
-                .values(status=CampaignStatus.PAUSED.value, reason=reason[:LONGEST_REPLY])
-            )
-            if changed.rowcount:
+            if await campaigns.move(
+                connection,
+                campaign_id,
+                CampaignStatus.PAUSED,
+                from_=(CampaignStatus.SENDING,),
+                reason=reason[:LONGEST_REPLY],
+            ):
                 await timeline.record(connection, campaign_id, "paused", reason)
         log.warning("campaign.paused", campaign_id=str(campaign_id), reason=reason)
         await self._bus.publish(CampaignRequested(campaign_id=campaign_id))

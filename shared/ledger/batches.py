@@ -1,29 +1,150 @@
-"""The one operation that retry, resume and rescue share: the same range again, generation + 1, not before due_at."""
+"""Batches: the lock of their range, every change of their state, and the conditions that their indexes answer."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, literal_column, update
+from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import rows
+from shared.ledger.campaigns import Range
 from shared.ledger.database import db_now
 from shared.ledger.models import Batch
-from shared.ledger.states import LIVE, BatchState
+from shared.ledger.states import LIVE, NEW_BATCH, BatchState, before
 
 NEARLY_OUT = 10
-"""Of a batch at work no more than one recipient in so many is without a result: it mostly waits for replies."""
+"""A batch is nearly out when at most one in this many of its recipients has no result: it mostly waits for replies."""
+
+_FREE: Mapping[str, Any] = {"owner": None, "lease_until": None, "released_at": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A batch whose row, and so whose range of recipients, no other transaction can change before this one ends."""
+
+    campaign_id: UUID
+    first_id: int
+    last_id: int
+    state: str
+    generation: int
+    pending: int  # recipients, as are `deferred`
+    deferred: int
 
 
 @dataclass(frozen=True, slots=True)
 class Requeued:
-    """A batch as it stands after it was taken back; `generation` is the new one."""
+    """A batch that waits again."""
 
     batch_id: int
     campaign_id: UUID
-    generation: int
+    generation: int  # the new one
+
+
+async def lock(connection: AsyncConnection, batch_id: int, generation: int | None = None) -> Locked | None:
+    """Locks a batch until the transaction ends. None if it does not exist, or has another generation than given."""
+    conditions = [col(Batch.id) == batch_id]
+    if generation is not None:
+        conditions.append(col(Batch.generation) == generation)
+    row = await rows.lock(
+        connection,
+        Batch.size,
+        *conditions,
+        returning=(
+            col(Batch.campaign_id),
+            col(Batch.first_id),
+            col(Batch.last_id),
+            col(Batch.state),
+            col(Batch.generation),
+            col(Batch.pending),
+            col(Batch.deferred),
+        ),
+    )
+    return None if row is None else Locked(*row)
+
+
+async def move(
+    connection: AsyncConnection,
+    to: BatchState,
+    *conditions: ColumnElement[bool],
+    from_: Collection[BatchState] | None = None,
+    returning: Sequence[Any] = (Batch.id, Batch.campaign_id, Batch.generation),
+    **values: Any,
+) -> Sequence[Row[*tuple[Any, ...]]]:
+    """Moves every batch that meets the conditions to `to`, in one update that raises its generation.
+
+    Only from the states that BATCH_TRANSITIONS allows; `from_` narrows them. `values` are other columns to set. Returns
+    the columns `returning` of each batch that moved. Concurrent moves of one batch: the first wins."""
+    sources = [source for source in before(to) if from_ is None or source in from_]
+    if not sources:
+        raise ValueError(f"no batch moves to {to} from {from_}")
+    guard = () if set(sources) == set(BatchState) else (in_state(*sources),)
+    moved = await connection.execute(
+        update(Batch)
+        .where(*conditions, *guard)
+        .values(state=to.value, generation=col(Batch.generation) + 1, **values)
+        .returning(*returning)
+    )
+    return moved.all()
+
+
+async def create(connection: AsyncConnection, campaign_id: UUID, cut: Range, state: BatchState, **values: Any) -> int:
+    """Adds a batch of generation 1 for a range of recipients that no other batch covers; returns its id."""
+    if state not in NEW_BATCH:
+        raise ValueError(f"no batch starts as {state}")
+    new = {"due_at": db_now(), **values}
+    created = await connection.execute(
+        insert(Batch)
+        .values(
+            campaign_id=campaign_id,
+            first_id=cut.first_id,
+            last_id=cut.last_id,
+            size=cut.size,
+            state=state.value,
+            generation=1,
+            **new,
+        )
+        .returning(col(Batch.id))
+    )
+    return int(created.scalar_one())
+
+
+async def release(
+    connection: AsyncConnection, batch_id: int, generation: int, *, due_at: Any, span_seconds: float | None
+) -> bool:
+    """Releases a waiting batch of this generation; False if it has moved on."""
+    released = await move(
+        connection,
+        BatchState.RELEASED,
+        col(Batch.id) == batch_id,
+        col(Batch.generation) == generation,
+        released_at=db_now(),
+        due_at=due_at,
+        span_seconds=span_seconds,
+    )
+    return bool(released)
+
+
+async def finish(connection: AsyncConnection, batch_id: int, generation: int) -> bool:
+    """Marks a batch that is being sent at this generation as done; False if it has moved on."""
+    ours = (col(Batch.id) == batch_id, col(Batch.generation) == generation)
+    return bool(await move(connection, BatchState.DONE, *ours, **_FREE))
+
+
+async def cancel(connection: AsyncConnection, batch_id: int) -> Range | None:
+    """Closes a batch that no sender holds, so that its tickets are stale, and returns its range.
+
+    None if a sender has claimed it meanwhile. The caller closes the recipients in the same transaction."""
+    cancelled = await move(
+        connection,
+        BatchState.CANCELLED,
+        col(Batch.id) == batch_id,
+        returning=(col(Batch.first_id), col(Batch.last_id), col(Batch.size)),
+        **_FREE,
+    )
+    return Range(*cancelled[0]) if cancelled else None
 
 
 async def requeue(
@@ -32,43 +153,34 @@ async def requeue(
     due_in_seconds: float = 0.0,
     rescued: bool = False,
 ) -> Sequence[Requeued]:
-    """Takes back every batch that meets the conditions, in one update: who held it finds another generation.
+    """Makes every batch that meets the conditions wait for `due_in_seconds`: retry, resume and rescue alike.
 
-    The conditions name the generation or the lease that was seen, so two who try at once do it once."""
-    values: dict[str, Any] = {
-        "state": BatchState.WAITING.value,
-        "generation": col(Batch.generation) + 1,
-        "owner": None,
-        "lease_until": None,
-        "released_at": None,
-        "due_at": db_now() + due_in_seconds,
-    }
+    An owner that still holds one finds another generation. The conditions name the generation or the lease that was
+    seen, so that two concurrent calls requeue a batch once."""
+    values = {**_FREE, "due_at": db_now() + due_in_seconds}
     if rescued:
         values["rescues"] = col(Batch.rescues) + 1
-    rows = await connection.execute(
-        update(Batch)
-        .where(*conditions)
-        .values(**values)
-        .returning(col(Batch.id), col(Batch.campaign_id), col(Batch.generation))
-    )
-    return [Requeued(row[0], row[1], row[2]) for row in rows]
+    return [Requeued(*row) for row in await move(connection, BatchState.WAITING, *conditions, **values)]
 
 
 def lease_expired() -> ColumnElement[bool]:
-    """The ledger's confirmation that a batch is nobody's: by the database's clock alone."""
+    """The owner's lease has expired by the database's clock."""
     return in_state(BatchState.SENDING) & (col(Batch.lease_until) < db_now())
 
 
 def holds_slot() -> ColumnElement[bool]:
-    """It is being sent, and a sender may be too busy with it to take another: neither limited nor nearly all out."""
+    """The batch takes one of its sender's places: it is being sent, has no rate limit, and is not nearly out."""
     is_nearly_out = col(Batch.pending) * NEARLY_OUT <= col(Batch.size)
     return in_state(BatchState.SENDING) & col(Batch.span_seconds).is_(None) & ~is_nearly_out
 
 
 def in_state(*states: BatchState) -> ColumnElement[bool]:
-    """`state` is one of these live states, in the words of the indexes of live batches. Written into the statement, not
-    bound: only so do both databases see that a partial index answers the question."""
-    return and_(_among(LIVE), _among(states)) if set(states) != set(LIVE) else _among(LIVE)
+    """`state` is one of `states`. If all of them are live, it uses the words of the partial indexes of live batches.
+
+    The values are written into the statement, not bound, so that both databases recognise those indexes."""
+    if set(states) < set(LIVE):
+        return and_(_among(LIVE), _among(states))
+    return _among(LIVE) if set(states) == set(LIVE) else _among(states)
 
 
 def _among(states: Sequence[BatchState]) -> ColumnElement[bool]:

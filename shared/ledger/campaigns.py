@@ -1,14 +1,19 @@
-"""The campaign row as the lock of its campaign: import, send, retry-failed, repair and close take it first."""
+"""Campaigns: their lock, which import, send, retry-failed, repair and close take first, and their changes of status."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, literal_column, select, text, update
+from sqlalchemy import ColumnElement, func, insert, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
+from uuid6 import uuid7
 
+from shared.ledger import rows
+from shared.ledger.database import db_now
 from shared.ledger.models import Campaign, Recipient
-from shared.ledger.states import CampaignStatus
+from shared.ledger.states import NEW_CAMPAIGN, CampaignStatus, before
 
 _NOT_CLOSED = (
     CampaignStatus.SCHEDULED,
@@ -20,13 +25,15 @@ _NOT_CLOSED = (
 
 
 def not_closed() -> ColumnElement[bool]:
-    """Scheduled or under way, in the words of the index that holds no others."""
+    """Scheduled or under way, in the words of the partial index of such campaigns."""
     return col(Campaign.status).in_([literal_column(f"'{status.value}'") for status in _NOT_CLOSED])
 
 
 def has_uncut() -> ColumnElement[bool]:
-    """A recipient of `campaign` lies beyond its cursor: no batch covers it yet. Not an EXISTS, for which PostgreSQL may
-    read the whole table in the hope of an early hit; the first by id comes from the index."""
+    """A recipient of `campaign` lies beyond its cursor: no batch covers it yet.
+
+    Not an EXISTS: PostgreSQL may read the whole table for it, hoping for an early hit. The first by id comes from the
+    index."""
     beyond = (
         select(col(Recipient.id))
         .where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
@@ -38,37 +45,62 @@ def has_uncut() -> ColumnElement[bool]:
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """What the row says, now that nobody else can change it before the transaction ends."""
+    """A campaign whose row no other transaction can change before this one ends."""
 
     status: str
     cursor: int
     reopen: str | None
     stop_as: str | None
-    delivery: str
 
 
-async def lock(connection: AsyncConnection, campaign_id: UUID) -> Locked | None:
-    """Locks a campaign until the transaction at hand ends; None where there is no such campaign."""
-    row = (
-        await connection.execute(
-            update(Campaign)
-            .where(col(Campaign.id) == campaign_id)
-            .values(cursor=col(Campaign.cursor))
-            .returning(
-                col(Campaign.status),
-                col(Campaign.cursor),
-                col(Campaign.reopen),
-                col(Campaign.stop_as),
-                col(Campaign.delivery),
-            )
-        )
-    ).first()
-    return Locked(*row) if row is not None else None
+async def lock(connection: AsyncConnection, campaign_id: UUID, *conditions: ColumnElement[bool]) -> Locked | None:
+    """Locks a campaign until the transaction ends. None if it does not exist or does not meet the conditions."""
+    row = await rows.lock(
+        connection,
+        Campaign.cursor,
+        col(Campaign.id) == campaign_id,
+        *conditions,
+        returning=(col(Campaign.status), col(Campaign.cursor), col(Campaign.reopen), col(Campaign.stop_as)),
+    )
+    return None if row is None else Locked(*row)
+
+
+async def move(
+    connection: AsyncConnection,
+    campaign_id: UUID,
+    to: CampaignStatus,
+    *conditions: ColumnElement[bool],
+    from_: Collection[CampaignStatus] | None = None,
+    **values: Any,
+) -> bool:
+    """Moves a campaign to the status `to`, and sets the columns `values`, in one update; returns whether it moved.
+
+    Only from the statuses that CAMPAIGN_TRANSITIONS allows; `from_` narrows them, `conditions` are further ones."""
+    sources = [source.value for source in before(to) if from_ is None or source in from_]
+    if not sources:
+        raise ValueError(f"no campaign moves to {to} from {from_}")
+    moved = await connection.execute(
+        update(Campaign)
+        .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(sources), *conditions)
+        .values(status=to.value, **values)
+    )
+    return moved.rowcount > 0
+
+
+async def create(connection: AsyncConnection, status: CampaignStatus = CampaignStatus.DRAFT, **values: Any) -> UUID:
+    """Adds a campaign with these columns and returns its id."""
+    if status not in NEW_CAMPAIGN:
+        raise ValueError(f"no campaign starts as {status}")
+    campaign_id = UUID(int=uuid7().int)
+    await connection.execute(
+        insert(Campaign).values(id=campaign_id, status=status.value, created_at=db_now(), **values)
+    )
+    return campaign_id
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Some recipients of a campaign, one after the other by id."""
+    """Recipients of a campaign that follow each other by id."""
 
     first_id: int
     last_id: int
@@ -76,12 +108,13 @@ class Range:
 
 
 async def next_range(
-    connection: AsyncConnection, campaign_id: UUID, after: int, limit: int, *, before: int | None = None
+    connection: AsyncConnection, campaign_id: UUID, after: int, limit: int, *, below: int | None = None
 ) -> Range | None:
-    """The first `limit` recipients with an id above `after` (and below `before`); None where there are none. To be
-    called in a writing transaction."""
+    """The first `limit` recipients with an id above `after` (and below `below`); None if there are none.
+
+    Call it in a writing transaction."""
     if connection.dialect.name == "postgresql":
-        # After an import of a million rows it knows nothing of them yet, expects a handful, and would sort them all.
+        # Right after an import of a million rows the planner expects a handful, and would sort them all.
         await connection.execute(text("SET LOCAL enable_sort = off"))
     following = (
         select(col(Recipient.id))
@@ -89,8 +122,8 @@ async def next_range(
         .order_by(col(Recipient.id))
         .limit(limit)
     )
-    if before is not None:
-        following = following.where(col(Recipient.id) < before)
+    if below is not None:
+        following = following.where(col(Recipient.id) < below)
     ids = following.subquery()
     first_id, last_id, size = (
         await connection.execute(select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids))
@@ -98,6 +131,11 @@ async def next_range(
     return Range(first_id, last_id, size) if size else None
 
 
-async def move_cursor(connection: AsyncConnection, campaign_id: UUID, cursor: int) -> None:
-    """Under the lock, together with the batch that covers the recipients up to `cursor`."""
-    await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(cursor=cursor))
+async def move_cursor(
+    connection: AsyncConnection, campaign_id: UUID, cursor: int, *conditions: ColumnElement[bool]
+) -> bool:
+    """Sets the cursor, in the transaction that creates the batch that ends there; False if a condition is not met."""
+    moved = await connection.execute(
+        update(Campaign).where(col(Campaign.id) == campaign_id, *conditions).values(cursor=cursor)
+    )
+    return moved.rowcount > 0

@@ -52,14 +52,18 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
     name = "db_now"
 
 
+POSTGRESQL_NOW = "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+SQLITE_NOW = "((julianday('now') - 2440587.5) * 86400.0)"
+
+
 @compiles(db_now, "postgresql")
 def _postgresql_now(_element: db_now, _compiler: Any, **_: Any) -> str:
-    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+    return POSTGRESQL_NOW
 
 
 @compiles(db_now, "sqlite")
 def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return SQLITE_NOW
 
 
 class Ledger:

@@ -8,11 +8,10 @@ from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import rows
 from shared.ledger.models import ProgressPoint
 
 MAX_POINTS = 120
@@ -28,9 +27,8 @@ class Point(NamedTuple):
 
 async def note(connection: AsyncConnection, campaign_id: UUID, points: Sequence[Point]) -> None:
     """Adds points to a campaign's curve. Beyond MAX_POINTS those go without which it changes least."""
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
     await connection.execute(
-        insert(ProgressPoint).on_conflict_do_nothing(),
+        rows.insert_missing(connection, ProgressPoint),
         [{"campaign_id": campaign_id, **point._asdict()} for point in points],
     )
     found = await connection.execute(

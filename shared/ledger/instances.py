@@ -5,11 +5,10 @@ import socket
 
 import orjson
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import rows
 from shared.ledger.database import db_now
 from shared.ledger.models import ServiceInstance
 
@@ -40,10 +39,7 @@ async def seen(
         "seen_at": db_now(),
         "detail": orjson.dumps(detail or {}).decode(),
     }
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    statement = insert(ServiceInstance).values(**values)
-    changed = {key: value for key, value in values.items() if key != "id"}
-    await connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changed))
+    await rows.upsert(connection, ServiceInstance, values, key=("id",))
 
 
 async def live_slots(connection: AsyncConnection, *, lost_seconds: float) -> int:

@@ -10,14 +10,13 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import campaigns, timeline
-from shared.ledger.batches import requeue
+from shared.ledger import batches, campaigns, timeline
 from shared.ledger.counts import STATUSES
-from shared.ledger.database import Ledger, db_now
+from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import LIVE, OPEN, UNDER_WAY, BatchState
 
@@ -84,15 +83,9 @@ async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
 
 
 async def recount(connection: AsyncConnection, batch_id: int) -> dict[str, int]:
-    """Locks a batch and counts its rows anew; returns them by status."""
-    batch = (
-        await connection.execute(
-            update(Batch)
-            .where(col(Batch.id) == batch_id)
-            .values(size=col(Batch.size))
-            .returning(col(Batch.campaign_id), col(Batch.first_id), col(Batch.last_id))
-        )
-    ).one()
+    """Locks a batch, which must exist, and counts its rows anew; returns them by status."""
+    batch = await batches.lock(connection, batch_id)
+    assert batch is not None
     counted = await _count(connection, batch.campaign_id, batch.first_id, batch.last_id)
     await connection.execute(
         update(Batch).where(col(Batch.id) == batch_id).values(size=sum(counted.values()), **counted)
@@ -115,7 +108,7 @@ async def _mend(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Re
             text = f"The counts of batch {batch_id} disagreed with its recipients and were counted anew"
             done.append(Repair(Reason.COUNTS, campaign_id, batch_id, after["generation"], text))
         if after["state"] not in LIVE and any(counted[status] for status in OPEN) and campaign.status in UNDER_WAY:
-            for again in await requeue(connection, col(Batch.id) == batch_id):
+            for again in await batches.requeue(connection, col(Batch.id) == batch_id):
                 text = f"Batch {batch_id} was closed while recipients in it were open: it is sent again"
                 done.append(Repair(Reason.CLOSED_BATCH, campaign_id, batch_id, again.generation, text))
         for mended in done:
@@ -132,26 +125,12 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
             if campaign is None or campaign.status not in UNDER_WAY:
                 return done
             missed = await campaigns.next_range(
-                connection, campaign_id, lower, ROWS_IN_NEW_BATCH, before=min(upper, campaign.cursor + 1)
+                connection, campaign_id, lower, ROWS_IN_NEW_BATCH, below=min(upper, campaign.cursor + 1)
             )
             if missed is None or await _any_batch(connection, campaign_id, missed.first_id, missed.last_id):
                 return done
             counted = await _count(connection, campaign_id, missed.first_id, missed.last_id)
-            batch_id: int = (
-                await connection.execute(
-                    insert(Batch)
-                    .values(
-                        campaign_id=campaign_id,
-                        first_id=missed.first_id,
-                        last_id=missed.last_id,
-                        size=sum(counted.values()),
-                        state=BatchState.WAITING.value,
-                        due_at=db_now(),
-                        **counted,
-                    )
-                    .returning(col(Batch.id))
-                )
-            ).scalar_one()
+            batch_id = await batches.create(connection, campaign_id, missed, BatchState.WAITING, **counted)
             text = f"{sum(counted.values())} recipients were in no batch: they are batch {batch_id} now"
             await timeline.record(connection, campaign_id, "repaired", text)
             done.append(Repair(Reason.NO_BATCH, campaign_id, batch_id, 1, text))

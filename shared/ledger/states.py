@@ -1,6 +1,11 @@
-"""States and the transitions between them: the only place that lists them."""
+"""The states of campaigns, batches and recipients, and every transition between them.
 
+A state changes only through `shared.ledger.campaigns`, `batches` and `recipients`, which take their guards from here.
+"""
+
+from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar, cast
 
 
 class RecipientStatus(StrEnum):
@@ -8,10 +13,10 @@ class RecipientStatus(StrEnum):
     DEFERRED = "deferred"  # open: answered 4xx, will be retried
     SENT = "sent"  # a relay accepted the email (250 after the body)
     FAILED = "failed"  # 5xx, or retries exhausted
-    SUPPRESSED = "suppressed"  # on the project's suppression list when its turn came
+    SUPPRESSED = "suppressed"  # on the project's suppression list when it was about to be sent
     EXPIRED = "expired"  # deliver_by passed
     CANCELLED = "cancelled"
-    UNKNOWN = "unknown"  # the relay went silent after the body and nobody can know
+    UNKNOWN = "unknown"  # the relay went silent after the body: it may or may not have been delivered
 
 
 OPEN = (RecipientStatus.PENDING, RecipientStatus.DEFERRED)
@@ -20,7 +25,7 @@ CLOSED = tuple(status for status in RecipientStatus if status not in OPEN)
 
 class BatchState(StrEnum):
     WAITING = "waiting"  # to be released at due_at
-    RELEASED = "released"  # a ticket is out
+    RELEASED = "released"  # its ticket was published
     SENDING = "sending"  # claimed: an owner holds a lease
     DONE = "done"  # nothing open in its range
     CANCELLED = "cancelled"  # closed by cancel or expiry
@@ -32,7 +37,7 @@ LIVE = (BatchState.WAITING, BatchState.RELEASED, BatchState.SENDING)
 class CampaignStatus(StrEnum):
     DRAFT = "draft"
     SCHEDULED = "scheduled"
-    QUEUED = "queued"  # accepted; the dispatcher's first turn follows
+    QUEUED = "queued"  # accepted; the dispatcher starts it
     SENDING = "sending"
     PAUSED = "paused"
     STOPPING = "stopping"  # cancelled or past deliver_by; rows are being closed
@@ -47,7 +52,7 @@ ACTIVE = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.STOPPING
 """What the dispatcher works on."""
 
 UNDER_WAY = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
-"""Sent, and not closed yet."""
+"""Accepted for sending and not closed."""
 
 EDITABLE = (CampaignStatus.DRAFT, CampaignStatus.SCHEDULED)
 """Where content may change and recipients may be added."""
@@ -65,7 +70,7 @@ IMPORT_UNFINISHED = (ImportState.OPEN, ImportState.UNDOING)
 """While a campaign has such an import, rows stand in the ledger that do not count: nothing may start on them."""
 
 _C = CampaignStatus
-CAMPAIGN_TRANSITIONS: dict[CampaignStatus, tuple[CampaignStatus, ...]] = {
+CAMPAIGN_TRANSITIONS: Mapping[CampaignStatus, tuple[CampaignStatus, ...]] = {
     _C.DRAFT: (_C.SCHEDULED, _C.QUEUED),
     _C.SCHEDULED: (_C.DRAFT, _C.QUEUED, _C.STOPPING),
     _C.QUEUED: (_C.SENDING, _C.PAUSED, _C.STOPPING),
@@ -77,21 +82,25 @@ CAMPAIGN_TRANSITIONS: dict[CampaignStatus, tuple[CampaignStatus, ...]] = {
     _C.CANCELLED: (),
     _C.EXPIRED: (),
 }
+NEW_CAMPAIGN = (_C.DRAFT, _C.QUEUED)
+"""The statuses a campaign may start in; a test campaign is queued at once."""
 
 _B = BatchState
-BATCH_TRANSITIONS: dict[BatchState, tuple[BatchState, ...]] = {
-    _B.WAITING: (_B.RELEASED, _B.DONE, _B.CANCELLED),
-    _B.RELEASED: (_B.SENDING, _B.WAITING, _B.DONE, _B.CANCELLED),
-    _B.SENDING: (_B.WAITING, _B.DONE, _B.CANCELLED),
-    _B.DONE: (_B.WAITING,),  # retry-failed, or the sweep found open rows
+BATCH_TRANSITIONS: Mapping[BatchState, tuple[BatchState, ...]] = {
+    _B.WAITING: (_B.WAITING, _B.RELEASED, _B.CANCELLED),  # waiting again: due at another time
+    _B.RELEASED: (_B.SENDING, _B.WAITING, _B.CANCELLED),
+    _B.SENDING: (_B.SENDING, _B.WAITING, _B.DONE),  # sending again: resumed by its owner after a restart
+    _B.DONE: (_B.WAITING,),  # retry-failed, or a repair found open rows
     _B.CANCELLED: (_B.WAITING,),
 }
+NEW_BATCH = (_B.WAITING, _B.RELEASED, _B.CANCELLED)
+"""The states a batch may start in."""
 
 _R = RecipientStatus
-RECIPIENT_TRANSITIONS: dict[RecipientStatus, tuple[RecipientStatus, ...]] = {
+RECIPIENT_TRANSITIONS: Mapping[RecipientStatus, tuple[RecipientStatus, ...]] = {
     _R.PENDING: (_R.DEFERRED, *CLOSED),
     _R.DEFERRED: (_R.DEFERRED, *CLOSED),
-    # Facts win: a 250 that was received is recorded whatever happened meanwhile.
+    # A received 250 is always recorded, whatever happened meanwhile.
     _R.FAILED: (_R.SENT, _R.PENDING),
     _R.SUPPRESSED: (_R.SENT,),
     _R.EXPIRED: (_R.SENT,),
@@ -100,7 +109,17 @@ RECIPIENT_TRANSITIONS: dict[RecipientStatus, tuple[RecipientStatus, ...]] = {
     _R.SENT: (),
 }
 
+_S = TypeVar("_S", CampaignStatus, BatchState, RecipientStatus)
 
-def before(status: CampaignStatus) -> tuple[CampaignStatus, ...]:
-    """The statuses from which a campaign may go to `status`: the guard of every conditional update."""
-    return tuple(source for source, targets in CAMPAIGN_TRANSITIONS.items() if status in targets)
+
+def before(state: _S) -> tuple[_S, ...]:
+    """The states from which a campaign, batch or recipient may move to `state`: the guard of every move."""
+    table = cast(Mapping[_S, tuple[_S, ...]], _TRANSITIONS[type(state)])
+    return tuple(source for source, targets in table.items() if state in targets)
+
+
+_TRANSITIONS: Mapping[type[StrEnum], object] = {
+    CampaignStatus: CAMPAIGN_TRANSITIONS,
+    BatchState: BATCH_TRANSITIONS,
+    RecipientStatus: RECIPIENT_TRANSITIONS,
+}

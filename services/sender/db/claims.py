@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import batches
 from shared.ledger.batches import Requeued, in_state, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient
@@ -63,11 +64,8 @@ async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, leas
             connection,
             owner,
             lease_seconds,
-            (
-                col(Batch.id) == batch_id,
-                col(Batch.generation) == generation,
-                col(Batch.state) == BatchState.RELEASED.value,
-            ),
+            BatchState.RELEASED,
+            (col(Batch.id) == batch_id, col(Batch.generation) == generation),
         )
     return taken[0] if taken else None
 
@@ -81,37 +79,40 @@ async def resume(connection: AsyncConnection, owner: str, lease_seconds: float, 
         .order_by(col(Batch.claimed_at))
         .limit(limit)
     )
-    return await _take(connection, owner, lease_seconds, (col(Batch.id).in_(held),), rescues=col(Batch.rescues) + 1)
+    return await _take(
+        connection,
+        owner,
+        lease_seconds,
+        BatchState.SENDING,
+        (col(Batch.id).in_(held),),
+        rescues=col(Batch.rescues) + 1,
+    )
 
 
 async def _take(
     connection: AsyncConnection,
     owner: str,
     lease_seconds: float,
+    state: BatchState,
     conditions: Sequence[ColumnElement[bool]],
     **values: Any,
 ) -> Sequence[Claim]:
     """Makes batches ours whose campaign is being sent and not past deliver_by."""
-    rows = await connection.execute(
-        update(Batch)
-        .where(
-            *conditions,
-            exists().where(
-                col(Campaign.id) == col(Batch.campaign_id),
-                col(Campaign.status) == CampaignStatus.SENDING.value,
-                or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
-            ),
-        )
-        .values(
-            state=BatchState.SENDING.value,
-            generation=col(Batch.generation) + 1,
-            owner=owner,
-            lease_until=db_now() + lease_seconds,
-            claimed_at=db_now(),
-            dated_at=func.coalesce(col(Batch.dated_at), db_now()),
-            **values,
-        )
-        .returning(
+    taken = await batches.move(
+        connection,
+        BatchState.SENDING,
+        *conditions,
+        exists().where(
+            col(Campaign.id) == col(Batch.campaign_id),
+            col(Campaign.status) == CampaignStatus.SENDING.value,
+            or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
+        ),
+        from_=(state,),
+        owner=owner,
+        lease_until=db_now() + lease_seconds,
+        claimed_at=db_now(),
+        dated_at=func.coalesce(col(Batch.dated_at), db_now()),
+        returning=(
             col(Batch.id),
             col(Batch.campaign_id),
             col(Batch.generation),
@@ -121,9 +122,10 @@ async def _take(
             func.coalesce(col(Batch.dated_at), 0.0),
             col(Batch.due_at) - db_now(),
             col(Batch.span_seconds),
-        )
+        ),
+        **values,
     )
-    return [Claim(*row) for row in rows]
+    return [Claim(*row) for row in taken]
 
 
 async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Sequence[Ticket]:
@@ -174,26 +176,14 @@ async def let_go(
 ) -> LetGo:
     """Ends our hold on a batch: `done` where nothing is open, else `waiting`. Rows still pending come at once, or after
     `pause_seconds`; deferred ones when the first is due."""
-    row = (
-        await connection.execute(
-            update(Batch)
-            .where(col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
-            .values(owner=None)
-            .returning(col(Batch.pending), col(Batch.deferred))
-        )
-    ).first()
-    if row is None:
+    batch = await batches.lock(connection, held.batch_id, held.generation)
+    if batch is None:
         return LetGo("lost")
-    ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
-    if row.pending == 0 and row.deferred == 0:
-        await connection.execute(
-            update(Batch)
-            .where(*ours)
-            .values(state=BatchState.DONE.value, generation=held.generation + 1, lease_until=None, released_at=None)
-        )
+    if batch.pending == 0 and batch.deferred == 0:
+        await batches.finish(connection, held.batch_id, held.generation)
         return LetGo(BatchState.DONE.value)
     due_in = pause_seconds
-    if row.pending == 0:
+    if batch.pending == 0:
         first_due = await connection.execute(
             select(func.min(col(Recipient.next_attempt_at)) - db_now()).where(
                 col(Recipient.campaign_id) == held.campaign_id,
@@ -202,8 +192,9 @@ async def let_go(
             )
         )
         due_in = max(first_due.scalar_one() or 0.0, 0.0) + retry_jitter_seconds
+    ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
     await requeue(connection, *ours, due_in_seconds=due_in)
-    return LetGo(BatchState.WAITING.value, row.deferred)
+    return LetGo(BatchState.WAITING.value, batch.deferred)
 
 
 async def take_back(connection: AsyncConnection, owner: str, resumed: Sequence[Claim]) -> Sequence[Requeued]:

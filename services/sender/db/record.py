@@ -10,21 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-import orjson
 from sqlalchemy import select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.sender.db.record_sql import RECORD_POSTGRESQL, WRITE_POSTGRESQL, WRITE_SQLITE, rows_json
 from services.sender.results import Result
+from shared.ledger import batches, recipients, rows
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Recipient, Suppression
+from shared.ledger.recipients import UnexpectedError
 from shared.ledger.states import RecipientStatus
-
-DIVISION_BY_ZERO = "22012"
 
 
 @dataclass(slots=True)
@@ -51,10 +46,6 @@ class Recorded:
     known_duplicates: int = 0
 
 
-class _SurpriseError(Exception):
-    """A row was not as expected: roll back and look at each."""
-
-
 async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> dict[int, Recorded]:
     """Records all groups, or none and raises. Returns by batch id. Repeating a call is harmless."""
     groups = sorted(groups, key=lambda group: group.batch_id)  # one order for all, so that no two wait for each other
@@ -65,47 +56,35 @@ async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) 
         else:
             await _record_in_one_transaction(ledger, groups, lease_seconds)
         return {group.batch_id: Recorded(group.results) for group in groups}
-    except _SurpriseError:
+    except UnexpectedError:
         return {group.batch_id: await _record_carefully(ledger, group, lease_seconds) for group in groups}
 
 
 async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
-    """PostgreSQL does all of it in one round trip; it divides by zero, and so rolls back, where a row was not found."""
+    """PostgreSQL does all of it in one round trip."""
     changes = [result for group in groups for result in group.results]
-    batches = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
-    values = {
-        "batches": orjson.dumps(batches).decode(),
-        "rows": rows_json(changes),
-        "lease": lease_seconds,
-        "batch_count": len(batches),
-        "row_count": len(changes),
-    }
-    try:
-        async with ledger.autocommit() as connection:
-            await connection.execute(RECORD_POSTGRESQL, values)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == DIVISION_BY_ZERO:
-            raise _SurpriseError from None
-        raise
+    locks = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
+    async with ledger.autocommit() as connection:
+        await recipients.record_with_locks(connection, locks, changes, lease_seconds)
 
 
 async def _record_in_one_transaction(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
     async with ledger.write() as connection:
         for group in groups:
             if not await _lock(connection, group, _deltas(group.results), lease_seconds):
-                raise _SurpriseError
+                raise UnexpectedError
             await _write_intents(connection, group)
         changes = [result for group in groups for result in group.results]
-        if changes and await _write(connection, changes) != len(changes):
-            raise _SurpriseError
+        if changes and await recipients.record(connection, changes) != len(changes):
+            raise UnexpectedError
         for group in groups:
             await _suppress(connection, group)
 
 
-def _deltas(results: Sequence[Result]) -> Counter[str]:
+def _deltas(changes: Sequence[Result]) -> Counter[str]:
     """How the counts by status change."""
     deltas = Counter[str]()
-    for result in results:
+    for result in changes:
         deltas[result.was] -= 1
         deltas[result.status] += 1
     return deltas
@@ -117,7 +96,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
         ours = await _lock(connection, group, Counter(), lease_seconds)
         if ours:
             await _write_intents(connection, group)
-        elif not await _lock_late(connection, group.batch_id):
+        elif await batches.lock(connection, group.batch_id) is None:
             return Recorded(lost=True)
         ids = [result.recipient_id for result in group.results]
         found = {
@@ -154,7 +133,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
             elif ours and (row.status, row.attempts) == (result.status, result.attempts):
                 stood.append(result)
         if changes:
-            await _write(connection, changes)
+            await recipients.record(connection, changes)
             await _count(connection, group.batch_id, deltas)
         if ours:
             await _suppress(connection, group)
@@ -175,12 +154,6 @@ async def _lock(connection: AsyncConnection, group: Group, deltas: Counter[str],
     return changed.rowcount == 1
 
 
-async def _lock_late(connection: AsyncConnection, batch_id: int) -> bool:
-    """The lock of the range for a late fact, whoever holds the batch now."""
-    changed = await connection.execute(update(Batch).where(col(Batch.id) == batch_id).values(size=col(Batch.size)))
-    return changed.rowcount == 1
-
-
 async def _count(connection: AsyncConnection, batch_id: int, deltas: Counter[str]) -> None:
     values = _plus(deltas)
     if values:
@@ -189,11 +162,6 @@ async def _count(connection: AsyncConnection, batch_id: int, deltas: Counter[str
 
 def _plus(deltas: Counter[str]) -> dict[str, object]:
     return {status: getattr(Batch, status) + change for status, change in deltas.items() if change}
-
-
-async def _write(connection: AsyncConnection, results: Sequence[Result]) -> int:
-    statement = WRITE_POSTGRESQL if connection.dialect.name == "postgresql" else WRITE_SQLITE
-    return (await connection.execute(statement, {"rows": rows_json(results)})).rowcount
 
 
 async def _write_intents(connection: AsyncConnection, group: Group) -> None:
@@ -208,17 +176,14 @@ async def _suppress(connection: AsyncConnection, group: Group) -> None:
     gone = [result for result in group.results if result.suppress]
     if not gone:
         return
-    rows = await connection.execute(
+    found = await connection.execute(
         select(col(Recipient.id), col(Recipient.email_key)).where(
             col(Recipient.id).in_([result.recipient_id for result in gone])
         )
     )
-    keys = {row.id: row.email_key for row in rows}
-    insert = postgresql_insert if connection.dialect.name == "postgresql" else sqlite_insert
+    keys = {row.id: row.email_key for row in found}
     await connection.execute(
-        insert(Suppression)
-        .values(created_at=db_now())
-        .on_conflict_do_nothing(index_elements=["project_id", "email_key"]),
+        rows.insert_missing(connection, Suppression).values(created_at=db_now()),
         [
             {
                 "project_id": group.project_id,

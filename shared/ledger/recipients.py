@@ -1,0 +1,209 @@
+"""Every change of recipients' status: many rows at a time, along the transitions of `shared.ledger.states` only.
+
+The caller holds the lock of their batch. Results of a sender go to the database as JSON, in plain SQL. Each names the
+status and attempts it was read with, and changes only a recipient that still has them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+from uuid import UUID
+
+import orjson
+from sqlalchemy import ColumnElement, TextClause, case, func, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger.counts import STATUSES
+from shared.ledger.database import POSTGRESQL_NOW, SQLITE_NOW, db_now
+from shared.ledger.models import Recipient
+from shared.ledger.states import OPEN, RECIPIENT_TRANSITIONS, RecipientStatus
+
+DIVISION_BY_ZERO = "22012"
+"""The SQLSTATE by which `record_with_locks` learns that a batch or a row was not as expected."""
+
+_ALLOWED = {(source.value, target.value) for source, targets in RECIPIENT_TRANSITIONS.items() for target in targets}
+
+
+class UnexpectedError(Exception):
+    """A batch or a recipient was not as expected; nothing was recorded."""
+
+
+class Change(Protocol):
+    """What is recorded of one recipient."""
+
+    @property
+    def recipient_id(self) -> int: ...
+    @property
+    def was(self) -> str: ...  # the status it is expected to have
+    @property
+    def attempts_was(self) -> int: ...  # the attempts it is expected to have
+    @property
+    def status(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def delay_seconds(self) -> float | None: ...  # until the next attempt; None if there is none
+    @property
+    def code(self) -> int | None: ...
+    @property
+    def enhanced(self) -> str | None: ...
+    @property
+    def reply(self) -> str | None: ...
+    @property
+    def relay(self) -> str | None: ...
+    @property
+    def queue_id(self) -> str | None: ...
+
+
+async def record(connection: AsyncConnection, changes: Sequence[Change]) -> int:
+    """Records changes of recipients whose batches are locked; returns how many were as expected."""
+    statement = _RECORD_POSTGRESQL if connection.dialect.name == "postgresql" else _RECORD_SQLITE
+    return (await connection.execute(statement, {"rows": _json(changes)})).rowcount
+
+
+async def record_with_locks(
+    connection: AsyncConnection, batches: Sequence[Mapping[str, int]], changes: Sequence[Change], lease_seconds: float
+) -> None:
+    """Locks batches, adds to their counts, renews their leases and records changes of their recipients: one statement,
+    PostgreSQL only. Each batch is its `id`, `generation`, and what to add to the count of each status.
+
+    Raises UnexpectedError where anything was not as expected."""
+    values = {
+        "batches": orjson.dumps(batches).decode(),
+        "rows": _json(changes),
+        "lease": lease_seconds,
+        "batch_count": len(batches),
+        "row_count": len(changes),
+    }
+    try:
+        await connection.execute(_RECORD_WITH_LOCKS, values)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == DIVISION_BY_ZERO:
+            raise UnexpectedError from None
+        raise
+
+
+async def close_open(
+    connection: AsyncConnection, campaign_id: UUID, first_id: int, last_id: int, to: RecipientStatus
+) -> int:
+    """Closes the open recipients in a range of ids as `to` (cancelled or expired); returns how many.
+
+    One whose body may have left under at_most_once becomes unknown: it may have been delivered."""
+    unknown = RecipientStatus.UNKNOWN
+    for status in OPEN:
+        check(status, to)
+    return await _move(
+        connection,
+        campaign_id,
+        first_id,
+        last_id,
+        col(Recipient.status).in_([status.value for status in OPEN]),
+        status=case((col(Recipient.intent_at).is_not(None), unknown.value), else_=to.value),
+        next_attempt_at=None,
+    )
+
+
+async def reopen(
+    connection: AsyncConnection,
+    campaign_id: UUID,
+    first_id: int,
+    last_id: int,
+    source: RecipientStatus,
+    target: RecipientStatus,
+) -> int:
+    """Moves closed recipients in a range of ids because a person asked; returns how many.
+
+    To `pending` with all their attempts, or to `sent` with the present moment where they have none."""
+    check(source, target)
+    values: dict[str, Any] = {"next_attempt_at": None, "intent_at": None}
+    if target == RecipientStatus.SENT:
+        values["sent_at"] = func.coalesce(col(Recipient.sent_at), db_now())
+    else:
+        values["attempts"] = 0
+    is_source = col(Recipient.status) == source.value
+    return await _move(connection, campaign_id, first_id, last_id, is_source, status=target.value, **values)
+
+
+def check(source: str, target: str) -> None:
+    """Raises ValueError unless a recipient may move from `source` to `target`."""
+    if (source, target) not in _ALLOWED:
+        raise ValueError(f"a recipient does not move from {source} to {target}")
+
+
+async def _move(
+    connection: AsyncConnection,
+    campaign_id: UUID,
+    first_id: int,
+    last_id: int,
+    condition: ColumnElement[bool],
+    **values: Any,
+) -> int:
+    moved = await connection.execute(
+        update(Recipient)
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id).between(first_id, last_id), condition)
+        .values(**values)
+    )
+    return moved.rowcount
+
+
+def _json(changes: Sequence[Change]) -> str:
+    for change in changes:
+        check(change.was, change.status)
+    return orjson.dumps(
+        [
+            {
+                "id": change.recipient_id,
+                "was": change.was,
+                "attempts_was": change.attempts_was,
+                "status": change.status,
+                "attempts": change.attempts,
+                "delay": change.delay_seconds,
+                "code": change.code,
+                "enhanced": change.enhanced,
+                "reply": change.reply,
+                "relay": change.relay,
+                "queue_id": change.queue_id,
+            }
+            for change in changes
+        ]
+    ).decode()
+
+
+_SET = """
+    UPDATE recipient SET status = r.status, attempts = r.attempts, smtp_code = r.code, enhanced_code = r.enhanced,
+        reply = r.reply, relay = r.relay, queue_id = r.queue_id, intent_at = NULL,
+        sent_at = CASE WHEN r.status = 'sent' THEN {now} END,
+        next_attempt_at = {now} + r.delay
+"""
+_GUARD = "WHERE recipient.id = r.id AND recipient.status = r.was AND recipient.attempts = r.attempts_was"
+_POSTGRESQL_ROWS = """
+    FROM json_to_recordset(CAST(:rows AS json)) AS r(id bigint, was text, attempts_was int, status text, attempts int,
+        delay double precision, code int, enhanced text, reply text, relay text, queue_id text)
+"""
+_SQLITE_ROWS = """
+    FROM (SELECT value ->> '$.id' AS id, value ->> '$.was' AS was, value ->> '$.attempts_was' AS attempts_was,
+        value ->> '$.status' AS status, value ->> '$.attempts' AS attempts, value ->> '$.delay' AS delay,
+        value ->> '$.code' AS code, value ->> '$.enhanced' AS enhanced, value ->> '$.reply' AS reply,
+        value ->> '$.relay' AS relay, value ->> '$.queue_id' AS queue_id FROM json_each(:rows)) AS r
+"""
+_RECORD_POSTGRESQL: TextClause = text(_SET.format(now=POSTGRESQL_NOW) + _POSTGRESQL_ROWS + _GUARD)
+_RECORD_SQLITE: TextClause = text(_SET.format(now=SQLITE_NOW) + _SQLITE_ROWS + _GUARD)
+
+_COUNTS = ", ".join(f"{status} = batch.{status} + coalesce(b.{status}, 0)" for status in STATUSES)
+_COUNT_COLUMNS = ", ".join(f"{status} int" for status in STATUSES)
+_RECORD_WITH_LOCKS: TextClause = text(f"""
+    WITH locked AS (
+        UPDATE batch SET lease_until = {POSTGRESQL_NOW} + CAST(:lease AS double precision), {_COUNTS}
+        FROM json_to_recordset(CAST(:batches AS json)) AS b(id bigint, generation int, {_COUNT_COLUMNS})
+        WHERE batch.id = b.id AND batch.generation = b.generation
+        RETURNING batch.id
+    ), written AS (
+        {_SET.format(now=POSTGRESQL_NOW)} {_POSTGRESQL_ROWS} {_GUARD}
+            AND (SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
+        RETURNING recipient.id
+    )
+    SELECT 1 / CAST((SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
+        AND (SELECT count(*) FROM written) = CAST(:row_count AS bigint) AS int)
+""")
+# The rows wait for the locks, because they are written only if the number of locks is right.

@@ -1,0 +1,52 @@
+"""Statements that SQLAlchemy does not offer in one form for SQLite and PostgreSQL: row lock, insert-ignore, upsert."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Insert, Row, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import SQLModel
+
+
+async def lock(
+    connection: AsyncConnection, unchanged: Any, *conditions: ColumnElement[bool], returning: Sequence[Any]
+) -> Row[*tuple[Any, ...]] | None:
+    """Locks the row that meets the conditions until the transaction ends; None if there is no such row.
+
+    It sets the column `unchanged` to itself, because SQLite has no SELECT FOR UPDATE."""
+    locked = await connection.execute(
+        update(unchanged.class_).where(*conditions).values({unchanged.key: unchanged}).returning(*returning)
+    )
+    return locked.first()
+
+
+def insert_missing(connection: AsyncConnection, model: type[SQLModel]) -> Insert:
+    """An INSERT that skips rows whose unique key exists already; `rowcount` is the number of rows inserted.
+
+    Give it rows with `.values()`, or as the parameters of `execute`."""
+    statement: Insert = _insert(connection, model).on_conflict_do_nothing()
+    return statement
+
+
+async def upsert(
+    connection: AsyncConnection,
+    model: type[SQLModel],
+    values: Mapping[str, Any],
+    *,
+    key: Collection[str],
+    changes: Collection[str] | None = None,
+) -> None:
+    """Inserts one row, or updates the row with the same `key`: its columns `changes`, by default all others."""
+    changed = {
+        name: value
+        for name, value in values.items()
+        if name in (values.keys() - {*key} if changes is None else changes)
+    }
+    await connection.execute(
+        _insert(connection, model).values(**values).on_conflict_do_update(index_elements=[*key], set_=changed)
+    )
+
+
+def _insert(connection: AsyncConnection, model: type[SQLModel]) -> Any:
+    return postgresql.insert(model) if connection.dialect.name == "postgresql" else sqlite.insert(model)
