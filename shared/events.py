@@ -1,104 +1,108 @@
-"""The events services exchange. They wake; the ledger decides. A ticket carries nothing that can grow old.
+"""The events that services exchange over the broker. An event wakes; the ledger decides.
 
-Each has a version. A reader accepts fields it does not know, so a newer writer does not stop an older reader.
+Every event has a version. Readers ignore fields they do not know, so a newer writer does not stop an older reader:
+fields may be added, but never renamed, removed or given another meaning. docs/events.md is for consumers outside.
 """
 
 from typing import ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Event(BaseModel):
-    """`ROUTING_KEY` names what happened; no id stands in it."""
+    """The base of all events. `ROUTING_KEY` says what happened and never contains an id."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     ROUTING_KEY: ClassVar[str]
-    version: Literal[1] = 1
+    version: Literal[1] = Field(1, description="Version of this event. A change that breaks readers raises it.")
 
 
 class CampaignRequested(Event):
-    """A campaign wants the dispatcher's attention: sent, resumed, cancelled, reopened, or found by a sweep."""
+    """A campaign needs the dispatcher: it was sent, resumed, cancelled or reopened, or a sweep found that it stands
+    still."""
 
     ROUTING_KEY: ClassVar[str] = "campaign.requested"
-    campaign_id: UUID
+    campaign_id: UUID = Field(description="The campaign.")
 
 
 class BatchReleased(Event):
-    """The ticket: whoever claims this generation of the batch may send it."""
+    """The ticket: a sender that claims this generation of the batch may deliver it. It carries nothing that can go out
+    of date."""
 
     ROUTING_KEY: ClassVar[str] = "batch.released"
-    batch_id: int
-    campaign_id: UUID
-    generation: int
+    batch_id: int = Field(description="The batch.")
+    campaign_id: UUID = Field(description="The batch's campaign.")
+    generation: int = Field(description="Generation to claim. A ticket for an older generation is stale.")
 
 
 class BatchFinished(Event):
-    """A sender has let go of a batch: done, waiting for retries, or given back."""
+    """A sender has let go of a batch: it is done, waits for retries, or was given back."""
 
     ROUTING_KEY: ClassVar[str] = "batch.finished"
-    batch_id: int
-    campaign_id: UUID
-    generation: int
+    batch_id: int = Field(description="The batch.")
+    campaign_id: UUID = Field(description="The batch's campaign.")
+    generation: int = Field(description="Generation that the sender held.")
 
 
 class BatchRequeued(Event):
-    """A batch was taken back from whoever held it."""
+    """A batch waits again without its sender having finished it: it was rescued or repaired."""
 
     ROUTING_KEY: ClassVar[str] = "batch.requeued"
-    batch_id: int
-    campaign_id: UUID
-    generation: int
-    reason: str
+    batch_id: int = Field(description="The batch.")
+    campaign_id: UUID = Field(description="The batch's campaign.")
+    generation: int = Field(description="Generation after the change: older tickets and owners are stale.")
+    reason: str = Field(description="Why, such as `lease_expired`. For people and counters; values may be added.")
 
 
 class CampaignFinished(Event):
-    """A campaign has closed."""
+    """A campaign has closed: no recipient of it is open any more."""
 
     ROUTING_KEY: ClassVar[str] = "campaign.finished"
-    campaign_id: UUID
-    status: str
+    campaign_id: UUID = Field(description="The campaign.")
+    status: str = Field(description="Final status: `finished`, `failed`, `cancelled` or `expired`.")
 
 
 class BatchProgress(BaseModel):
-    """One batch in a sender's hands. `idle_seconds`: since its last result, by the sender's monotonic clock."""
+    """A batch that a sender holds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    batch_id: int
-    campaign_id: UUID
-    generation: int
-    done: int
-    in_flight: int
-    idle_seconds: float
-    age_seconds: float
+    batch_id: int = Field(description="The batch.")
+    campaign_id: UUID = Field(description="The batch's campaign.")
+    generation: int = Field(description="Generation that the sender holds.")
+    done: int = Field(description="Recipients with a result since the claim.")
+    in_flight: int = Field(description="Emails being delivered now.")
+    idle_seconds: float = Field(description="Seconds since the last result, by the sender's monotonic clock.")
+    age_seconds: float = Field(description="Seconds since the claim, by the sender's monotonic clock.")
 
 
 class RelayHealth(BaseModel):
+    """A relay as one sender sees it."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-    name: str
-    state: str
-    connections: int
-    in_flight: int
-    reason: str = ""
+    name: str = Field(description="Name of the relay.")
+    state: str = Field(description="`up`, `slow` (used less, after failures) or `resting` (not used, after failures).")
+    connections: int = Field(description="Open connections.")
+    in_flight: int = Field(description="Emails being delivered now.")
+    reason: str = Field("", description="Latest failure, without addresses; empty while `up`.")
 
 
 class SenderHeartbeat(Event):
-    """How a sender process is. `slots`: batches it can hold at once; 0 while it drains. `blocked`: no relay of its can
-    be used, so that it claims nothing now."""
+    """How a sender is, every 5 seconds and when something changes."""
 
     ROUTING_KEY: ClassVar[str] = "sender.heartbeat"
-    instance: str
-    host: str
-    pid: int
-    slot: str | None = None
-    slots: int
-    draining: bool = False
-    blocked: bool = False
-    uptime_seconds: float
-    emails_done: int
-    emails_per_second: float
-    batches: tuple[BatchProgress, ...] = ()
-    relays: tuple[RelayHealth, ...] = ()
+    instance: str = Field(description="Name of the sender process, unique among the living.")
+    host: str = Field(description="Host name of its machine.")
+    pid: int = Field(description="Process id on that machine.")
+    slot: str | None = Field(None, description="Slot name of a supervised sender, such as `sender-1`.")
+    slots: int = Field(description="Capacity: batches it can hold at once; 0 while it drains.")
+    draining: bool = Field(False, description="Whether it is stopping.")
+    blocked: bool = Field(False, description="Whether no relay can be used, so that it claims nothing now.")
+    uptime_seconds: float = Field(description="Seconds since the process started.")
+    emails_done: int = Field(description="Recipients with a result since the process started.")
+    emails_per_second: float = Field(description="Results per second since the last heartbeat.")
+    batches: tuple[BatchProgress, ...] = Field((), description="Batches it holds.")
+    relays: tuple[RelayHealth, ...] = Field((), description="Relays it is configured with.")
 
 
 class AnyProgress(Event):
@@ -107,5 +111,12 @@ class AnyProgress(Event):
     ROUTING_KEY: ClassVar[str] = "progress"
 
 
-EVENTS = (CampaignRequested, BatchReleased, BatchFinished, BatchRequeued, CampaignFinished, SenderHeartbeat)
+EVENTS: tuple[type[Event], ...] = (
+    CampaignRequested,
+    BatchReleased,
+    BatchFinished,
+    BatchRequeued,
+    CampaignFinished,
+    SenderHeartbeat,
+)
 """Every event that is published."""

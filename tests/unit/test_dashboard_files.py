@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft7Validator  # type: ignore[import-untyped]
+from jsonschema import Draft7Validator
 
 from scripts.dashboards.__main__ import FOLDER, files
 from scripts.dashboards.common import PAGES
