@@ -17,10 +17,10 @@ import uvloop
 
 from bench.render import CAMPAIGN, DATA, DATE, EMAIL, SUBJECT, URL, sources
 from services.sender.message import CampaignHeaders, MessageBuilder
-from services.sender.smtp.config import RelayConfig
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
 from shared.templates import compile_content
+from tests.support.smtp.configs import engine_config, relay_config
 
 SENDER, RECIPIENT = "news@example.com", EMAIL
 LINE = b"A line of seventy-two octets, as they come in a newsletter's text, so.\r\n"
@@ -106,7 +106,7 @@ def engine(bodies_of: Callable[[int], Bodies]) -> "Contestant":
         source = Emails(emails, bodies_of(kilobytes))
         share = connections // len(ports)
         engines = [
-            Engine([RelayConfig("sink", "127.0.0.1", port, connections=share, max_emails_per_connection=10**9)])
+            Engine([relay_config(port, connections=share, max_emails_per_connection=10**9)], engine_config())
             for port in ports
         ]
         running = [asyncio.create_task(delivering.run(source)) for delivering in engines]

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from bench.smtp_clients import Email, Emails, prerendered
 from bench.trouble import relay
-from services.sender.smtp.config import RelayConfig
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
+from tests.support.smtp.configs import engine_config, relay_config
 
 ONE_IN = 500
 LEAST_SHARE = 0.8
@@ -84,7 +84,7 @@ async def _run(port: int, one_in: int) -> float:
         zlib.crc32(f"person{number}@example.org".encode()) % one_in == 0 for number in range(EMAILS) if one_in
     )
     source = Crowd(EMAILS, hanging)
-    engine = Engine([RelayConfig("relay", "127.0.0.1", port, connections=CONNECTIONS)])
+    engine = Engine([relay_config(port, connections=CONNECTIONS)], engine_config())
     began = time.perf_counter()
     running = asyncio.create_task(engine.run(source))
     await source.empty.wait()

@@ -15,13 +15,13 @@ from cli.client import ApiClient
 from cli.local import LocalError
 from cli.local.control import control
 from cli.local.installation import Installation
-from cli.local.programs import mailbox_relay
 from cli.local.readiness import relative
 from cli.mailbox.maildir import Maildir
 from cli.output import out, say, step
 from cli.settings import LocalSettings
 from cli.watching import Look, detached, follow, looks
 from shared.errors import DataError
+from shared.relays.url import mailbox_url
 
 SENDERS = 2
 KILL_AT_SHARE = 0.4
@@ -65,7 +65,7 @@ def _start(installation: Installation) -> None:
     config = installation.config
     wanted = {
         "VASHSENDER_ENVIRONMENT": "development",
-        "VASHSENDER_RELAYS": mailbox_relay(config),
+        "VASHSENDER_RELAYS": mailbox_url(config),
         "VASHSENDER_PUBLIC_URL": config.api_url,
     }
     if installation.is_running and installation.overrides != wanted:

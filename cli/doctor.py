@@ -17,8 +17,9 @@ from cli.local.programs import Program, mailbox_program, service_programs
 from cli.relays import try_relay
 from cli.settings import LocalSettings
 from shared import tls
-from shared.errors import VashSenderError
+from shared.errors import ConfigurationError, VashSenderError
 from shared.ledger import migrate
+from shared.relays.url import relays_of
 
 LEAST_FREE_BYTES = 1_000_000_000
 PROBE_SECONDS = 3.0
@@ -42,7 +43,7 @@ async def examine(config: LocalSettings) -> list[Examined]:
         _disk(config),
         _permissions(config),
         _ports(config),
-        *await _relays(config),
+        *await examine_relays(config),
     ]
 
 
@@ -141,13 +142,15 @@ def _serves(program: Program) -> bool:
     return said == "ok\n" or said.startswith('{"status":')
 
 
-async def _relays(config: LocalSettings) -> list[Examined]:
-    urls = config.relay_urls
-    if not urls:
-        development = config.environment == "development"
-        found = "none is set: mail goes to the development mailbox"
-        return [Examined("relays", development, found, "set VASHSENDER_RELAYS")]
-    tried = [await try_relay(url, config.ca_file) for url in urls]
+async def examine_relays(config: LocalSettings) -> list[Examined]:
+    """The relays that a sender would use, each tried; or what stops a sender from using any."""
+    try:
+        relays = relays_of(config)
+    except ConfigurationError as error:
+        return [Examined("relays", False, str(error), "correct it: no sender starts with it")]
+    if not config.relay_urls:
+        return [Examined("relays", True, "none is set: mail goes to the development mailbox", "")]
+    tried = [await try_relay(relay, config.smtp_connect_seconds) for relay in relays]
     return [
         Examined(f"relay {each.name}", each.ok, each.found, "correct VASHSENDER_RELAYS, or ask whoever runs it")
         for each in tried

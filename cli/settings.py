@@ -16,7 +16,6 @@ class LocalSettings(SenderSettings):
     api_port: int = Field(8700, ge=1, le=65535, description="The API and the page, as `vashsender start` runs them.")
     broker_port: int = Field(8701, ge=1, le=65535, description="AMQP of the private broker.")
     broker_management_port: int = Field(8702, ge=1, le=65535, description="Management of the private broker.")
-    mailbox_port: int = Field(8703, ge=1, le=65535, description="SMTP of the development mailbox.")
     mailbox_page_port: int = Field(8704, ge=1, le=65535, description="The page of the development mailbox.")
     broker_prometheus_port: int = Field(8705, ge=1, le=65535, description="Metrics of the private broker.")
     broker_dist_port: int = Field(8706, ge=1, le=65535, description="Erlang distribution of the private broker.")
@@ -56,8 +55,3 @@ class LocalSettings(SenderSettings):
     def api_url(self) -> str:
         """The API, as reached from this machine."""
         return f"http://{self.local_host}:{self.api_port}"
-
-    @property
-    def local_host(self) -> str:
-        """Where this machine reaches its own HTTP ports."""
-        return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http_host, self.http_host)

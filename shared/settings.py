@@ -171,6 +171,12 @@ class CommonSettings(BaseSettings):
         return tls.broker_address(given, self.ca_file)
 
     @property
+    def local_host(self) -> str:
+        """Where this machine reaches its own ports, as it stands in a URL."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)
+        return f"[{host}]" if ":" in host else host
+
+    @property
     def slot_number(self) -> int:
         """Which of its kind on this machine this process is, from 1; each has the next port."""
         return 1
@@ -254,6 +260,7 @@ class SenderSettings(CommonSettings):
     slot: str = Field("", description="A fixed name given by a supervisor, such as `sender-1`; guarded by a file lock.")
     smtp_connections: int = Field(8, ge=1, le=1000, description="Connections per relay.")
     sender_processes: int = Field(1, ge=1, le=100, description="Sender processes `vashsender start` runs.")
+    mailbox_port: int = Field(8703, ge=1, le=65535, description="SMTP of the development mailbox.")
     batches_in_hand: int = Field(2, ge=1, le=100, description="Batches a process works on at once: the prefetch.")
     recycle_after_batches: int = Field(500, ge=0, description="A process starts itself anew after so many; 0: never.")
     slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at a time.")

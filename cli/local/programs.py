@@ -76,11 +76,6 @@ def mailbox_program(config: LocalSettings) -> Program:
     )
 
 
-def mailbox_relay(config: LocalSettings) -> str:
-    """The relay setting that sends everything to the development mailbox. It never hangs, so no connection is spare."""
-    return f"smtp://{config.local_host}:{config.mailbox_port}?tls=none&spare_connections=0"
-
-
 def broker_of(config: LocalSettings) -> "PrivateBroker":
     """The private broker of this installation, running or not."""
     from cli.local.broker import PrivateBroker  # whoever asks for no broker need not wait for its client

@@ -13,13 +13,14 @@ from services.sender.lookout import Lookout
 from services.sender.metrics import SenderMetrics
 from services.sender.observer import SenderObserver
 from services.sender.recorder import Recorder
-from services.sender.relays import engine_config, relays_of
 from services.sender.slot import Slot
+from services.sender.smtp.config import engine_config
 from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 from shared import logs, process, topology
 from shared.events import BatchReleased
 from shared.process import Process
+from shared.relays.url import relays_of
 from shared.settings import SenderSettings
 
 log = logs.get()

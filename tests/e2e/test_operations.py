@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aio_pika
 import pytest
 
-from services.sender.smtp.config import Tls
+from shared.relays.config import Tls
 from tests.support.broker import BrokerVhost
 from tests.support.command import Command, wait_for
 from tests.support.smtp.certificates import certificate_for_localhost
@@ -80,10 +80,10 @@ def test_what_the_doctor_says_of_relays(installation: Callable[..., Command], tm
     with aiosmtpd_relay(Tls.STARTTLS, certificate) as (one, _), aiosmtpd_relay(Tls.IMPLICIT, certificate) as (two, _):
         trusted = f"ca_file={certificate.certificate}"
         relays = {
-            f"smtp://{USER}:{name}@127.0.0.1:{one}?{trusted}": "STARTTLS (TLSv1.3), AUTH: accepted, no PIPELINING",
-            f"smtps://127.0.0.1:{two}?{trusted}": "TLS (TLSv1.3), AUTH: offered, not used, no PIPELINING",
-            f"smtps://{USER}:wrong@127.0.0.1:{two}?{trusted}": "SMTPAuthenticationError",
-            f"smtps://127.0.0.1:{two}": "CERTIFICATE_VERIFY_FAILED",
+            f"smtp://{USER}:{name}@127.0.0.1:{one}?{trusted}": "AUTH: accepted, no PIPELINING",
+            f"smtps://127.0.0.1:{two}?{trusted}": "AUTH: offered, not used, no PIPELINING",
+            f"smtps://{USER}:wrong@127.0.0.1:{two}?{trusted}&name=wrong-password": "auth: 535",
+            f"smtps://127.0.0.1:{two}?name=nothing-trusted": "CERTIFICATE_VERIFY_FAILED",
             "smtp://127.0.0.1:1?tls=none": "[Errno 111]",
         }
         done = installation(VASHSENDER_RELAYS=" ".join(relays))("doctor", "--json")

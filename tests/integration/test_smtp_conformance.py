@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from services.sender.smtp.config import EngineConfig, RelayConfig, Tls
 from services.sender.smtp.contract import Verdict
-from services.sender.smtp.establish import EstablishError, probe
+from shared.relays.config import Login, RelayConfig, Tls
+from shared.relays.probe import probe
 from shared.relays.replies import Stage
+from shared.relays.session import EstablishError
 from tests.support.smtp.certificates import Certificate, certificate_for_localhost
+from tests.support.smtp.configs import engine_config, relay_config
 from tests.support.smtp.mail import Letter, delivering
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.smtp.postfix import UNKNOWN, Postfix, postfix
@@ -87,7 +89,7 @@ def sink_peer(*flags: str) -> Iterator[Peer]:
             # it ends each file with an empty line, as mbox does
             return [file.read_bytes().removesuffix(b"\n") for file in folder.glob("message.*")]
 
-        yield Peer(RelayConfig("sink", "127.0.0.1", port), read, pipelining="-p" not in flags)
+        yield Peer(relay_config(port, "sink"), read, pipelining="-p" not in flags)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +104,7 @@ def postfix_peer(server: Postfix, certificate: Certificate, tls: Tls) -> Peer:
     def read() -> list[bytes]:
         return [message for name, message in server.delivered().items() if name not in before]
 
-    relay = RelayConfig("postfix", "localhost", server.port, tls, ca_file=certificate.certificate)
+    relay = relay_config(server.port, "postfix", host="localhost", tls=tls, ca_file=certificate.certificate)
     return Peer(relay, read, pipelining=True, tls=tls is not Tls.NONE)
 
 
@@ -113,9 +115,9 @@ def aiosmtpd_peer(certificate: Certificate, tls: Tls) -> Iterator[Peer]:
         def read() -> list[bytes]:
             return [file.read_bytes() for file in folder.glob("message.*")]
 
-        relay = RelayConfig("aiosmtpd", "localhost", port, tls, ca_file=certificate.certificate)
+        relay = relay_config(port, "aiosmtpd", host="localhost", tls=tls, ca_file=certificate.certificate)
         if tls is not Tls.NONE:
-            relay = replace(relay, username=USER, password=PASSWORD)
+            relay = replace(relay, login=Login(USER, PASSWORD))
         yield Peer(relay, read, pipelining=False, tls=tls is not Tls.NONE)
 
 
@@ -173,9 +175,9 @@ async def test_work_that_comes_in_drops_finds_the_connection_open(peer: Peer) ->
 
 @on_production_loop
 async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
-    shown = await probe(peer.relay)
+    shown = await probe(peer.relay, CONNECT_SECONDS)
     assert (shown.pipelining, shown.tls is not None) == (peer.pipelining, peer.tls)
-    assert shown.authenticated == (peer.relay.username is not None)
+    assert shown.auth or peer.relay.login is None
 
 
 @pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
@@ -183,9 +185,9 @@ async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
 async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Certificate, tls: Tls) -> None:
     with aiosmtpd_peer(certificate, tls) as peer:
         with pytest.raises(EstablishError, match="certificate verify failed") as raised:
-            await probe(replace(peer.relay, ca_file=None))
+            await probe(replace(peer.relay, ca_file=None), CONNECT_SECONDS)
         assert raised.value.stage is Stage.TLS
-        assert (await probe(replace(peer.relay, ca_file=None, verify=False))).tls is not None
+        assert (await probe(replace(peer.relay, ca_file=None, verify=False), CONNECT_SECONDS)).tls is not None
 
 
 @on_production_loop
@@ -211,7 +213,7 @@ async def test_all_connections_of_a_relay_share_one_context(
 @on_production_loop
 async def test_tls_cannot_be_stripped() -> None:
     with sink_peer() as peer, pytest.raises(EstablishError, match="STARTTLS") as raised:
-        await probe(replace(peer.relay, tls=Tls.STARTTLS))
+        await probe(replace(peer.relay, tls=Tls.STARTTLS), CONNECT_SECONDS)
     assert raised.value.stage is Stage.TLS
 
 
@@ -220,7 +222,7 @@ async def test_a_wrong_password_blocks_and_is_not_told(
     certificate: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
     with aiosmtpd_peer(certificate, Tls.STARTTLS) as peer:
-        relay = replace(peer.relay, password="wrong horse")
+        relay = replace(peer.relay, login=Login(USER, "wrong horse"))
         async with delivering(relay, [letter(1, b"plain\r\n")]) as (engine, box):
             (outcome,) = await box.reported(1)
             assert (outcome.verdict, outcome.stage, outcome.code) == (Verdict.RELAY_FAULT, Stage.AUTH, 535)
@@ -269,7 +271,8 @@ async def test_postfix_tells_its_queue_id(postfix_server: Postfix, certificate: 
     assert outcome.queue_id.encode() in message
 
 
-ONE_TRY = EngineConfig(rest_seconds=60)  # whatever is rested stays so for the test
+CONNECT_SECONDS = 10.0
+ONE_TRY = engine_config(rest_seconds=60)  # whatever is rested stays so for the test
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,7 @@ async def test_every_fault_of_smtp_sink_has_its_outcome(
     flags: list[str], verdict: Verdict, stage: Stage, code: int | None, pipelining: bool
 ) -> None:
     with smtp_sink(*flags, *([] if pipelining else ["-p"])) as port:
-        async with delivering(RelayConfig("sink", "127.0.0.1", port), [letter(1, b"x\r\n")], ONE_TRY) as (_, box):
+        async with delivering(relay_config(port, "sink"), [letter(1, b"x\r\n")], ONE_TRY) as (_, box):
             (outcome,) = await box.reported(1)
     assert (outcome.verdict, outcome.stage, outcome.code) == (verdict, stage, code)
 
@@ -307,6 +310,6 @@ async def test_every_fault_of_smtp_sink_has_its_outcome(
 @on_production_loop
 async def test_a_server_that_only_knows_helo_will_do() -> None:
     with smtp_sink("-e") as port:
-        async with delivering(RelayConfig("sink", "127.0.0.1", port), [letter(1, b"x\r\n")]) as (_, box):
+        async with delivering(relay_config(port, "sink"), [letter(1, b"x\r\n")]) as (_, box):
             (outcome,) = await box.reported(1)
     assert outcome.verdict is Verdict.ACCEPTED

@@ -5,16 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
 from services.sender.smtp.observe import Silent
+from shared.relays.config import RelayConfig
 from shared.relays.replies import Stage
+from tests.support.smtp.configs import engine_config, relay_config
 from tests.support.smtp.mail import Letterbox, delivering, letters
 from tests.support.smtp.scripted import Act, scripted_relay
 from tests.support.smtp.sink import unused_port
 
-QUICK = EngineConfig(connect_seconds=0.4, mail_seconds=0.4, rest_seconds=0.05, rest_max_seconds=0.2, stall_seconds=0.05)
+QUICK = engine_config(
+    connect_seconds=0.4, reply_seconds=0.4, rest_seconds=0.05, rest_max_seconds=0.2, stall_seconds=0.05
+)
 LONG_REST = replace(QUICK, rest_seconds=30.0, rest_max_seconds=30.0)
 
 
@@ -38,7 +41,7 @@ class States(Silent):
 
 def nobody() -> RelayConfig:
     """A relay that refuses connections."""
-    return RelayConfig("first", "127.0.0.1", unused_port())
+    return relay_config(unused_port(), "first")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ async def test_while_every_relay_rests_nothing_is_taken_and_the_reason_is_told()
         assert outcomes[0].stage is Stage.CONNECT
         await asyncio.sleep(0.3)
         assert box.open == 0
-        assert box.taken <= RelayConfig("x", "y").connections
+        assert box.taken <= nobody().connections
         reason = engine.blocked_reason()
     assert reason is not None
     assert reason.count("connect:") == 2
@@ -248,9 +251,9 @@ async def test_an_outage_in_mid_campaign_costs_no_recipient_an_attempt() -> None
 
 async def test_names_must_differ() -> None:
     with pytest.raises(ValueError, match="name of its own"):
-        Engine([RelayConfig("a", "127.0.0.1"), RelayConfig("a", "127.0.0.2")])
+        Engine([nobody(), nobody()], QUICK)
     with pytest.raises(ValueError, match="at least one relay"):
-        Engine([])
+        Engine([], QUICK)
 
 
 async def test_a_source_that_is_ready_but_empty_is_not_asked_in_circles() -> None:
@@ -268,7 +271,7 @@ async def test_a_source_that_is_ready_but_empty_is_not_asked_in_circles() -> Non
 
     source = Liar()
     async with scripted_relay() as relay:
-        engine = Engine([relay.config()])
+        engine = Engine([relay.config()], engine_config())
         running = asyncio.create_task(engine.run(source))
         await asyncio.sleep(0.3)
         await engine.drain(0)

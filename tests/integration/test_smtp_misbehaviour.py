@@ -6,18 +6,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.sender.smtp.config import EngineConfig, RelayConfig
 from services.sender.smtp.contract import Verdict
 from shared.relays.replies import Stage
+from tests.support.smtp.configs import engine_config, relay_config
 from tests.support.smtp.mail import Letter, delivering, letters
 from tests.support.smtp.scripted import Act, Script, scripted_relay
 
-FAST = EngineConfig(
+FAST = engine_config(
     connect_seconds=0.4,
-    ehlo_seconds=0.4,
-    mail_seconds=0.4,
-    rcpt_seconds=0.4,
-    data_seconds=0.4,
+    reply_seconds=0.4,
     email_soft_seconds=0.8,
     email_hard_seconds=0.8,
     rest_seconds=30,
@@ -284,7 +281,7 @@ def test_any_byte_soup_ends_in_an_outcome(soup: list[list[str]], greets: bool) -
 
     async def run() -> None:
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        relay = RelayConfig("soup", "127.0.0.1", server.sockets[0].getsockname()[1], connections=2)
+        relay = relay_config(server.sockets[0].getsockname()[1], "soup", connections=2)
         async with server, delivering(relay, letters(3), FAST) as (_, box):
             await box.reported(1)
 

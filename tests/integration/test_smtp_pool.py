@@ -3,9 +3,9 @@
 import asyncio
 import time
 
-from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Verdict
 from services.sender.smtp.engine import Engine
+from tests.support.smtp.configs import engine_config
 from tests.support.smtp.mail import Letter, Letterbox, delivering, letters
 from tests.support.smtp.scripted import Act, ScriptedRelay, scripted_relay
 
@@ -42,7 +42,7 @@ async def test_at_most_the_bound() -> None:
 
 
 async def test_idle_connections_are_reaped() -> None:
-    config = EngineConfig(reap_seconds=0.05, rest_seconds=0.05)
+    config = engine_config(reap_seconds=0.05, rest_seconds=0.05)
     async with scripted_relay() as relay:
         emails = letters(10)
         async with delivering(relay.config(connections=3, idle_seconds=0.05), emails, config) as (engine, box):
@@ -67,7 +67,7 @@ async def test_a_connection_that_lay_idle_for_long_is_not_trusted_with_an_email(
 
 
 async def test_old_connections_are_renewed_at_work() -> None:
-    config = EngineConfig(reap_seconds=0.02, rest_seconds=0.05)
+    config = engine_config(reap_seconds=0.02, rest_seconds=0.05)
     async with scripted_relay() as relay:
         async with delivering(relay.config(connections=1, max_age_seconds=0.05), (), config) as (_, box):
             async with asyncio.timeout(10):
@@ -79,7 +79,7 @@ async def test_old_connections_are_renewed_at_work() -> None:
 
 async def test_a_hanging_connection_is_replaced_within_bounds() -> None:
     """Everything hangs: the working connections are replaced by spare ones until those are used up."""
-    config = EngineConfig(stall_seconds=0.02, email_soft_seconds=60, email_hard_seconds=60)
+    config = engine_config(stall_seconds=0.02, email_soft_seconds=60, email_hard_seconds=60)
     async with scripted_relay(lambda verb, _line: Act.SILENCE if verb == "RCPT" else None) as relay:
         async with delivering(relay.config(connections=2, spare_connections=3), letters(50), config) as (engine, box):
             await relay.until(lambda: len(relay.sessions) == 2)
@@ -111,7 +111,7 @@ async def test_emails_that_hang_while_the_relay_goes_on_use_up_no_spare_connecti
     def hang(verb: str, line: str) -> Act | None:
         return Act.SILENCE if verb == "." and int(line[6 : line.index("@")]) % 150 == 149 else None
 
-    config = EngineConfig(stall_seconds=0.05)
+    config = engine_config(stall_seconds=0.05)
     async with (
         scripted_relay(hang) as relay,
         delivering(relay.config(connections=2, spare_connections=1), letters(1200), config) as (engine, box),
@@ -124,7 +124,7 @@ async def test_emails_that_hang_while_the_relay_goes_on_use_up_no_spare_connecti
 
 async def test_spare_connections_are_given_back() -> None:
     hanging = asyncio.Event()
-    config = EngineConfig(stall_seconds=0.02, email_soft_seconds=0.5, email_hard_seconds=0.5, rest_seconds=0.05)
+    config = engine_config(stall_seconds=0.02, email_soft_seconds=0.5, email_hard_seconds=0.5, rest_seconds=0.05)
 
     def one_hangs(verb: str, line: str) -> Act | None:
         if verb == "." and line == "person20@example.net":
@@ -148,7 +148,7 @@ async def test_one_hanging_email_in_five_hundred_leaves_the_others_their_pace() 
         def hang(verb: str, line: str) -> Act | None:
             return Act.SILENCE if hangs and verb == "." and int(line[6 : line.index("@")]) % 500 == 250 else None
 
-        limits = EngineConfig(email_soft_seconds=30, email_hard_seconds=30)
+        limits = engine_config(email_soft_seconds=30, email_hard_seconds=30)
         async with (
             scripted_relay(hang) as relay,
             delivering(relay.config(connections=16), (), limits) as (engine, box),
@@ -174,7 +174,7 @@ async def test_the_engine_may_be_cancelled_at_any_time() -> None:
     async with scripted_relay(lambda verb, _line: Act.SILENCE if verb == "." else None) as relay:
         box = Letterbox()
         box.put(letters(10))
-        engine = Engine([relay.config(connections=2)])
+        engine = Engine([relay.config(connections=2)], engine_config())
         running = asyncio.create_task(engine.run(box))
         await relay.until(lambda: sum("." in session.verbs for session in relay.sessions) == 2)
         running.cancel()
@@ -228,7 +228,7 @@ async def test_a_drained_engine_says_goodbye() -> None:
 
 async def test_the_soft_limit_begins_no_body() -> None:
     asked = asyncio.Event()
-    config = EngineConfig(email_soft_seconds=0.1, email_hard_seconds=10, stall_seconds=0.1)
+    config = engine_config(email_soft_seconds=0.1, email_hard_seconds=10, stall_seconds=0.1)
 
     def slow(verb: str, _line: str) -> Act | None:
         if verb == "RCPT":
@@ -259,7 +259,7 @@ async def test_a_slow_relay_is_not_a_hanging_one() -> None:
                     answered.append("250")
                     await relay.say(session, "250 2.0.0 Ok")
 
-    config = EngineConfig(stall_seconds=0.02)
+    config = engine_config(stall_seconds=0.02)
     async with scripted_relay(lambda verb, _line: Act.ABSORB if verb == "." else None, extensions=()) as relay:
         late = asyncio.create_task(answer_late(relay))
         async with delivering(relay.config(connections=2), letters(20), config) as (_, box):
@@ -274,7 +274,7 @@ async def test_emails_that_are_aborted_are_reported_at_once_and_the_others_go_on
     emails = letters(18)
     unwanted = emails[:8]
     silent = {letter.rcpt_to for letter in unwanted}
-    config = EngineConfig(stall_seconds=60, rest_seconds=0.05)
+    config = engine_config(stall_seconds=60, rest_seconds=0.05)
     async with (
         scripted_relay(lambda verb, who: Act.SILENCE if verb == "." and who in silent else None) as relay,
         delivering(relay.config(connections=4, spare_connections=0), unwanted, config) as (engine, box),

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.sender.smtp.config import RelayConfig
+from tests.support.smtp.configs import relay_config
 from tests.support.smtp.mail import delivering, letters
 from tests.support.smtp.model import Server
 
@@ -38,7 +38,7 @@ class CountingServer(asyncio.Protocol):
 async def test_round_trips_per_email(extension: str, turns_per_email: int) -> None:
     counting = CountingServer(extension)
     server = await asyncio.get_running_loop().create_server(lambda: counting, "127.0.0.1", 0)
-    relay = RelayConfig("counting", "127.0.0.1", server.sockets[0].getsockname()[1], connections=1)
+    relay = relay_config(server.sockets[0].getsockname()[1], "counting", connections=1)
     async with server, delivering(relay, letters(EMAILS)) as (_, box):
         await box.reported(EMAILS)
     assert len(counting.server.stored) == EMAILS

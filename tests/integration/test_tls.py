@@ -13,12 +13,14 @@ from cli.local.broker_files import ADMIN
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from cli.main import run as run_command
-from cli.relays import try_relay
-from services.sender.smtp.config import Tls
+from cli.relays import RelayTry, try_relay
+from shared.relays.config import Tls
+from shared.relays.url import parse_relay
 from shared.settings import CommonSettings, load
 from tests.support.processes import ServiceProcess
 from tests.support.run import TestRun
 from tests.support.smtp.certificates import Authority
+from tests.support.smtp.configs import SETTINGS
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.system import installation
 from tests.support.tls import enable_tls, tls_broker, with_host
@@ -105,9 +107,9 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
             )
             assert encrypted == "t|4", "api, dispatcher, sender and watchdog, each encrypted"
             assert await system.processes["watchdog"].metric('vashsender_queue_consumers{queue="email"}') == 1
-            assert (await try_relay(relays[0], servers.authority.ca_file)).ok
+            assert (await tried(relays[0], servers.authority.ca_file)).ok
             other = Authority(tmp_path, "other").ca_file
-            for refused in (await try_relay(relays[0]), await try_relay(relays[1], other)):
+            for refused in (await tried(relays[0]), await tried(relays[1], other)):
                 assert "certificate verify failed" in refused.found.lower()
 
             starttls.close()
@@ -116,6 +118,11 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
             assert (await system.wait_closed(again))["counts"]["sent"] == len(list(kept.iterdir())) == 5
             said = "".join(process.log_text() for process in system.processes.values())
             assert not [secret for secret in servers.secrets if secret in said]
+
+
+async def tried(url: str, ca_file: Path | None = None) -> RelayTry:
+    """What `doctor` finds where `ca_file` is the authority to trust besides the system's."""
+    return await try_relay(parse_relay(url, SETTINGS.model_copy(update={"ca_file": ca_file})), stage_seconds=10)
 
 
 async def _refusals(command: "Command", servers: Servers, tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from services.sender.smtp.config import EngineConfig
 from shared.relays.replies import Stage
+from tests.support.smtp.configs import engine_config
 from tests.support.smtp.mail import Letter, letters
 from tests.support.smtp.wire import wired
 
@@ -370,7 +370,7 @@ async def test_after_a_hiccup_the_email_behind_goes_on_where_it_was() -> None:
 @pytest.mark.parametrize(
     ("replies", "after", "told"),
     [
-        (b"", 61, ("interrupted", Stage.MAIL)),
+        (b"", 121, ("interrupted", Stage.MAIL)),
         (OK, 121, ("interrupted", Stage.RCPT)),
         (OK + OK, 121, ("interrupted", Stage.DATA)),
         (OK + OK + GO, 299, None),
@@ -387,7 +387,7 @@ async def test_every_phase_has_its_limit(replies: bytes, after: float, told: tup
 
 
 async def test_too_late_to_begin_the_body() -> None:
-    connection, transport, owner = wired(letters(1), config=EngineConfig(email_soft_seconds=1e-9))
+    connection, transport, owner = wired(letters(1), config=engine_config(email_soft_seconds=1e-9))
     transport.read()
     await asyncio.sleep(0.001)
     connection.data_received(OK + OK + GO)

@@ -18,10 +18,10 @@ from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Job
 from services.sender.smtp.dialogue import STAGES, Owner, Step, seconds_to_answer
-from services.sender.smtp.establish import Session
 from services.sender.smtp.making import Making
 from services.sender.smtp.replies import BadReplyError, ReplyReader
 from shared.relays.replies import Reply, Stage
+from shared.relays.session import Session
 
 SURELY_BODY_BYTES = 4096  # more than this in the transport's buffer is more than an envelope: the dot has not left
 

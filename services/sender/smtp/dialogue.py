@@ -32,12 +32,12 @@ STAGES = {Step.RSET: Stage.MAIL, Step.MAIL: Stage.MAIL, Step.RCPT: Stage.RCPT, S
 def seconds_to_answer(config: EngineConfig) -> dict[Step, float]:
     """How long a relay may take for each step."""
     return {
-        Step.RSET: config.mail_seconds,
-        Step.MAIL: config.mail_seconds,
-        Step.RCPT: config.rcpt_seconds,
-        Step.DATA: config.data_seconds,
+        Step.RSET: config.reply_seconds,
+        Step.MAIL: config.reply_seconds,
+        Step.RCPT: config.reply_seconds,
+        Step.DATA: config.reply_seconds,
         Step.DOT: math.inf,  # all of the email's own time
-        Step.LONE_DOT: config.data_seconds,
+        Step.LONE_DOT: config.reply_seconds,
         Step.QUIT: config.quit_seconds,
     }
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import Callable, Container, Sequence
 
-from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Job, RelayStatus, Source
 from services.sender.smtp.dispatch import Dispatch
 from services.sender.smtp.observe import Observer, Silent
 from services.sender.smtp.pool import Pool
+from shared.relays.config import RelayConfig
 
 LONGEST_TICK_SECONDS = 0.25  # how finely deadlines are kept
 SHORTEST_TICK_SECONDS = 0.01
@@ -21,10 +22,8 @@ class Engine:
     fails before its body left is tried on another relay at once. Not reusable after `run` has returned.
     """
 
-    def __init__(
-        self, relays: Sequence[RelayConfig], config: EngineConfig | None = None, observer: Observer | None = None
-    ) -> None:
-        self._config = config or EngineConfig()
+    def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer | None = None) -> None:
+        self._config = config
         self._observer: Observer = observer or Silent()
         self._pool = Pool(relays, self._config, self._observer)
         self._dispatch: Dispatch | None = None

@@ -4,14 +4,15 @@ import asyncio
 from collections.abc import Callable, Container, Sequence
 
 from services.sender.smtp.classify import classify
-from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import Job, RelayStatus, Verdict
 from services.sender.smtp.dialogue import Owner
-from services.sender.smtp.establish import EstablishError, establish, tls_context
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.relay import Relay
+from shared.relays.config import RelayConfig
 from shared.relays.replies import Stage
+from shared.relays.session import EstablishError, establish
 
 
 class Pool:
@@ -20,7 +21,7 @@ class Pool:
     def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer) -> None:
         if not relays or len({relay.name for relay in relays}) != len(relays):
             raise ValueError("the engine needs at least one relay, each with a name of its own")
-        self.relays = [Relay(relay, config, tls_context(relay), observer.relay) for relay in relays]
+        self.relays = [Relay(relay, config, relay.tls_context(), observer.relay) for relay in relays]
         self.by_name = {relay.name: relay for relay in self.relays}
         self.current: Relay | None = None
         self._config = config
@@ -118,7 +119,7 @@ class Pool:
             self._observer.phase(relay.name, stage, seconds)
 
         try:
-            session = await establish(relay.config, self._config, relay.context, phase)
+            session = await establish(relay.config, relay.context, self._config.connect_seconds, phase)
         except EstablishError as error:
             throttled = classify(error.stage, error.reply)[0] is Verdict.THROTTLED
             relay.could_not_open(error.stage, error.reply, loop.time(), throttled=throttled)

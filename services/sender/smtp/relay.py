@@ -9,9 +9,10 @@ import random
 import ssl
 from collections.abc import Callable
 
-from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import RelayStatus
+from shared.relays.config import RelayConfig
 from shared.relays.replies import Reply, Stage, without_addresses
 
 IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of

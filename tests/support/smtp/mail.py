@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from services.sender.smtp.config import EngineConfig, RelayConfig
+from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Job, Outcome
 from services.sender.smtp.engine import Engine
 from services.sender.smtp.observe import Observer
+from shared.relays.config import RelayConfig
+from tests.support.smtp.configs import engine_config
 
 BODY = b"Subject: hello\r\n\r\nA short body.\r\n"
 
@@ -103,7 +105,7 @@ async def delivering(
     """An engine at work on a letterbox; drained at the end, when everything taken must have been reported."""
     box = Letterbox()
     box.put(letters)
-    engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config, observer)
+    engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config or engine_config(), observer)
     running = asyncio.create_task(engine.run(box))
     try:
         yield engine, box

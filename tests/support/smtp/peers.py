@@ -14,7 +14,7 @@ from typing import Any
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from services.sender.smtp.config import Tls
+from shared.relays.config import Tls
 from tests.support.smtp.certificates import Certificate
 from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
 

@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from services.sender.smtp.config import RelayConfig
+from shared.relays.config import RelayConfig
+from tests.support.smtp.configs import relay_config
 
 
 class Act(Enum):
@@ -62,7 +63,7 @@ class ScriptedRelay:
 
     def config(self, name: str = "scripted", **options: object) -> RelayConfig:
         """How to reach it."""
-        return RelayConfig(name=name, host="127.0.0.1", port=self.port, helo="client.example.org", **options)  # type: ignore[arg-type]
+        return relay_config(self.port, name, helo="client.example.org", **options)
 
     async def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
         """Returns when something that the server saw makes `condition` true."""

@@ -7,8 +7,9 @@ from services.sender.smtp.answers import Answers
 from services.sender.smtp.attempt import Attempt
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.establish import Session
 from shared.relays.replies import Reply, Stage
+from shared.relays.session import Session
+from tests.support.smtp.configs import engine_config
 from tests.support.smtp.mail import Letter
 
 
@@ -110,7 +111,7 @@ def wired(
 ) -> tuple[Connection, FakeTransport, FakeOwner]:
     """A connection at work on `letters`. Needs a running event loop."""
     transport, owner = FakeTransport(), FakeOwner(letters)
-    session = Session(cast(Any, transport), pipelining=pipelining, smtputf8=True, size_limit=size_limit)
-    connection = Connection(owner, "fake", session, config or EngineConfig(), most_emails)
+    session = Session(cast(Any, transport), auth=False, pipelining=pipelining, smtputf8=True, size_limit=size_limit)
+    connection = Connection(owner, "fake", session, config or engine_config(), most_emails)
     connection.offer()
     return connection, transport, owner
