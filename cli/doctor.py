@@ -1,4 +1,4 @@
-"""An examination of one installation: each part with what was found and what to do about it."""
+"""Checks of one installation: for each part, what was found and what to do about it."""
 
 import shutil
 import stat
@@ -35,7 +35,7 @@ class Examined:
 
 
 async def examine(config: LocalSettings) -> list[Examined]:
-    """Looks at everything, whatever else is wrong."""
+    """Makes every check, even if others fail."""
     return [
         *await _database(config),
         *await _broker(config),
@@ -87,14 +87,14 @@ async def _broker(config: LocalSettings) -> list[Examined]:
 
 
 def _encryption(config: LocalSettings) -> Examined:
-    """What leaves this machine readable, or goes to whoever answers. In development that is nobody's concern."""
+    """Whether connections to other machines are encrypted and verified. In development they need not be."""
     addresses = {"broker": config.amqp_url.get_secret_value(), "database": config.ledger_url}
     clear = [f"{what} at {urlsplit(url).hostname}" for what, url in addresses.items() if tls.in_the_clear(url)]
     return Examined(
         "encryption",
         not clear or config.environment == "development",
-        f"not verified, maybe readable on the way: {', '.join(clear)}" if clear else "broker and database are verified",
-        "say amqps:// and sslmode=verify-full, with VASHSENDER_CA_FILE for a private authority: see docs/access.md",
+        f"not verified, perhaps not encrypted: {', '.join(clear)}" if clear else "broker and database are verified",
+        "use amqps:// and sslmode=verify-full, with VASHSENDER_CA_FILE for a private authority: see docs/access.md",
     )
 
 
@@ -102,13 +102,13 @@ def _disk(config: LocalSettings) -> Examined:
     where = next(folder for folder in (config.home, *config.home.parents) if folder.exists())
     free = shutil.disk_usage(where).free
     found = f"{free / 1e9:.1f} GB free for {where}"
-    return Examined("disk", free > LEAST_FREE_BYTES, found, "make room: a full disk stops the ledger")
+    return Examined("disk", free > LEAST_FREE_BYTES, found, "free some space: a full disk stops the ledger")
 
 
 def _permissions(config: LocalSettings) -> Examined:
     others = stat.S_IRWXG | stat.S_IRWXO
     wrong = [str(path) for path in _private_files(config) if path.stat().st_mode & others]
-    found = f"others can read {', '.join(wrong)}" if wrong else "secrets, logs and sockets are yours alone"
+    found = f"others can read {', '.join(wrong)}" if wrong else "only you can read secrets, logs and sockets"
     return Examined("file permissions", not wrong, found, "chmod go= them")
 
 
@@ -119,7 +119,7 @@ def _private_files(config: LocalSettings) -> Iterator[Path]:
 
 
 def _ports(config: LocalSettings) -> Examined:
-    """Ports that this installation would use and something else holds."""
+    """Ports that this installation would use but another process holds."""
     running = Installation(config).supervisor.holders()
     programs = [*service_programs(config, config.sender_processes, {}), mailbox_program(config)]
     taken = [
@@ -129,12 +129,12 @@ def _ports(config: LocalSettings) -> Examined:
         for purpose, port in program.ports.items()
         if not is_free(port)
     ]
-    found = f"taken: {'; '.join(taken)}" if taken else "free, or ours"
+    found = f"taken: {'; '.join(taken)}" if taken else "all free or used by VashSender"
     return Examined("ports", not taken, found, "stop that process, or set other ports")
 
 
 def _serves(program: Program) -> bool:
-    """Whether it runs without our supervisor, as under systemd, which may hide whose process it is: it answers."""
+    """Whether it runs without our supervisor, for example under systemd, where the port's owner may be hidden."""
     try:
         said = httpx.get(program.ready_url, timeout=PROBE_SECONDS, trust_env=False).text
     except httpx.HTTPError:
@@ -143,7 +143,7 @@ def _serves(program: Program) -> bool:
 
 
 async def examine_relays(config: LocalSettings) -> list[Examined]:
-    """The relays that a sender would use, each tried; or what stops a sender from using any."""
+    """Tries each relay that a sender would use, or says why a sender would use none."""
     try:
         relays = relays_of(config)
     except ConfigurationError as error:
@@ -152,6 +152,6 @@ async def examine_relays(config: LocalSettings) -> list[Examined]:
         return [Examined("relays", True, "none is set: mail goes to the development mailbox", "")]
     tried = [await try_relay(relay, config.smtp_connect_seconds) for relay in relays]
     return [
-        Examined(f"relay {each.name}", each.ok, each.found, "correct VASHSENDER_RELAYS, or ask whoever runs it")
+        Examined(f"relay {each.name}", each.ok, each.found, "correct VASHSENDER_RELAYS, or ask its operator")
         for each in tried
     ]

@@ -1,4 +1,4 @@
-"""What each setting is now, and why: its value and its source."""
+"""The value of every setting, and where it comes from."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from shared import settings
 from shared.settings import PREFIX, PROFILES, SETTINGS, CommonSettings
 
 CLASSES: Mapping[str, type[CommonSettings]] = {**SETTINGS, "this machine": LocalSettings}
-"""Every settings class, by whose it is."""
+"""Every settings class, by the service that reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Setting:
 
 
 def fields() -> Iterator[tuple[str, str, FieldInfo]]:
-    """Whose, name and field of every setting, each once: `common` for what several services read."""
+    """Owner, name and field of every setting, each once; the owner is `common` if several services read it."""
     seen = set()
     for name, field in CommonSettings.model_fields.items():
         seen.add(name)
@@ -42,7 +42,7 @@ def variable(name: str) -> str:
 
 
 def effective_settings() -> list[Setting]:
-    """Every setting. Raises ConfigurationError as the services would."""
+    """Every setting. Raises the same ConfigurationError as the services."""
     loaded = {owner: settings.load(settings_class) for owner, settings_class in CLASSES.items()}
     loaded["common"] = loaded["this machine"]
     file = {name.upper() for name in dotenv_values(Path(".env"))}

@@ -1,4 +1,4 @@
-"""Is everything well? What is wrong now, and which campaigns stand still, why, and what a repair would do."""
+"""What is wrong now, which campaigns make no progress and why, and what a repair would do about it."""
 
 import json
 import os
@@ -23,7 +23,6 @@ from shared.ledger.models import Batch, Campaign, ProgressPoint, ServiceInstance
 from shared.ledger.states import BatchState, CampaignStatus
 from shared.topology import DEAD
 
-LOST_SECONDS = 20.0
 FIX_SECONDS = 600.0
 WATCHED = (CampaignStatus.SCHEDULED, CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.STOPPING)
 
@@ -38,13 +37,14 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Hanging:
-    """A campaign without progress. `fix` is what `--fix` would do about it."""
+    """A campaign without progress."""
 
     campaign_id: UUID
     name: str
     status: str
     idle_seconds: float
     reason: str
+    #: What `--fix` would do about it.
     fix: str
 
 
@@ -59,7 +59,7 @@ class Health:
 
 
 async def look(config: LocalSettings, *, timeout_minutes: float) -> Health:
-    """Looks at ledger and broker. Raises UnavailableError where the ledger has another schema: then nobody can tell."""
+    """Looks at ledger and broker. Raises UnavailableError if this version cannot read the ledger's schema."""
     findings = await _broker(config)
     if not access.has_database(config):
         raise _unknown_schema(None)
@@ -68,7 +68,7 @@ async def look(config: LocalSettings, *, timeout_minutes: float) -> Health:
             current = await migrate.current(connection)
             if current == migrate.head():
                 now = await clock(connection)
-                findings += await _processes(connection, now)
+                findings += await _processes(connection, now - config.instance_lost_seconds)
                 return Health(findings, await _hanging(connection, now, timeout_minutes * 60))
     except UnavailableError as error:
         return Health([*findings, Finding(str(error), "start it, or correct VASHSENDER_DATABASE_URL")], ())
@@ -82,7 +82,7 @@ def _unknown_schema(current: str | None) -> UnavailableError:
 
 
 def fix() -> list[dict[str, Any]]:
-    """One sweep by the watchdog's hand, which needs nothing but the database; returns what it did."""
+    """Runs one sweep of the watchdog, which needs only the database, and returns what it did."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "services.watchdog", "--once", "--json"],
         env=dict(os.environ),
@@ -101,14 +101,14 @@ async def _broker(config: LocalSettings) -> list[Finding]:
     try:
         depths = await queues.depths(config.broker_admin_url)
     except VashSenderError as error:
-        return [Finding(str(error), "start it; until then mail goes on slowly, found by the clock")]
+        return [Finding(str(error), "start it; until then mail goes out, but slowly")]
     found = [
         Finding(f"queue {depth.name} is missing", "`vashsender topology declare`")
         for depth in depths
         if not depth.exists
     ]
     found += [
-        Finding(f"nobody consumes {depth.name}", "`vashsender status` tells which service does not run")
+        Finding(f"queue {depth.name} has no consumer", "`vashsender status` shows which service does not run")
         for depth in depths
         if depth.exists and depth.consumers == 0 and depth.name != DEAD
     ]
@@ -118,7 +118,7 @@ async def _broker(config: LocalSettings) -> list[Finding]:
     return found
 
 
-async def _processes(connection: AsyncConnection, now: float) -> list[Finding]:
+async def _processes(connection: AsyncConnection, alive_since: float) -> list[Finding]:
     rows = (
         await connection.execute(
             select(
@@ -126,23 +126,23 @@ async def _processes(connection: AsyncConnection, now: float) -> list[Finding]:
                 col(ServiceInstance.service),
                 col(ServiceInstance.slots),
                 col(ServiceInstance.detail),
-            ).where(col(ServiceInstance.seen_at) > now - LOST_SECONDS, col(ServiceInstance.draining).is_(False))
+            ).where(col(ServiceInstance.seen_at) > alive_since, col(ServiceInstance.draining).is_(False))
         )
     ).all()
     alive = {row.service for row in rows}
     found = [
-        Finding(f"no {service} is heard of", "`vashsender start`, or `vashsender logs`")
+        Finding(f"no {service} is alive", "`vashsender start`, or `vashsender logs`")
         for service in ("api", "dispatcher", "watchdog")
         if service not in alive
     ]
     if not sum(row.slots for row in rows if row.service == "sender"):
-        # Senders are heard of through the watchdog.
-        also = "" if "watchdog" in alive else "; the watchdog, which would tell, is silent too"
-        found.append(Finding(f"no sender is heard of{also}", "`vashsender start`, or `vashsender scale sender=2`"))
+        # The watchdog writes the senders' heartbeats into the ledger.
+        also = "" if "watchdog" in alive else ", or the watchdog, which reports them, is missing"
+        found.append(Finding(f"no sender is alive{also}", "`vashsender start`, or `vashsender scale sender=2`"))
     found += [
         Finding(
             f"{row.id}: relay {relay['name']} rests: {relay['reason']}",
-            "it is tried again by itself; `vashsender doctor` tries it now",
+            "senders try it again by themselves; `vashsender doctor` tries it now",
         )
         for row in rows
         for relay in orjson.loads(row.detail).get("relays", ())
@@ -177,7 +177,7 @@ async def _hanging(connection: AsyncConnection, now: float, timeout_seconds: flo
 
 
 async def _moved_at(connection: AsyncConnection, campaign: Any) -> float:
-    """When something last happened: a start, a claim, a point of the curve, or a retry that is still to come."""
+    """When something last happened: a start, a claim, progress, or a retry that is still to come."""
     point = await connection.execute(
         select(func.max(col(ProgressPoint.at))).where(col(ProgressPoint.campaign_id) == campaign.id)
     )
@@ -188,7 +188,7 @@ async def _moved_at(connection: AsyncConnection, campaign: Any) -> float:
 
 
 async def _why(connection: AsyncConnection, campaign: Any, now: float) -> tuple[str, str]:
-    """Why a campaign hangs, and what a repair does about it."""
+    """Why a campaign makes no progress, and what a repair does about it."""
     rows = await connection.execute(
         select(col(Batch.state), func.count(), func.sum(case((col(Batch.lease_until) < now, 1), else_=0)))
         .where(col(Batch.campaign_id) == campaign.id)
@@ -197,13 +197,13 @@ async def _why(connection: AsyncConnection, campaign: Any, now: float) -> tuple[
     states = {state: (int(count), int(ended)) for state, count, ended in rows}
     sending, orphaned = states.get(BatchState.SENDING.value, (0, 0))
     if orphaned:
-        return f"{orphaned} batches are held by a sender that is gone", "take them back"
+        return f"{orphaned} batches are held by a sender that is gone", "rescue them"
     if campaign.blocked_by:
-        return campaign.blocked_by, "nothing: it goes on when that is mended"
+        return campaign.blocked_by, "nothing: it continues once the cause is fixed"
     if sending:
-        return f"{sending} batches are held by a sender that does not move", "nothing yet: their leases are renewed"
+        return f"{sending} batches are held by a sender without progress", "nothing yet: their leases are renewed"
     if BatchState.RELEASED.value in states:
-        return f"no sender takes the {states[BatchState.RELEASED.value][0]} batches that wait", "release them again"
+        return f"no sender claims the {states[BatchState.RELEASED.value][0]} released batches", "release them again"
     if campaign.status == CampaignStatus.SENDING and BatchState.WAITING.value not in states:
-        return "nothing is left to send, or rows are open that no batch covers", "cover them, or let it close"
-    return "the dispatcher does not attend to it", "call the dispatcher"
+        return "nothing is left to send, or no batch covers the open recipients", "close it, or make batches for them"
+    return "the dispatcher does not work on it", "wake the dispatcher"

@@ -1,5 +1,5 @@
-"""`vashsender`: the operator's command. Each group of verbs has a file of its own; what a verb needs is imported when
-it runs, so that `--help` is fast."""
+"""`vashsender`: the operator's command. Each group of verbs has its own file. A verb imports what it needs when it
+runs, so that `--help` is fast."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="vashsender",
-    help="Sends email campaigns: every person once, on time, and anyone can see who got it, who did not and why.",
+    help="Sends email campaigns: every recipient once, on time, with a record of who got it, who did not, and why.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,13 +39,13 @@ app.add_typer(config.app, name="config")
 
 def main() -> None:
     """The console script: runs a verb and turns its errors into one line and an exit code."""
-    os.umask(0o077)  # ledger, logs, sockets, keys: what it writes is its owner's alone
+    os.umask(0o077)  # only the owner may read what it writes: ledger, logs, sockets, keys
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """The exit code of one command."""
-    # What libraries log is not for the operator: what is wrong becomes one line and an exit code.
+    # Libraries' logs are not for the operator: an error becomes one line and an exit code.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         if os.geteuid() == 0 and arguments and "--help" not in arguments:
@@ -57,22 +57,22 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write("vashsender: interrupted\n")
         return INTERRUPTED
     except typer.TyperException as error:
-        sys.stderr.write(f"vashsender: {error.format_message()} `vashsender --help` tells what there is.\n")
+        sys.stderr.write(f"vashsender: {error.format_message()} See `vashsender --help`.\n")
         return USAGE
     except VashSenderError as error:
         sys.stderr.write(f"vashsender: {error}\n")
         return error.exit_code
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing more can be said to them.
+        # The reader has closed the pipe, as `head` does: flushing at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return result if isinstance(result, int) else 0
 
 
 def _step_down() -> None:
-    """Root gives itself up where VASHSENDER_USER says so."""
+    """Drops root's rights if VASHSENDER_USER names a user."""
     if not os.environ.get("VASHSENDER_USER") and not Path(".env").exists():
-        return  # which most often is so, and loads nothing
+        return  # the usual case, without loading the settings
     from cli.local.user import step_down
     from cli.settings import LocalSettings
     from shared import settings
@@ -80,5 +80,5 @@ def _step_down() -> None:
     try:
         config = settings.load(LocalSettings)
     except ConfigurationError:
-        return  # the verb will tell, if it needs settings at all
+        return  # the verb reports it, if it needs settings at all
     step_down(config)

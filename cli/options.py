@@ -1,4 +1,4 @@
-"""Options that several verbs share; each mirrors an environment variable where it has one."""
+"""Options that several verbs share."""
 
 from typing import Annotated
 
@@ -6,13 +6,11 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, for scripts.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Url = Annotated[
-    str, typer.Option(envvar="VASHSENDER_URL", help="Where the API is. By default that of this installation.")
-]
+Url = Annotated[str, typer.Option(envvar="VASHSENDER_URL", help="URL of the API. Default: this installation's API.")]
 Key = Annotated[
     str,
     typer.Option(
         envvar="VASHSENDER_API_KEY",
-        help="The API key. By default that of this installation, in var/secrets/api_key.",
+        help="The API key. Default: this installation's, in var/secrets/api_key.",
     ),
 ]

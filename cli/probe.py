@@ -1,6 +1,6 @@
-"""`python -m cli.probe [PORT]`: whether a service is ready, for a container's health check. Exit code 0 or 1.
+"""`python -m cli.probe [PORT]`: a container's health check. Exits with 0 if the service is ready, else 1.
 
-A socket and nothing else is imported: this runs every few seconds beside each service.
+It imports only a socket, because it runs every few seconds beside each service.
 """
 
 import os
@@ -12,7 +12,7 @@ SHOWN_BYTES = 4000
 
 
 def probe(port: int) -> tuple[bool, str]:
-    """Whether `/health/ready` on this port answers 200, and what it says: the checks, one of which is not ok."""
+    """Whether `/health/ready` on this port answers 200, and its body, which names the check that failed."""
     try:
         with socket.create_connection(("127.0.0.1", port), TIMEOUT_SECONDS) as connection:
             connection.sendall(b"GET /health/ready HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
@@ -26,7 +26,7 @@ def probe(port: int) -> tuple[bool, str]:
 
 
 def main() -> None:
-    """By default the service of this container, on VASHSENDER_HTTP_PORT."""
+    """Without an argument, asks the service of this container, on VASHSENDER_HTTP_PORT."""
     ready, said = probe(int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("VASHSENDER_HTTP_PORT", "8700")))
     sys.stdout.write(f"{said}\n")
     sys.exit(0 if ready else 1)

@@ -1,5 +1,6 @@
-"""Queues, looked at and changed with the account that may: purge, and what became of dead messages."""
+"""Queues through the account that may change them: depths, purging, and dead messages."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,58 +11,54 @@ import aio_pika
 import aio_pika.abc
 
 from cli.access import broker_errors
-from shared import topology
+from shared import queues, topology
 from shared.errors import DataError
+from shared.queues import NAMES, Depth
 
 CONNECT_SECONDS = 15.0
-NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
-
-
-@dataclass(frozen=True, slots=True)
-class Depth:
-    """A queue as the broker sees it; `exists` is False where it was never declared."""
-
-    name: str
-    exists: bool
-    messages: int
-    consumers: int
+DEPTHS_SECONDS = 20.0
+CLIENT = "vashsender"
 
 
 @dataclass(frozen=True, slots=True)
 class DeadMessage:
-    """A message that was given up: where it came from, why, and what it said."""
+    """A message in `dead`, which no service could handle."""
 
+    #: The queue it came from.
     queue: str
+    #: RabbitMQ's word for why it is here, such as `delivery_limit`.
     reason: str
+    #: Its routing key.
     event: str
     died_at: datetime | None
     body: str
 
 
-async def depths(url: str) -> list[Depth]:
-    """Every queue of the topology. Raises UnavailableError."""
-    async with _connected(url) as connection:
-        return [await _depth(connection, name) for name in NAMES]
+async def depths(url: str) -> Sequence[Depth]:
+    """The depth of every queue of the topology. Raises UnavailableError."""
+    with broker_errors():
+        async with asyncio.timeout(DEPTHS_SECONDS):
+            return await queues.depths(url, CLIENT)
 
 
 async def purge(url: str, name: str) -> int:
-    """Drops every message that waits in a queue; returns how many. Raises DataError for a queue that is not ours."""
+    """Drops all waiting messages of a queue and returns how many. Raises DataError if the queue is not ours."""
     async with _connected(url) as connection:
         queue = await _queue(connection, name)
         return int((await queue.purge()).message_count or 0)
 
 
 async def dead(url: str, limit: int) -> list[DeadMessage]:
-    """The oldest dead messages, which stay where they are."""
+    """The oldest dead messages. They stay in the queue."""
     async with _connected(url) as connection:
         queue = await _queue(connection, topology.DEAD)
-        # Unacknowledged: closing the connection puts them back, in their order.
+        # They are not acknowledged, so closing the connection puts them back in order.
         return [_shown(message) async for message in _messages(queue, limit)]
 
 
 async def replay(url: str, limit: int) -> int:
-    """Publishes dead messages again under the name they had, and removes them; returns how many. Safe to repeat: a
-    ticket that has grown old does nothing. What dies again meanwhile is left there."""
+    """Publishes dead messages again with their routing key, removes them, and returns how many. Safe to repeat: a
+    stale ticket does nothing. Messages that die again meanwhile stay in `dead`."""
     async with _connected(url) as connection:
         channel = await connection.channel(publisher_confirms=True)
         exchange = await channel.get_exchange(topology.EXCHANGE)
@@ -91,17 +88,9 @@ async def _connected(url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]
 
 async def _queue(connection: aio_pika.abc.AbstractConnection, name: str) -> aio_pika.abc.AbstractQueue:
     if name not in NAMES:
-        raise DataError(f"there is no queue {name!r}. There are: {', '.join(NAMES)}")
+        raise DataError(f"there is no queue {name!r}. The queues are: {', '.join(NAMES)}")
     channel = await connection.channel()
     return await channel.declare_queue(name, passive=True)
-
-
-async def _depth(connection: aio_pika.abc.AbstractConnection, name: str) -> Depth:
-    try:
-        result = (await _queue(connection, name)).declaration_result
-    except aio_pika.exceptions.ChannelNotFoundEntity:
-        return Depth(name, exists=False, messages=0, consumers=0)
-    return Depth(name, True, int(result.message_count or 0), int(result.consumer_count or 0))
 
 
 async def _messages(

@@ -1,4 +1,4 @@
-"""What the operator's command reads besides the settings of the services: the ports of this machine."""
+"""The settings that only the operator's command reads: the ports and folders of this machine."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ FIRST_SENDER_PORT = 8720
 
 
 class LocalSettings(SenderSettings):
-    """One block of ports, loopback unless told otherwise. The sender's settings are here too: they say how many
-    processes `start` runs and how long a drain may take."""
+    """One block of ports, on loopback by default. Extends the sender's settings, because `start` needs the number of
+    senders and the drain time."""
 
-    api_port: int = Field(8700, ge=1, le=65535, description="The API and the page, as `vashsender start` runs them.")
+    api_port: int = Field(8700, ge=1, le=65535, description="The API and the page under `vashsender start`.")
     broker_port: int = Field(8701, ge=1, le=65535, description="AMQP of the private broker.")
     broker_management_port: int = Field(8702, ge=1, le=65535, description="Management of the private broker.")
     mailbox_page_port: int = Field(8704, ge=1, le=65535, description="The page of the development mailbox.")
@@ -23,11 +23,14 @@ class LocalSettings(SenderSettings):
     dispatcher_port: int = Field(8710, ge=1, le=65535, description="`/health` and `/metrics` of the dispatcher.")
     watchdog_port: int = Field(8711, ge=1, le=65535, description="`/health` and `/metrics` of the watchdog.")
     sender_port: int = Field(
-        FIRST_SENDER_PORT, ge=1, le=65535, description="`/health` and `/metrics` of the first sender; the next follow."
+        FIRST_SENDER_PORT,
+        ge=1,
+        le=65535,
+        description="`/health` and `/metrics` of the first sender; further senders take the ports after it.",
     )
-    log_dir: Path | None = Field(None, description="Where the log files are; `log` in `VASHSENDER_VAR_DIR` by default.")
+    log_dir: Path | None = Field(None, description="Folder of the log files. Empty: `log` in `VASHSENDER_VAR_DIR`.")
 
-    user: str = Field("", description="Started by root: the user as whom everything runs, the command too.")
+    user: str = Field("", description="If root starts it: the user that everything runs as, the command included.")
 
     @property
     def home(self) -> Path:
@@ -48,7 +51,7 @@ class LocalSettings(SenderSettings):
 
     @property
     def private_broker(self) -> bool:
-        """Whether `start` runs a broker of its own: no AMQP URL is set."""
+        """Whether `start` runs a private broker: it does if no AMQP URL is set."""
         return not self.amqp_url.get_secret_value()
 
     @property

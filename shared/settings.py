@@ -1,6 +1,6 @@
-"""Every setting of every service: environment variables `VASHSENDER_*`, `.env`, or a file for a secret (`*_FILE`).
+"""The settings of every service: environment variables `VASHSENDER_*`, `.env`, or a file for a secret (`*_FILE`).
 
-One frozen class per service. Names carry their units. `docs/settings.md` lists each one, and a test keeps it so.
+One frozen class per service, with units in the names. docs/settings.md lists every setting; a test keeps it complete.
 """
 
 import os
@@ -45,56 +45,62 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 
 class CommonSettings(BaseSettings):
-    """What every process needs."""
+    """Read by every service and by the command."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
 
     environment: Literal["development", "production"] = Field(
-        "development", description="Outside `development` unsafe settings stop the start."
+        "development", description="In `production`, a process with unsafe settings refuses to start."
     )
-    profile: Literal["low", "medium", "high"] = Field("medium", description="The load this installation is sized for.")
-    var_dir: Path = Field(Path("var"), description="Everything this installation writes on this machine.")
-    log_format: Literal["json", "text"] = Field("json", description="`text` is for people, `json` for machines.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="The least level that is logged."
+    profile: Literal["low", "medium", "high"] = Field(
+        "medium", description="The load this installation is sized for; sets three defaults."
     )
+    var_dir: Path = Field(Path("var"), description="Folder for everything this installation writes on this machine.")
+    log_format: Literal["json", "text"] = Field("json", description="`json` for machines, `text` for people.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
     log_file: Path | None = Field(
-        None, description="Where a service writes its log, opened anew at SIGHUP; none: stdout and stderr."
+        None, description="File for a service's log, reopened on SIGHUP. Empty: stdout and stderr."
     )
-    instance: str = Field("", description="Name of this process in logs and metrics; made from service, host and pid.")
+    instance: str = Field("", description="Name of this process in logs and metrics. Empty: service, host and pid.")
     database_url: SecretStr = Field(
-        SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`. PostgreSQL: `postgresql://...`."
+        SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`; `postgresql://...`: PostgreSQL."
     )
-    database_pool_size: int = Field(8, ge=1, description="Database connections a process holds at most.")
+    database_pool_size: int = Field(8, ge=1, description="Most database connections a process holds.")
     transaction_seconds: float = Field(
-        60.0, gt=0, description="A transaction PostgreSQL has not finished in so long is given up, and tried again."
+        60.0, gt=0, description="Seconds after which a PostgreSQL transaction is given up and tried again."
     )
     amqp_url: SecretStr = Field(
-        SecretStr(""), description="The broker. Empty: the private node of this machine, whose URL it left in a file."
+        SecretStr(""), description="The broker. Empty: this machine's private broker, which leaves its URL in a file."
     )
     ca_file: Path | None = Field(
         None,
-        description="Authority (PEM) that signed the certificates of broker and database, and maybe of relays.",
+        description="PEM file of the authority that signed the certificates of broker, database and relays.",
     )
-    http_host: str = Field("127.0.0.1", description="Where the HTTP port listens.")
+    http_host: str = Field("127.0.0.1", description="Address that the HTTP port listens on.")
     http_port: int = Field(
         0,
         ge=0,
         le=65535,
-        description="The HTTP port; 0 means the service's own, in slot `sender-2` the second.",
+        description="The HTTP port. 0: the service's default port; `sender-2` takes the one after `sender-1`.",
     )
-    clock_seconds: float = Field(1.0, gt=0, description="How often a clock turn looks at the ledger.")
-    publish_timeout_seconds: float = Field(5.0, gt=0, description="Longest wait for the broker to confirm an event.")
+    clock_seconds: float = Field(1.0, gt=0, description="Seconds between two ticks of a service's clock.")
+    publish_timeout_seconds: float = Field(
+        5.0, gt=0, description="Longest wait in seconds for the broker to confirm an event."
+    )
     hung_seconds: float = Field(
         300.0,
         gt=0,
-        description="A clock turn that lasts longer, with the database there, is hung; see docs/systemd.md.",
+        description="Seconds after which a tick counts as hung if the database works; see docs/systemd.md.",
+    )
+    instance_lost_seconds: float = Field(
+        20.0, gt=0, description="Seconds without a heartbeat after which a sender no longer counts as alive."
     )
     secret_key: SecretStr = Field(
-        SecretStr(""), description="Signs unsubscribe links; old keys follow after a comma. Empty in development: made."
+        SecretStr(""),
+        description="Signs unsubscribe links. Older keys follow after a comma. Empty in development: generated.",
     )
     public_url: str = Field(
-        "http://127.0.0.1:8700", description="Where recipients reach the API: the base of unsubscribe links."
+        "http://127.0.0.1:8700", description="URL at which recipients reach the API: the base of unsubscribe links."
     )
 
     @classmethod
@@ -111,7 +117,7 @@ class CommonSettings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _profile_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """A profile gives defaults; any single setting overrides it."""
+        """The profile gives defaults; a setting of its own overrides them."""
         profile = PROFILES.get(str(values.get("profile", cls.model_fields["profile"].default)), {})
         return {**{name: value for name, value in profile.items() if name in cls.model_fields}, **values}
 
@@ -150,7 +156,7 @@ class CommonSettings(BaseSettings):
 
     @property
     def ledger_url(self) -> str:
-        """The database URL with the driver that is used: asyncpg or aiosqlite."""
+        """The database URL with its driver: asyncpg or aiosqlite."""
         url = self.database_url.get_secret_value()
         if not url:
             return f"sqlite+aiosqlite:///{(self.var_dir / 'vashsender.db').absolute()}"
@@ -160,12 +166,12 @@ class CommonSettings(BaseSettings):
 
     @property
     def broker_url(self) -> str:
-        """The AMQP URL services use; the private broker leaves its own in `var/secrets/amqp_url`."""
+        """The AMQP URL for services. A private broker leaves its URL in `var/secrets/amqp_url`."""
         return tls.broker_address(self.amqp_url.get_secret_value() or self._left_in_file("amqp_url"), self.ca_file)
 
     @property
     def broker_admin_url(self) -> str:
-        """The AMQP URL with the right to configure: for `topology declare` only."""
+        """The AMQP URL of the account that may configure: only for `topology declare`."""
         given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or _text_of(f"{PREFIX}AMQP_ADMIN_URL_FILE")
         given = given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
         return tls.broker_address(given, self.ca_file)
@@ -178,7 +184,7 @@ class CommonSettings(BaseSettings):
 
     @property
     def slot_number(self) -> int:
-        """Which of its kind on this machine this process is, from 1; each has the next port."""
+        """Number of this process among its kind on this machine, from 1. The HTTP ports follow each other."""
         return 1
 
     @cached_property
@@ -201,7 +207,7 @@ class CommonSettings(BaseSettings):
             ) from None
 
     def _made_secret(self) -> str:
-        """The development secret, made once by whoever comes first; a link makes it appear whole."""
+        """The development secret, made by the first process that needs it. `link` publishes the whole file at once."""
         path = self.var_dir / "secrets" / "secret_key"
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -221,79 +227,98 @@ class CommonSettings(BaseSettings):
 class ApiSettings(CommonSettings):
     """The HTTP API and the page."""
 
-    max_content_bytes: int = Field(10_000_000, ge=1, description="Longest body of a request that is not an import.")
-    max_import_bytes: int = Field(2_000_000_000, ge=1, description="Longest import.")
-    import_chunk_rows: int = Field(5000, ge=1, description="Recipients an import stores in one transaction.")
-    import_timeout_seconds: float = Field(
-        900.0, gt=0, description="An import that brings nothing for so long is failed."
-    )
+    max_content_bytes: int = Field(10_000_000, ge=1, description="Largest request body, except for imports.")
+    max_import_bytes: int = Field(2_000_000_000, ge=1, description="Largest import.")
+    import_chunk_rows: int = Field(5000, ge=1, description="Recipients that an import stores per transaction.")
+    import_timeout_seconds: float = Field(900.0, gt=0, description="Seconds without data after which an import fails.")
     deliver_within_seconds: float = Field(
-        259_200.0, gt=0, description="`deliver_by` of a campaign that names none, counted from `send` (72 hours)."
+        259_200.0, gt=0, description="Seconds from `send` to `deliver_by`, if a campaign sets none (72 hours)."
     )
-    idempotency_seconds: float = Field(86_400.0, gt=0, description="How long an Idempotency-Key is remembered.")
-    page_session_seconds: float = Field(43_200.0, ge=60, description="How long a person stays signed in to the page.")
+    idempotency_seconds: float = Field(
+        86_400.0, gt=0, description="Seconds for which an Idempotency-Key is remembered."
+    )
+    page_session_seconds: float = Field(
+        43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."
+    )
 
 
 class DispatcherSettings(CommonSettings):
-    """Splitting, releasing, closing."""
+    """Splits, releases and closes campaigns."""
 
-    batch_size: int = Field(500, ge=1, le=10_000, description="Recipients in a batch.")
-    window_per_slot: int = Field(2, ge=1, description="Batches released or being sent per live sender slot.")
-    window_floor: int = Field(2, ge=1, description="Batches released when no sender is known to live.")
+    batch_size: int = Field(500, ge=1, le=10_000, description="Recipients per batch.")
+    window_per_slot: int = Field(
+        2, ge=1, description="Batches that may be released or sending at once, per place of the live senders."
+    )
+    window_floor: int = Field(2, ge=1, description="Batches that may be released if no sender is known to be alive.")
     limited_batch_seconds: float = Field(
-        30.0, gt=0, description="A limited campaign's batch holds so much of its rate."
+        30.0, gt=0, description="Seconds of sending that one batch of a campaign with a rate limit holds."
     )
     turn_soft_seconds: float = Field(
-        1500.0, gt=0, description="A turn on one campaign commits what is planned, yields."
+        1500.0, gt=0, description="Seconds after which a job commits what it has done and continues later."
     )
-    turn_hard_seconds: float = Field(1800.0, gt=0, description="A turn on one campaign is abandoned.")
-    instance_lost_seconds: float = Field(20.0, gt=0, description="A sender unheard for so long has no slots.")
+    turn_hard_seconds: float = Field(
+        1800.0, gt=0, description="Seconds after which a job is abandoned; a new one continues it."
+    )
 
 
 class SenderSettings(CommonSettings):
-    """Delivery."""
+    """Delivers batches to relays."""
 
     relays: SecretStr = Field(
         SecretStr(""),
         description="Relays in order of preference, separated by spaces or commas: `smtp://user@host:587`, `smtps://`.",
     )
-    slot: str = Field("", description="A fixed name given by a supervisor, such as `sender-1`; guarded by a file lock.")
+    slot: str = Field("", description="Slot name given by a supervisor, such as `sender-1`; guarded by a file lock.")
     smtp_connections: int = Field(8, ge=1, le=1000, description="Connections per relay.")
-    sender_processes: int = Field(1, ge=1, le=100, description="Sender processes `vashsender start` runs.")
+    sender_processes: int = Field(1, ge=1, le=100, description="Sender processes that `vashsender start` runs.")
     mailbox_port: int = Field(8703, ge=1, le=65535, description="SMTP of the development mailbox.")
-    batches_in_hand: int = Field(2, ge=1, le=100, description="Batches a process works on at once: the prefetch.")
-    recycle_after_batches: int = Field(500, ge=0, description="A process starts itself anew after so many; 0: never.")
-    slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at a time.")
+    batches_in_hand: int = Field(
+        2, ge=1, le=100, description="Batches that a sender may hold at once; also its prefetch."
+    )
+    recycle_after_batches: int = Field(500, ge=0, description="Batches after which a sender restarts itself; 0: never.")
+    slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at once.")
     unrecorded_limit: int = Field(
-        64, ge=1, le=10_000, description="No email starts while so many results are unrecorded."
+        64, ge=1, le=10_000, description="Unrecorded results at which a sender starts no more emails."
     )
-    lease_seconds: float = Field(15.0, gt=0, description="How long a batch stays its owner's without renewal.")
-    renew_seconds: float = Field(3.0, gt=0, description="A lease is renewed at least so often.")
+    lease_seconds: float = Field(15.0, gt=0, description="Seconds for which a lease lasts without renewal.")
+    renew_seconds: float = Field(3.0, gt=0, description="Longest time in seconds between two renewals of a lease.")
     look_seconds: float = Field(
-        0.5, gt=0, description="How often a process looks at what it holds: pause, cancel, rescue."
+        0.5, gt=0, description="Seconds between two looks for a pause, cancellation or rescue of held batches."
     )
-    heartbeat_seconds: float = Field(5.0, gt=0, description="How often a process tells how it is.")
+    heartbeat_seconds: float = Field(5.0, gt=0, description="Seconds between two heartbeats.")
     ticket_patience_seconds: float = Field(
-        2.0, ge=0, description="An idle process claims a batch whose ticket is so late."
+        2.0, ge=0, description="Seconds after which an idle sender claims a released batch without its ticket."
     )
-    drain_seconds: float = Field(30.0, ge=0, description="Emails in flight may finish for so long after SIGTERM.")
-    batch_soft_seconds: float = Field(480.0, gt=0, description="A batch starts no more emails.")
-    batch_hard_seconds: float = Field(600.0, gt=0, description="A batch's emails in flight are aborted.")
-    email_soft_seconds: float = Field(240.0, gt=0, description="An email starts no further step or relay.")
-    email_hard_seconds: float = Field(300.0, gt=0, description="An email's connection is aborted.")
-    smtp_emails_per_connection: int = Field(1000, ge=1, description="Emails after which a connection is renewed.")
-    smtp_idle_seconds: float = Field(60.0, gt=0, description="An idle connection is closed.")
-    smtp_age_seconds: float = Field(3600.0, gt=0, description="A connection is renewed at this age.")
-    smtp_cleanup_seconds: float = Field(600.0, gt=0, description="How often idle and aged connections are looked for.")
+    drain_seconds: float = Field(30.0, ge=0, description="Seconds that emails in flight have to finish after SIGTERM.")
+    batch_soft_seconds: float = Field(480.0, gt=0, description="Seconds after which a batch starts no more emails.")
+    batch_hard_seconds: float = Field(
+        600.0, gt=0, description="Seconds after which a batch's emails in flight are aborted."
+    )
+    email_soft_seconds: float = Field(
+        240.0, gt=0, description="Seconds after which an email starts no further step and tries no other relay."
+    )
+    email_hard_seconds: float = Field(300.0, gt=0, description="Seconds after which an email's connection is aborted.")
+    smtp_emails_per_connection: int = Field(1000, ge=1, description="Emails after which a connection is replaced.")
+    smtp_idle_seconds: float = Field(60.0, gt=0, description="Seconds after which an idle connection is closed.")
+    smtp_age_seconds: float = Field(3600.0, gt=0, description="Seconds after which a connection is replaced.")
+    smtp_cleanup_seconds: float = Field(
+        600.0, gt=0, description="Seconds between two searches for idle and old connections."
+    )
     smtp_connect_seconds: float = Field(
-        30.0, gt=0, description="Longest wait for a connection, its TLS and its banner."
+        30.0, gt=0, description="Longest wait in seconds for a connection, its TLS and its banner."
     )
-    smtp_reply_seconds: float = Field(120.0, gt=0, description="Longest wait for a reply before the final dot.")
-    relay_rest_seconds: float = Field(5.0, gt=0, description="First rest of a relay that failed; doubles.")
-    relay_rest_max_seconds: float = Field(300.0, gt=0, description="Longest rest of a relay.")
-    retry_jitter: float = Field(0.1, ge=0, le=1, description="A retry comes up to this share later, per batch.")
+    smtp_reply_seconds: float = Field(
+        120.0, gt=0, description="Longest wait in seconds for a reply before the final dot."
+    )
+    relay_rest_seconds: float = Field(
+        5.0, gt=0, description="Seconds of a failed relay's first rest; each further rest is twice as long."
+    )
+    relay_rest_max_seconds: float = Field(300.0, gt=0, description="Longest rest of a relay in seconds.")
+    retry_jitter: float = Field(
+        0.1, ge=0, le=1, description="Share of its delay by which a retry may come later; differs from batch to batch."
+    )
     dkim_dir: Path | None = Field(
-        None, description="Folder of DKIM keys, one `<domain>.<selector>.pem` each; none: off."
+        None, description="Folder of DKIM keys, one file `<domain>.<selector>.pem` each. Empty: no signatures."
     )
 
     @model_validator(mode="after")
@@ -308,7 +333,7 @@ class SenderSettings(CommonSettings):
 
     @property
     def slot_number(self) -> int:
-        """1 for `sender-1`; 1 as well for a slot without a number."""
+        """1 for `sender-1`, and for a slot name without a number."""
         number = self.slot.rpartition("-")[2]
         return int(number) if number.isdecimal() and int(number) else 1
 
@@ -318,18 +343,21 @@ class SenderSettings(CommonSettings):
 
 
 class WatchdogSettings(CommonSettings):
-    """Rescue and repair."""
+    """Rescues batches and repairs the ledger."""
 
-    sweep_seconds: float = Field(300.0, gt=0, description="How often the whole ledger is swept.")
+    sweep_seconds: float = Field(300.0, gt=0, description="Seconds between two sweeps of the ledger.")
     stalled_seconds: float = Field(
-        600.0, gt=0, description="A batch that renews its lease but does not move is taken back."
+        600.0,
+        gt=0,
+        description="Seconds without a result after which a batch is rescued although its lease is renewed.",
     )
-    batch_hard_seconds: float = Field(600.0, gt=0, description="A batch's emails in flight are aborted.")
-    instance_lost_seconds: float = Field(20.0, gt=0, description="A sender unheard for so long is suspect.")
+    batch_hard_seconds: float = Field(
+        600.0, gt=0, description="Seconds after which a batch's emails in flight are aborted."
+    )
     ticket_lost_seconds: float = Field(
-        60.0, gt=0, description="A released batch unclaimed for so long is released again."
+        60.0, gt=0, description="Seconds after which an unclaimed batch is released again."
     )
-    timeline_entries: int = Field(1000, ge=10, description="Entries a campaign's timeline keeps.")
+    timeline_entries: int = Field(1000, ge=10, description="Newest entries that a campaign's timeline keeps.")
 
 
 SETTINGS: Mapping[str, type[CommonSettings]] = {
@@ -343,7 +371,7 @@ S = TypeVar("S", bound=CommonSettings)
 
 
 def load(settings_class: type[S], **values: Any) -> S:
-    """Reads the settings of one service, or raises ConfigurationError with one line per wrong setting."""
+    """Reads the settings of one service. Raises ConfigurationError, which names every wrong setting in one line."""
     try:
         return settings_class(**values)
     except ValidationError as error:
@@ -351,7 +379,7 @@ def load(settings_class: type[S], **values: Any) -> S:
 
 
 def _text_of(variable: str) -> str | None:
-    """What stands in the file that a variable names; None where it names none. Raises ConfigurationError."""
+    """Reads the file that a variable names; None if it is not set. Raises ConfigurationError."""
     path = os.environ.get(variable)
     if path is None:
         return None

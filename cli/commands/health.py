@@ -22,12 +22,13 @@ def add_to(app: typer.Typer) -> None:
 
 def health_check(
     timeout: Annotated[
-        float, typer.Option(min=0, metavar="MINUTES", help="A campaign without progress for so long hangs.")
+        float,
+        typer.Option(min=0, metavar="MINUTES", help="Time without progress after which a campaign counts as hung."),
     ] = 30.0,
-    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired from here.")] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Repair what can be repaired without the services.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell what is wrong now and which campaigns hang. Exit code 0 healthy, 1 unhealthy, 69 cannot tell."""
+    """Show what is wrong and which campaigns hang. Exits with 0 if healthy, 1 if unhealthy, 69 if it cannot tell."""
     import asyncio
     from dataclasses import asdict
 
@@ -78,7 +79,7 @@ def _row(hanging: Hanging) -> tuple[object, ...]:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Examine broker, topology, database, schema, disk, clock, file permissions, ports and relays, each with advice."""
+    """Check broker, topology, database, schema, disk, clock, file permissions, ports and relays, with advice."""
     import asyncio
     from dataclasses import asdict
 
@@ -96,5 +97,5 @@ def doctor(as_json: Json = False) -> None:
             ("What", "", "Found", "Advice"),
             [(each.name, "ok" if each.ok else "NO", each.found, "" if each.ok else each.advice) for each in examined],
         )
-        say("all well" if well else "something needs attention")
+        say("all is well" if well else "something needs attention")
     raise typer.Exit(0 if well else UNHEALTHY)

@@ -145,7 +145,7 @@ class Guide:
         shown = command("health-check", "--timeout", MINUTES)
         assert shown.returncode == 1
         assert campaign in shown.stdout
-        assert "1 batches are held by a sender that is gone\ttake them back" in shown.stdout
+        assert "1 batches are held by a sender that is gone\trescue them" in shown.stdout
         counts = self._counts(campaign)
         assert (counts["pending"], counts["sent"]) == (BATCH, 9 * BATCH)
         fixed = command("health-check", "--fix", "--timeout", MINUTES, "--json")

@@ -64,7 +64,7 @@ def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path)
     command.ok("campaign", "send", campaign)
     wait_for(lambda: command("health-check").returncode == 1)
     found = json.loads(command("health-check", "--timeout", "0", "--json").stdout)
-    assert "nobody consumes email" in {finding["what"] for finding in found["findings"]}
+    assert "queue email has no consumer" in {finding["what"] for finding in found["findings"]}
     assert [(hanging["campaign_id"], hanging["name"]) for hanging in found["hanging"]] == [(campaign, "News")]
 
     fixed = command("health-check", "--fix", "--json")
