@@ -1,9 +1,9 @@
-# VashSender's commands. Needs python3.11 or newer, python3-venv, make and git; everything else comes by itself.
+# VashSender's commands. They need python3.11 or newer, python3-venv, make and git, and install everything else.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-fast test-deploy lint chaos bench bench-smtp bench-page clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -14,30 +14,33 @@ POSTGRESQL_DEMO := var/on-postgresql
 TEST_PACKAGES := rabbitmq-server postgresql opendkim chromium prometheus
 TYPED := services shared cli tests bench scripts
 
-help: ## this list
+help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: .venv/.installed ## start everything here, send the example campaign, count both sides
+demo: .venv/.installed ## start everything on this machine, send the example campaign, compare ledger and mailbox
 	@$(BIN)/vashsender demo $(ARGS)
 
-demo-postgresql: .venv/.installed ## the demo with its ledger on a private PostgreSQL instead of SQLite
+demo-postgresql: .venv/.installed ## the demo on a private PostgreSQL instead of SQLite
 	$(STEP) "postgresql" $(BIN)/python -m cli.local.packages postgresql
 	@url=$$($(BIN)/python -m cli.local.postgres start $(POSTGRESQL_DEMO)/postgresql) && \
 	    VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) VASHSENDER_DATABASE_URL=$$url $(BIN)/vashsender demo $(ARGS)
 
-stop: .venv/.installed ## stop all that the demo left running
+stop: .venv/.installed ## stop everything the demo started
 	@$(BIN)/vashsender stop
 	@if [ -e $(POSTGRESQL_DEMO)/postgresql/cluster/postmaster.pid ]; then VASHSENDER_VAR_DIR=$(POSTGRESQL_DEMO) $(BIN)/vashsender stop && \
 	    $(BIN)/python -m cli.local.postgres stop $(POSTGRESQL_DEMO)/postgresql; fi
 
-test: lint packages-for-tests ## every check and every test, on a real broker and real databases
-	@$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
+test: lint packages-for-tests ## all checks, and the tests on a real broker and real databases: at most 15 minutes
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not more" $(ARGS)
 
-test-fast: .venv/.developing ## the quick checks and the unit tests
-	$(STEP) "ruff" $(BIN)/ruff check .
-	@$(BIN)/pytest -n $(WORKERS) tests/unit -m "not slow" $(ARGS)
+test-more: .venv/.developing packages-for-tests ## tests with other mail servers, broken servers and long runs: at most 25 minutes
+	@$(BIN)/pytest -n $(WORKERS) --dist worksteal -m more $(ARGS)
 
-test-deploy: .venv/.developing packages-for-tests ## image, compose, Kubernetes, systemd, RabbitMQ 4: on Debian machines, as root
+test-fast: .venv/.developing ## style and unit tests, in a minute
+	$(STEP) "style" $(BIN)/ruff check .
+	@$(BIN)/pytest -n $(WORKERS) tests/unit $(ARGS)
+
+test-deploy: .venv/.developing packages-for-tests ## image, compose, Kubernetes, systemd, RabbitMQ 4: as root on Debian 12, by hand
 	@$(BIN)/pytest tests/deploy $(ARGS)
 
 lint: .venv/.developing ## style, types, import contracts, migrations
@@ -47,26 +50,26 @@ lint: .venv/.developing ## style, types, import contracts, migrations
 	$(STEP) "import contracts" $(BIN)/lint-imports
 	$(STEP) "migrations" $(BIN)/python -m scripts.check_migrations
 
-chaos: .venv/.developing packages-for-tests ## break things on purpose, all of them (make test runs a selection)
+chaos: .venv/.developing packages-for-tests ## every fault on every ledger, by hand (make test-more runs a selection)
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
-bench: .venv/.developing packages-for-tests ## emails a second and CPU per email, SQLite and PostgreSQL
+bench: .venv/.developing packages-for-tests ## emails per second and CPU per email, on SQLite and PostgreSQL
 	@$(BIN)/python -m bench.campaign $(ARGS)
 
-bench-smtp: .venv/.developing ## the SMTP engine alone, beside Postfix's smtp-source
+bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's smtp-source
 	@$(BIN)/python -m bench.smtp $(ARGS)
 
-bench-page: .venv/.developing packages-for-tests ## what each page costs with 1,000,000 recipients on PostgreSQL
+bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1,000,000 recipients on PostgreSQL
 	@$(BIN)/python -m bench.page $(ARGS)
 
-clean: ## remove what the commands above made, the demo's data and the virtual environment too
+clean: ## remove everything the commands above made, including the demo's data and .venv
 	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi
 	rm -rf .venv var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 packages-for-tests: .venv/.installed
 	$(STEP) "system packages" $(BIN)/python -m cli.local.packages $(TEST_PACKAGES)
 
-# The virtual environment, a stamp per step: run-time and development sets apart, hashes checked.
+# The virtual environment, with a stamp for each step. Run-time and development packages are separate; hashes are checked.
 
 .venv/.made:
 	$(STEP) "environment" scripts/make-venv .venv

@@ -16,7 +16,7 @@ SHORT_LEASE_SECONDS = 3.0  # for faults that outlast the lease
 BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
 """Faults that break a server which tests share: these get a server of their own."""
 
-pytestmark = [pytest.mark.chaos, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
 
 @pytest.mark.parametrize(

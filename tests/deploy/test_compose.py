@@ -22,7 +22,7 @@ from tests.support import compose
 from tests.support.containers import Image
 from tests.support.engine import Engine, engine
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = pytest.mark.timeout(7200)
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "spring-news"

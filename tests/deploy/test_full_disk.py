@@ -18,7 +18,7 @@ from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.system import installation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 RECIPIENTS = 3000
 CONNECTIONS, UNRECORDED = 8, 64

@@ -21,7 +21,7 @@ from tests.support.databases import empty_postgres
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(4800)]
+pytestmark = pytest.mark.timeout(4800)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spring-news"
 OWN_BYTES = 170_000_000

@@ -11,7 +11,7 @@ from cli.access_rights import ADMIN, MONITOR
 from tests.support import kubernetes
 from tests.support.kubernetes import OVERLAYS, Rendered
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 SERVICES = ("api", "dispatcher", "sender", "watchdog")
 

@@ -27,7 +27,7 @@ from tests.support.kubernetes import Rendered
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "sender", "watchdog"))
 MOUNTED_AT = "/run/secrets/vashsender"

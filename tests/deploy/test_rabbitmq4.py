@@ -21,7 +21,7 @@ from tests.support.rabbitmq_release import ROOT_VARIABLE, ChrootedBroker
 from tests.support.relay import RecordingRelay
 from tests.support.system import installation
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
+pytestmark = pytest.mark.timeout(2400)
 
 PROJECT = Path(__file__).parents[2]
 USES_THE_BROKER = re.compile(r"\b(broker_vhost|own_broker|tls_broker|broker: PrivateBroker|system: System)\b")

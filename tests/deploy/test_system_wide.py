@@ -17,7 +17,7 @@ import pytest
 from cli.local import packages
 from tests.support.command import Command
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 PROJECT = Path(__file__).parents[2]
 NEEDED = ("cli", "deploy", "requirements", "services", "shared", "LICENSE", "README.md", "pyproject.toml")

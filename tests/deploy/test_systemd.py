@@ -46,7 +46,7 @@ pytestmark = pytest.mark.timeout(1800)
 def server() -> Iterator[Machine]:
     """Booted, installed and started as docs/systemd.md says, with two senders and the development mailbox as relay."""
     if os.geteuid() != 0:
-        pytest.fail("a container is boot by root only: run make test-deploy as root", pytrace=False)
+        pytest.fail("only root can boot a container: run make test-deploy as root", pytrace=False)
     packages.ensure(["systemd-container", "debootstrap"])
     with debian("bookworm", *PACKAGES) as tree:
         install(tree)

@@ -13,7 +13,7 @@ from cli.local.ports import is_free
 from tests.support.broker import BrokerVhost
 from tests.support.command import Command
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 LAST_LINE = "1000 recipients: 995 sent, 5 failed, 0 lost, 0 duplicated"
 

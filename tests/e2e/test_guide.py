@@ -20,7 +20,7 @@ from cli.local.ports import free_port, is_free
 from tests.support.command import Command, wait_for
 from tests.support.relay import RecordingRelay
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 
 BATCH = 50
 MINUTES = "0.05"  # a campaign that has not moved for three seconds hangs

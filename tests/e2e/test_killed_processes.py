@@ -16,7 +16,7 @@ import pytest
 from tests.support.command import Command, wait_for
 from tests.support.relay import RecordingRelay
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 
 PEOPLE = 6000
 CONNECTIONS = 4

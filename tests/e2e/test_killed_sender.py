@@ -16,7 +16,7 @@ from cli.client import ApiClient
 from cli.mailbox.maildir import Maildir
 from tests.support.command import Command
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 RECIPIENTS = 10_000
 CONNECTIONS = 8

@@ -18,7 +18,7 @@ from tests.support.command import Command, wait_for
 from tests.support.smtp.certificates import certificate_for_localhost
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def running(command: Command, senders: int = 1) -> Command:

@@ -15,7 +15,7 @@ from tests.support.browser import Person, chromium, person
 from tests.support.relay import RecordingRelay
 from tests.support.system import POLL_SECONDS, System, installation
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = pytest.mark.timeout(300)
 
 SECRET = "a key that signs in this test alone"
 RECIPIENTS = 400

@@ -16,7 +16,7 @@ from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
 RECIPIENTS = 8_000
 FEW = 20

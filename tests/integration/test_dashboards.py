@@ -47,7 +47,6 @@ def refuse(rcpt: str, _tries: int) -> bytes | None:
     return {3: b"550 5.1.1 no such user\r\n", 7: b"451 4.2.0 later\r\n"}.get(number % 10)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_every_panel_has_data_and_totals_are_the_ledgers(
     system: System, broker_vhost: BrokerVhost, relay: RecordingRelay, tmp_path: Path

@@ -12,6 +12,8 @@ from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.dkim_keys import NewKey, new_key
 from shared.templates import compile_content
 
+pytestmark = pytest.mark.more
+
 CYRILLIC = "Съешь же ещё этих мягких  французских булок, да выпей чаю.\n"
 BODIES = {
     "quoted-printable": (None, "Hi {{ name }}  \n.\n\n\tFrom me\n\n"),

@@ -24,6 +24,8 @@ from tests.support.smtp.postfix import UNKNOWN, Postfix, postfix
 from tests.support.smtp.production_loop import on_production_loop
 from tests.support.smtp.sink import public_folder, smtp_sink
 
+pytestmark = pytest.mark.more
+
 EMAILS = 120
 RECIPIENT = "someone@example.net"
 
