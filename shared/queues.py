@@ -1,4 +1,4 @@
-"""How deep the queues are and who consumes them, asked by passive declaration: no right to configure is needed."""
+"""How deep the queues are and who consumes them. Passive declarations: no right to configure is needed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,19 @@ NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """`messages` wait to be delivered; what consumers hold is not counted."""
+    """A queue as the broker sees it."""
 
     name: str
     exists: bool = False
+    #: Messages that wait for a consumer; those a consumer holds are not counted.
     messages: int = 0
     consumers: int = 0
 
 
 async def depths(url: str, client: str) -> Sequence[Depth]:
-    """Every queue there should be, over a connection of its own that the broker knows as `client`.
+    """Every queue of the topology, asked over a new connection that the broker shows as `client`.
 
-    Raises OSError or AMQPError where the broker cannot be asked; bound it in time."""
+    Raises OSError or AMQPError if the broker cannot be asked. Has no timeout."""
     connection = await aio_pika.connect(url, client_properties={"connection_name": client})
     async with connection:
         return [await _depth(connection, name) for name in NAMES]

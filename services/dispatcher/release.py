@@ -9,14 +9,13 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.dispatcher import rates
-from services.dispatcher.rates import NotFreeError
 from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, scopes
 from shared.events import BatchReleased
-from shared.ledger import batches, campaigns
+from shared.ledger import batches, campaigns, rate_limits
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
+from shared.ledger.rate_limits import NotFreeError
 from shared.ledger.states import BatchState, CampaignStatus
 from shared.settings import DispatcherSettings
 
@@ -44,7 +43,7 @@ class Reservation:
         """When the first email may leave, as a value or in SQL, and the rate they are held to."""
         if not self.scopes:
             return db_now(), None
-        return await rates.reserve(
+        return await rate_limits.reserve(
             connection, self.scopes, emails, after_seconds=self.after_seconds, ahead_seconds=AHEAD_SECONDS
         )
 
@@ -63,9 +62,9 @@ async def release_one(
     Whoever else releases at the same moment changes the same row first or last: one of the two finds nothing."""
     under = [scope for scope in scopes(campaign) if scope in limits]
     rate = min((limits[scope].emails_per_second for scope in under), default=campaign.emails_per_second)
-    if campaign.emails_per_second is not None and under[:1] != [own := f"campaign:{campaign.id}"]:
+    if campaign.emails_per_second is not None and under[:1] != [own := rate_limits.campaign_scope(campaign.id)]:
         async with ledger.write() as connection:
-            await rates.ensure(connection, own, campaign.emails_per_second)
+            await rate_limits.add_missing(connection, own, campaign.emails_per_second)
         under.insert(0, own)
         rate = min(rate or campaign.emails_per_second, campaign.emails_per_second)
     emails = batch_emails(settings, campaign.total, slots, rate)

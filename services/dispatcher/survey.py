@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import campaigns, instances
+from shared.ledger import campaigns, instances, rate_limits
 from shared.ledger.batches import holds_slot, in_state
 from shared.ledger.database import db_now
 from shared.ledger.models import Batch, Campaign, RateLimit
@@ -128,8 +128,8 @@ def _pushed_back(campaigns: Sequence[Standing], scope: str) -> float:
 
 def scopes(campaign: Standing) -> tuple[str, ...]:
     """The limits a campaign may be under, in the one order in which all lock them."""
-    project = f"project:{campaign.project_id}"
-    return (project,) if campaign.emails_per_second is None else (f"campaign:{campaign.id}", project)
+    project = rate_limits.project_scope(campaign.project_id)
+    return (project,) if campaign.emails_per_second is None else (rate_limits.campaign_scope(campaign.id), project)
 
 
 def _batches(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -80,7 +80,6 @@ class Ledger:
         pool_size: int = 8,
         application: str = "vashsender",
         transaction_seconds: float = TRANSACTION_SECONDS,
-        echo: bool = False,
     ) -> None:
         address, context = database_tls(url)
         self.is_sqlite = url.startswith("sqlite")
@@ -96,7 +95,7 @@ class Ledger:
             if context is not None:
                 connect_args["ssl"] = context
         self.engine = create_async_engine(
-            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args, echo=echo
+            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args
         )
         self._trouble: tuple[float, str] = (0.0, "")
         self._failed_at = float("-inf")

@@ -265,12 +265,12 @@ class ServiceInstance(SQLModel, table=True):
 
 
 class RateLimit(SQLModel, table=True):
-    """`scope` is `campaign:<id>`, `project:<id>` or `relay:<name>`; `free_at` is when the next email may leave."""
+    """See shared.ledger.rate_limits."""
 
     __tablename__ = "rate_limit"
-    scope: str = Field(sa_column=Column(String(200), primary_key=True))
+    scope: str = Field(sa_column=Column(String(200), primary_key=True))  # `campaign:<id>` or `project:<id>`
     emails_per_second: float = Field(sa_column=Column(Float(53), nullable=False))
-    free_at: float = _moment(nullable=False)
+    free_at: float = _moment(nullable=False)  # when the next email may leave
 
 
 DEFAULT_PROJECT = UUID(int=1)
