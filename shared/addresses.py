@@ -6,6 +6,7 @@ Quoted local parts and address literals are refused; `example.test` and `localho
 """
 
 import re
+import unicodedata
 from typing import NamedTuple
 
 from email_validator import EmailNotValidError, validate_email
@@ -14,6 +15,15 @@ from shared.errors import DataError
 
 MAX_ADDRESS = 254
 MAX_LOCAL_PART = 64
+
+# What people cannot see and did not mean to write around a name or an address: white space, byte order marks, joiners,
+# direction marks (Unicode categories Zs and Cf).
+INVISIBLE = (
+    " \t\r\n\v\f\u00a0\u00ad\u034f\u061c\u1680\u180e"
+    "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c\u200d\u200e\u200f"
+    "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2061\u2062\u2063\u2064"
+    "\u2066\u2067\u2068\u2069\u3000\ufeff"
+)
 
 _SPACE = " \t"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
@@ -38,7 +48,7 @@ class AddressError(DataError):
 
 
 def parse_address(raw: str) -> Address:
-    """Checks and normalises one address; spaces around it are dropped. Raises AddressError.
+    """Checks and normalises one address; spaces and invisible characters around it are dropped. Raises AddressError.
 
     About 1 us for plain ASCII; what else there is, email-validator decides (no DNS)."""
     text = raw.strip(_SPACE)
@@ -63,10 +73,18 @@ def needs_smtputf8(email: str) -> bool:
 
 
 def _parse_unusual(text: str) -> Address:
+    visible = text.strip(INVISIBLE)
+    if visible != text:
+        return parse_address(visible)
     if not text:
         raise AddressError("The address is empty.")
     if len(text) > MAX_ADDRESS:
         raise AddressError(f"The address is longer than {MAX_ADDRESS} characters (RFC 5321, 4.5.3.1.3).")
+    hidden = next((place for place, sign in enumerate(text) if sign in INVISIBLE), None)
+    if hidden is not None and text[hidden] != " ":
+        sign = text[hidden]
+        name = unicodedata.name(sign, "a control character")
+        raise AddressError(f"Character {hidden + 1} cannot be seen (U+{ord(sign):04X}, {name}); remove it.")
     try:
         valid = validate_email(
             text,

@@ -147,7 +147,7 @@ def test_lines_that_are_not_usable_are_reported_and_the_others_kept() -> None:
         (CsvParser, b"\n\n", 1, "empty"),
         (CsvParser, b"name,mail\nAnn,a@example.test\n", 1, "'email'"),
         (CsvParser, b"email,x,x\n", 1, "'x'"),
-        (CsvParser, b"email,x\na@example.test,1\nb@example.test,2,3\n", 3, "3 fields"),
+        (CsvParser, b"email,x\na@example.test,1\nb@example.test,2,3\n", 3, "3 cells"),
         (CsvParser, b'email,x\na@example.test,"1\nb@example.test,2\n', 2, "never closed"),
         (CsvParser, b'email,x\na@example.test,"1"2\n', 2, "not CSV"),
         (CsvParser, "email,имя\na@example.test,Анна\n".encode("cp1251"), 1, "UTF-8"),

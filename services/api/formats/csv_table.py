@@ -1,89 +1,150 @@
-"""CSV (RFC 4180) in UTF-8: a header with a column `email`; every other column is a merge field.
+"""CSV (RFC 4180) as spreadsheets and exports write it: a header that names the columns, one of them the address; every
+other column is a field of the message.
 
-Commas, semicolons or tabs; quoted fields may hold any of them, and line breaks. A file that breaks these rules is
-refused whole: a field in the wrong column would greet people by somebody else's name.
+The delimiter is the one under which the header has a column for the address. Any line ends, spaces around quoted cells,
+and cells that are missing or too many at the end of a row are read as their authors meant them. A file that leaves room
+for doubt is refused whole: a cell in the wrong column would greet people by another person's name.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 
-from services.api.formats.parser import (
-    MAX_LINE_BYTES,
-    Collector,
-    Lines,
-    MalformedError,
-    Parsed,
-    UnknownFieldError,
-    not_utf8,
-)
+from services.api.formats.charsets import not_utf8
+from services.api.formats.options import EMAIL, NO_OPTIONS, ReadOptions, clean_name
+from services.api.formats.parser import MAX_LINE_BYTES, Collector, Lines, MalformedError, Parsed, UnknownFieldError
+from shared.addresses import INVISIBLE
 from shared.templates import Content
 
-DELIMITERS = (",", ";", "\t")
-EMAIL = "email"
+DELIMITERS = (",", ";", "\t", "|")
+MAX_COLUMNS = 1000
+MAX_NAMED = 300
+
+# How exports call the column of the address, without signs and in lower case.
+SYNONYMS = frozenset(
+    (
+        "mail", "email", "emails", "emailaddress", "mailaddress", "emailadress", "emailadresse", "mailadresse",
+        "adresseemail", "adressemail", "courriel", "correo", "correoelectronico", "correoelectrónico", "eposta",
+        "epost", "sähköposti", "indirizzoemail", "adresemail", "subscriber", "subscriberemail", "contactemail",
+        "useremail", "customeremail", "primaryemail", "workemail", "почта", "электроннаяпочта", "адресэлектроннойпочты",
+        "емейл", "имейл", "эмейл", "адресemail", "адреспочты", "емайл", "пошта", "邮箱", "电子邮件", "邮件地址",
+        "メール", "メールアドレス", "이메일",
+    )
+)  # fmt: skip
+
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 
 
 class CsvParser:
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, options: ReadOptions = NO_OPTIONS) -> None:
         self._content = content
-        self._collector = Collector(content)
+        self._options = options
+        self._collector = Collector(content, options)
         self._lines = Lines()
         self._texts: list[str] = []  # lines that are not read yet: a record whose quotes are still open
         self._first = 1  # the number of the first of them
+        self._delimiters: tuple[str, ...] = DELIMITERS
         self._delimiter = ""
-        self._columns: list[str] = []
+        self._fields: list[str] = []  # the field each column fills; empty where a column has no name
+        self._email_at = 0
+        self._spaces: _Spaces
 
     def feed(self, piece: bytes) -> Parsed:
         return self._read(self._lines.feed(piece), last=False)
 
     def finish(self) -> Parsed:
         parsed = self._read(self._lines.finish(), last=True)
-        if not self._columns:
-            raise MalformedError(1, f"the file is empty; its first line names the columns, {EMAIL} among them")
+        if not self._fields:
+            raise MalformedError(1, f"is empty; its first line names the columns, {EMAIL} among them", whole=True)
         return parsed
 
     def _read(self, lines: list[bytes], *, last: bool) -> Parsed:
         number = self._lines.count
-        for line in lines:
+        for position, line in enumerate(lines):
             number += 1
             try:
-                self._texts.append(line.decode() + "\n")
+                self._texts.append(line.decode())
             except UnicodeDecodeError as error:
-                raise not_utf8(number, error) from None
+                raise not_utf8(number, error, b"".join(lines[position : position + 100])) from None
         self._lines.count = number
-        if not self._columns:
-            self._read_header()
-        if self._columns:
+        if not self._fields:
+            self._read_header(last=last)
+        if self._fields:
             self._read_records(last=last)
+        if sum(map(len, self._texts)) > MAX_LINE_BYTES:
+            raise MalformedError(self._first, f"opens a quote that is not closed within {MAX_LINE_BYTES} characters")
         return self._collector.take()
 
-    def _read_header(self) -> None:
-        while self._texts and not self._columns:
-            header = self._texts.pop(0)
-            if header.strip():
-                self._choose_columns(header)
-            self._first += 1
+    def _read_header(self, *, last: bool) -> None:
+        while self._texts and not self._fields:
+            if not self._texts[0].strip(INVISIBLE):
+                self._drop(1)
+            elif separator := _SEPARATOR_LINE.fullmatch(self._texts[0]):
+                self._delimiters = (separator[1],)
+                self._drop(1)
+            elif not self._choose_columns(last=last):
+                return
 
-    def _choose_columns(self, header: str) -> None:
-        choices = {delimiter: _names(header, delimiter, self._first) for delimiter in DELIMITERS}
-        self._delimiter = next((delimiter for delimiter, names in choices.items() if EMAIL in names), "")
-        if not self._delimiter:
-            names = max(choices.values(), key=len)
-            raise MalformedError(
-                self._first,
-                f"no column is named {EMAIL!r}; the first line names the columns, here: {', '.join(names)[:300]}",
-            )
-        names = choices[self._delimiter]
-        twice = next((name for name in names if name and names.count(name) > 1), None)
+    def _choose_columns(self, *, last: bool) -> bool:
+        """Reads the header under each delimiter. False: it goes on in lines that have not arrived."""
+        headers = [(delimiter, _header(self._texts, delimiter)) for delimiter in self._delimiters]
+        named = [(delimiter, header) for delimiter, header in headers if header and self._has_address(header.names)]
+        if not named:
+            if not last and any(header and header.is_open for _, header in headers):
+                return False
+            raise self._no_address([header for _, header in headers if header and not header.is_open])
+        self._delimiter, header = named[0]
+        self._spaces = _Spaces(self._delimiter)
+        self._name_columns(header.names)
+        self._drop(header.lines)
+        return True
+
+    def _has_address(self, names: list[str]) -> bool:
+        return any(self._options.field_of(name) == EMAIL for name in names)
+
+    def _no_address(self, headers: "list[_Header]") -> MalformedError:
+        if not headers:
+            return MalformedError(self._first, "is not CSV: it opens a quote that is never closed")
+        names = [name for name in max((header.names for header in headers), key=len) if name]
+        shown = ", ".join(names)[:MAX_NAMED]
+        if self._options.names_address:
+            wanted = next(column for column, field in self._options.columns.items() if field == EMAIL)
+            return MalformedError(self._first, f"names no column {wanted!r}; the columns here: {shown}")
+        alike = next((name for name in names if _looks_like_address(name)), None)
+        if alike is not None:
+            offer = f"if {alike!r} holds the addresses, repeat it with ?email_column={alike}"
+        elif any("@" in name for name in names):
+            offer = f"it holds an address itself: put a line of column names before it, such as {EMAIL},first_name"
+        else:
+            offer = "rename the column of the addresses, or name it with ?email_column="
+        return MalformedError(self._first, f"names no column {EMAIL!r}; the columns here: {shown}; {offer}")
+
+    def _name_columns(self, names: list[str]) -> None:
+        if len(names) > MAX_COLUMNS:
+            raise MalformedError(self._first, f"names {len(names)} columns; at most {MAX_COLUMNS} are read")
+        missing = next((column for column in self._options.columns if column not in names), None)
+        if missing is not None:
+            shown = ", ".join(name for name in names if name)[:MAX_NAMED]
+            raise MalformedError(self._first, f"names no column {missing!r}; the columns here: {shown}")
+        fields = [self._options.field_of(name) if name else "" for name in names]
+        twice = next((field for field in fields if field and fields.count(field) > 1), None)
         if twice:
-            raise MalformedError(self._first, f"two columns are named {twice!r}; rename one")
-        self._columns = names
-        for use in self._content.missing(names):
-            raise UnknownFieldError(
-                use, ", ".join(name for name in names if name not in ("", EMAIL)) or "there are none"
-            )
+            raise MalformedError(self._first, f"names two columns {twice!r}; rename one")
+        undeclared = self._options.booleans.difference(fields)
+        if undeclared:
+            raise MalformedError(self._first, f"names no column {min(undeclared)!r}, which ?types= declares")
+        self._fields = fields
+        self._email_at = fields.index(EMAIL)
+        for use in self._content.missing(fields):
+            known = ", ".join(field for field in fields if field not in ("", EMAIL))
+            raise UnknownFieldError(use, known or "there are none")
+
+    def _drop(self, lines: int) -> None:
+        del self._texts[:lines]
+        self._first += lines
 
     def _read_records(self, *, last: bool) -> None:
-        source = _Source(self._texts)
+        source = _Source(self._spaces.trim(self._texts))
         reader = csv.reader(source, delimiter=self._delimiter, strict=True)
         done = 0
         try:
@@ -92,29 +153,80 @@ class CsvParser:
                 done = reader.line_num
         except csv.Error as error:
             if "field larger" in str(error):
-                reason = f"begins a field of more than {csv.field_size_limit()} characters; is a quote never closed?"
+                reason = f"begins a cell of more than {csv.field_size_limit()} characters; is a quote never closed?"
                 raise MalformedError(self._first + done, reason) from None
             if not source.exhausted:
-                raise MalformedError(self._first + reader.line_num - 1, f"is not CSV: {error}") from None
+                raise MalformedError(
+                    self._first + reader.line_num - 1,
+                    f"is not CSV: {error}; a quote inside a quoted cell is written twice",
+                ) from None
             if last:
                 raise MalformedError(self._first + done, "opens a quote that is never closed") from None
-        self._texts = self._texts[done:]
-        self._first += done
-        if sum(map(len, self._texts)) > MAX_LINE_BYTES:
-            raise MalformedError(self._first, f"opens a quote that is not closed within {MAX_LINE_BYTES} characters")
+        self._drop(done)
 
     def _add(self, line: int, record: list[str]) -> None:
-        if len(record) != len(self._columns):
-            if len(record) > 1 or (record and record[0].strip()):
+        columns = len(self._fields)
+        if len(record) > columns:
+            if any(cell.strip() for cell in record[columns:]):
                 raise MalformedError(
-                    line,
-                    f"has {len(record)} fields, the header {len(self._columns)}; quote a field that holds a delimiter",
+                    line, f"has {len(record)} cells, the header {columns}; quote a cell that holds a delimiter"
                 )
-            return  # an empty line
-        fields = dict(zip(self._columns, record, strict=True))
+        elif len(record) < columns:
+            if not any(record):
+                return  # an empty line
+            record += [""] * (columns - len(record))
+        fields = dict(zip(self._fields, record, strict=False))
         email = fields.pop(EMAIL)
         fields.pop("", None)
+        if not email and not any(record):
+            return
         self._collector.add(line, email, fields)
+
+
+class _Header:
+    """The names of the columns under one delimiter."""
+
+    def __init__(self, record: list[str], lines: int, *, is_open: bool) -> None:
+        self.names = [clean_name(name) for name in record]
+        self.lines = lines  # how many lines of the file it takes
+        self.is_open = is_open  # a quote is open at the end of what has arrived
+
+
+def _header(texts: list[str], delimiter: str) -> _Header | None:
+    """The first record of these lines; None where they are no CSV with this delimiter."""
+    source = _Source(_Spaces(delimiter).trim(texts))
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    try:
+        record = next(reader)
+    except csv.Error:
+        return _Header([], 0, is_open=True) if source.exhausted else None
+    return _Header(record, reader.line_num, is_open=False)
+
+
+class _Spaces:
+    """Takes away spaces around quoted cells, which RFC 4180 does not know and people write: `"a" , "b"`."""
+
+    def __init__(self, delimiter: str) -> None:
+        blank = r"[ \u00a0]" if delimiter == "\t" else r"[ \t\u00a0]"
+        cut = re.escape(delimiter)
+        # One cell from its beginning: quoted with spaces around it, or whatever else.
+        self._cell = re.compile(rf'{blank}*("(?:[^"]|"")*"){blank}*(?=[{cut}\r\n]|\Z)|[^{cut}\r\n]+')
+        self._anywhere = re.compile(rf'(?:[{cut}\r\n]|\A){blank}+"|"{blank}+(?:[{cut}\r\n]|\Z)')
+
+    def trim(self, lines: list[str]) -> list[str]:
+        """The same lines; the line ends stay where they are."""
+        text = "".join(lines)
+        if self._anywhere.search(text) is None:
+            return lines
+        return _cut(self._cell.sub(lambda cell: cell[1] or cell[0], text))
+
+
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z")
+
+
+def _cut(text: str) -> list[str]:
+    """Lines with their ends. `str.splitlines` would cut at form feeds and other signs as well."""
+    return _LINE.findall(text)
 
 
 class _Source:
@@ -135,13 +247,5 @@ class _Source:
             raise
 
 
-def _names(header: str, delimiter: str, line: int) -> list[str]:
-    """The column names; the one of the address in whatever case is `email`."""
-    try:
-        record = next(csv.reader([header], delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        if delimiter != DELIMITERS[-1]:
-            return []
-        raise MalformedError(line, f"is not CSV: {error}") from None
-    names = [name.strip() for name in record]
-    return [EMAIL if name.lower() == EMAIL else name for name in names]
+def _looks_like_address(name: str) -> bool:
+    return "".join(letter for letter in name.lower() if letter.isalpha()) in SYNONYMS

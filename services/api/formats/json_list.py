@@ -1,15 +1,20 @@
-"""JSON: a list of recipient objects, or `{"recipients": [...]}`; read whole, so bounded. A line is an item's number."""
+"""JSON: a list of recipient objects, or `{"recipients": [...]}`; read whole, so bounded.
+
+The line of a problem is the number of the item."""
 
 import orjson
 
+from services.api.formats.charsets import not_utf8
 from services.api.formats.ndjson import collect
-from services.api.formats.parser import Collector, MalformedError, Parsed, not_utf8
+from services.api.formats.options import NO_OPTIONS, ReadOptions
+from services.api.formats.parser import Collector, MalformedError, Parsed
 from shared.templates import Content
 
 
 class JsonParser:
-    def __init__(self, content: Content) -> None:
-        self._collector = Collector(content)
+    def __init__(self, content: Content, options: ReadOptions = NO_OPTIONS) -> None:
+        self._collector = Collector(content, options)
+        self._options = options
         self._pieces: list[bytes] = []
 
     def feed(self, piece: bytes) -> Parsed:
@@ -27,7 +32,7 @@ class JsonParser:
             raise MalformedError(1, 'is neither a list of recipients nor {"recipients": [...]}')
         for number, recipient in enumerate(recipients, 1):
             if isinstance(recipient, dict):
-                collect(self._collector, number, recipient)
+                collect(self._collector, self._options, number, recipient)
             else:
                 self._collector.refuse(number, "This is not an object with an email address.")
         self._collector.require_seen()
@@ -38,5 +43,6 @@ def _malformed(document: bytes, error: orjson.JSONDecodeError) -> MalformedError
     try:
         document.decode()
     except UnicodeDecodeError as undecodable:
-        return not_utf8(document.count(b"\n", 0, undecodable.start) + 1, undecodable)
+        at = undecodable.start
+        return not_utf8(document.count(b"\n", 0, at) + 1, undecodable, document[max(0, at - 200) :])
     return MalformedError(error.lineno, f"is not JSON: {error.msg} at column {error.colno}")

@@ -1,9 +1,9 @@
 """What the parsers of all formats share."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from services.api.formats.options import ReadOptions, as_boolean
 from services.api.rows import Row, RowError, make_row
 from shared.errors import DataError
 from shared.templates import Content, FieldUse
@@ -13,10 +13,10 @@ MAX_SHOWN = 200
 
 
 class MalformedError(DataError):
-    """The file cannot be read from this line on, so none of it is imported."""
+    """The file cannot be read from this line on, so none of it is imported. `whole`: the reason is about the file."""
 
-    def __init__(self, line: int, reason: str) -> None:
-        super().__init__(f"line {line} {reason}")
+    def __init__(self, line: int, reason: str, *, whole: bool = False) -> None:
+        super().__init__(f"the file {reason}" if whole else f"line {line} {reason}")
         self.line = line
 
 
@@ -49,7 +49,7 @@ class Parsed:
 class Parser(Protocol):
     """A parser is pushed pieces of the file in order. Both methods raise MalformedError and UnknownFieldError."""
 
-    def __init__(self, content: Content) -> None: ...
+    def __init__(self, content: Content, options: ReadOptions = ...) -> None: ...
 
     def feed(self, piece: bytes) -> Parsed: ...
 
@@ -61,8 +61,9 @@ class Parser(Protocol):
 class Collector:
     """Turns addresses with their fields into rows."""
 
-    def __init__(self, content: Content) -> None:
+    def __init__(self, content: Content, options: ReadOptions) -> None:
         self._content = content
+        self._booleans = options.booleans
         self._required = tuple(use.name for use in content.missing(()))
         self._unseen = set(self._required)
         self._parsed = Parsed()
@@ -72,10 +73,12 @@ class Collector:
         parsed, self._parsed = self._parsed, Parsed()
         return parsed
 
-    def add(self, line: int, email: object, fields: Mapping[str, Any]) -> None:
+    def add(self, line: int, email: object, fields: dict[str, Any]) -> None:
         if self._unseen:
             self._unseen.difference_update(fields)
         try:
+            if self._booleans:
+                self._read_booleans(fields)
             self._parsed.rows.append(make_row(line, email, fields, self._required))
         except RowError as error:
             self.refuse(line, error.reason, email)
@@ -90,9 +93,17 @@ class Collector:
             if use.name in self._unseen:
                 raise UnknownFieldError(use, "no line has it")
 
+    def _read_booleans(self, fields: dict[str, Any]) -> None:
+        for name in self._booleans & fields.keys():
+            try:
+                fields[name] = as_boolean(fields[name])
+            except ValueError:
+                shown = str(fields[name])[:MAX_SHOWN]
+                raise RowError(f"{shown!r} in {name!r} is neither yes nor no (true, false, 1, 0).", name) from None
+
 
 class Lines:
-    """Cuts pushed bytes into lines of UTF-8 text, each with its end; a byte order mark is dropped."""
+    """Cuts pushed bytes into lines, each with its end; a byte order mark is dropped."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -100,7 +111,7 @@ class Lines:
         self.count = 0
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The lines that are complete now."""
+        """The lines that are complete now. They end in LF, CR LF or CR."""
         if not self._started:
             piece = self._rest + piece
             self._rest = b""
@@ -108,9 +119,9 @@ class Lines:
                 self._rest = piece
                 return []
             piece = self._begin(piece)
-        lines = piece.split(b"\n")
-        lines[0] = self._rest + lines[0]
-        self._rest = lines.pop()
+        lines = (self._rest + piece).splitlines(keepends=True)
+        # A CR at the end of the piece may be half of a CR LF.
+        self._rest = lines.pop() if lines and not lines[-1].endswith(b"\n") else b""
         if len(self._rest) > MAX_LINE_BYTES:
             raise MalformedError(self.count + len(lines) + 1, f"is longer than {MAX_LINE_BYTES} bytes")
         return lines
@@ -124,8 +135,3 @@ class Lines:
     def _begin(self, piece: bytes) -> bytes:
         self._started = True
         return piece.removeprefix(b"\xef\xbb\xbf")
-
-
-def not_utf8(line: int, error: UnicodeDecodeError) -> MalformedError:
-    byte = error.object[error.start]
-    return MalformedError(line, f"is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")

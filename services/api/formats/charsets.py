@@ -1,0 +1,121 @@
+"""Text in other encodings than UTF-8: read where the client names it or a byte order mark does, else recognised for the
+error message."""
+
+import codecs
+from collections.abc import AsyncIterator
+
+from charset_normalizer import from_bytes
+
+from services.api.formats.options import OptionError
+from services.api.formats.parser import MalformedError
+
+SAMPLE_BYTES = 16_384
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+# The encodings that spreadsheets and older exports write, by the names their users know.
+_USUAL = {
+    "cp1251": "windows-1251",
+    "cp1252": "windows-1252",
+    "cp1250": "windows-1250",
+    "cp1253": "windows-1253",
+    "cp1254": "windows-1254",
+    "cp1255": "windows-1255",
+    "cp1256": "windows-1256",
+    "cp1257": "windows-1257",
+    "cp866": "cp866",
+    "koi8_r": "koi8-r",
+    "mac_cyrillic": "mac-cyrillic",
+    "mac_roman": "mac-roman",
+    "big5": "big5",
+    "gb18030": "gb18030",
+    "gbk": "gbk",
+    "shift_jis": "shift_jis",
+    "cp932": "shift_jis",
+    "euc_jp": "euc-jp",
+    "euc_kr": "euc-kr",
+    "cp949": "euc-kr",
+}
+
+
+def known_charset(name: str) -> str:
+    """Python's name of an encoding for text. Raises OptionError."""
+    try:
+        codec = codecs.lookup(name.strip())
+    except (LookupError, UnicodeError, ValueError):
+        raise OptionError(
+            "charset", f"{name[:40]!r} is not a known encoding; try utf-8, windows-1251 or utf-16"
+        ) from None
+    # Codecs such as base64 and zlib are not text, and idna or punycode are no file's encoding.
+    if not getattr(codec, "_is_text_encoding", True) or codec.name in _NO_FILE:
+        raise OptionError("charset", f"{name[:40]!r} is not an encoding of text files")
+    return codec.name
+
+
+_NO_FILE = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+
+
+async def as_utf8(blocks: AsyncIterator[bytes], charset: str | None) -> AsyncIterator[bytes]:
+    """The same text in UTF-8. `charset`: Python's name; None: UTF-8, or what a byte order mark says."""
+    head = b""
+    async for block in blocks:
+        head += block
+        if len(head) >= 4:
+            break
+    if charset is None:
+        charset = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+        if charset is None and (wide := _wide(head)):
+            reason = f"looks like {wide.upper()} without a byte order mark; repeat it with ?charset={wide}"
+            raise MalformedError(1, reason, whole=True)
+    if charset is None or charset in ("utf-8", "utf_8_sig", "ascii"):
+        async for block in _joined(head, blocks):
+            yield block
+        return
+    decoder = codecs.getincrementaldecoder(charset)()
+    line = 1
+    async for block in _joined(head, blocks):
+        text = _decoded(decoder, block, charset, line)
+        line += text.count("\n")
+        yield text.encode()
+    yield _decoded(decoder, b"", charset, line, last=True).encode()
+
+
+async def _joined(head: bytes, blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield head
+    async for block in blocks:
+        yield block
+
+
+def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, charset: str, line: int, *, last: bool = False) -> str:
+    try:
+        return decoder.decode(block, last)
+    except UnicodeDecodeError as error:
+        line += error.object[: error.start].count(b"\n")
+        byte = error.object[error.start] if error.start < len(error.object) else 0
+        raise MalformedError(line, f"is not {charset} (byte 0x{byte:02x}); is ?charset= right?") from None
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-16 without a mark: every other byte of its first Latin letters is zero."""
+    if len(head) >= 4 and head[0] and not head[1] and head[2] and not head[3]:
+        return "utf-16-le"
+    if len(head) >= 4 and not head[0] and head[1] and not head[2] and head[3]:
+        return "utf-16-be"
+    return None
+
+
+def not_utf8(line: int, error: UnicodeDecodeError, sample: bytes = b"") -> MalformedError:
+    """The error for a line that is not UTF-8; names what the text looks like. `sample`: the text from there on."""
+    byte = error.object[error.start]
+    looks = _guess(sample or error.object)
+    offer = f"it looks like {looks}: repeat it with ?charset={looks}, or " if looks else ""
+    return MalformedError(line, f"is not UTF-8 (byte 0x{byte:02x}); {offer}save the file as UTF-8")
+
+
+def _guess(sample: bytes) -> str | None:
+    best = from_bytes(sample[:SAMPLE_BYTES], cp_isolation=list(_USUAL), enable_fallback=False).best()
+    return _USUAL.get(best.encoding) if best else None
