@@ -16,13 +16,12 @@ from shared.errors import DataError
 MAX_ADDRESS = 254
 MAX_LOCAL_PART = 64
 
-# What people cannot see and did not mean to write around a name or an address: white space, byte order marks, joiners,
-# direction marks (Unicode categories Zs and Cf).
+# Harmless around an address or a name: spaces, joiners, byte order marks, left-to-right marks (Unicode categories Zs
+# and Cf). Signs that change the direction of the text after them are not among these.
 INVISIBLE = (
-    " \t\r\n\v\f\u00a0\u00ad\u034f\u061c\u1680\u180e"
+    " \t\u00a0\u00ad\u034f\u061c\u1680\u180e"
     "\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u200b\u200c\u200d\u200e\u200f"
-    "\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2061\u2062\u2063\u2064"
-    "\u2066\u2067\u2068\u2069\u3000\ufeff"
+    "\u202f\u205f\u2060\u2061\u2062\u2063\u2064\u3000\ufeff"
 )
 
 _SPACE = " \t"
@@ -80,11 +79,10 @@ def _parse_unusual(text: str) -> Address:
         raise AddressError("The address is empty.")
     if len(text) > MAX_ADDRESS:
         raise AddressError(f"The address is longer than {MAX_ADDRESS} characters (RFC 5321, 4.5.3.1.3).")
-    hidden = next((place for place, sign in enumerate(text) if sign in INVISIBLE), None)
-    if hidden is not None and text[hidden] != " ":
-        sign = text[hidden]
-        name = unicodedata.name(sign, "a control character")
-        raise AddressError(f"Character {hidden + 1} cannot be seen (U+{ord(sign):04X}, {name}); remove it.")
+    for place, sign in enumerate(text, 1):
+        if sign in INVISIBLE[1:] or unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp"):
+            name = unicodedata.name(sign, "a control character")
+            raise AddressError(f"Character {place} cannot be seen (U+{ord(sign):04X}, {name}); remove it.")
     try:
         valid = validate_email(
             text,

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from services.api.formats.charsets import not_utf8
 from services.api.formats.options import EMAIL, NO_OPTIONS, ReadOptions, clean_name
 from services.api.formats.parser import MAX_LINE_BYTES, Collector, Lines, MalformedError, Parsed, UnknownFieldError
-from shared.addresses import INVISIBLE
 from shared.templates import Content
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -77,7 +76,7 @@ class CsvParser:
 
     def _read_header(self, *, last: bool) -> None:
         while self._texts and not self._fields:
-            if not self._texts[0].strip(INVISIBLE):
+            if not clean_name(self._texts[0]):
                 self._drop(1)
             elif separator := _SEPARATOR_LINE.fullmatch(self._texts[0]):
                 self._delimiters = (separator[1],)

@@ -98,7 +98,7 @@ def as_boolean(value: object) -> bool | None:
 
 def clean_name(name: str) -> str:
     """A column's name on one line, without invisible characters around it."""
-    return " ".join(name.strip(INVISIBLE).split())
+    return " ".join(name.split()).strip(INVISIBLE)
 
 
 def _pairs(option: str, given: Iterable[str]) -> list[tuple[str, str]]:

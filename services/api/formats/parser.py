@@ -1,5 +1,6 @@
 """What the parsers of all formats share."""
 
+import codecs
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -134,4 +135,4 @@ class Lines:
 
     def _begin(self, piece: bytes) -> bytes:
         self._started = True
-        return piece.removeprefix(b"\xef\xbb\xbf")
+        return piece.removeprefix(codecs.BOM_UTF8)
