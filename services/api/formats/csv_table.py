@@ -91,7 +91,7 @@ class CsvParser:
         if not named:
             if not last and any(header and header.is_open for _, header in headers):
                 return False
-            raise self._no_address([header for _, header in headers if header and not header.is_open])
+            raise self._no_address([header for _, header in headers if header])
         self._delimiter, header = named[0]
         self._spaces = _Spaces(self._delimiter)
         self._name_columns(header.names)
@@ -102,7 +102,7 @@ class CsvParser:
         return any(self._options.field_of(name) == EMAIL for name in names)
 
     def _no_address(self, headers: "list[_Header]") -> MalformedError:
-        if not headers:
+        if not headers or any(header.is_open for header in headers):
             return MalformedError(self._first, "is not CSV: it opens a quote that is never closed")
         names = [name for name in max((header.names for header in headers), key=len) if name]
         shown = ", ".join(names)[:MAX_NAMED]
