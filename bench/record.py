@@ -58,15 +58,14 @@ async def measure(url: str, size: int, results: int) -> tuple[float, float]:
         assert claim is not None
         groups = []
         for start in range(0, results, size):
-            group = Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT)
-            group.results = [
+            done = [
                 Result(
                     recipient_id, f"{recipient_id}@example.test", "pending", 0, "sent", 1, code=250, enhanced="2.0.0",
                     reply="2.0.0 Ok: queued as 4bXk2d0zWcz1", relay="relay.example.test", queue_id="4bXk2d0zWcz1",
                 )
                 for recipient_id in seeded.recipient_ids[start : start + size]
             ]  # fmt: skip
-            groups.append(group)
+            groups.append(Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, done))
         wall, cpu = time.perf_counter(), time.process_time()
         for group in groups:
             recorded = await record(ledger, [group], LEASE_SECONDS)

@@ -14,7 +14,7 @@ from services.watchdog.metrics import WatchdogMetrics
 from services.watchdog.surroundings import Surroundings
 from shared.ledger.database import Ledger
 from shared.metrics import Metrics
-from shared.settings import WatchdogSettings
+from shared.settings import SenderSettings, WatchdogSettings
 
 FOLDER = Path(__file__).parents[1] / "docs"
 PAGE = FOLDER / "metrics.md"
@@ -28,7 +28,7 @@ def _watchdog(common: Metrics, ledger: Ledger) -> None:
 
 
 SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
-    "sender": lambda common, _ledger: SenderMetrics(common.registry),
+    "sender": lambda common, _ledger: SenderMetrics(common.registry, SenderSettings()),
     "dispatcher": DispatcherMetrics,
     "watchdog": _watchdog,
     "api": lambda common, _ledger: ApiMetrics(common.registry),

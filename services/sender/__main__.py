@@ -1,3 +1,7 @@
-from services.sender.main import main
+"""`python -m services.sender`"""
 
-main()
+from services.sender.main import serve
+from shared.process import main
+from shared.settings import SenderSettings
+
+main("sender", SenderSettings, serve)

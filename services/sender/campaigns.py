@@ -1,49 +1,60 @@
-"""What a sender knows of a campaign: frozen by `send`, so it is read once and kept."""
+"""Campaigns ready to make emails of. `send` freezes their content, so each is read once and kept."""
 
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from email.utils import formatdate
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlmodel import col
+import orjson
 
+from services.sender.db import campaigns
+from services.sender.db.worklist import WorklistRow
 from services.sender.dkim import DkimSigner
 from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
+from shared.errors import DataError
 from shared.ledger.database import Ledger
-from shared.ledger.models import Campaign, Project
 from shared.templates import compile_content
 from shared.unsubscribe import make_token
 
 KEPT = 32
-"""Campaigns whose compiled messages are kept; the window holds few at a time."""
+"""Compiled campaigns that are kept; few are under way at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class CampaignFacts:
-    """One campaign, ready to make emails of."""
+    """One campaign."""
 
     id: UUID
     project_id: UUID
+    # The sender's address at MAIL FROM.
     envelope_from: str
     builder: MessageBuilder
+    # None: emails are not signed here.
     signer: DkimSigner | None
     retries: RetryPolicy
+    # By recipient id.
     unsubscribe_url: Callable[[int], str]
 
-    def date(self, moment: float) -> str:
-        """The Date header of a batch: of its first claim, so that every attempt carries the same (RFC 5322, 3.3)."""
-        return formatdate(moment, usegmt=False)
+    def render(self, row: WorklistRow, date: str) -> bytes | Callable[[], bytes]:
+        """The message to one recipient; if it is to be signed, a function that returns it and takes most of a
+        millisecond. Raises DataError if the recipient's values do not fit the template."""
+        data = orjson.loads(row.data) if row.data else {}
+        if not isinstance(data, dict):
+            raise DataError("the merge fields are not a JSON object")
+        values = (row.id, row.email, data, date, self.unsubscribe_url(row.id))
+        if self.signer is None:
+            return self.builder.build(*values)
+        return partial(self.signer.sign, self.builder.build_unsigned(*values))
 
 
 class Campaigns:
-    """The campaigns this process sends for."""
+    """The campaigns this process sends."""
 
-    def __init__(self, ledger: Ledger, *, public_url: str, secret: bytes, signers: Mapping[str, DkimSigner]) -> None:
+    def __init__(self, ledger: Ledger, public_url: str, secret: bytes, signers: Mapping[str, DkimSigner]) -> None:
         self._ledger = ledger
         self._public_url = public_url
         self._secret = secret
@@ -51,34 +62,12 @@ class Campaigns:
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
 
     async def get(self, campaign_id: UUID) -> CampaignFacts:
-        """Raises TemplateError or HeaderError where the content cannot be used: the api has checked it, so only another
-        version of this program can get there."""
+        """Raises TemplateError or HeaderError if the content cannot be used. The API has checked it, so that happens
+        only if another version of this program wrote it."""
         if campaign_id in self._kept:
             self._kept.move_to_end(campaign_id)
             return self._kept[campaign_id]
-        async with self._ledger.read() as connection:
-            project: str = (
-                await connection.execute(
-                    select(col(Project.name))
-                    .join(Campaign, col(Campaign.project_id) == col(Project.id))
-                    .where(col(Campaign.id) == campaign_id)
-                )
-            ).scalar_one()
-            row = (
-                await connection.execute(
-                    select(
-                        col(Campaign.project_id),
-                        col(Campaign.from_email),
-                        col(Campaign.from_name),
-                        col(Campaign.reply_to),
-                        col(Campaign.envelope_from),
-                        col(Campaign.content),
-                        col(Campaign.delivery),
-                        col(Campaign.max_retries),
-                        col(Campaign.retry_delay_seconds),
-                    ).where(col(Campaign.id) == campaign_id)
-                )
-            ).one()
+        row = await campaigns.read(self._ledger, campaign_id)
         content = CampaignContent.model_validate_json(row.content)
         domain = row.from_email.rpartition("@")[2]
         headers = CampaignHeaders(
@@ -86,7 +75,7 @@ class Campaigns:
             from_email=row.from_email,
             from_name=row.from_name,
             reply_to=row.reply_to or "",
-            list_id=f"{_label(project)}.{domain}",
+            list_id=f"{_label(row.project)}.{domain}",
             feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
             attachments=tuple(
                 Attachment(file.filename, file.content_type, file.content) for file in content.attachments
@@ -112,5 +101,5 @@ class Campaigns:
 
 
 def _label(project: str) -> str:
-    """A project's name as a label of its List-Id (RFC 2919): a recipient filters by list, not by campaign."""
+    """A project's name as a label of its List-Id (RFC 2919): recipients filter by list, not by campaign."""
     return re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:63] or "list"

@@ -1,4 +1,4 @@
-"""Feeds the engine: which email may start at this instant, and what came of it."""
+"""Feeds the engine: decides which email may start now, and takes what came of it."""
 
 import asyncio
 import time
@@ -7,29 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from services.sender.db.worklist import WorklistRow
-from services.sender.hand import Email, Hand, render
-from services.sender.in_hand import InHand
-from services.sender.smtp.contract import Outcome, Verdict
+from services.sender.held_batch import Email, HeldBatch
+from services.sender.held_batches import HeldBatches
+from services.sender.smtp.contract import Outcome
 from shared.errors import DataError
 from shared.ledger.states import RecipientStatus
 from shared.settings import SenderSettings
 
-LOOK_VALID_SECONDS = 0.9
-"""An email may start so long after a look that found its campaign sending: a pause bites within a second."""
-
 LEASE_SHARE = 2 / 3
-"""An email may start in this share of the lease after its last renewal."""
+"""The share of a lease, from its last renewal, in which an email may start."""
 
 
 class Feed:
     """The engine's source of emails: see `services.sender.smtp.contract.Source`."""
 
     def __init__(
-        self, settings: SenderSettings, in_hand: InHand, open_connections: Callable[[], int] = lambda: 0
+        self, settings: SenderSettings, held_batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0
     ) -> None:
         self._settings = settings
-        self._in_hand = in_hand
-        self._metrics = in_hand.metrics
+        self._batches = held_batches
+        self._metrics = held_batches.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
@@ -37,89 +34,79 @@ class Feed:
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
-        """The next email that may start now, batches in turn."""
-        if self._in_hand.draining:
+        """The next email that may start now; one batch after the other is asked."""
+        batches = self._batches
+        if batches.is_draining:
             return None
-        hands = self._in_hand.hands
         now = time.monotonic()
         earliest: float | None = None
-        for _ in range(len(hands)):
-            hand = hands[0]
-            hands.rotate(-1)
-            while hand.worklist and self._may_start(hand, now):
-                start = hand.next_start()
+        for _ in range(len(batches)):
+            held = batches.next_in_turn()
+            while held.worklist and self._may_start(held, now):
+                start = held.next_start()
                 if start > now:
                     earliest = min(start, earliest or start)
                     break
-                email = self._prepare(hand, hand.worklist.popleft(), now)
-                if len(hand.worklist) < self._settings.slice_size // 2:
-                    hand.changed.set()
+                email = self._prepare(held, held.worklist.take(), now)
+                if held.worklist.needs_slice(self._settings.slice_size):
+                    held.note_change()
                 if email is not None:
                     return email
         if earliest is not None:
-            self._rouse_at(asyncio.get_running_loop().time() + earliest - now)
+            self._wake_at(asyncio.get_running_loop().time() + earliest - now)
         return None
 
     async def ready(self) -> None:
-        await self._in_hand.wake.wait()
+        """Returns when `take` may have an email again."""
+        await self._batches.wait_for_email()
 
     def done(self, job: Any, outcome: Outcome) -> None:
         """Takes the outcome of an email that `take` gave."""
-        hand: Hand = job.hand
-        result = hand.settle(job, outcome)
+        held: HeldBatch = job.held
+        has_result = held.settle(job, outcome)
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
-        if outcome.verdict is Verdict.SENDER_REFUSED:
-            hand.refused = f"{outcome.relay} refuses this campaign's mail: {outcome.reply}"
-            hand.stop = hand.stop or hand.refused
-        if result is not None:
-            self._in_hand.emails_done += 1
-            self._in_hand.recordable.set()
-        hand.changed.set()
-        if hand.worklist:
-            self._in_hand.rouse()
+        if has_result:
+            self._batches.note_result()
+        elif held.unrecorded.waits:
+            self._batches.recordable.set()
+        if held.worklist:
+            self._batches.wake_feed()
 
     def close(self) -> None:
+        """Ends the threads that sign."""
         self._signers.shutdown(wait=False)
 
-    def _may_start(self, hand: Hand, now: float) -> bool:
-        return (
-            not hand.stop
-            and not hand.lost
-            and now - hand.renewed_at < self._settings.lease_seconds * LEASE_SHARE
-            and now - hand.looked_at < LOOK_VALID_SECONDS
-            and self._few_in_doubt()
-        )
+    def _may_start(self, held: HeldBatch, now: float) -> bool:
+        return held.may_send(now, self._settings.lease_seconds * LEASE_SHARE) and self._few_in_doubt()
 
     def _few_in_doubt(self) -> bool:
         """A crash may send twice what is unrecorded and, per connection, one email in flight. A pipelined connection
-        has its next email already, so those are counted too: they soon are unrecorded, with others behind them."""
-        limit, unrecorded = self._settings.unrecorded_limit, self._in_hand.unrecorded()
+        has its next email already; those count too, because they are soon unrecorded with others behind them."""
+        limit, unrecorded = self._settings.unrecorded_limit, self._batches.unrecorded()
         if unrecorded >= limit:
             return False
-        in_doubt = unrecorded + self._in_hand.in_flight()
+        in_doubt = unrecorded + self._batches.in_flight()
         return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
-    def _prepare(self, hand: Hand, row: WorklistRow, now: float) -> Email | None:
-        """Renders one email; None where its recipient is closed without an attempt."""
+    def _prepare(self, held: HeldBatch, row: WorklistRow, now: float) -> Email | None:
+        """Renders one email; None if its recipient is closed without an attempt."""
         if row.suppressed:
-            hand.refuse(row, RecipientStatus.SUPPRESSED, None)
-        elif row.intended and hand.facts.retries.at_most_once:
-            hand.refuse(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
+            held.close(row, RecipientStatus.SUPPRESSED)
+        elif row.intended and held.facts.retries.at_most_once:
+            held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
         else:
             try:
-                message = render(hand, row)
+                message = held.facts.render(row, held.date)
             except (DataError, ValueError) as error:
-                hand.refuse(row, RecipientStatus.FAILED, f"not sent: {error}")
+                held.close(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
-                email = Email(hand, row, self._signed(message), self._may_send_body)
-                hand.started += 1
-                hand.in_flight.add(email)
+                email = Email(held, row, self._signed(message), self._may_send_body)
+                held.start(email)
                 self._metrics.in_flight.inc()
-                self._metrics.queue_seconds.observe(now - hand.claimed_at)
+                self._metrics.queue_seconds.observe(now - held.claimed_at)
                 return email
-        self._in_hand.emails_done += 1
-        self._in_hand.recordable.set()
+        self._batches.note_result()
         return None
 
     def _signed(self, message: bytes | Callable[[], bytes]) -> bytes | asyncio.Future[bytes]:
@@ -129,28 +116,22 @@ class Feed:
 
     def _may_send_body(self, email: Email) -> bool | asyncio.Future[bool]:
         """The last gate. Under at_most_once the intent is committed first, together with whatever else waits."""
-        hand = email.hand
-        now = time.monotonic()
-        allowed = (
-            not hand.stop
-            and not hand.lost
-            and now - hand.looked_at < LOOK_VALID_SECONDS
-            and now - hand.renewed_at < self._settings.lease_seconds
-        )
-        if not allowed or not hand.facts.retries.at_most_once:
-            return allowed
-        committed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        hand.intents.append((email.row.id, committed))
-        self._in_hand.recordable.set()
-        return committed
+        held = email.held
+        if not held.may_send(time.monotonic(), self._settings.lease_seconds):
+            return False
+        if not held.facts.retries.at_most_once:
+            return True
+        may_leave = held.add_intent(email)
+        self._batches.recordable.set()
+        return may_leave
 
-    def _rouse_at(self, when: float) -> None:
+    def _wake_at(self, when: float) -> None:
         loop = asyncio.get_running_loop()
         timer = self._timer
         if timer is not None and not timer.cancelled() and loop.time() < self._timer_at <= when:
             return
         if timer is not None:
             timer.cancel()
-        # Kept here, as uvloop gives a plain handle, which knows no time, for what is due within the millisecond.
+        # Kept here: for what is due within the millisecond uvloop gives a plain handle, which knows no time.
         self._timer_at = when
-        self._timer = loop.call_at(when, self._in_hand.rouse)
+        self._timer = loop.call_at(when, self._batches.wake_feed)

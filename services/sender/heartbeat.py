@@ -1,4 +1,4 @@
-"""Tells how this process is, every few seconds: the watchdog knows senders from nothing else."""
+"""Publishes `sender.heartbeat` every few seconds: all the watchdog knows about senders comes from it."""
 
 import asyncio
 import os
@@ -6,69 +6,64 @@ import socket
 import time
 from contextlib import suppress
 
-from services.sender.in_hand import InHand
+from services.sender.held_batches import HeldBatches
 from services.sender.smtp.engine import Engine
-from services.sender.worker import Worker
 from shared.bus import Bus
 from shared.events import RelayHealth, SenderHeartbeat
+from shared.settings import SenderSettings
 
 REPLY_KEPT = 200
 
 
-class Heart:
-    """One for a process. `beat_now` is set when there is news that should not wait."""
+class Heartbeat:
+    """One per process."""
 
     def __init__(
-        self,
-        bus: Bus,
-        worker: Worker,
-        engine: Engine,
-        in_hand: InHand,
-        *,
-        owner: str,
-        slot: str,
-        slots: int,
-        seconds: float,
+        self, settings: SenderSettings, bus: Bus, engine: Engine, held_batches: HeldBatches, owner: str
     ) -> None:
+        self._settings = settings
         self._bus = bus
-        self._worker = worker
         self._engine = engine
-        self._in_hand = in_hand
+        self._batches = held_batches
         self._owner = owner
-        self._slot = slot
-        self._slots = slots
-        self._seconds = seconds
         self._began = time.monotonic()
+        #: The moment of the last heartbeat, and the emails done until then.
         self._last = (self._began, 0)
-        self.beat_now = asyncio.Event()
+        self._beat_now = asyncio.Event()
 
     async def run(self) -> None:
+        """Beats every `heartbeat_seconds`, from when the broker is connected."""
         await self._bus.connected.wait()
         while True:
             await self.beat()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
-                    await self.beat_now.wait()
-            self.beat_now.clear()
+                async with asyncio.timeout(self._settings.heartbeat_seconds):
+                    await self._beat_now.wait()
+            self._beat_now.clear()
+
+    def beat_soon(self) -> None:
+        """There is news that should not wait for the next heartbeat."""
+        self._beat_now.set()
 
     async def beat(self) -> None:
-        now, done = time.monotonic(), self._in_hand.emails_done
+        """Publishes one heartbeat."""
+        now, done = time.monotonic(), self._batches.emails_done
         since, before = self._last
         self._last = now, done
-        draining = self._in_hand.draining
+        draining = self._batches.is_draining
         await self._bus.publish(
             SenderHeartbeat(
                 instance=self._owner,
                 host=socket.gethostname(),
                 pid=os.getpid(),
-                slot=self._slot or None,
-                slots=0 if draining else self._slots,
+                slot=self._settings.slot or None,
+                slots=0 if draining else self._settings.batches_in_hand,
                 draining=draining,
                 blocked=self._engine.blocked_reason() is not None,
                 uptime_seconds=now - self._began,
                 emails_done=done,
                 emails_per_second=round((done - before) / max(now - since, 0.001), 1),
-                batches=tuple(self._worker.progress()),
+                batches=tuple(self._batches.progress(now)),
                 relays=tuple(
                     RelayHealth(
                         name=relay.name,

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.sender.results import Result
 from shared.metrics import PREFIX, RESCUES_HELP
+from shared.settings import SenderSettings
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 GROUPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -25,7 +26,7 @@ USUAL = (
 class SenderMetrics:
     """The sender's instruments. Emails are counted when the ledger has them, so the two agree."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, settings: SenderSettings) -> None:
         self.emails = Counter(
             f"{PREFIX}_emails_total",
             "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none)."
@@ -58,10 +59,12 @@ class SenderMetrics:
         self.relay_resting = Gauge(
             f"{PREFIX}_relay_resting", "1 while a relay is rested after failures.", ["relay"], registry=registry
         )
-        self.connections_limit = Gauge(
+        connections_limit = Gauge(
             f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
         )
-        self.slots = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
+        capacity = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
+        connections_limit.set(settings.smtp_connections)
+        capacity.set(settings.batches_in_hand)
         self.batches = Gauge(
             f"{PREFIX}_batches_in_hand",
             "Slots taken: batches of which emails can start. One that only waits, for its rate or replies, holds none.",
@@ -94,7 +97,7 @@ class SenderMetrics:
             registry=registry,
         )
         rescues = Counter(f"{PREFIX}_rescues_total", RESCUES_HELP, ["reason"], registry=registry)
-        self.taken_up = rescues.labels("restarted")
+        self.resumed = rescues.labels("restarted")
         self.retries = Counter(f"{PREFIX}_retries_total", "Attempts put off to be tried again.", registry=registry)
 
     def recorded(self, results: Iterable[Result]) -> None:

@@ -1,8 +1,8 @@
-"""What the engine tells while it works, as metrics and log events."""
+"""The engine's observer: metrics of its connections, and log events with the ids of each email."""
 
 from collections.abc import Mapping
 
-from services.sender.hand import Email
+from services.sender.held_batch import Email
 from services.sender.metrics import SenderMetrics
 from services.sender.smtp.contract import Job
 from services.sender.smtp.observe import LogObserver
@@ -12,22 +12,22 @@ CONNECTING = (Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.TLS, Stage.AUTH)
 
 
 class SenderObserver(LogObserver):
-    """The engine's log events with the campaign's story in each, and the time its connections take."""
+    """Adds campaign, batch and recipient to the engine's log events, and measures how long connecting takes."""
 
     def __init__(self, metrics: SenderMetrics) -> None:
-        super().__init__(_story)
+        super().__init__(_ids)
         self._connect = metrics.connect_seconds
 
     def phase(self, relay: str, stage: Stage, seconds: float) -> None:
-        """Counts what connecting took."""
+        """Measures the steps of opening a connection."""
         if stage in CONNECTING:
             self._connect.observe(seconds)
 
 
-def _story(job: Job) -> Mapping[str, object]:
+def _ids(job: Job) -> Mapping[str, object]:
     if not isinstance(job, Email):
         return {}
-    claim = job.hand.claim
+    claim = job.held.claim
     return {
         "campaign_id": str(claim.campaign_id),
         "batch_id": claim.batch_id,

@@ -1,10 +1,12 @@
-"""Records results as they come: whatever has accumulated goes out in one transaction, and the next starts at once."""
+"""Records results as they come: all that has accumulated goes out in one transaction, and the next starts at once."""
 
 import time
 
 from services.sender.db.record import Group, Recorded, record
-from services.sender.hand import Hand
-from services.sender.in_hand import InHand, insist
+from services.sender.db.retry import until_available
+from services.sender.held_batch import HeldBatch
+from services.sender.held_batches import HeldBatches
+from services.sender.unrecorded import Commit
 from shared import logs
 from shared.ledger.database import Ledger
 
@@ -12,57 +14,43 @@ log = logs.get()
 
 
 class Recorder:
-    """One for a process. It never gives up on a result: while the database is away, results wait, no email starts."""
+    """One per process. It never gives up on a result: while the database is away results wait, and no email starts."""
 
-    def __init__(self, ledger: Ledger, in_hand: InHand, lease_seconds: float) -> None:
+    def __init__(self, ledger: Ledger, held_batches: HeldBatches, lease_seconds: float) -> None:
         self._ledger = ledger
-        self._in_hand = in_hand
-        self._metrics = in_hand.metrics
+        self._batches = held_batches
+        self._metrics = held_batches.metrics
         self._lease_seconds = lease_seconds
 
     async def run(self) -> None:
+        recordable = self._batches.recordable
         while True:
-            await self._in_hand.recordable.wait()
-            self._in_hand.recordable.clear()
-            hands = [hand for hand in self._in_hand.hands if hand.results or hand.intents]
-            if hands:
-                await self._commit(hands)
-                self._in_hand.recordable.set()
+            await recordable.wait()
+            recordable.clear()
+            waiting = [held for held in self._batches if held.unrecorded.waits]
+            if waiting:
+                await self._commit(waiting)
+                recordable.set()
 
-    async def _commit(self, hands: list[Hand]) -> None:
-        pairs = [(hand, self._group(hand)) for hand in hands]
-        intents = {hand.claim.batch_id: hand.intents for hand in hands}
-        for hand in hands:
-            hand.recording, hand.results, hand.intents = len(hand.results), [], []
-            hand.committing = True
+    async def _commit(self, waiting: list[HeldBatch]) -> None:
+        groups = [(held, _group(held, held.unrecorded.begin_commit())) for held in waiting]
         before = time.monotonic()
-        recorded = await insist(lambda: record(self._ledger, [group for _, group in pairs], self._lease_seconds))
-        self._metrics.commit.observe(time.monotonic() - before)
-        self._metrics.group.observe(sum(len(group.results) for _, group in pairs))
-        for hand, group in pairs:
-            hand.recording, hand.committing = 0, False
-            self._settle(hand, group, recorded[group.batch_id], before)
-            for _, committed in intents[group.batch_id]:
-                if not committed.done():
-                    committed.set_result(not hand.lost and not hand.stop)
-        self._in_hand.rouse()
-
-    def _group(self, hand: Hand) -> Group:
-        claim = hand.claim
-        return Group(
-            claim.batch_id,
-            claim.generation,
-            claim.campaign_id,
-            hand.facts.project_id,
-            hand.results,
-            [recipient_id for recipient_id, _ in hand.intents],
+        recorded = await until_available(
+            lambda: record(self._ledger, [group for _, group in groups], self._lease_seconds)
         )
+        self._metrics.commit.observe(time.monotonic() - before)
+        self._metrics.group.observe(sum(len(group.results) for _, group in groups))
+        for held, group in groups:
+            self._settle(held, group, recorded[group.batch_id], before)
+        self._batches.wake_feed()
 
-    def _settle(self, hand: Hand, group: Group, recorded: Recorded, before: float) -> None:
+    def _settle(self, held: HeldBatch, group: Group, recorded: Recorded, before: float) -> None:
         if recorded.lost:
-            self._in_hand.lose(hand)
+            self._batches.lose(held)
         else:
-            hand.renewed_at = before
+            held.lease.renewed(before)
+        held.unrecorded.end_commit(may_leave=held.stop is None)
+        held.note_change()
         self._metrics.recorded(recorded.results)
         if recorded.known_duplicates:
             self._metrics.known_duplicates.inc(recorded.known_duplicates)
@@ -72,4 +60,16 @@ class Recorder:
                 batch_id=group.batch_id,
                 emails=recorded.known_duplicates,
             )
-        hand.changed.set()
+
+
+def _group(held: HeldBatch, commit: Commit) -> Group:
+    claim = held.claim
+    return Group(
+        claim.batch_id,
+        claim.generation,
+        claim.campaign_id,
+        held.facts.project_id,
+        commit.results,
+        intents=list(commit.intents),
+        withdrawals=commit.withdrawals,
+    )

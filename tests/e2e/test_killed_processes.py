@@ -83,7 +83,7 @@ def test_a_sender_that_begins_anew_is_no_crash(on_shared_broker: Command, relay:
     assert (len(relay.copies), relay.duplicates) == (400, 0)
     assert last["rescued"] == 0  # what they held they gave back
     said = [json.loads(line) for line in command.ok("logs", "sender", "-n", "10000").splitlines() if line[0] == "{"]
-    assert sum(line["event"] == "sender.recycled" for line in said) >= 2
+    assert sum(line["event"] == "service.restarting" for line in said) >= 2
     assert command.pids() == before
     rows = command.json("status")
     assert {(row["state"], row["restarts"]) for row in rows} == {("running", 0)}

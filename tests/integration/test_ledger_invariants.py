@@ -175,8 +175,7 @@ class TestGenerations:
             await note()
 
         async def give_back(claim: claims.Claim) -> None:
-            async with ledger.write() as connection:
-                await claims.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+            await claims.let_go(ledger, claim)
 
         await step(dispatcher.settle())  # released
         claim = await claim_first(ledger, sender)  # claimed
@@ -231,8 +230,7 @@ class TestGenerations:
         assert not await claims.renew(ledger, claim.batch_id, claim.generation, LEASE)
         late = accepted(claim.first_id, status="deferred", delay_seconds=60.0)
         assert (await record(ledger, [group(claim, late)], LEASE))[claim.batch_id].lost
-        async with ledger.write() as connection:
-            left = await claims.let_go(connection, claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+        left = await claims.let_go(ledger, claim)
         assert left.state == "lost"
         assert await batches_of(ledger, campaign) == before
         assert await counts_by_status(ledger, campaign) == {"total": 10, "pending": 10}

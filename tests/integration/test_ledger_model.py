@@ -399,8 +399,7 @@ class LedgerModel(RuleBasedStateMachine):
 
     async def let_go(self, hand: Hand) -> None:
         await self.record_all(hand)
-        async with self.world.ledger.write() as connection:
-            await claims.let_go(connection, hand.claim, retry_jitter_seconds=0.0, pause_seconds=0.0)
+        await claims.let_go(self.world.ledger, hand.claim)
 
 
 @pytest.fixture

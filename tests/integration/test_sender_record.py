@@ -1,5 +1,6 @@
 """Recording results: fenced by the generation, counted by rows really changed, facts win."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -43,8 +44,10 @@ def result(recipient_id: int, status: str = "sent", **changes: object) -> Result
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
-def group(claim: claims.Claim, *results: Result, intents: tuple[int, ...] = ()) -> Group:
-    return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, list(results), list(intents))
+def group(
+    claim: claims.Claim, *results: Result, intents: tuple[int, ...] = (), withdrawals: tuple[int, ...] = ()
+) -> Group:
+    return Group(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, results, intents, withdrawals)
 
 
 def statuses(recorded: Recorded) -> list[str]:
@@ -193,6 +196,28 @@ async def test_an_intent_is_stored_before_and_cleared_by_the_result(ledger: Ledg
     assert (await row(ledger, one)).intent_at is None
 
 
+async def test_an_intent_is_withdrawn_before_a_new_one_is_written(ledger: Ledger) -> None:
+    seeded = await seed_campaign(ledger, 2, delivery="at_most_once")
+    claim = await claimed(ledger, seeded)
+    one, two = seeded.recipient_ids
+    await record(ledger, [group(claim, intents=(one, two))], LEASE)
+    await record(ledger, [group(claim, intents=(two,), withdrawals=(one, two))], LEASE)
+    listed = await read_worklist(ledger, claim, DEFAULT_PROJECT, 0, 10)
+    assert [item.intended for item in listed] == [False, True]
+
+
+async def test_a_sender_that_lost_the_batch_withdraws_nothing(ledger: Ledger) -> None:
+    """The new owner has seen the intent, and may have acted on it."""
+    seeded = await seed_campaign(ledger, 1, delivery="at_most_once")
+    claim = await claimed(ledger, seeded)
+    (one,) = seeded.recipient_ids
+    await record(ledger, [group(claim, intents=(one,))], LEASE)
+    late = replace(claim, generation=claim.generation - 1)
+    recorded = await record(ledger, [group(late, withdrawals=(one,))], LEASE)
+    assert recorded[claim.batch_id].lost
+    assert (await row(ledger, one)).intent_at is not None
+
+
 async def test_a_ticket_claims_once(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 2)
     claim = await claims.claim(ledger, seeded.batch_ids[0], 1, "me", LEASE)
@@ -244,8 +269,7 @@ async def test_the_worklist_is_open_due_and_marks_the_suppressed(ledger: Ledger)
 
 
 async def let_go(ledger: Ledger, claim: claims.Claim) -> claims.LetGo:
-    async with ledger.write() as connection:
-        return await claims.let_go(connection, claim, retry_jitter_seconds=3.0, pause_seconds=0.0)
+    return await claims.let_go(ledger, claim, retry_jitter_seconds=3.0)
 
 
 async def batch(ledger: Ledger) -> Batch:
@@ -285,16 +309,18 @@ async def test_a_batch_with_pending_rows_is_given_back_at_once(ledger: Ledger) -
     assert after.generation == claim.generation + 1
 
 
-async def test_a_slot_goes_on_with_what_its_former_self_held_and_with_nothing_else(ledger: Ledger) -> None:
+async def test_a_slot_resumes_what_it_held_and_nothing_else(ledger: Ledger) -> None:
     seeded = await seed_campaign(ledger, 4, batch_size=2)
     former = await claims.claim(ledger, seeded.batch_ids[0], 1, "sender-1@host#aa", LEASE)
     assert former is not None
+    assert former.is_newly_dated
     await claims.claim(ledger, seeded.batch_ids[1], 1, "sender-1@host#bb", LEASE)
-    async with ledger.write() as connection:
-        resumed = await claims.resume(connection, "sender-1@host#aa", LEASE, 2)
-        assert not await claims.take_back(connection, "sender-1@host#aa", resumed)
+    await asyncio.sleep(claims.NEWLY_DATED_SECONDS)  # a process takes longer to start again
+    resumed, requeued = await claims.resume(ledger, "sender-1@host#aa", LEASE, 2)
+    assert not requeued
     assert [(claim.batch_id, claim.generation) for claim in resumed] == [(seeded.batch_ids[0], 3)]
     assert resumed[0].dated_at == former.dated_at
+    assert not resumed[0].is_newly_dated
     assert not await claims.renew(ledger, former.batch_id, former.generation, LEASE)
     assert await claims.renew(ledger, former.batch_id, 3, LEASE)
     async with ledger.read() as connection:
@@ -302,20 +328,35 @@ async def test_a_slot_goes_on_with_what_its_former_self_held_and_with_nothing_el
         assert list(rescues.scalars()) == [1, 0]
 
 
-async def test_what_a_slot_must_not_go_on_with_is_given_back(ledger: Ledger) -> None:
+async def test_what_a_slot_must_not_resume_is_requeued(ledger: Ledger) -> None:
     """More than it may hold now, and whatever belongs to a paused campaign."""
     seeded = await seed_campaign(ledger, 4, batch_size=2)
     for batch_id in seeded.batch_ids:
         await claims.claim(ledger, batch_id, 1, "sender-1@host#aa", LEASE)
-    async with ledger.write() as connection:
-        resumed = await claims.resume(connection, "sender-1@host#aa", LEASE, 1)
-        taken = await claims.take_back(connection, "sender-1@host#aa", resumed)
+    resumed, requeued = await claims.resume(ledger, "sender-1@host#aa", LEASE, 1)
     assert [claim.batch_id for claim in resumed] == seeded.batch_ids[:1]
-    assert [(batch.batch_id, batch.generation) for batch in taken] == [(seeded.batch_ids[1], 3)]
+    assert [(batch.batch_id, batch.generation) for batch in requeued] == [(seeded.batch_ids[1], 3)]
     async with ledger.write() as connection:
         await connection.execute(update(Campaign).values(status="paused"))
-        assert not await claims.resume(connection, "sender-1@host#aa", LEASE, 2)
-        assert [batch.generation for batch in await claims.take_back(connection, "sender-1@host#aa", [])] == [4]
+    resumed, requeued = await claims.resume(ledger, "sender-1@host#aa", LEASE, 2)
+    assert not resumed
+    assert [batch.generation for batch in requeued] == [4]
+
+
+async def test_the_next_claim_keeps_the_date_or_sets_a_new_one(ledger: Ledger) -> None:
+    """After an hour's pause, an email that never left gets the Date of the claim that sends it."""
+    seeded = await seed_campaign(ledger, 2)
+    claim = await claimed(ledger, seeded)
+    for keep_date in (True, False):
+        async with ledger.write() as connection:
+            await connection.execute(update(Batch).values(dated_at=col(Batch.dated_at) - 3600))
+        await claims.let_go(ledger, claim, keep_date=keep_date)
+        async with ledger.write() as connection:  # the dispatcher's part
+            await connection.execute(update(Batch).values(state="released"))
+        before, claim = claim, await claimed(ledger, seeded)
+        assert claim.is_newly_dated is not keep_date
+        assert (before.dated_at - claim.dated_at > 3500) is keep_date
+    assert abs(claim.dated_at - await ledger.now()) < 60
 
 
 async def test_a_plan_made_while_the_table_was_small_does_not_outlive_it(postgresql_url: str) -> None:

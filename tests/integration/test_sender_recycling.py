@@ -31,5 +31,5 @@ async def test_a_signal_ends_a_sender_that_was_about_to_begin_anew(
     await asyncio.to_thread(wait_for, lambda: "service.stopping" in sender.log_text())
     sender.send_signal(signal.SIGTERM)
     assert await sender.wait_ended() == 0
-    assert "sender.recycled" not in sender.log_text()
+    assert "service.restarting" not in sender.log_text()
     assert sender.log_text().count("service.started") == 1

@@ -10,13 +10,21 @@ from prometheus_client import CollectorRegistry
 from services.sender.campaigns import CampaignFacts
 from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
-from services.sender.feed import LOOK_VALID_SECONDS, Feed
-from services.sender.hand import FAULTS_TOLERATED, Email, Hand
-from services.sender.in_hand import InHand
+from services.sender.feed import Feed
+from services.sender.held_batch import (
+    FAULT_PAUSE_SECONDS,
+    FAULTS_TOLERATED,
+    LOOK_VALID_SECONDS,
+    Email,
+    HeldBatch,
+    StopCause,
+)
+from services.sender.held_batches import HeldBatches
 from services.sender.message import CampaignHeaders, MessageBuilder
 from services.sender.metrics import SenderMetrics
-from services.sender.results import RetryPolicy
+from services.sender.results import Result, RetryPolicy
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.relays.replies import Stage
 from shared.settings import SenderSettings
 from shared.templates import compile_content
 
@@ -51,23 +59,50 @@ def row(number: int, **changes: object) -> WorklistRow:
     return WorklistRow(**values)  # type: ignore[arg-type]
 
 
-def hand(*rows: WorklistRow, starts_in: float = 0.0, span: float | None = None, at_most_once: bool = False) -> Hand:
+def held_batch(
+    *rows: WorklistRow,
+    starts_in: float = 0.0,
+    span: float | None = None,
+    at_most_once: bool = False,
+    claimed_ago: float = 0.0,
+    newly_dated: bool = True,
+) -> HeldBatch:
+    size = max(len(rows), 1)
+    claim = Claim(1, uuid4(), 2, 1, 100, size, 1_700_000_000.0, newly_dated, starts_in, span)
     now = time.monotonic()
-    claim = Claim(1, uuid4(), 2, 1, 100, max(len(rows), 1), 1_700_000_000.0, starts_in, span)
-    made = Hand(claim=claim, facts=facts(at_most_once=at_most_once), claimed_at=now, renewed_at=now, looked_at=now)
-    made.worklist.extend(rows)
-    made.exhausted = True
-    return made
+    held = HeldBatch(claim, facts(at_most_once=at_most_once), now - claimed_ago)
+    held.lease.renewed(now)
+    held.lease.confirmed(now)
+    held.worklist.add_slice(rows, len(rows) + 1)
+    return held
 
 
 @pytest.fixture
-def in_hand() -> InHand:
-    return InHand(SenderMetrics(CollectorRegistry()))
+def batches() -> HeldBatches:
+    return HeldBatches(SenderMetrics(CollectorRegistry(), SETTINGS))
 
 
 @pytest.fixture
-def feed(in_hand: InHand) -> Feed:
-    return Feed(SETTINGS, in_hand)
+def feed(batches: HeldBatches) -> Feed:
+    return Feed(SETTINGS, batches)
+
+
+def take(feed: Feed) -> Email:
+    email = feed.take()
+    assert email is not None
+    return email
+
+
+def unrecorded(held: HeldBatch) -> list[Result]:
+    """The results that wait for the next commit, which begins with this."""
+    return list(held.unrecorded.begin_commit().results)
+
+
+def commit(held: HeldBatch) -> tuple[list[int], list[int]]:
+    """Plays the recorder; returns the recipient ids of the intents and withdrawals that it wrote."""
+    written = held.unrecorded.begin_commit()
+    held.unrecorded.end_commit(may_leave=held.stop is None)
+    return list(written.intents), list(written.withdrawals)
 
 
 def taken(feed: Feed) -> list[int]:
@@ -77,111 +112,227 @@ def taken(feed: Feed) -> list[int]:
     return ids
 
 
-def test_batches_are_served_in_turn(in_hand: InHand, feed: Feed) -> None:
-    in_hand.hands.extend([hand(row(1), row(2)), hand(row(11), row(12))])
+def test_batches_are_served_one_after_the_other(batches: HeldBatches, feed: Feed) -> None:
+    batches.add(held_batch(row(1), row(2)))
+    batches.add(held_batch(row(11), row(12)))
     assert taken(feed) == [1, 11, 2, 12]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"stop": "paused"},
-        {"lost": True},
-        {"renewed_at": time.monotonic() - 11.0},
-        {"looked_at": time.monotonic() - LOOK_VALID_SECONDS - 0.01},
-    ],
-)
-def test_no_email_starts(in_hand: InHand, feed: Feed, change: dict[str, object]) -> None:
-    held = hand(row(1))
-    for name, value in change.items():
-        setattr(held, name, value)
-    in_hand.hands.append(held)
+@pytest.mark.parametrize("cause", list(StopCause))
+def test_no_email_of_a_stopped_batch_starts(batches: HeldBatches, feed: Feed, cause: StopCause) -> None:
+    held = held_batch(row(1))
+    batches.add(held)
+    held.stop_for(cause, "why")
     assert taken(feed) == []
 
 
-def test_no_email_starts_while_too_many_results_are_unrecorded(in_hand: InHand, feed: Feed) -> None:
-    held, other = hand(*(row(n) for n in range(1, 9))), hand(row(20))
-    in_hand.hands.extend([held, other])
-    for _ in range(3):
-        email = feed.take()
-        assert email is not None
-        feed.done(email, Outcome(Verdict.ACCEPTED, "r", code=250))
+def test_no_email_starts_under_an_old_lease_or_an_old_look(batches: HeldBatches, feed: Feed) -> None:
+    now = time.monotonic()
+    held = held_batch(row(1), row(2))
+    batches.add(held)
+    held.lease.renewed(now - 11.0)
     assert feed.take() is None
-    held.results.clear()
-    other.results.clear()
+    held.lease.renewed(now)
+    held.lease.confirmed(now - LOOK_VALID_SECONDS - 0.01)
+    assert feed.take() is None
+    held.lease.confirmed(now)
     assert feed.take() is not None
 
 
-def test_what_a_crash_may_send_twice_is_bounded(in_hand: InHand, feed: Feed) -> None:
+def test_no_email_starts_once_the_process_drains(batches: HeldBatches, feed: Feed) -> None:
+    """Neither of a batch that is held already, nor of one whose claim was on its way."""
+    early, late = held_batch(row(1)), held_batch(row(2))
+    batches.add(early)
+    batches.drain()
+    batches.add(late)
+    assert taken(feed) == []
+    assert early.is_over
+    assert late.is_over
+
+
+def test_no_email_starts_while_too_many_results_are_unrecorded(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(*(row(n) for n in range(1, 9)))
+    batches.add(held)
+    for _ in range(3):
+        feed.done(take(feed), Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert feed.take() is None
+    held.unrecorded.begin_commit()
+    assert feed.take() is None, "what a commit carries is not recorded yet"
+    held.unrecorded.end_commit(may_leave=True)
+    assert feed.take() is not None
+
+
+def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed) -> None:
     """Two results unrecorded, and each of the 8 connections has one email in flight and its next one taken: no more."""
-    held = hand(*(row(n) for n in range(1, 40)))
-    in_hand.hands.append(held)
+    batches.add(held_batch(*(row(n) for n in range(1, 40))))
     for _ in range(2):
-        email = feed.take()
-        assert email is not None
-        feed.done(email, Outcome(Verdict.ACCEPTED, "r", code=250))
+        feed.done(take(feed), Outcome(Verdict.ACCEPTED, "r", code=250))
     assert len(taken(feed)) == 3 + 8 - 2
 
 
-def test_emails_that_hang_on_connections_of_their_own_keep_nobody_from_starting(in_hand: InHand) -> None:
+def test_emails_that_hang_on_spare_connections_do_not_keep_others_from_starting(batches: HeldBatches) -> None:
     """More connections are open than usual, because some of them hang: each has its email beside the usual bound."""
-    feed = Feed(SETTINGS, in_hand, lambda: 20)
-    in_hand.hands.append(hand(*(row(number) for number in range(40))))
+    feed = Feed(SETTINGS, batches, lambda: 20)
+    batches.add(held_batch(*(row(number) for number in range(40))))
     assert len(taken(feed)) == SETTINGS.unrecorded_limit + 20
 
 
-def test_a_suppressed_or_unrenderable_recipient_is_closed_without_an_email(in_hand: InHand, feed: Feed) -> None:
-    held = hand(row(1, suppressed=True), row(2, data="{}"), row(3))
-    in_hand.hands.append(held)
+def test_a_suppressed_or_unrenderable_recipient_is_closed_without_an_email(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1, suppressed=True), row(2, data="{}"), row(3))
+    batches.add(held)
     assert taken(feed) == [3]
-    assert [(result.recipient_id, result.status) for result in held.results] == [(1, "suppressed"), (2, "failed")]
-    assert "name" in (held.results[1].reply or "")
-    assert in_hand.recordable.is_set()
+    assert batches.recordable.is_set()
+    assert batches.emails_done == 2
+    results = unrecorded(held)
+    assert [(result.recipient_id, result.status) for result in results] == [(1, "suppressed"), (2, "failed")]
+    assert "name" in (results[1].reply or "")
 
 
-def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(in_hand: InHand, feed: Feed) -> None:
-    held = hand(row(1, intended=True), row(2), at_most_once=True)
-    in_hand.hands.append(held)
+def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1, intended=True), row(2), at_most_once=True)
+    batches.add(held)
     assert taken(feed) == [2]
-    assert held.results[0].status == "unknown"
+    assert [result.status for result in unrecorded(held)] == ["unknown"]
 
 
-async def test_a_limited_batch_is_spread_over_its_span(in_hand: InHand, feed: Feed) -> None:
-    held = hand(*(row(n) for n in range(4)), span=40.0)
-    in_hand.hands.append(held)
-    assert taken(feed) == [0]
-    held.claimed_at -= 10.0
-    assert taken(feed) == [1]
+@pytest.mark.parametrize(("claimed_ago", "expected"), [(0.0, [0]), (10.0, [0, 1]), (29.0, [0, 1, 2])])
+async def test_a_batch_with_a_rate_limit_is_spread_over_its_span(
+    batches: HeldBatches, feed: Feed, claimed_ago: float, expected: list[int]
+) -> None:
+    batches.add(held_batch(*(row(n) for n in range(4)), span=40.0, claimed_ago=claimed_ago))
+    assert taken(feed) == expected
 
 
-async def test_a_batch_whose_time_has_not_come_wakes_the_feed_when_it_has(in_hand: InHand, feed: Feed) -> None:
-    in_hand.hands.append(hand(row(1), starts_in=0.05))
+async def test_a_batch_whose_time_has_not_come_wakes_the_feed_when_it_has(batches: HeldBatches, feed: Feed) -> None:
+    batches.add(held_batch(row(1), starts_in=0.05))
     assert feed.take() is None
     await asyncio.wait_for(feed.ready(), 5)
     assert feed.take() is not None
 
 
-async def test_at_most_once_asks_the_ledger_before_the_body(in_hand: InHand, feed: Feed) -> None:
-    held = hand(row(1), at_most_once=True)
-    in_hand.hands.append(held)
-    email = feed.take()
-    assert isinstance(email, Email)
-    answer = email.may_send_body()
-    assert isinstance(answer, asyncio.Future)
-    assert not answer.done()
-    assert [recipient_id for recipient_id, _ in held.intents] == [1]
-    assert not held.over
+class TestAtMostOnce:
+    """The ledger has an intent before a body leaves, and only as long as a body may have left."""
+
+    @pytest.fixture
+    def held(self, batches: HeldBatches) -> HeldBatch:
+        held = held_batch(row(1), at_most_once=True)
+        batches.add(held)
+        return held
+
+    async def test_the_body_waits_for_its_intent(self, held: HeldBatch, feed: Feed) -> None:
+        may_leave = take(feed).may_send_body()
+        assert isinstance(may_leave, asyncio.Future)
+        assert not may_leave.done()
+        assert not held.is_over
+        assert commit(held) == ([1], [])
+        assert may_leave.result() is True
+
+    @pytest.mark.parametrize("verdict", [Verdict.NOT_STARTED, Verdict.RELAY_FAULT, Verdict.THROTTLED])
+    @pytest.mark.parametrize("cause", [StopCause.DRAINING, StopCause.NOT_SENDING, StopCause.OUT_OF_TIME])
+    async def test_the_intent_is_withdrawn_if_no_body_left(
+        self, batches: HeldBatches, held: HeldBatch, feed: Feed, verdict: Verdict, cause: StopCause
+    ) -> None:
+        email = take(feed)
+        may_leave = email.may_send_body()
+        assert isinstance(may_leave, asyncio.Future)
+        held.stop_for(cause, "why")
+        commit(held)
+        assert may_leave.result() is False
+        batches.recordable.clear()
+        feed.done(email, Outcome(verdict, "r"))
+        assert batches.recordable.is_set()
+        assert not held.is_over, "the ledger still has the intent"
+        assert commit(held) == ([], [1])
+        assert held.is_over
+
+    async def test_an_intent_that_is_being_committed_is_withdrawn_afterwards(self, held: HeldBatch, feed: Feed) -> None:
+        email = take(feed)
+        email.may_send_body()
+        running = held.unrecorded.begin_commit()
+        feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        held.unrecorded.end_commit(may_leave=True)
+        assert list(running.intents) == [1]
+        assert commit(held) == ([], [1])
+
+    async def test_an_intent_that_was_not_committed_yet_is_forgotten(self, held: HeldBatch, feed: Feed) -> None:
+        email = take(feed)
+        email.may_send_body()
+        held.stop_for(StopCause.DRAINING, "why")
+        feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        assert held.is_over
+
+    async def test_the_email_starts_again_under_a_new_intent(self, held: HeldBatch, feed: Feed) -> None:
+        email = take(feed)
+        email.may_send_body()
+        commit(held)
+        feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        again = take(feed)
+        again.may_send_body()
+        assert commit(held) == ([1], [1]), "the withdrawal, which is older, is written first"
+        feed.done(again, Outcome(Verdict.ACCEPTED, "r", code=250))
+        assert commit(held) == ([], [])
+
+    async def test_an_email_that_never_asked_withdraws_nothing(self, held: HeldBatch, feed: Feed) -> None:
+        email = take(feed)
+        held.stop_for(StopCause.DRAINING, "why")
+        feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        assert held.is_over
 
 
-def test_the_relays_fault_is_tried_again_a_few_times_and_then_left_for_later(in_hand: InHand, feed: Feed) -> None:
-    held = hand(row(1))
-    in_hand.hands.append(held)
+def test_the_relays_fault_is_tried_again_a_few_times_and_then_left_for_later(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1))
+    batches.add(held)
     for _ in range(FAULTS_TOLERATED):
-        email = feed.take()
-        assert email is not None
-        assert not held.over
+        email = take(feed)
+        assert not held.is_over
         feed.done(email, Outcome(Verdict.RELAY_FAULT, "r"))
     assert feed.take() is None
-    assert held.results == []
-    assert held.left_for_later
-    assert held.over
+    assert unrecorded(held) == []
+    held.unrecorded.end_commit(may_leave=True)
+    assert held.rest_seconds == FAULT_PAUSE_SECONDS
+    assert held.is_over
+
+
+def test_a_refusal_of_the_campaigns_sender_stops_the_batch(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1), row(2))
+    batches.add(held)
+    feed.done(take(feed), Outcome(Verdict.SENDER_REFUSED, "relay.test", reply="550 who are you"))
+    assert held.stop is not None
+    assert held.stop.cause is StopCause.REFUSED
+    assert held.stop.why == "relay.test refuses this campaign's mail: 550 who are you"
+    assert held.is_over
+
+
+def test_a_graver_cause_replaces_a_lighter_one() -> None:
+    held = held_batch(row(1))
+    held.stop_for(StopCause.REFUSED, "refused")
+    held.stop_for(StopCause.DRAINING, "draining")
+    assert held.stop == (StopCause.REFUSED, "refused")
+    held.stop_for(StopCause.LOST, "lost")
+    assert held.is_lost
+
+
+@pytest.mark.parametrize(
+    ("outcome", "keeps"),
+    [
+        (Outcome(Verdict.ACCEPTED, "r", Stage.DOT), False),
+        (Outcome(Verdict.TRANSIENT, "r", Stage.RCPT), False),
+        (Outcome(Verdict.NOT_STARTED, "r", Stage.DATA), False),
+        (Outcome(Verdict.TRANSIENT, "r", Stage.DOT), True),
+        (Outcome(Verdict.TRANSIENT, "r", Stage.BODY), True),
+        (Outcome(Verdict.RELAY_FAULT, "r", Stage.DOT), True),
+        (Outcome(Verdict.AMBIGUOUS, "r", Stage.DOT), True),
+    ],
+)
+def test_the_date_stays_once_a_body_left_and_was_not_accepted(
+    batches: HeldBatches, feed: Feed, outcome: Outcome, keeps: bool
+) -> None:
+    held = held_batch(row(1))
+    batches.add(held)
+    feed.done(take(feed), outcome)
+    assert held.keeps_date is keeps
+
+
+def test_the_date_of_an_earlier_claim_stays() -> None:
+    """That claim ended without a word, so it may have sent bodies under this Date."""
+    assert held_batch(row(1), newly_dated=False).keeps_date

@@ -2,37 +2,46 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import batches
-from shared.ledger.batches import Requeued, in_state, requeue
+from shared.ledger import batches, timeline
+from shared.ledger.batches import Requeued, in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
+NEWLY_DATED_SECONDS = 0.05
+"""`dated_at` and `claimed_at` of one update differ by less than this; two claims of a batch by far more, because a
+restart or an expired lease lies between them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A batch that is ours. Seconds are relative to the claim, so no two clocks are ever compared."""
+    """A claimed batch. Seconds are relative to the claim, so that no two clocks are compared."""
 
     batch_id: int
     campaign_id: UUID
     generation: int
+    # The range of recipient ids, and how many recipients are in it.
     first_id: int
     last_id: int
     size: int
+    # The moment its emails carry as their Date, in seconds since 1970.
     dated_at: float
+    # This claim set `dated_at`: no body has left under it yet.
+    is_newly_dated: bool
+    # When its first email may start; negative if it was due earlier.
     starts_in_seconds: float
+    # A batch with a rate limit is spread over this time.
     span_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A released batch, to be claimed at this generation."""
 
     batch_id: int
@@ -41,55 +50,150 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class LetGo:
-    """How a batch was left: `done`, `waiting` or `lost`; `deferred` recipients will be tried again."""
+    """How a batch was left."""
 
-    state: str
-    deferred: int = 0
+    state: str  # `done`, `waiting` or `lost`
+    deferred: int = 0  # recipients that will be tried again
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What the ledger says of a batch in hand; `generation` is None when the batch is gone."""
+class Look(NamedTuple):
+    """What the ledger says of a held batch."""
 
-    generation: int | None
-    state: str
+    generation: int
     campaign_status: str
-    overdue: bool
+    overdue: bool  # its campaign's deliver_by has passed
 
 
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
-    """One conditional update. None: the ticket is stale (claimed, rescued, paused, cancelled or late)."""
+    """Claims a released batch with one conditional update. None: the ticket is stale (claimed, rescued, paused,
+    cancelled or late)."""
     async with ledger.write() as connection:
-        taken = await _take(
+        claimed = await _claim(
             connection,
             owner,
             lease_seconds,
             BatchState.RELEASED,
             (col(Batch.id) == batch_id, col(Batch.generation) == generation),
         )
-    return taken[0] if taken else None
+    return claimed[0] if claimed else None
 
 
-async def resume(connection: AsyncConnection, owner: str, lease_seconds: float, limit: int) -> Sequence[Claim]:
-    """What our former self held goes on in our hands at once, at the next generation. Only for an owner whose slot lock
-    we hold: nobody else can be that owner now."""
+async def resume(
+    ledger: Ledger, owner: str, lease_seconds: float, limit: int
+) -> tuple[Sequence[Claim], Sequence[Requeued]]:
+    """Claims again, at the next generation, up to `limit` batches that `owner` held; requeues the others it held, such
+    as those of a paused campaign. Only for the owner whose slot lock this process holds: no other process is it."""
     held = (
         select(col(Batch.id))
         .where(col(Batch.owner) == owner, col(Batch.state) == BatchState.SENDING.value)
         .order_by(col(Batch.claimed_at))
         .limit(limit)
     )
-    return await _take(
-        connection,
-        owner,
-        lease_seconds,
-        BatchState.SENDING,
-        (col(Batch.id).in_(held),),
-        rescues=col(Batch.rescues) + 1,
-    )
+    async with ledger.write() as connection:
+        resumed = await _claim(
+            connection,
+            owner,
+            lease_seconds,
+            BatchState.SENDING,
+            (col(Batch.id).in_(held),),
+            rescues=col(Batch.rescues) + 1,
+        )
+        requeued = await batches.requeue(
+            connection,
+            col(Batch.owner) == owner,
+            col(Batch.state) == BatchState.SENDING.value,
+            col(Batch.id).not_in([claim.batch_id for claim in resumed]),
+            rescued=True,
+        )
+        for claim in resumed:
+            text = "A sender started again and goes on with what it had held"
+            await timeline.record(connection, claim.campaign_id, "rescued", text)
+        for batch in requeued:
+            text = "A sender started again and gave back what it had held"
+            await timeline.record(connection, batch.campaign_id, "rescued", text)
+    return resumed, requeued
 
 
-async def _take(
+async def overlooked(ledger: Ledger, patience_seconds: float) -> Ticket | None:
+    """The batch released first, if that was so long ago that its ticket must be late or lost."""
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(col(Batch.id), col(Batch.generation))
+            .where(
+                in_state(BatchState.RELEASED),
+                col(Batch.released_at) < db_now() - patience_seconds,
+            )
+            .order_by(col(Batch.released_at))
+            .limit(1)
+        )
+        row = found.first()
+    return Ticket(*row) if row is not None else None
+
+
+async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: float) -> bool:
+    """Renews the lease. False: the batch is lost."""
+    async with ledger.write() as connection:
+        changed = await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == batch_id, col(Batch.generation) == generation)
+            .values(lease_until=db_now() + lease_seconds)
+        )
+        return changed.rowcount == 1
+
+
+async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
+    """How these batches and their campaigns stand, by batch id; without those that are gone."""
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(
+                col(Batch.id),
+                col(Batch.generation),
+                col(Campaign.status),
+                func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+            )
+            .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+            .where(col(Batch.id).in_(batch_ids))
+        )
+        return {row[0]: Look(row[1], row[2], bool(row[3])) for row in found}
+
+
+async def let_go(
+    ledger: Ledger,
+    held: Claim,
+    *,
+    retry_jitter_seconds: float = 0.0,
+    rest_seconds: float = 0.0,
+    keep_date: bool = True,
+    yielded: str = "",
+) -> LetGo:
+    """Ends the hold on a batch, once all its results are recorded: `done` if nothing is open, else `waiting`.
+
+    A batch with pending recipients is due again after `rest_seconds`; one with deferred ones only, when the first is
+    due. Unless `keep_date`, the next claim gives its emails a new Date. `yielded` says in the timeline why an
+    unfinished batch is given back."""
+    async with ledger.write() as connection:
+        batch = await batches.lock(connection, held.batch_id, held.generation)
+        if batch is None:
+            return LetGo("lost")
+        ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
+        if not keep_date:
+            await connection.execute(update(Batch).where(*ours).values(dated_at=None))
+        if yielded:
+            await timeline.record(connection, held.campaign_id, "yielded", f"A batch was given back: {yielded}")
+        if batch.pending == 0 and batch.deferred == 0:
+            await batches.finish(connection, held.batch_id, held.generation)
+            return LetGo(BatchState.DONE.value)
+        due_in = rest_seconds
+        if batch.pending == 0:
+            due_in = await _first_due(connection, held) + retry_jitter_seconds
+        await batches.requeue(connection, *ours, due_in_seconds=due_in)
+        if batch.deferred:
+            text = f"{batch.deferred} will be tried again"
+            await timeline.record(connection, held.campaign_id, "deferred", text)
+    return LetGo(BatchState.WAITING.value, batch.deferred)
+
+
+async def _claim(
     connection: AsyncConnection,
     owner: str,
     lease_seconds: float,
@@ -97,8 +201,8 @@ async def _take(
     conditions: Sequence[ColumnElement[bool]],
     **values: Any,
 ) -> Sequence[Claim]:
-    """Makes batches ours whose campaign is being sent and not past deliver_by."""
-    taken = await batches.move(
+    """Claims batches whose campaign is being sent and not past deliver_by."""
+    claimed = await batches.move(
         connection,
         BatchState.SENDING,
         *conditions,
@@ -120,89 +224,22 @@ async def _take(
             col(Batch.last_id),
             col(Batch.size),
             func.coalesce(col(Batch.dated_at), 0.0),
+            col(Batch.claimed_at) - col(Batch.dated_at) < NEWLY_DATED_SECONDS,
             col(Batch.due_at) - db_now(),
             col(Batch.span_seconds),
         ),
         **values,
     )
-    return [Claim(*row) for row in taken]
+    return [Claim(*row) for row in claimed]
 
 
-async def overlooked(ledger: Ledger, patience_seconds: float, limit: int) -> Sequence[Ticket]:
-    """Batches released so long ago that their ticket must be late or lost."""
-    async with ledger.read() as connection:
-        rows = await connection.execute(
-            select(col(Batch.id), col(Batch.generation))
-            .where(
-                in_state(BatchState.RELEASED),
-                col(Batch.released_at) < db_now() - patience_seconds,
-            )
-            .order_by(col(Batch.released_at))
-            .limit(limit)
+async def _first_due(connection: AsyncConnection, held: Claim) -> float:
+    """Seconds until the first deferred recipient of the batch is due."""
+    first_due = await connection.execute(
+        select(func.min(col(Recipient.next_attempt_at)) - db_now()).where(
+            col(Recipient.campaign_id) == held.campaign_id,
+            col(Recipient.id).between(held.first_id, held.last_id),
+            col(Recipient.status) == RecipientStatus.DEFERRED.value,
         )
-        return [Ticket(row[0], row[1]) for row in rows]
-
-
-async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: float) -> bool:
-    """Renews the lease; False: the batch is lost."""
-    async with ledger.write() as connection:
-        changed = await connection.execute(
-            update(Batch)
-            .where(col(Batch.id) == batch_id, col(Batch.generation) == generation)
-            .values(lease_until=db_now() + lease_seconds)
-        )
-        return changed.rowcount == 1
-
-
-async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
-    """How the batches in hand and their campaigns stand."""
-    async with ledger.read() as connection:
-        rows = await connection.execute(
-            select(
-                col(Batch.id),
-                col(Batch.generation),
-                col(Batch.state),
-                col(Campaign.status),
-                func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
-            )
-            .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
-            .where(col(Batch.id).in_(batch_ids))
-        )
-        return {row[0]: Look(row[1], row[2], row[3], bool(row[4])) for row in rows}
-
-
-async def let_go(
-    connection: AsyncConnection, held: Claim, *, retry_jitter_seconds: float, pause_seconds: float
-) -> LetGo:
-    """Ends our hold on a batch: `done` where nothing is open, else `waiting`. Rows still pending come at once, or after
-    `pause_seconds`; deferred ones when the first is due."""
-    batch = await batches.lock(connection, held.batch_id, held.generation)
-    if batch is None:
-        return LetGo("lost")
-    if batch.pending == 0 and batch.deferred == 0:
-        await batches.finish(connection, held.batch_id, held.generation)
-        return LetGo(BatchState.DONE.value)
-    due_in = pause_seconds
-    if batch.pending == 0:
-        first_due = await connection.execute(
-            select(func.min(col(Recipient.next_attempt_at)) - db_now()).where(
-                col(Recipient.campaign_id) == held.campaign_id,
-                col(Recipient.id).between(held.first_id, held.last_id),
-                col(Recipient.status) == RecipientStatus.DEFERRED.value,
-            )
-        )
-        due_in = max(first_due.scalar_one() or 0.0, 0.0) + retry_jitter_seconds
-    ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
-    await requeue(connection, *ours, due_in_seconds=due_in)
-    return LetGo(BatchState.WAITING.value, batch.deferred)
-
-
-async def take_back(connection: AsyncConnection, owner: str, resumed: Sequence[Claim]) -> Sequence[Requeued]:
-    """What our former self held and we do not go on with: its campaign is paused, stopping or late."""
-    return await requeue(
-        connection,
-        col(Batch.owner) == owner,
-        col(Batch.state) == BatchState.SENDING.value,
-        col(Batch.id).not_in([held.batch_id for held in resumed]),
-        rescued=True,
     )
+    return max(first_due.scalar_one() or 0.0, 0.0)

@@ -1,13 +1,13 @@
 """Group commit: results of several batches in one transaction, which also renews their leases.
 
-The usual way: for each batch `UPDATE batch ... WHERE id AND generation` (the lock of its range, with the changes of its
-counts), then one `UPDATE recipient` for all rows, each guarded by the status and attempts it was read with. Only when
-fewer rows changed than expected, the careful way looks at each row. Counts come from rows really changed.
+Usually it takes one `UPDATE batch ... WHERE id AND generation` for each batch (which locks its range and changes its
+counts), then one `UPDATE recipient` for all rows, each guarded by the status and attempts it was read with. If fewer
+rows changed than expected, each row is looked at. Counts come from the rows that really changed.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import select, update
@@ -22,34 +22,39 @@ from shared.ledger.recipients import UnexpectedError
 from shared.ledger.states import RecipientStatus
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Group:
-    """Results of one batch at one generation, to be recorded together. `intents` are recipients whose body is about to
-    leave under at_most_once."""
+    """What one batch has to record, at one generation."""
 
     batch_id: int
     generation: int
     campaign_id: UUID
     project_id: UUID
-    results: list[Result] = field(default_factory=list)
-    intents: list[int] = field(default_factory=list)
+    results: Sequence[Result] = ()
+    # Recipient ids, under at_most_once only: a body is about to leave.
+    intents: Sequence[int] = ()
+    # Recipient ids whose earlier intent is void, because no body left. Written before `intents`.
+    withdrawals: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What came of a group: `lost` when the batch was not ours any more. `results`: those that the ledger now has from
-    us, with `lost` only facts. `known_duplicates`: emails that a relay accepted although the ledger already had them as
-    sent."""
+    """What came of a group."""
 
+    # Those that the ledger now has from this sender; if the batch is lost, only emails that a relay accepted.
     results: Sequence[Result] = ()
+    # Another sender has the batch.
     lost: bool = False
+    # Emails that a relay accepted although the ledger already had them as sent.
     known_duplicates: int = 0
 
 
 async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> dict[int, Recorded]:
-    """Records all groups, or none and raises. Returns by batch id. Repeating a call is harmless."""
-    groups = sorted(groups, key=lambda group: group.batch_id)  # one order for all, so that no two wait for each other
-    plain = not any(group.intents or any(result.suppress for result in group.results) for group in groups)
+    """Records all groups, or none and raises. Returns what came of each by batch id. Repeating a call is harmless."""
+    groups = sorted(groups, key=lambda group: group.batch_id)  # one order everywhere, to avoid deadlocks
+    plain = not any(
+        group.intents or group.withdrawals or any(result.suppress for result in group.results) for group in groups
+    )
     try:
         if plain and not ledger.is_sqlite:
             await _record_in_one_statement(ledger, groups, lease_seconds)
@@ -61,7 +66,7 @@ async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) 
 
 
 async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
-    """PostgreSQL does all of it in one round trip."""
+    """PostgreSQL does it all in one round trip."""
     changes = [result for group in groups for result in group.results]
     locks = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
     async with ledger.autocommit() as connection:
@@ -91,7 +96,7 @@ def _deltas(changes: Sequence[Result]) -> Counter[str]:
 
 
 async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) -> Recorded:
-    """Row by row: when the batch is lost, or when a repeated write meets what its first try has left."""
+    """Row by row: the batch is lost, or this is a repeated write that meets what its first try left."""
     async with ledger.write() as connection:
         ours = await _lock(connection, group, Counter(), lease_seconds)
         if ours:
@@ -112,7 +117,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
             )
         }
         changes: list[Result] = []
-        stood: list[Result] = []  # from our own first try, whose answer did not reach us
+        stood: list[Result] = []  # written by our first try, whose answer did not arrive
         deltas = Counter[str]()
         duplicates = 0
         for result in group.results:
@@ -121,7 +126,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
                 continue
             as_expected = row.status == result.was and row.attempts == result.attempts_was
             if result.is_fact and row.status == RecipientStatus.SENT:
-                # Our own first try left the same relay and queue id; another's email left other ones.
+                # Our first try left the same relay and queue id; another copy of the email has others.
                 if (row.queue_id, row.relay) == (result.queue_id, result.relay):
                     stood.append(result)
                 else:
@@ -145,7 +150,7 @@ def _expecting(result: Result, was: str, attempts: int) -> Result:
 
 
 async def _lock(connection: AsyncConnection, group: Group, deltas: Counter[str], lease_seconds: float) -> bool:
-    """The first statement of every write of results: ours only at our generation."""
+    """The first statement of every write of results. False: the batch has another generation."""
     changed = await connection.execute(
         update(Batch)
         .where(col(Batch.id) == group.batch_id, col(Batch.generation) == group.generation)
@@ -165,10 +170,11 @@ def _plus(deltas: Counter[str]) -> dict[str, object]:
 
 
 async def _write_intents(connection: AsyncConnection, group: Group) -> None:
-    if group.intents:
-        await connection.execute(
-            update(Recipient).where(col(Recipient.id).in_(group.intents)).values(intent_at=db_now())
-        )
+    for recipient_ids, moment in ((group.withdrawals, None), (group.intents, db_now())):
+        if recipient_ids:
+            await connection.execute(
+                update(Recipient).where(col(Recipient.id).in_(recipient_ids)).values(intent_at=moment)
+            )
 
 
 async def _suppress(connection: AsyncConnection, group: Group) -> None:

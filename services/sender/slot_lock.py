@@ -1,4 +1,4 @@
-"""A sender's fixed name, guarded by a file lock: only who holds the lock may take back what that name held before."""
+"""The lock of a slot name: only the process that holds it may resume the batches that name held before."""
 
 import fcntl
 import os
@@ -8,16 +8,18 @@ from pathlib import Path
 from types import TracebackType
 
 
-class Slot:
-    """Tries to take the lock at `folder`/`name`.lock. The operating system frees it when the process dies, however.
-
-    `owner` names us in the ledger. It holds a random part kept in the lock file, so two machines of one host name, or
-    two installations on one, are never taken for each other. It is None where another process holds the lock."""
+class SlotLock:
+    """Tries to take the lock of the file `folder`/`name`.lock; does nothing without a name. The operating system frees
+    it when the process dies."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.name = name
+        #: The owner's name in the ledger; None without the lock. Its random part is kept in the file, so that two
+        #: machines with one host name, or two installations on one, are never taken for each other.
         self.owner: str | None = None
+        self._file: int | None = None
+        if not name:
+            return
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = os.open(folder / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -30,8 +32,9 @@ class Slot:
             os.fsync(self._file)
         self.owner = f"{name}@{socket.gethostname()}#{identity}"
 
-    def __enter__(self) -> "Slot":
+    def __enter__(self) -> "SlotLock":
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None) -> None:
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)

@@ -1,0 +1,138 @@
+"""Looks at every held batch twice a second, so that pause, cancel, rescue and deadlines take effect; renews leases, and
+keeps `blocked_by` of their campaigns up to date."""
+
+import asyncio
+import time
+from collections.abc import Collection
+from uuid import UUID
+
+from services.sender.db import campaigns, claims
+from services.sender.held_batch import HeldBatch, StopCause
+from services.sender.held_batches import HeldBatches
+from services.sender.smtp.engine import Engine
+from shared import logs
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
+from shared.ledger.states import CampaignStatus
+from shared.settings import SenderSettings
+
+RELAY_PATIENCE_SECONDS = 30.0
+"""A batch is given back after this long without an available relay: another sender may have one."""
+
+log = logs.get()
+
+
+class BatchMonitor:
+    """One per process."""
+
+    def __init__(self, settings: SenderSettings, ledger: Ledger, engine: Engine, held_batches: HeldBatches) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._engine = engine
+        self._batches = held_batches
+        #: By campaign: what this process last wrote to `blocked_by`.
+        self._blocked_by: dict[UUID, str | None] = {}
+        #: Since when no relay is available, in monotonic seconds.
+        self._blocked_since: float | None = None
+
+    async def run(self) -> None:
+        """Looks every `look_seconds`. While the database is away, deadlines are still kept."""
+        while True:
+            started = time.monotonic()
+            try:
+                await self.look()
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                log.warning("database.unreachable", error=in_a_line(error))
+            self._measure()
+            await asyncio.sleep(max(0.0, self._settings.look_seconds - (time.monotonic() - started)))
+
+    async def check_relays(self) -> str:
+        """For readiness: why no relay is available; empty if one is."""
+        return self._engine.blocked_reason() or ""
+
+    async def look(self) -> None:
+        """One look at every held batch."""
+        now = time.monotonic()
+        batches = list(self._batches)
+        blocked = self._engine.blocked_reason()
+        self._blocked_since = None if blocked is None else self._blocked_since or now
+        for held in batches:
+            self._check_deadlines(held, now)
+        if batches:
+            found = await claims.look(self._ledger, [held.claim.batch_id for held in batches])
+            for held in batches:
+                self._heed(held, found.get(held.claim.batch_id), now)
+            self._batches.wake_feed()
+            for held in batches:
+                if not held.is_lost and held.lease.age(now) > self._settings.renew_seconds:
+                    await self._renew(held)
+        await self._update_blocked_by(batches, blocked)
+        self._batches.wake_feed()
+
+    def _heed(self, held: HeldBatch, found: claims.Look | None, now: float) -> None:
+        if held not in self._batches:
+            return  # let go during the look
+        if found is None or found.generation != held.claim.generation:
+            self._batches.lose(held)
+        elif found.campaign_status != CampaignStatus.SENDING:
+            held.stop_for(StopCause.NOT_SENDING, f"the campaign is {found.campaign_status}")
+        elif found.overdue:
+            held.stop_for(StopCause.NOT_SENDING, "the campaign's deliver_by has passed")
+        else:
+            held.lease.confirmed(now)
+
+    async def _renew(self, held: HeldBatch) -> None:
+        before = time.monotonic()
+        claim = held.claim
+        if await claims.renew(self._ledger, claim.batch_id, claim.generation, self._settings.lease_seconds):
+            held.lease.renewed(before)
+        elif held in self._batches:
+            self._batches.lose(held)
+
+    def _check_deadlines(self, held: HeldBatch, now: float) -> None:
+        """Past the soft limit, or long without a relay, no email starts; past the hard limit those in flight are
+        aborted. What is done is recorded, the rest is given back, and the campaign's timeline says why."""
+        settings, age = self._settings, now - held.claimed_at
+        if held.stop is None and age > settings.batch_soft_seconds:
+            held.stop_for(StopCause.OUT_OF_TIME, f"it was in hand for {settings.batch_soft_seconds:g} s")
+        if held.stop is None and self._blocked_since and now - self._blocked_since > RELAY_PATIENCE_SECONDS:
+            held.stop_for(StopCause.OUT_OF_TIME, f"no relay could be used for {RELAY_PATIENCE_SECONDS:g} s")
+        if age > settings.batch_hard_seconds and held.in_flight:
+            emails = frozenset(held.in_flight)
+            held.stop_for(
+                StopCause.OUT_OF_TIME,
+                f"{len(emails)} emails in flight were aborted after {settings.batch_hard_seconds:g} s",
+            )
+            log.warning(
+                "batch.aborted",
+                campaign_id=str(held.claim.campaign_id),
+                batch_id=held.claim.batch_id,
+                generation=held.claim.generation,
+                emails=len(emails),
+            )
+            self._engine.abort(emails, "its batch was in hand for too long")
+
+    async def _update_blocked_by(self, batches: Collection[HeldBatch], blocked: str | None) -> None:
+        for held in batches:
+            campaign_id = held.claim.campaign_id
+            if blocked is None and not held.has_results and not self._blocked_by.get(campaign_id):
+                continue  # a relay may be available, but nothing proves it yet
+            if self._blocked_by.get(campaign_id, "nothing yet") != blocked:
+                await campaigns.set_blocked_by(self._ledger, campaign_id, blocked)
+                self._blocked_by[campaign_id] = blocked
+        for campaign_id in self._blocked_by.keys() - {held.claim.campaign_id for held in self._batches}:
+            if self._blocked_by[campaign_id]:
+                if blocked is not None:
+                    continue  # this process set it, and clears it when a relay is available, batch or not
+                await campaigns.set_blocked_by(self._ledger, campaign_id, None)
+            del self._blocked_by[campaign_id]
+
+    def _measure(self) -> None:
+        metrics, now = self._batches.metrics, time.monotonic()
+        metrics.lease_age.set(max((held.lease.age(now) for held in self._batches), default=0.0))
+        metrics.progress_age.set(max((held.idle_seconds(now) for held in self._batches), default=0.0))
+        for relay in self._engine.status():
+            metrics.connections.labels(relay.name, "open").set(relay.connections)
+            metrics.connections.labels(relay.name, "busy").set(relay.in_flight)
+            metrics.relay_resting.labels(relay.name).set(relay.state == "resting")

@@ -1,0 +1,71 @@
+"""What a sender reads of a campaign, and the two things it says about one: paused, and blocked by its relays."""
+
+from dataclasses import dataclass, fields
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlmodel import col
+
+from shared.ledger import campaigns, timeline
+from shared.ledger.database import Ledger
+from shared.ledger.models import LONGEST_REPLY, Campaign, Project
+from shared.ledger.states import CampaignStatus
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRow:
+    """The columns of a campaign from which its emails are made."""
+
+    project: str  # the project's name
+    project_id: UUID
+    from_email: str
+    from_name: str
+    reply_to: str | None
+    envelope_from: str
+    content: str  # a CampaignContent as JSON
+    delivery: str
+    max_retries: int
+    retry_delay_seconds: int
+
+
+async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
+    """What a sender reads of a campaign. Raises NoResultFound if it is gone."""
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(
+                col(Project.name),
+                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[1:]),
+            )
+            .join(Project, col(Project.id) == col(Campaign.project_id))
+            .where(col(Campaign.id) == campaign_id)
+        )
+        return CampaignRow(*found.one())
+
+
+async def pause(ledger: Ledger, campaign_id: UUID, reason: str) -> None:
+    """Pauses a campaign that is being sent, and says why in its timeline."""
+    async with ledger.write() as connection:
+        is_paused = await campaigns.move(
+            connection,
+            campaign_id,
+            CampaignStatus.PAUSED,
+            from_=(CampaignStatus.SENDING,),
+            reason=reason[:LONGEST_REPLY],
+        )
+        if is_paused:
+            await timeline.record(connection, campaign_id, "paused", reason)
+
+
+async def set_blocked_by(ledger: Ledger, campaign_id: UUID, reason: str | None) -> None:
+    """Says in a campaign and its timeline that no relay is available, or (None) that one is again."""
+    differs = col(Campaign.blocked_by).is_(None) if reason else col(Campaign.blocked_by).is_not(None)
+    async with ledger.write() as connection:
+        changed = await connection.execute(
+            update(Campaign)
+            .where(col(Campaign.id) == campaign_id, differs)
+            .values(blocked_by=reason and reason[:LONGEST_REPLY])
+        )
+        if changed.rowcount and reason:
+            await timeline.record(connection, campaign_id, "blocked", f"No relay can be used: {reason}")
+        elif changed.rowcount:
+            await timeline.record(connection, campaign_id, "unblocked", "A relay can be used again")

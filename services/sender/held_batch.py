@@ -1,0 +1,303 @@
+"""A batch this sender holds: its worklist, its emails in flight, what is to be recorded, and why it stops."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from email.utils import formatdate
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from services.sender.campaigns import CampaignFacts
+from services.sender.db.claims import Claim
+from services.sender.db.worklist import WorklistRow
+from services.sender.results import Result, closed, result_of
+from services.sender.smtp.contract import Outcome, Verdict
+from services.sender.unrecorded import Unrecorded
+from services.sender.worklist import Worklist
+from shared.events import BatchProgress
+from shared.ledger.states import RecipientStatus
+from shared.relays.replies import Stage
+
+FAULTS_TOLERATED = 3
+"""Tries of one email in one claim that end in the relay's fault; then it waits until the batch is claimed again."""
+
+FAULT_PAUSE_SECONDS = 30.0
+"""How long a batch rests when emails were left because of the relay's fault."""
+
+LOOK_VALID_SECONDS = 0.9
+"""An email may start this long after a look that found its campaign sending, so that a pause bites within a second."""
+
+
+class StopCause(IntEnum):
+    """Why no further email of a batch starts. A cause replaces those before it."""
+
+    DRAINING = 1  # this process is stopping
+    NOT_SENDING = 2  # its campaign is paused, stopping or past deliver_by
+    OUT_OF_TIME = 3  # it was held too long, or no relay was available for long: the timeline says so
+    REFUSED = 4  # a relay refuses the campaign's mail: the campaign is paused
+    LOST = 5  # another sender has it
+
+
+class Stop(NamedTuple):
+    cause: StopCause
+    why: str
+
+
+class Lease:
+    """Until when this process may work on a batch, by its own monotonic clock.
+
+    Both moments are taken before the statement is sent, so they are never later than what the ledger promised."""
+
+    __slots__ = ("_looked_at", "_renewed_at")
+
+    def __init__(self, claimed_at: float) -> None:
+        self._renewed_at = claimed_at
+        self._looked_at = claimed_at  # the last look that found the batch ours and its campaign sending
+
+    def renewed(self, at: float) -> None:
+        self._renewed_at = at
+
+    def confirmed(self, at: float) -> None:
+        """A look found the batch ours and its campaign sending."""
+        self._looked_at = at
+
+    def age(self, now: float) -> float:
+        """Seconds since it was renewed."""
+        return now - self._renewed_at
+
+    def allows(self, now: float, seconds: float) -> bool:
+        """It was renewed less than `seconds` ago, and the campaign was seen sending just now."""
+        return now - self._renewed_at < seconds and now - self._looked_at < LOOK_VALID_SECONDS
+
+
+class HeldBatch:
+    """One claimed batch. It changes only through its methods and those of its parts. Moments are monotonic seconds."""
+
+    __slots__ = (
+        "_body_left",
+        "_changed",
+        "_done",
+        "_faults",
+        "_in_flight",
+        "_last_progress",
+        "_left_for_later",
+        "_place_given_up",
+        "_started",
+        "_stop",
+        "_tally",
+        "claim",
+        "claimed_at",
+        "date",
+        "facts",
+        "lease",
+        "unrecorded",
+        "worklist",
+    )
+
+    def __init__(self, claim: Claim, facts: CampaignFacts, claimed_at: float) -> None:
+        self.claim: Final = claim
+        self.facts: Final = facts
+        #: Just before the claim was sent to the ledger.
+        self.claimed_at: Final = claimed_at
+        #: The Date header of its emails (RFC 5322, 3.6.1).
+        self.date: Final = formatdate(claim.dated_at)
+        self.lease: Final = Lease(claimed_at)
+        self.worklist: Final = Worklist()
+        self.unrecorded: Final = Unrecorded()
+        self._in_flight: set[Email] = set()
+        #: Emails taken from the worklist so far, repeats included: paces a batch with a rate limit.
+        self._started = 0
+        #: Results so far, by status and in total.
+        self._tally: Counter[str] = Counter()
+        self._done = 0
+        self._last_progress = claimed_at
+        #: By recipient id: tries in this claim that ended in the relay's fault.
+        self._faults: Counter[int] = Counter()
+        #: An email had FAULTS_TOLERATED such tries.
+        self._left_for_later = False
+        #: A body left and was not accepted, so its Date must stay.
+        self._body_left = False
+        self._stop: Stop | None = None
+        self._changed = asyncio.Event()
+        self._place_given_up = asyncio.Event()
+
+    # Why it stops
+
+    @property
+    def stop(self) -> Stop | None:
+        return self._stop
+
+    @property
+    def is_lost(self) -> bool:
+        return self._stop is not None and self._stop.cause is StopCause.LOST
+
+    def stop_for(self, cause: StopCause, why: str) -> None:
+        """No further email starts. A lighter cause than the present one changes nothing."""
+        if self._stop is None or cause >= self._stop.cause:
+            self._stop = Stop(cause, why)
+        self._changed.set()
+
+    # Emails
+
+    @property
+    def in_flight(self) -> Collection["Email"]:
+        """Emails that have started and have no result yet."""
+        return self._in_flight
+
+    def may_send(self, now: float, lease_seconds: float) -> bool:
+        """It is not stopped, and its lease, renewed less than `lease_seconds` ago, allows it."""
+        return self._stop is None and self.lease.allows(now, lease_seconds)
+
+    def next_start(self) -> float:
+        """When the next email may start: a batch with a rate limit is spread over its span."""
+        begin = self.claimed_at + max(self.claim.starts_in_seconds, 0.0)
+        if self.claim.span_seconds is None:
+            return begin
+        return begin + self._started * self.claim.span_seconds / self.claim.size
+
+    def start(self, email: "Email") -> None:
+        """An email goes to the engine."""
+        self._started += 1
+        self._in_flight.add(email)
+
+    def close(self, row: WorklistRow, status: RecipientStatus, reply: str | None = None) -> None:
+        """Closes a recipient without an attempt."""
+        self._add(closed(row.id, row.email, row.status, row.attempts, status, reply))
+
+    def add_intent(self, email: "Email") -> asyncio.Future[bool]:
+        """Has the ledger know, under at_most_once, that a body is about to leave; the future says whether it may."""
+        email.has_intent = True
+        return self.unrecorded.add_intent(email.row.id)
+
+    def settle(self, email: "Email", outcome: Outcome) -> bool:
+        """Takes the outcome of an email that was in flight; returns whether the recipient has a result."""
+        self._in_flight.discard(email)
+        self._changed.set()
+        row, verdict = email.row, outcome.verdict
+        if verdict is not Verdict.ACCEPTED and (verdict is Verdict.AMBIGUOUS or outcome.stage in _BODY_STAGES):
+            self._body_left = True
+        result = result_of(row.id, row.email, row.status, row.attempts, outcome, self.facts.retries)
+        if result is not None:
+            self._add(result)
+            return True
+        if email.has_intent:
+            self.unrecorded.withdraw_intent(row.id)
+        if verdict is Verdict.SENDER_REFUSED:
+            self.stop_for(StopCause.REFUSED, f"{outcome.relay} refuses this campaign's mail: {outcome.reply}")
+        elif verdict in (Verdict.RELAY_FAULT, Verdict.THROTTLED):
+            self._faults[row.id] += 1
+            if self._faults[row.id] < FAULTS_TOLERATED:
+                self.worklist.put_last(row)
+            else:
+                self._left_for_later = True
+        elif verdict is Verdict.NOT_STARTED and self._stop is None:
+            self.worklist.put_first(row)
+        return False
+
+    def _add(self, result: Result) -> None:
+        self.unrecorded.add(result)
+        self._done += 1
+        self._tally[result.status] += 1
+        self._last_progress = time.monotonic()
+
+    # Progress and end
+
+    @property
+    def has_results(self) -> bool:
+        """A recipient was closed or deferred in this claim."""
+        return self._done > 0
+
+    @property
+    def tally(self) -> Mapping[str, int]:
+        """Results so far by status."""
+        return self._tally
+
+    def idle_seconds(self, now: float) -> float:
+        """Seconds since its last result."""
+        return now - self._last_progress
+
+    def progress(self, now: float) -> BatchProgress:
+        """What a heartbeat says about it."""
+        return BatchProgress(
+            batch_id=self.claim.batch_id,
+            campaign_id=self.claim.campaign_id,
+            generation=self.claim.generation,
+            done=self._done,
+            in_flight=len(self._in_flight),
+            idle_seconds=now - self._last_progress,
+            age_seconds=now - self.claimed_at,
+        )
+
+    @property
+    def all_started(self) -> bool:
+        """Nothing more will start, unless a relay's fault brings an email back."""
+        return self._stop is not None or self.worklist.is_used_up
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is in flight or unrecorded, and nothing more will start."""
+        return not self._in_flight and self.unrecorded.is_empty and self.all_started
+
+    @property
+    def keeps_date(self) -> bool:
+        """A body may have left under this Date, now or before a crash, so the next claim must use the same."""
+        return self._body_left or not self.claim.is_newly_dated
+
+    @property
+    def rest_seconds(self) -> float:
+        """How long to leave the batch alone after it is given back."""
+        return FAULT_PAUSE_SECONDS if self._left_for_later and self._stop is None else 0.0
+
+    def note_change(self) -> None:
+        """Wakes the task that works on this batch."""
+        self._changed.set()
+
+    async def wait_for_change(self) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+
+    # Its place in the sender's capacity
+
+    @property
+    def has_place(self) -> bool:
+        return not self._place_given_up.is_set()
+
+    def give_place_up(self) -> None:
+        """It only waits from here on, or it has ended."""
+        self._place_given_up.set()
+
+    async def wait_until_place_given_up(self) -> None:
+        await self._place_given_up.wait()
+
+
+_BODY_STAGES = (Stage.BODY, Stage.DOT)
+
+
+class Email:
+    """One email on its way through the engine: see `services.sender.smtp.contract.Job`."""
+
+    __slots__ = ("_body", "_may_send_body", "has_intent", "held", "mail_from", "rcpt_to", "row", "smtputf8")
+
+    def __init__(
+        self,
+        held: HeldBatch,
+        row: WorklistRow,
+        body: bytes | asyncio.Future[bytes],
+        may_send_body: "Callable[[Email], bool | asyncio.Future[bool]]",
+    ) -> None:
+        self.held = held
+        self.row = row
+        self.mail_from = held.facts.envelope_from
+        self.rcpt_to = row.email
+        self.smtputf8 = held.facts.builder.needs_smtputf8(row.email)
+        #: Under at_most_once: an intent was asked for, and the ledger may have it.
+        self.has_intent = False
+        self._body = body
+        self._may_send_body = may_send_body
+
+    def body(self) -> bytes | asyncio.Future[bytes]:
+        return self._body
+
+    def may_send_body(self) -> bool | asyncio.Future[bool]:
+        return self._may_send_body(self)

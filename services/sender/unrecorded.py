@@ -1,0 +1,72 @@
+"""What the ledger does not know yet of a held batch."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from services.sender.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What goes into one group commit for one batch. Withdrawals are older than intents, and are written first."""
+
+    results: Sequence[Result]
+    # Recipient ids whose intents are withdrawn: their emails ended before a body left.
+    withdrawals: Sequence[int]
+    # By recipient id: resolved after the commit with whether the body may leave.
+    intents: Mapping[int, asyncio.Future[bool]]
+
+
+class Unrecorded:
+    """Results, intents and withdrawals of one batch: those that wait, and those in the commit that is running."""
+
+    __slots__ = ("_committing", "_intents", "_results", "_withdrawals")
+
+    def __init__(self) -> None:
+        self._results: list[Result] = []
+        self._intents: dict[int, asyncio.Future[bool]] = {}
+        self._withdrawals: list[int] = []
+        self._committing: Commit | None = None
+
+    def __len__(self) -> int:
+        """Results that a crash would lose, so that their emails might be sent again."""
+        return len(self._results) + (len(self._committing.results) if self._committing else 0)
+
+    @property
+    def waits(self) -> bool:
+        """There is something for the next commit."""
+        return bool(self._results or self._intents or self._withdrawals)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing waits and no commit is running."""
+        return not self.waits and self._committing is None
+
+    def add(self, result: Result) -> None:
+        """Adds a result to the next commit."""
+        self._results.append(result)
+
+    def add_intent(self, recipient_id: int) -> asyncio.Future[bool]:
+        """Adds an intent to the next commit; the future says afterwards whether the body may leave."""
+        may_leave: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._intents[recipient_id] = may_leave
+        return may_leave
+
+    def withdraw_intent(self, recipient_id: int) -> None:
+        """Takes an intent back: out of the next commit, or out of the ledger if it is there or on its way."""
+        if self._intents.pop(recipient_id, None) is None:
+            self._withdrawals.append(recipient_id)
+
+    def begin_commit(self) -> Commit:
+        """Hands over everything that waits. One commit runs at a time; it is repeated until it succeeds."""
+        self._committing = Commit(self._results, self._withdrawals, self._intents)
+        self._results, self._withdrawals, self._intents = [], [], {}
+        return self._committing
+
+    def end_commit(self, *, may_leave: bool) -> None:
+        """The ledger has the commit; bodies that waited for their intent may leave or not."""
+        commit, self._committing = self._committing, None
+        for intent in commit.intents.values() if commit else ():
+            if not intent.done():
+                intent.set_result(may_leave)
