@@ -1,0 +1,172 @@
+"""Who runs a recipient's mailbox, told by its domain: a table, extended by a setting; DNS is never asked.
+
+Limits are what a provider is known to accept from one sender. `source` names where a number comes from; a provider
+without a published number has the default. A domain that is not listed is a provider of its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.errors import ConfigurationError
+
+DEFAULT_IN_FLIGHT = 10
+DEFAULT_EMAILS_PER_SECOND = 100.0
+"""KumoMTA's defaults for a domain of which it knows nothing (`assets/policy-extras/shaping.toml`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """One provider of mailboxes."""
+
+    name: str
+    domains: tuple[str, ...]
+    #: Emails on their way to it at one time, from all senders together.
+    in_flight: int = DEFAULT_IN_FLIGHT
+    emails_per_second: float = DEFAULT_EMAILS_PER_SECOND
+    #: Where the numbers come from, if they are not the defaults.
+    source: str = ""
+
+
+SHAPING = "KumoMTA, assets/policy-extras/shaping.toml"
+
+PROVIDERS: Sequence[Provider] = (
+    Provider("gmail", ("gmail.com", "googlemail.com"), 5, source=SHAPING),
+    Provider(
+        "outlook",
+        (
+            *("outlook.com", "hotmail.com", "live.com", "msn.com", "windowslive.com", "passport.com"),
+            *("outlook.de", "outlook.fr", "outlook.es", "outlook.it", "outlook.co.uk", "outlook.com.br", "outlook.jp"),
+            *("hotmail.de", "hotmail.fr", "hotmail.es", "hotmail.it", "hotmail.co.uk", "hotmail.com.br", "hotmail.nl"),
+            *("live.de", "live.fr", "live.it", "live.nl", "live.co.uk", "live.se", "live.dk", "live.no", "live.ru"),
+        ),
+        5,
+        source=f"{SHAPING}; https://sendersupport.olc.protection.outlook.com/pm/Policies",
+    ),
+    Provider(
+        "yahoo",
+        (
+            *(
+                "yahoo.com",
+                "ymail.com",
+                "rocketmail.com",
+                "myyahoo.com",
+                "aol.com",
+                "aim.com",
+                "verizon.net",
+                "netscape.net",
+            ),
+            *("yahoo.co.uk", "yahoo.de", "yahoo.fr", "yahoo.es", "yahoo.it", "yahoo.ca", "yahoo.in", "yahoo.co.in"),
+            *(
+                "yahoo.com.br",
+                "yahoo.com.mx",
+                "yahoo.com.ar",
+                "yahoo.com.au",
+                "yahoo.com.sg",
+                "yahoo.com.hk",
+                "yahoo.ie",
+            ),
+            *("yahoo.com.tw", "yahoo.com.ph", "yahoo.com.vn", "yahoo.com.tr", "yahoo.co.id", "yahoo.gr", "yahoo.se"),
+            *(
+                "yahoo.ro",
+                "yahoo.pl",
+                "yahoo.nl",
+                "yahoo.dk",
+                "yahoo.no",
+                "yahoo.fi",
+                "yahoo.at",
+                "yahoo.be",
+                "yahoo.cz",
+            ),
+            *(
+                "aol.de",
+                "aol.fr",
+                "aol.co.uk",
+                "sbcglobal.net",
+                "att.net",
+                "bellsouth.net",
+                "ameritech.net",
+                "pacbell.net",
+            ),
+        ),
+    ),
+    Provider("icloud", ("icloud.com", "me.com", "mac.com", "privaterelay.appleid.com"), 10, source=SHAPING),
+    Provider("mail.ru", ("mail.ru", "bk.ru", "list.ru", "inbox.ru", "internet.ru", "xmail.ru")),
+    Provider(
+        "yandex",
+        (
+            *("yandex.ru", "ya.ru", "yandex.com", "narod.ru"),
+            *("yandex.by", "yandex.kz", "yandex.ua", "yandex.uz", "yandex.com.tr"),
+        ),
+    ),
+    Provider("rambler", ("rambler.ru", "lenta.ru", "autorambler.ru", "myrambler.ru", "ro.ru", "rambler.ua")),
+    Provider(
+        "gmx",
+        (
+            *(
+                "gmx.de",
+                "gmx.net",
+                "gmx.at",
+                "gmx.ch",
+                "gmx.com",
+                "gmx.fr",
+                "gmx.es",
+                "gmx.it",
+                "gmx.co.uk",
+                "gmx.us",
+                "gmx.eu",
+            ),
+            *(
+                "gmx.org",
+                "gmx.info",
+                "gmx.biz",
+                "gmx.li",
+                "gmx.se",
+                "gmx.tm",
+                "web.de",
+                "email.de",
+                "mail.com",
+                "usa.com",
+            ),
+        ),
+    ),
+    Provider("t-online", ("t-online.de", "magenta.de")),
+    Provider("freenet", ("freenet.de", "freenet.ag", "justmail.de")),
+    Provider("orange", ("orange.fr", "wanadoo.fr", "voila.fr"), 2, source=f"{SHAPING}; https://postmaster.orange.fr"),
+    Provider("laposte", ("laposte.net",), 2, source="as Orange: its replies carry the same codes"),
+    Provider("sfr", ("sfr.fr", "neuf.fr", "cegetel.net", "club-internet.fr", "numericable.fr", "9online.fr")),
+    Provider("free", ("free.fr", "aliceadsl.fr")),
+    Provider("libero", ("libero.it", "virgilio.it", "iol.it", "inwind.it", "blu.it", "giallo.it")),
+    Provider("seznam", ("seznam.cz", "email.cz", "post.cz", "spoluzaci.cz")),
+    Provider("comcast", ("comcast.net", "xfinity.com"), 25, source=f"{SHAPING}, provided by Comcast"),
+    Provider("spectrum", ("charter.net", "spectrum.net", "rr.com", "twc.com", "brighthouse.com", "roadrunner.com")),
+    Provider("cox", ("cox.net",), 10, source="https://www.cox.com/residential/support/email-error-codes.html (CXCNCT)"),
+    Provider("qq", ("qq.com", "vip.qq.com", "foxmail.com")),
+    Provider("netease", ("163.com", "126.com", "yeah.net", "vip.163.com", "vip.126.com", "188.com")),
+    Provider("zoho", ("zoho.com", "zohomail.com", "zoho.eu", "zoho.in")),
+    Provider("proton", ("proton.me", "protonmail.com", "protonmail.ch", "pm.me")),
+)
+
+
+class Providers:
+    """The table, with domains added: to known providers (a company's own domain that is at Gmail), or to new ones.
+
+    Raises ConfigurationError where an added domain already belongs to another provider.
+    """
+
+    def __init__(self, added: Mapping[str, str] | None = None) -> None:
+        self._by_name = {provider.name: provider for provider in PROVIDERS}
+        self._by_domain = {domain: provider for provider in PROVIDERS for domain in provider.domains}
+        for domain, name in (added or {}).items():
+            known = self._by_domain.get(domain)
+            if known is not None and known.name != name:
+                raise ConfigurationError(f"the domain {domain} belongs to the provider {known.name}, not to {name}")
+            self._by_domain[domain] = self._by_name.setdefault(name, Provider(name, ()))
+
+    def of(self, domain: str) -> Provider:
+        """The provider of a domain in lower case."""
+        return self._by_domain.get(domain) or Provider(domain, (domain,))
+
+    def name_of(self, domain: str) -> str:
+        """The provider's name alone: one look-up in a dict."""
+        provider = self._by_domain.get(domain)
+        return provider.name if provider is not None else domain

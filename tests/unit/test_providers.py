@@ -1,0 +1,72 @@
+"""The table of providers: each domain once, in lower case; a look-up costs next to nothing."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from shared.errors import ConfigurationError
+from shared.providers import DEFAULT_EMAILS_PER_SECOND, DEFAULT_IN_FLIGHT, PROVIDERS, Providers
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"),
+    [
+        ("gmail.com", "gmail"),
+        ("hotmail.co.uk", "outlook"),
+        ("aol.com", "yahoo"),
+        ("me.com", "icloud"),
+        ("bk.ru", "mail.ru"),
+        ("ya.ru", "yandex"),
+        ("web.de", "gmx"),
+        ("wanadoo.fr", "orange"),
+        ("comcast.net", "comcast"),
+        ("126.com", "netease"),
+        ("example.org", "example.org"),
+    ],
+)
+def test_a_domain_has_one_provider(domain: str, name: str) -> None:
+    providers = Providers()
+    assert providers.name_of(domain) == providers.of(domain).name == name
+
+
+def test_every_domain_is_listed_once_in_lower_case() -> None:
+    domains = Counter(domain for provider in PROVIDERS for domain in provider.domains)
+    assert [domain for domain, times in domains.items() if times > 1 or domain != domain.lower()] == []
+
+
+def test_names_are_unique() -> None:
+    assert len({provider.name for provider in PROVIDERS}) == len(PROVIDERS)
+
+
+def test_a_number_that_is_not_the_default_names_its_source() -> None:
+    defaults = (DEFAULT_IN_FLIGHT, DEFAULT_EMAILS_PER_SECOND)
+    unsourced = [
+        provider.name
+        for provider in PROVIDERS
+        if (provider.in_flight, provider.emails_per_second) != defaults and not provider.source
+    ]
+    assert unsourced == []
+
+
+def test_a_setting_adds_domains() -> None:
+    providers = Providers({"example.edu": "gmail", "example.net": "our-hosting", "example.com": "our-hosting"})
+    assert providers.of("example.edu").in_flight == providers.of("gmail.com").in_flight
+    assert providers.of("example.net") is providers.of("example.com")
+
+
+def test_a_setting_cannot_move_a_domain() -> None:
+    with pytest.raises(ConfigurationError, match=r"gmail\.com belongs to the provider gmail"):
+        Providers({"gmail.com": "outlook"})
+
+
+def test_a_look_up_takes_less_than_a_microsecond() -> None:
+    name_of = Providers().name_of
+    times = 100_000
+    took = []
+    for _ in range(5):
+        began = time.process_time()
+        for _ in range(times):
+            name_of("gmail.com")
+        took.append((time.process_time() - began) / times)
+    assert min(took) < 1e-6
