@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from shared.faults.meaning import Consequence, Fault, Stage
 from shared.faults.table import NOT_A_REFUSAL, TABLE, Row
@@ -12,6 +12,10 @@ from shared.faults.table import NOT_A_REFUSAL, TABLE, Row
 MOST_CHARACTERS = 1000
 """Of a reply that are looked at: a server may send 64 KB."""
 
+ID_CHARACTERS = 13
+"""A word of this length or more that holds a digit is an id, an address or a server's name."""
+
+_DIGITS = re.compile(r"\d+")
 _ENHANCED = re.compile(r"(?:^|#)([245])\.(\d{1,3})\.(\d{1,3})(?!\d)")
 _LINE_CODE = re.compile(r"^(?:\d{3}[ -])?[245]\.\d{1,3}\.\d{1,3}(?=\s|$)", re.MULTILINE)
 
@@ -34,7 +38,7 @@ class Judgement:
 
 def judge(stage: Stage, code: int, text: str, enhanced: str | None = None) -> Judgement:
     """Judges a refusal: the basic code, the text without it (lines joined by LF), and the enhanced code if it is known
-    from elsewhere (a report's Status field; then `code` may be 0). Costs at most about 0.1 ms."""
+    from elsewhere (a report's Status field; then `code` may be 0)."""
     return _judgements(row_for(stage, code, text, enhanced))
 
 
@@ -46,11 +50,7 @@ def row_for(stage: Stage, code: int, text: str, enhanced: str | None = None) -> 
         code = 100 * int(enhanced[0])
     if not 400 <= code <= 599:
         return NOT_A_REFUSAL
-    words = normalised(text)
-    for row, fits_codes, phrases in _compiled():
-        if stage in row.stages and fits_codes(code, enhanced or "none") and (not phrases or _says(words, phrases)):
-            return row
-    raise AssertionError(f"no row for {stage} {code}")  # the last rows take everything: see the test
+    return _find(stage, code, enhanced or "none", normalised(text))
 
 
 def enhanced_code(code: int, text: str) -> str | None:
@@ -62,7 +62,10 @@ def enhanced_code(code: int, text: str) -> str | None:
 
 
 def normalised(text: str) -> str:
-    """The words alone: one line, lower case, no accents, no codes, no addresses; of a link only its host."""
+    """The words alone: one line, lower case, no accents, no codes, addresses or ids; of a link only its host.
+
+    So the same refusal of two recipients gives the same words.
+    """
     text = _LINE_CODE.sub("", text)
     if not text.isascii():
         text = unicodedata.normalize("NFKD", text)
@@ -73,17 +76,31 @@ def normalised(text: str) -> str:
 def _shortened(token: str) -> str:
     if "@" in token:
         return ""
-    scheme, link, rest = token.partition("://")
-    return rest.partition("/")[0] if link else scheme
+    if "://" in token:
+        token = token.partition("://")[2].partition("/")[0]
+    if _DIGITS.search(token) is None:
+        return token
+    return _DIGITS.sub("0", token) if len(token) < ID_CHARACTERS else ""
+
+
+@lru_cache(maxsize=4096)
+def _find(stage: Stage, code: int, enhanced: str, words: str) -> Row:
+    for row, fits_codes, phrases in _compiled():
+        if stage in row.stages and fits_codes(code, enhanced) and (not phrases or _says(words, phrases)):
+            return row
+    raise AssertionError(f"no row for {stage} {code}")  # the last rows take everything: see the test
 
 
 def _says(words: str, phrases: tuple[tuple[str, ...], ...]) -> bool:
-    return any(_follow(words, parts) for parts in phrases)
+    for first, *rest in phrases:
+        at = words.find(first)  # linear, and so is the whole
+        if at >= 0 and (not rest or _follow(words, at + len(first), rest)):
+            return True
+    return False
 
 
-def _follow(words: str, parts: tuple[str, ...]) -> bool:
-    """Whether the parts stand in the text one after another. `str.find` is linear, so is this."""
-    at = 0
+def _follow(words: str, at: int, parts: list[str]) -> bool:
+    """Whether the parts stand behind `at` one after another."""
     for part in parts:
         at = words.find(part, at)
         if at < 0:

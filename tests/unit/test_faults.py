@@ -114,6 +114,14 @@ def test_several_lines_read_as_one() -> None:
     )
 
 
+def test_the_same_refusal_of_two_recipients_has_the_same_words() -> None:
+    one = "<ann@example.org>: rejected; client [192.0.2.1] blocked p131si8414989. See https://x.example/?ip=192.0.2.1"
+    other = (
+        "<bob@example.net>: rejected; client [192.0.2.1] blocked q42si123456789. See https://x.example/?ip=192.0.2.2"
+    )
+    assert normalised(one) == normalised(other)
+
+
 @pytest.mark.parametrize(
     ("code", "text", "expected"),
     [
