@@ -7,6 +7,7 @@ from shared.errors import DataError
 MAX_HEADER_CHARACTERS = 2_000
 MAX_FILE_NAME_CHARACTERS = 255
 
+_CONTENT_ID = re.compile(r"[A-Za-z0-9!#$&'*+=?^_`{|}~.-]{1,100}(?:@[A-Za-z0-9.-]{1,100})?")
 _CONTENT_TYPE = re.compile(r"(?!multipart/|message/)[a-z]+/[a-z0-9][a-z0-9!#$&^_.+-]{0,126}", re.IGNORECASE)
 
 # C0, DEL, C1 (NEL is one of them), the line and paragraph separators, and halves of characters.
@@ -44,3 +45,10 @@ def check_content_type(content_type: str) -> str:
     if not _CONTENT_TYPE.fullmatch(content_type):
         raise HeaderError("attachment", "needs a content type such as application/pdf")
     return content_type
+
+
+def check_content_id(content_id: str) -> str:
+    """Returns an inline image's id (RFC 2392, without the brackets of RFC 2045). Raises HeaderError."""
+    if not _CONTENT_ID.fullmatch(content_id):
+        raise HeaderError("attachment", "needs a content_id such as logo or logo@example.com, without < and >")
+    return content_id

@@ -9,13 +9,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.problems import Problem, invalid
-from shared.content import CampaignContent
+from shared.content import CampaignContent, InlineImageError, check_inline_images
 from shared.ledger.models import Recipient
 from shared.templates import Content, FieldUse, TemplateError, compile_content
 
 
 async def check(content: CampaignContent) -> Content:
     """The compiled content. Raises Problem 422 that says part, line and column."""
+    try:
+        check_inline_images(content)
+    except InlineImageError as error:
+        raise invalid(f"#/{error.part}", error.reason) from None
     try:
         # Megabytes of HTML take a while: other requests go on meanwhile.
         return await asyncio.to_thread(compile_content, content.subject, content.html, content.text)

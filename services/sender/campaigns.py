@@ -78,7 +78,8 @@ class Campaigns:
             list_id=f"{_label(row.project)}.{domain}",
             feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
             attachments=tuple(
-                Attachment(file.filename, file.content_type, file.content) for file in content.attachments
+                Attachment(file.filename, file.content_type, file.content, file.content_id)
+                for file in content.attachments
             ),
         )
 

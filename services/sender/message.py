@@ -5,7 +5,7 @@ lines of at most 998 octets, and no line of it begins with a dot, so it is its o
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.message import MIMEPart
 from email.policy import SMTP
@@ -16,7 +16,7 @@ from services.sender.dkim import Unsigned
 from services.sender.headers import mailbox, unstructured
 from services.sender.mime import Encoder, encoder_for, spaced
 from shared.addresses import needs_smtputf8, parse_address
-from shared.header_text import HeaderError, check_content_type, check_file_name, check_header_text
+from shared.header_text import HeaderError, check_content_id, check_content_type, check_file_name, check_header_text
 from shared.templates import Content, RenderError, Template, Value
 
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -33,6 +33,8 @@ class Attachment(NamedTuple):
     filename: str
     content_type: str
     content: bytes
+    # Makes it an image that the HTML shows as `cid:...`; None: a file beside the message.
+    content_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,32 +171,45 @@ def _fixed_headers(headers: CampaignHeaders) -> bytes:
 
 
 def _parts(templates: list[tuple[str, Template]], headers: CampaignHeaders) -> list[_Part]:
-    """Text, or text and HTML as alternatives; with attachments both inside a multipart/mixed (RFC 2046, 5.1)."""
-    mixed, alternative = _boundary(headers, "m"), _boundary(headers, "a")
-    open_mixed, close_mixed = b"", b""
-    if headers.attachments:
-        open_mixed = _multipart(b"mixed", mixed) + b"\r\n--" + mixed + b"\r\n"
-        files = b"".join(b"--" + mixed + b"\r\n" + _attachment(file) for file in headers.attachments)
-        close_mixed = files + b"--" + mixed + b"--\r\n"
-    entities = [
-        (_entity_header(kind, encoder := encoder_for(template.literals())), template, encoder)
-        for kind, template in templates
-    ]
-    if len(entities) == 1:
-        header, template, encoder = entities[0]
-        return [_Part(open_mixed + header, template, encoder, encoder.end + close_mixed if close_mixed else b"")]
+    """Text, or text and HTML as alternatives (RFC 2046, 5.1.4). Inline images go with the HTML into a multipart/related
+    (RFC 2387), other attachments beside all of it into a multipart/mixed (RFC 2046, 5.1.3)."""
+    alternative = _boundary(headers, "a")
+    has_html = any(kind == "html" for kind, _ in templates)
+    images = [file for file in headers.attachments if file.content_id is not None and has_html]
+    open_mixed, close_mixed = _around(b"mixed", headers, [f for f in headers.attachments if f not in images])
+    open_related, close_related = _around(b"related", headers, images)
+    parts = []
+    for kind, template in templates:
+        encoder = encoder_for(template.literals())
+        header, close = _entity_header(kind, encoder), b""
+        if kind == "html":
+            header, close = open_related + header, close_related
+        parts.append(_Part(header, template, encoder, close))
+    if len(parts) == 1:
+        [only] = parts
+        close = only.after + close_mixed
+        return [only._replace(before=open_mixed + only.before, after=only.encoder.end + close if close else b"")]
     separator = b"--" + alternative + b"\r\n"
-    (header, template, encoder), (second_header, second, second_encoder) = entities
-    close = b"--" + alternative + b"--\r\n" + close_mixed
+    first, second = parts
     return [
-        _Part(
-            open_mixed + _multipart(b"alternative", alternative) + b"\r\n" + separator + header,
-            template,
-            encoder,
-            encoder.end + separator,
+        first._replace(
+            before=open_mixed + _multipart(b"alternative", alternative) + b"\r\n" + separator + first.before,
+            after=first.encoder.end + separator,
         ),
-        _Part(second_header, second, second_encoder, second_encoder.end + close),
+        second._replace(
+            after=second.encoder.end + second.after + b"--" + alternative + b"--\r\n" + close_mixed,
+        ),
     ]
+
+
+def _around(kind: bytes, headers: CampaignHeaders, files: Sequence[Attachment]) -> tuple[bytes, bytes]:
+    """What stands before and after an entity that goes together with these files; nothing where there are none."""
+    if not files:
+        return b"", b""
+    boundary = _boundary(headers, kind[:1].decode())
+    content_type = _multipart(kind, boundary, b'; type="text/html"' if kind == b"related" else b"")
+    attached = b"".join(b"--" + boundary + b"\r\n" + _attachment(file) for file in files)
+    return content_type + b"\r\n--" + boundary + b"\r\n", attached + b"--" + boundary + b"--\r\n"
 
 
 def _boundary(headers: CampaignHeaders, kind: str) -> bytes:
@@ -202,8 +217,8 @@ def _boundary(headers: CampaignHeaders, kind: str) -> bytes:
     return f"=_{kind}_{headers.campaign_id.hex}".encode()
 
 
-def _multipart(kind: bytes, boundary: bytes) -> bytes:
-    return b"Content-Type: multipart/" + kind + b';\r\n boundary="' + boundary + b'"\r\n'
+def _multipart(kind: bytes, boundary: bytes, parameters: bytes = b"") -> bytes:
+    return b"Content-Type: multipart/" + kind + parameters + b';\r\n boundary="' + boundary + b'"\r\n'
 
 
 def _entity_header(kind: str, encoder: Encoder) -> bytes:
@@ -218,5 +233,13 @@ def _attachment(file: Attachment) -> bytes:
     """One attachment with its headers; made once per campaign, so the standard library does it (RFC 2183, RFC 2231)."""
     maintype, _, subtype = check_content_type(file.content_type).partition("/")
     part = MIMEPart(policy=SMTP)
-    part.set_content(file.content, maintype, subtype, cte="base64", filename=check_file_name(file.filename))
+    part.set_content(
+        file.content,
+        maintype,
+        subtype,
+        cte="base64",
+        filename=check_file_name(file.filename),
+        disposition="attachment" if file.content_id is None else "inline",
+        cid=f"<{check_content_id(file.content_id)}>" if file.content_id is not None else None,
+    )
     return part.as_bytes()

@@ -134,6 +134,26 @@ def test_structure(html: str | None, text: str | None, structure: list[str], fil
         assert (part.get_filename(), part.get_content()) == (file.filename, file.content)
 
 
+@pytest.mark.parametrize("with_file", [False, True])
+def test_an_inline_image_goes_with_the_html_and_other_files_beside_it(with_file: bool) -> None:
+    logo = Attachment("logo.png", "image/png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)), "logo@example.org")
+    file = Attachment("report.pdf", "application/pdf", b"%PDF")
+    files = (logo, file) if with_file else (logo,)
+    made = builder(html='<p>Hi {{ name }} <img src="cid:logo@example.org"></p>', attachments=files)
+    message = parsed(build(made, name="Анна"))
+    inner = ["multipart/alternative", "text/plain", "multipart/related", "text/html", "image/png"]
+    expected = ["multipart/mixed", *inner, "application/pdf"] if with_file else inner
+    assert [part.get_content_type() for part in message.walk()] == expected
+    related = next(part for part in message.walk() if part.get_content_type() == "multipart/related")
+    assert related.get_param("type") == "text/html"
+    image = next(part for part in message.walk() if part.get_content_type() == "image/png")
+    assert (image["Content-ID"], image.get_content_disposition()) == ("<logo@example.org>", "inline")
+    assert image.get_content() == logo.content
+    assert 'src="cid:logo@example.org"' in text_of(message, "html")
+    _, body, canonical_body = made.build_unsigned(17, "anna@example.org", {"name": "Анна"}, DATE, URL)
+    assert canonical_body == Relaxed.canonicalize_body(body)
+
+
 @settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_size=1, max_size=255),
