@@ -1,4 +1,4 @@
-"""What became of a campaign, counted from both sides: what the ledger says, and what lies in the mailbox."""
+"""A campaign counted from both sides: in the ledger and in the mailbox."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,15 +15,18 @@ _REFUSED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """`sent`: the ledger says so and the mailbox has it. `failed`: closed without being sent, and the mailbox has
-    nothing. `lost`: neither. `duplicated`: copies beyond the first. `astray`: in the mailbox, though the ledger says
-    that it was not sent."""
+    """Numbers of recipients, and of copies."""
 
     recipients: int
+    #: `sent` in the ledger, and in the mailbox.
     sent: int
+    #: Closed without being sent, and not in the mailbox.
     failed: int
+    #: None of the others.
     lost: int
+    #: Copies beyond the first.
     duplicated: int
+    #: In the mailbox, but not `sent` in the ledger.
     astray: int
 
     def line(self) -> str:
@@ -51,8 +54,8 @@ def settle(ledger: Mapping[str, str], mailbox: Mapping[str, int]) -> Account:
 
 
 def copies(maildir: Maildir, campaign_id: str, since: float) -> tuple[Mapping[str, int], Iterable[str]]:
-    """How many copies of a campaign's email each address has, and the keys of all of them. Every email names its
-    campaign in its headers. `since`: what arrived before this moment (seconds since 1970) is not looked at."""
+    """Copies of a campaign's email by address, and the Maildir keys of all of them. Every email names its campaign in
+    its headers. Ignores what arrived before `since` (seconds since 1970)."""
     marks = (campaign_id.encode(), campaign_id.replace("-", "").encode())
     found: Counter[str] = Counter()
     keys = []

@@ -1,4 +1,4 @@
-"""A campaign in files: `campaign.json` with the bodies and the recipients beside it."""
+"""A campaign in files: `campaign.json`, with its bodies and recipients beside it."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,11 @@ BLOCK_BYTES = 262_144
 
 @dataclass(frozen=True, slots=True)
 class CampaignFiles:
-    """`body` is what the API takes; `recipients` the file that is imported afterwards, if there is one."""
+    """A campaign as read from its files."""
 
+    #: The body of `POST /v1/campaigns`.
     body: Mapping[str, Any]
+    #: The file to import afterwards; None if there is none.
     recipients: Path | None
 
 
@@ -28,7 +30,7 @@ def read_campaign(path: Path) -> CampaignFiles:
     except json.JSONDecodeError as error:
         raise DataError(f"{file} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
     if not isinstance(body, dict):
-        raise DataError(f"{file} holds no JSON object")
+        raise DataError(f"{file} does not contain a JSON object")
     for part in ("html", "text"):
         beside = body.pop(f"{part}_file", None)
         if beside is not None:
@@ -38,12 +40,12 @@ def read_campaign(path: Path) -> CampaignFiles:
 
 
 def create_campaign(api: ApiClient, files: CampaignFiles) -> Any:
-    """Creates the draft and returns it as the API shows it."""
+    """Creates the draft and returns the API's answer."""
     return api.post("/v1/campaigns", files.body)
 
 
 def import_recipients(api: ApiClient, campaign_id: str, path: Path) -> Any:
-    """Streams a file of recipients into a campaign and returns the API's report of it."""
+    """Streams a file of recipients into a campaign and returns the API's report."""
     media_type = media_type_of(path)
     try:
         file = path.open("rb")

@@ -1,4 +1,4 @@
-"""The HTTP API, as the command speaks to it. Errors become VashSenderErrors with the right exit code."""
+"""The command's client of the HTTP API. Errors become VashSenderErrors with the right exit code."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -8,8 +8,7 @@ from uuid import uuid4
 
 import httpx
 
-from cli.settings import LocalSettings
-from shared import settings
+from cli.settings import LocalSettings, local_settings
 from shared.errors import ConfigurationError, DataError, UnavailableError, VashSenderError
 
 CONNECT_SECONDS = 5.0
@@ -20,23 +19,23 @@ SHOWN_PROBLEMS = 10
 
 
 class ApiTimeoutError(VashSenderError, TimeoutError):
-    """The API did not answer in time, or something it was to do was not done in time."""
+    """The API did not answer in time, or a campaign did not close in time."""
 
     exit_code = 75
 
 
 class ApiClient:
-    """A client of one API with one key; empty values mean this installation's own."""
+    """A client of one API with one key. Empty values mean this installation's."""
 
     def __init__(self, url: str = "", key: str = "") -> None:
-        config = settings.load(LocalSettings) if not url or not key else None
+        config = local_settings() if not url or not key else None
         self.url = (url or (config.api_url if config else "")).rstrip("/")
         secret = key or (_own_key(config) if config else "")
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {secret}"},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
-            # A proxy of the environment knows nothing of this machine's own ports.
+            # A proxy from the environment cannot reach this machine's own ports.
             trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
         )
 
@@ -51,7 +50,7 @@ class ApiClient:
         return self._json("GET", path, params={name: value for name, value in params.items() if value is not None})
 
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON of a POST, which carries an Idempotency-Key of its own."""
+        """The JSON of a POST. Each has its own Idempotency-Key."""
         return self._json("POST", path, json=dict(body or {}), headers={"Idempotency-Key": str(uuid4())})
 
     def delete(self, path: str, **params: Any) -> None:
@@ -68,7 +67,7 @@ class ApiClient:
         )
 
     def pages(self, path: str, **params: Any) -> Iterator[Any]:
-        """Every row of a list."""
+        """Every row of a list, page by page."""
         cursor = None
         while True:
             page = self.get(path, cursor=cursor, limit=PAGE_ROWS, **params)
@@ -84,7 +83,7 @@ class ApiClient:
             raise ApiTimeoutError(f"{self.url} does not answer in time: {error or type(error).__name__}") from None
         except httpx.TransportError as error:
             raise UnavailableError(
-                f"{self.url} cannot be reached: {error}. Is it running? `vashsender status` tells."
+                f"{self.url} cannot be reached: {error}. Is it running? See `vashsender status`."
             ) from None
         if not answer.is_success:
             raise _error(answer)
@@ -97,15 +96,15 @@ def _own_key(config: LocalSettings) -> str:
         return path.read_text().strip()
     except FileNotFoundError:
         raise ConfigurationError(
-            f"there is no API key in {path}: give one with --key or VASHSENDER_API_KEY, or make one with "
+            f"there is no API key in {path}: pass one with --key or VASHSENDER_API_KEY, or create one with "
             "`vashsender key create NAME`"
         ) from None
     except PermissionError:
-        raise ConfigurationError(f"{path} is not yours: give a key with --key or VASHSENDER_API_KEY") from None
+        raise ConfigurationError(f"you may not read {path}: pass a key with --key or VASHSENDER_API_KEY") from None
 
 
 def media_type_of(path: Path) -> str:
-    """The media type of an import, by the name of its file. Raises DataError."""
+    """The media type of an import, from its file name. Raises DataError."""
     types = {
         ".csv": "text/csv",
         ".ndjson": "application/x-ndjson",
@@ -115,11 +114,11 @@ def media_type_of(path: Path) -> str:
     try:
         return types[path.suffix.lower()]
     except KeyError:
-        raise DataError(f"{path.name}: recipients come as .csv, .ndjson, .jsonl or .json") from None
+        raise DataError(f"{path.name}: recipients must be .csv, .ndjson, .jsonl or .json") from None
 
 
 def _error(answer: httpx.Response) -> VashSenderError:
-    """The problem document (RFC 9457) of an answer as an exception."""
+    """Makes an exception from an answer's problem document (RFC 9457)."""
     try:
         problem = answer.json()
         more = [

@@ -74,11 +74,10 @@ def _step_down() -> None:
     if not os.environ.get("VASHSENDER_USER") and not Path(".env").exists():
         return  # the usual case, without loading the settings
     from cli.local.user import step_down
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
     try:
-        config = settings.load(LocalSettings)
+        config = local_settings()
     except ConfigurationError:
         return  # the verb reports it, if it needs settings at all
     step_down(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from shared.settings import SenderSettings
+from shared.settings import SenderSettings, load
 
 FIRST_SENDER_PORT = 8720
 
@@ -58,3 +58,8 @@ class LocalSettings(SenderSettings):
     def api_url(self) -> str:
         """The API, as reached from this machine."""
         return f"http://{self.local_host}:{self.api_port}"
+
+
+def local_settings() -> LocalSettings:
+    """The settings of this machine. Raises ConfigurationError."""
+    return load(LocalSettings)

@@ -1,1 +1,1 @@
-"""The verbs of `vashsender`, one file per group. Heavy imports wait until a verb runs."""
+"""The verbs of `vashsender`, one file per group. A verb imports heavy modules only when it runs."""

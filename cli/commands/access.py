@@ -1,4 +1,4 @@
-"""`vashsender access`: the accounts of an installation on broker and database. Needs neither."""
+"""`vashsender access`: an installation's accounts on broker and database. Connects to neither."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,18 +17,18 @@ def access() -> None:
 
 @app.command()
 def new(
-    folder: Annotated[Path, typer.Argument(help="Folder for the files; only you can enter it.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the files; only you will be able to enter it.")],
     broker_host: Annotated[str, typer.Option(help="The broker, as HOST or HOST:PORT.")] = "localhost",
     database_host: Annotated[str, typer.Option(help="PostgreSQL, as HOST or HOST:PORT.")] = "localhost",
-    tls: Annotated[bool, typer.Option("--tls", help="Reach both with TLS only: amqps, sslmode=verify-full.")] = False,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS for both: amqps and sslmode=verify-full.")] = False,
     renew: Annotated[
         list[str] | None,
-        typer.Option(help="A new password for this one: a service, admin, monitor, migrate or secret_key. Repeatable."),
+        typer.Option(help="Renew this password: a service, admin, monitor, migrate or secret_key. Repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write what each service needs to reach broker and database, and what makes those accounts there. Files that
-    exist are kept."""
+    """Write the address each service uses for broker and database, and the files that create those accounts. Keeps
+    existing files."""
     from cli import access_files
     from cli.output import say, show_json
 
@@ -45,5 +45,5 @@ def new(
         f"RabbitMQ loads {folder / access_files.DEFINITIONS} (load_definitions); a superuser runs "
         f"{folder / access_files.ROLES_SQL} through psql. See docs/access.md."
         if written
-        else "every file is there already"
+        else "nothing to do: every file exists"
     )

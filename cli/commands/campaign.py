@@ -9,18 +9,18 @@ from cli.options import Json, Key, Url, Yes
 
 app = typer.Typer(help="Campaigns, through the API.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(metavar="ID", help="As `campaign list` shows it.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id that `campaign list` shows.")]
 
 
 @app.command()
 def create(
-    path: Annotated[Path, typer.Argument(help="A campaign as JSON, or a folder that holds campaign.json.")],
+    path: Annotated[Path, typer.Argument(help="A campaign as a JSON file, or a folder with campaign.json.")],
     send_now: Annotated[bool, typer.Option("--send", help="Also import its recipients and send it.")] = False,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Create a draft and print its id. The JSON is what the API takes; `html_file`, `text_file` and `recipients_file`
+    """Create a draft and print its id. The JSON is as for the API; `html_file`, `text_file` and `recipients_file` may
     name files beside it."""
     from cli.campaign_files import create_campaign, import_recipients, read_campaign
     from cli.client import ApiClient
@@ -43,7 +43,7 @@ def import_(
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Add recipients from a file. Duplicates and invalid addresses are reported by line."""
+    """Add recipients from a file, and report duplicates and invalid addresses by line."""
     from cli.campaign_files import import_recipients
     from cli.client import ApiClient
     from cli.output import say, show_json
@@ -62,21 +62,21 @@ def import_(
 def send(
     campaign_id: Id,
     at: Annotated[
-        str | None, typer.Option(help="When to begin, such as 2030-01-31T09:00:00+03:00; now by default.")
+        str | None, typer.Option(help="When to start, such as 2030-01-31T09:00:00+03:00. Default: now.")
     ] = None,
-    deliver_by: Annotated[str | None, typer.Option(help="What is still open then is not sent any more.")] = None,
+    deliver_by: Annotated[str | None, typer.Option(help="Deadline: recipients still open then expire.")] = None,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Send a campaign; from now on its content is frozen."""
+    """Send a campaign. Its content cannot be changed afterwards."""
     given = {"scheduled_at": at, "deliver_by": deliver_by}
     _act(campaign_id, "send", url, key, as_json, {name: value for name, value in given.items() if value is not None})
 
 
 @app.command("list")
 def list_(
-    status: Annotated[list[str] | None, typer.Option(help="Only campaigns in this state; may be repeated.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="Only campaigns with this status; repeatable.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=500)] = 20,
     url: Url = "",
     key: Key = "",
@@ -111,7 +111,7 @@ def list_(
 
 @app.command()
 def show(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Show a campaign: its state, its counts, and what happened to it."""
+    """Show a campaign: status, counts and timeline."""
     from cli.client import ApiClient
     from cli.output import show_json, show_table
 
@@ -130,12 +130,12 @@ def show(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -
 @app.command()
 def recipients(
     campaign_id: Id,
-    status: Annotated[str | None, typer.Option(help="Only recipients in this state, such as failed.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only recipients with this status, such as failed.")] = None,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """List the recipients of a campaign, and what became of each."""
+    """List a campaign's recipients with their results."""
     from cli.client import ApiClient
     from cli.output import show_json, show_table
 
@@ -151,12 +151,12 @@ def recipients(
 @app.command()
 def watch(
     campaign_id: Id,
-    timeout: Annotated[float | None, typer.Option(help="Give up after so many seconds: exit code 75.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which to give up with exit code 75.")] = None,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Follow a campaign until it closes. Ctrl-C stops following; the campaign goes on."""
+    """Follow a campaign until it closes. Ctrl-C stops following; the campaign continues."""
     from cli.client import ApiClient
     from cli.output import show_json
     from cli.watching import detached, follow, looks
@@ -173,22 +173,22 @@ def watch(
 
 @app.command()
 def pause(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Pause a campaign: within a second no further email starts."""
+    """Pause a campaign. No email starts later than a second after the answer."""
     _act(campaign_id, "pause", url, key, as_json)
 
 
 @app.command()
 def resume(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Let a paused campaign go on."""
+    """Resume a paused campaign."""
     _act(campaign_id, "resume", url, key, as_json)
 
 
 @app.command()
 def cancel(campaign_id: Id, yes: Yes = False, url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Cancel a campaign for good: what was not sent yet is never sent."""
+    """Cancel a campaign for good. Emails that have not been sent are never sent."""
     from cli.output import confirm
 
-    confirm(f"Cancel campaign {campaign_id}? What was not sent yet is never sent.", yes)
+    confirm(f"Cancel campaign {campaign_id}? Emails that have not been sent are never sent.", yes)
     _act(campaign_id, "cancel", url, key, as_json)
 
 
@@ -201,15 +201,13 @@ def retry_failed(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = 
 @app.command("test")
 def send_test(
     campaign_id: Id,
-    emails: Annotated[list[str], typer.Argument(metavar="EMAIL...", help="Who gets the test, at most 10.")],
-    data: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A merge field; may be repeated.")
-    ] = None,
+    emails: Annotated[list[str], typer.Argument(metavar="EMAIL...", help="Addresses for the test, at most 10.")],
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A field; repeatable.")] = None,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
 ) -> None:
-    """Send the message of a campaign to a few people first; the campaign itself is not touched."""
+    """Send a campaign's message to a few addresses as a test. The campaign itself does not change."""
     from cli.output import UsageError
 
     pairs = [entry.partition("=") for entry in data or []]
@@ -228,7 +226,7 @@ def _act(campaign_id: str, action: str, url: str, key: str, as_json: bool, body:
 
 
 def _show_id(campaign: dict[str, Any], as_json: bool) -> None:
-    """The id for scripts, and in words what it is now."""
+    """Prints the id on stdout for scripts, and the campaign's status in words on stderr."""
     from cli.output import out, say, show_json
 
     if as_json:

@@ -1,15 +1,15 @@
-"""`vashsender config`: every setting as it stands, and where it comes from."""
+"""`vashsender config`: every setting, its value and where it comes from."""
 
 import typer
 
 from cli.options import Json
 
-app = typer.Typer(help="Settings: where each comes from.", no_args_is_help=True)
+app = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """Print every effective setting and its source; secrets are masked. Exit code 78 where one is wrong."""
+    """Print every setting and its source, with secrets masked. Exits with 78 if a setting is wrong."""
     from cli.effective import effective_settings
     from cli.output import show_json, show_table
 

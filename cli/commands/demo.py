@@ -1,4 +1,4 @@
-"""`vashsender demo`: everything started, the example campaign sent, and both sides counted."""
+"""`vashsender demo`: starts everything, sends the example campaign, and counts it from both sides."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +14,17 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     kill_a_sender: Annotated[
-        bool, typer.Option("--kill-a-sender", help="Kill one of the two senders in the middle (kill -9).")
+        bool, typer.Option("--kill-a-sender", help="Kill one of the two senders halfway (kill -9).")
     ] = False,
-    campaign: Annotated[Path, typer.Option(help="The folder of the campaign to send.")] = EXAMPLE,
-    timeout: Annotated[float, typer.Option(help="Seconds the campaign may take.")] = 120.0,
+    campaign: Annotated[Path, typer.Option(help="Folder of the campaign to send.")] = EXAMPLE,
+    timeout: Annotated[float, typer.Option(help="Seconds that the campaign may take.")] = 120.0,
 ) -> None:
-    """Start everything with two senders and a development mailbox, send the example campaign, and count both sides.
+    """Start everything with two senders and a development mailbox, send the example campaign, and compare the ledger
+    with the mailbox.
 
-    Nothing leaves this machine. What was started keeps running; `vashsender stop` stops it."""
+    No email leaves this machine. Everything keeps running; `vashsender stop` stops it."""
     from cli.demonstration import demonstrate
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    code = demonstrate(settings.load(LocalSettings), campaign, kill_a_sender=kill_a_sender, timeout_seconds=timeout)
+    code = demonstrate(local_settings(), campaign, kill_a_sender=kill_a_sender, timeout_seconds=timeout)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""`vashsender dkim`: the keys that sign for a domain. Needs neither database nor broker."""
+"""`vashsender dkim`: a domain's DKIM keys. Needs neither database nor broker."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +17,8 @@ def dkim() -> None:
 
 @app.command()
 def new(
-    domain: Annotated[str, typer.Argument(help="The domain of the sender's addresses, such as example.com.")],
-    selector: Annotated[str | None, typer.Option(help="The key's name in DNS; made from the date.")] = None,
+    domain: Annotated[str, typer.Argument(help="Domain of the From addresses, such as example.com.")],
+    selector: Annotated[str | None, typer.Option(help="The key's name in DNS. Default: from the date.")] = None,
     folder: Annotated[
         Path | None, typer.Option("--dir", envvar="VASHSENDER_DKIM_DIR", help="Folder of the keys.")
     ] = None,
@@ -31,7 +31,7 @@ def new(
 
     if folder is None:
         raise ConfigurationError(
-            "Say where keys are kept: --dir FOLDER, or VASHSENDER_DKIM_DIR, which senders read too."
+            "Name the folder of the keys: --dir FOLDER, or VASHSENDER_DKIM_DIR, which senders read too."
         )
     key = new_key(folder, domain, selector)
     if as_json:

@@ -35,10 +35,9 @@ def health_check(
     from cli import health
     from cli.local.control import noted
     from cli.output import say, show_json, show_table
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     found = asyncio.run(health.look(config, timeout_minutes=timeout))
     hung: Sequence[Hanging] = ()
     deeds = []
@@ -85,10 +84,9 @@ def doctor(as_json: Json = False) -> None:
 
     from cli.doctor import examine
     from cli.output import say, show_json, show_table
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    examined = asyncio.run(examine(settings.load(LocalSettings)))
+    examined = asyncio.run(examine(local_settings()))
     well = all(each.ok for each in examined)
     if as_json:
         show_json([asdict(each) for each in examined])

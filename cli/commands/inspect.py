@@ -1,4 +1,4 @@
-"""`vashsender inspect`: who works on what now, through the API."""
+"""`vashsender inspect`: what is going on now, through the API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ app = typer.Typer(help="What is going on now, through the API.", no_args_is_help
 
 @app.command()
 def active(url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Which sender works on which batch, since when, and how far it is."""
+    """Show which sender holds which batch, since when, and how much of it is done."""
     from cli.client import ApiClient
     from cli.output import show_json, show_table
 
@@ -43,7 +43,7 @@ def active(url: Url = "", key: Key = "", as_json: Json = False) -> None:
 
 @app.command()
 def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Campaigns under way with their totals and rates, and every process that is alive."""
+    """Show campaigns under way with totals and rates, and every process that is alive."""
     from cli.client import ApiClient
     from cli.output import show_json, show_table
 
@@ -87,7 +87,7 @@ def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
 
 @app.command()
 def queues(url: Url = "", key: Key = "", as_json: Json = False) -> None:
-    """Depth and consumers of each queue."""
+    """Show messages and consumers of every queue."""
     from cli.client import ApiClient
     from cli.output import show_json, show_table
 

@@ -1,4 +1,4 @@
-"""`vashsender key`: who may use the API. Needs the database, not the API."""
+"""`vashsender key`: API keys. Uses the database, not the API."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,17 +12,16 @@ app = typer.Typer(help="API keys.", no_args_is_help=True)
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose key it is; shown by `key list`.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="A name for the key, shown by `key list`.")], as_json: Json = False
 ) -> None:
-    """Make a key and print it; it cannot be shown again."""
+    """Create a key and print it. It cannot be shown again."""
     import asyncio
 
     from cli import access
     from cli.output import out, show_json
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    secret = asyncio.run(access.create_key(settings.load(LocalSettings), name))
+    secret = asyncio.run(access.create_key(local_settings(), name))
     if as_json:
         show_json({"name": name, "key": secret})
     else:
@@ -31,16 +30,15 @@ def create(
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List the keys, without their secrets."""
+    """List the keys without their secrets."""
     import asyncio
     from dataclasses import asdict
 
     from cli import access
     from cli.output import moment, show_json, show_table
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    keys = asyncio.run(access.list_keys(settings.load(LocalSettings)))
+    keys = asyncio.run(access.list_keys(local_settings()))
     if as_json:
         show_json([asdict(key) for key in keys])
         return
@@ -49,17 +47,16 @@ def list_(as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(key_id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")], yes: Yes = False) -> None:
-    """Make a key useless from now on."""
+def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `key list` shows.")], yes: Yes = False) -> None:
+    """Revoke a key at once."""
     import asyncio
 
     from cli import access
     from cli.output import confirm, say
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
     from shared.errors import DataError
 
-    confirm(f"Revoke key {key_id}? Whoever uses it is refused from then on.", yes)
-    if not asyncio.run(access.revoke_key(settings.load(LocalSettings), key_id)):
-        raise DataError(f"there is no key {key_id} that could be revoked: see `vashsender key list`")
+    confirm(f"Revoke key {key_id}? Requests with it are refused from then on.", yes)
+    if not asyncio.run(access.revoke_key(local_settings(), key_id)):
+        raise DataError(f"there is no valid key {key_id}: see `vashsender key list`")
     say(f"revoked {key_id}")

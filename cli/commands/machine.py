@@ -1,4 +1,4 @@
-"""`vashsender start|stop|restart|status|monitor|scale|logs|run`: what runs on this machine."""
+"""`vashsender start|stop|restart|status|monitor|scale|logs|run`: the processes on this machine."""
 
 import re
 from enum import StrEnum
@@ -18,7 +18,7 @@ class Service(StrEnum):
 
     @property
     def module(self) -> str:
-        """What `python -m` runs. The development mailbox belongs to the command: no service knows of it."""
+        """The module for `python -m`. The development mailbox is part of the command, not a service."""
         return "cli.mailbox" if self is Service.mailbox else f"services.{self}"
 
 
@@ -30,60 +30,56 @@ def add_to(app: typer.Typer) -> None:
 
 def start(
     senders: Annotated[
-        int | None, typer.Option(min=0, help="How many senders; by default VASHSENDER_SENDER_PROCESSES.")
+        int | None, typer.Option(min=0, help="Number of senders. Default: VASHSENDER_SENDER_PROCESSES.")
     ] = None,
     mailbox: Annotated[bool, typer.Option("--mailbox", help="Also run the development mailbox.")] = False,
 ) -> None:
-    """Start everything under supervision and wait until it is ready; what runs already is left alone."""
+    """Start everything under supervision and wait until it is ready. Leaves running processes alone."""
     from cli.local.control import control
     from cli.local.installation import Installation
     from cli.output import say
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     with control(config, "start"):
         Installation(config).start(senders=config.sender_processes if senders is None else senders, mailbox=mailbox)
-    say(f"VashSender runs: {config.api_url} (key in {config.secrets_dir / 'api_key'}). `vashsender stop` stops it.")
+    say(f"VashSender is running: {config.api_url} (key: {config.secrets_dir / 'api_key'}). `vashsender stop` stops it.")
 
 
 def stop() -> None:
-    """Stop everything: senders finish the emails in flight, the private broker goes last, nothing is left behind."""
+    """Stop everything. Senders finish the emails in flight first; the private broker stops last."""
     from cli.local.control import control
     from cli.local.installation import Installation
     from cli.output import say
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     with control(config, "stop"):
         Installation(config).stop()
     say("VashSender is stopped.")
 
 
 def restart() -> None:
-    """Restart the services one after the other with the settings of now; a running campaign goes on."""
+    """Restart the services one after the other with the current settings. Running campaigns continue."""
     from cli.local.control import control
     from cli.local.installation import Installation
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     with control(config, "restart"):
         Installation(config).restart()
 
 
 def status(as_json: Json = False) -> None:
-    """Show every process: state, uptime, restarts, CPU and memory. Exit code 69 where one does not run."""
+    """Show state, uptime, restarts, CPU and memory of every process. Exits with 69 if one is not running."""
     from dataclasses import asdict
 
     from cli.local.installation import Installation
     from cli.local.processes import RUNNING, processes
     from cli.output import duration, show_json, show_table
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    found = processes(Installation(settings.load(LocalSettings)).states())
+    found = processes(Installation(local_settings()).states())
     if as_json:
         show_json([asdict(process) for process in found])
     else:
@@ -107,32 +103,30 @@ def status(as_json: Json = False) -> None:
 
 
 def monitor() -> None:
-    """Show every process live, and start supervisord again if it dies. Ctrl-C ends the watching, nothing else."""
+    """Show every process live, and restart supervisord if it dies. Ctrl-C ends only the display."""
     import contextlib
 
     from cli.local.installation import Installation
     from cli.monitoring import monitor as watch
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
     with contextlib.suppress(KeyboardInterrupt):
-        watch(Installation(settings.load(LocalSettings)))
+        watch(Installation(local_settings()))
 
 
 def scale(
-    what: Annotated[str, typer.Argument(metavar="sender=NUMBER", help="How many senders are to run.")],
+    what: Annotated[str, typer.Argument(metavar="sender=NUMBER", help="Number of senders to run.")],
 ) -> None:
-    """Run more or fewer senders, while campaigns run; the senders that stay keep their process and their batches."""
+    """Run more or fewer senders while campaigns run. Remaining senders keep their process and batches."""
     from cli.local.control import control
     from cli.local.installation import Installation
     from cli.output import UsageError, say
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
     match = re.fullmatch(r"senders?=(\d{1,3})", what)
     if match is None:
-        raise UsageError(f"{what!r} is not understood: say `vashsender scale sender=4`")
-    config = settings.load(LocalSettings)
+        raise UsageError(f"cannot read {what!r}: use, for example, `vashsender scale sender=4`")
+    config = local_settings()
     with control(config, f"scale {what}") as result:
         added, removed = Installation(config).scale(int(match.group(1)))
         result.text = f"started: {', '.join(added) or 'none'}; stopped: {', '.join(removed) or 'none'}"
@@ -141,33 +135,32 @@ def scale(
 
 def logs(
     service: Annotated[
-        str, typer.Argument(metavar="[SERVICE]", help="A process such as sender-1, or a service; all by default.")
+        str, typer.Argument(metavar="[SERVICE]", help="A process such as sender-1, or a service. Default: all.")
     ] = "",
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many lines to begin with.")] = 50,
-    campaign: Annotated[str, typer.Option(help="Only what concerns this campaign, from every service.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of lines to start with.")] = 50,
+    campaign: Annotated[str, typer.Option(help="Only lines about this campaign, from every service.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Show what the services say: readable on a terminal, else as it was written."""
+    """Show the services' logs: readable on a terminal, otherwise as written."""
     from cli.local.log_files import show_logs
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    show_logs(settings.load(LocalSettings).logs, service, follow=follow, lines=lines, campaign=campaign, raw=as_json)
+    show_logs(local_settings().logs, service, follow=follow, lines=lines, campaign=campaign, raw=as_json)
 
 
 def run(
-    service: Annotated[Service, typer.Argument(help="Which service, or the development mailbox.")],
+    service: Annotated[Service, typer.Argument(help="A service, or the development mailbox.")],
     port: Annotated[int | None, typer.Option(help="HTTP port. [env: VASHSENDER_HTTP_PORT]")] = None,
     connections: Annotated[
         int | None, typer.Option(help="SMTP connections per relay. [env: VASHSENDER_SMTP_CONNECTIONS]")
     ] = None,
     batches_in_hand: Annotated[
-        int | None, typer.Option(help="Batches a sender works on at once. [env: VASHSENDER_BATCHES_IN_HAND]")
+        int | None, typer.Option(help="Batches a sender may hold at once. [env: VASHSENDER_BATCHES_IN_HAND]")
     ] = None,
-    slot: Annotated[str | None, typer.Option(help="A sender's fixed name. [env: VASHSENDER_SLOT]")] = None,
+    slot: Annotated[str | None, typer.Option(help="A sender's slot name. [env: VASHSENDER_SLOT]")] = None,
     log_format: Annotated[
-        str | None, typer.Option(help="text or json; text on a terminal. [env: VASHSENDER_LOG_FORMAT]")
+        str | None, typer.Option(help="text or json. Default: text on a terminal. [env: VASHSENDER_LOG_FORMAT]")
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="[env: VASHSENDER_LOG_LEVEL]")] = None,
 ) -> None:
@@ -187,5 +180,5 @@ def run(
     if sys.stdout.isatty():
         environment.setdefault("VASHSENDER_LOG_FORMAT", "text")
     environment |= {f"VASHSENDER_{name}": str(value) for name, value in given.items() if value is not None}
-    # The process becomes the service: a signal sent to the command reaches it, and its exit code is ours.
+    # This process becomes the service, so signals reach the service and its exit code is ours.
     os.execve(sys.executable, [sys.executable, "-P", "-m", service.module], environment)  # noqa: S606

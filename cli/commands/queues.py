@@ -1,4 +1,4 @@
-"""`vashsender purge` and `vashsender dead`: messages on the broker. None of them is mail."""
+"""`vashsender purge` and `vashsender dead`: messages on the broker. No message is an email."""
 
 from typing import Annotated
 
@@ -6,9 +6,9 @@ import typer
 
 from cli.options import Json, Yes
 
-dead = typer.Typer(help="Messages that were given up after too many attempts.", no_args_is_help=True)
+dead = typer.Typer(help="Messages that no service could handle.", no_args_is_help=True)
 
-Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most, oldest first.")]
+Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Largest number of messages, oldest first.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,21 +21,20 @@ def purge(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Drop what waits in a queue. The mail is still sent: the ledger tells what the messages would have told."""
+    """Drop the messages waiting in a queue. No email is lost: the services find the work in the ledger."""
     import asyncio
 
     from cli import queues
     from cli.local.control import noted
     from cli.output import confirm, say, show_json
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
     from shared.errors import DataError
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     known = {depth.name: depth for depth in asyncio.run(queues.depths(config.broker_admin_url))}
     if queue not in known or not known[queue].exists:
-        raise DataError(f"there is no queue {queue!r}. There are: {', '.join(known)}")
-    confirm(f"Drop {known[queue].messages} messages of {queue}? The mail is still sent.", yes)
+        raise DataError(f"there is no queue {queue!r}. The queues are: {', '.join(known)}")
+    confirm(f"Drop {known[queue].messages} messages of {queue}? No email is lost.", yes)
     with noted(config, f"purge {queue}") as result:
         dropped = asyncio.run(queues.purge(config.broker_admin_url, queue))
         result.text = f"dropped {dropped} messages"
@@ -47,16 +46,15 @@ def purge(
 
 @dead.command("list")
 def list_(limit: Limit = 100, as_json: Json = False) -> None:
-    """List dead messages; they stay where they are."""
+    """List dead messages. They stay in the queue."""
     import asyncio
     from dataclasses import asdict
 
     from cli import queues
     from cli.output import show_json, show_table
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    found = asyncio.run(queues.dead(settings.load(LocalSettings).broker_admin_url, limit))
+    found = asyncio.run(queues.dead(local_settings().broker_admin_url, limit))
     if as_json:
         show_json([asdict(message) for message in found])
         return
@@ -68,16 +66,15 @@ def list_(limit: Limit = 100, as_json: Json = False) -> None:
 
 @dead.command()
 def replay(limit: Limit = 1000, yes: Yes = False, as_json: Json = False) -> None:
-    """Publish dead messages again. What has grown old meanwhile does nothing."""
+    """Publish dead messages again. Stale ones do nothing."""
     import asyncio
 
     from cli import queues
     from cli.local.control import noted
     from cli.output import confirm, say, show_json
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
 
-    config = settings.load(LocalSettings)
+    config = local_settings()
     confirm(f"Publish up to {limit} dead messages again?", yes)
     with noted(config, "dead replay") as result:
         count = asyncio.run(queues.replay(config.broker_admin_url, limit))

@@ -9,31 +9,29 @@ app = typer.Typer(help="Exchanges, queues and bindings on the broker.", no_args_
 
 @app.command()
 def declare() -> None:
-    """Declare everything; repeating it changes nothing. Needs an account that may configure:
-    VASHSENDER_AMQP_ADMIN_URL."""
+    """Declare everything. Safe to repeat. Needs an account that may configure: VASHSENDER_AMQP_ADMIN_URL."""
     import asyncio
 
     from cli import access
     from cli.output import say
-    from cli.settings import LocalSettings
-    from shared import settings, topology
+    from cli.settings import local_settings
+    from shared import topology
 
-    asyncio.run(access.declare(settings.load(LocalSettings).broker_admin_url))
+    asyncio.run(access.declare(local_settings().broker_admin_url))
     say(f"declared: {', '.join(queue.name for queue in topology.QUEUES)}, {topology.DEAD}")
 
 
 @app.command()
 def check(as_json: Json = False) -> None:
-    """Look whether every queue exists; exit code 78 where one is missing."""
+    """Check that every queue exists. Exits with 78 if one is missing."""
     import asyncio
 
     from cli import access
     from cli.output import say, show_json
-    from cli.settings import LocalSettings
-    from shared import settings
+    from cli.settings import local_settings
     from shared.errors import ConfigurationError
 
-    missing = asyncio.run(access.missing_topology(settings.load(LocalSettings).broker_admin_url))
+    missing = asyncio.run(access.missing_topology(local_settings().broker_admin_url))
     if as_json:
         show_json({"missing": missing, "ok": not missing})
     if missing:

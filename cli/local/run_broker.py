@@ -7,8 +7,7 @@ import os
 import sys
 
 from cli.local.programs import broker_of
-from cli.settings import LocalSettings
-from shared import settings
+from cli.settings import local_settings
 from shared.errors import VashSenderError
 from shared.notify import Notifier
 
@@ -16,7 +15,7 @@ from shared.notify import Notifier
 def main() -> int:
     """The exit code: 78 with a wrong setting, 69 where a port is taken or RabbitMQ is missing."""
     try:
-        config = settings.load(LocalSettings)
+        config = local_settings()
         broker = broker_of(config)
         broker.leave_addresses(config.secrets_dir)
         return broker.run(Notifier(os.environ).ready)

@@ -14,8 +14,8 @@ import uvloop
 from cli.mailbox.maildir import Maildir
 from cli.mailbox.page import application
 from cli.mailbox.smtp import Mailbox
-from cli.settings import LocalSettings
-from shared import logs, settings
+from cli.settings import LocalSettings, local_settings
+from shared import logs
 from shared.errors import ConfigurationError, VashSenderError
 
 log = logs.get()
@@ -56,7 +56,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def main() -> None:
     try:
-        config = settings.load(LocalSettings)
+        config = local_settings()
         logs.configure("mailbox", "mailbox", log_format=config.log_format, level=config.log_level)
         try:
             uvloop.run(run(config))

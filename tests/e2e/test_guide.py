@@ -180,7 +180,7 @@ class Guide:
 
         status, said = command.on_terminal("purge", "email", typed="y\n")
         assert status == 0, said
-        assert "messages of email? The mail is still sent. [y/N]" in said
+        assert "messages of email? No email is lost. [y/N]" in said
         assert "dropped" in said
 
         before = command.pids()
