@@ -12,13 +12,14 @@ import httpx
 
 from cli import access, queues
 from cli.local.installation import Installation
-from cli.local.ports import holder, is_free
+from cli.local.ports import is_free
 from cli.local.programs import Program, mailbox_program, service_programs
 from cli.relays import try_relay
 from cli.settings import LocalSettings
 from shared import tls
 from shared.errors import ConfigurationError, VashSenderError
 from shared.ledger import migrate
+from shared.ports import holder
 from shared.relays.url import relays_of
 
 LEAST_FREE_BYTES = 1_000_000_000

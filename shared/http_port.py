@@ -7,20 +7,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import psutil
 import uvicorn
 from starlette.types import ASGIApp
 
 from shared.errors import ConfigurationError
+from shared.ports import holder
 
 HTTP_CLOSE_SECONDS = 2
 """How long open requests may take to finish when the process stops."""
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
-    """Serves `app` inside the block. Raises ConfigurationError if the port cannot be used."""
-    listening = listen(host, port)
+async def serving(app: ASGIApp, host: str, port: int, setting: str = "VASHSENDER_HTTP_PORT") -> AsyncIterator[None]:
+    """Serves `app` inside the block. Raises ConfigurationError, which names `setting`, if the port cannot be used."""
+    listening = _listen(host, port, setting)
     server = _Server(
         uvicorn.Config(
             app,
@@ -49,8 +49,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Opens a listening socket. Raises ConfigurationError; if the port is taken, it names the process that holds it."""
+def _listen(host: str, port: int, setting: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
@@ -58,16 +57,5 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno != errno.EADDRINUSE:
             raise ConfigurationError(f"cannot listen on {host}:{port}: {error.strerror}") from error
         raise ConfigurationError(
-            f"port {port} is taken{_holder(port)}. Stop that process, or set VASHSENDER_HTTP_PORT to a free port."
+            f"port {port} is taken by {holder(port)}. Stop that process, or set {setting} to a free port."
         ) from None
-
-
-def _holder(port: int) -> str:
-    """ " by NAME (pid N)" for the process that listens on a local port; empty if the system does not say."""
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})" if connection.pid else ""
-    except psutil.Error:
-        pass
-    return ""

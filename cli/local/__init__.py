@@ -1,13 +1,13 @@
-"""What `vashsender` runs on one machine: missing packages, a private broker, a private database, supervised services.
+"""What `vashsender` runs on one machine: Debian packages, a private broker, a private database, supervised services.
 
-Everything here belongs to the user who runs it, listens on 127.0.0.1 only and keeps all its files under one folder.
+Everything runs as the user who starts it, listens on 127.0.0.1 only and keeps its files in one folder.
 """
 
 from shared.errors import UnavailableError
 
 
 class LocalError(UnavailableError):
-    """Something on this machine stands in the way; the message is one line that says what to do about it."""
+    """Something on this machine prevents the action. The message is one line that says what to do."""
 
 
 class NotReadyError(LocalError, TimeoutError):

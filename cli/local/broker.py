@@ -1,6 +1,6 @@
-"""A RabbitMQ node of one's own: any user, loopback only, its own epmd, everything under one folder.
+"""A private RabbitMQ node: for any user, on loopback only, with its own epmd, and all its files in one folder.
 
-`python -m cli.local.broker FOLDER ...` runs one in the foreground, as a supervisor wants it.
+`python -m cli.local.broker FOLDER ...` runs one in the foreground for a supervisor.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from cli.local import LocalError, NotReadyError
+from cli.local.background import end_of_log, start_in_background
 from cli.local.broker_files import ADMIN, SERVICES, VHOST, node_environment, password, write_node_files
 from cli.local.ports import LOOPBACK, refuse_taken
 from cli.local.secret_files import write_private
@@ -28,15 +29,11 @@ STOP_TIMEOUT_SECONDS = 30.0
 KILL_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.05
 LOOKS_MISSED = 3
-LOG_LINES_SHOWN = 20
 AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
 
 
 class PrivateBroker:
-    """One node and the epmd that belongs to it.
-
-    The constructor touches nothing. Two nodes may run side by side when folder and ports differ.
-    """
+    """One node and its epmd. Nodes with different folders and ports can run side by side."""
 
     def __init__(
         self,
@@ -57,7 +54,7 @@ class PrivateBroker:
         self.epmd_port = epmd_port
         self.node_name = node_name or f"vashsender-{amqp_port}@localhost"
 
-    # Where it is reached
+    # Addresses
 
     @property
     def management_url(self) -> str:
@@ -68,19 +65,19 @@ class PrivateBroker:
         return f"http://{LOOPBACK}:{self.prometheus_port}/metrics"
 
     def amqp_url(self, account: str = SERVICES, vhost: str = VHOST) -> str:
-        """The AMQP URL of `services` (may not configure) or `admin`, password included."""
+        """The AMQP URL of `services` (which may not configure) or `admin`, with the password."""
         return f"amqp://{account}:{self.password(account)}@{LOOPBACK}:{self.amqp_port}/{vhost}"
 
     def password(self, account: str) -> str:
         return password(self.data_dir, account)
 
     def leave_addresses(self, folder: Path) -> None:
-        """Write `amqp_url` and `amqp_admin_url` (mode 0600) where the services' settings look for them."""
+        """Writes `amqp_url` and `amqp_admin_url` (mode 0600), which the services' settings read."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(folder / "amqp_url", self.amqp_url(SERVICES))
         write_private(folder / "amqp_admin_url", self.amqp_url(ADMIN))
 
-    # Its life
+    # Starting and stopping
 
     @property
     def is_running(self) -> bool:
@@ -88,29 +85,19 @@ class PrivateBroker:
         return bool(self._node())
 
     def start(self) -> None:
-        """Start the node in the background unless it runs already; `wait_ready` tells when it can be used.
+        """Starts the node in the background unless it is running. `wait_ready` waits until it can be used.
 
-        Raises `PortTakenError` naming port and process, `LocalError` without RabbitMQ on this machine.
-        """
+        Raises PortTakenError, which names port and process, and LocalError if RabbitMQ is not installed."""
         if self.is_running:
             return
         self.prepare()
-        # setsid --fork: the node outlives the command that starts it and is nobody's unreaped child.
-        with self._output().open("ab") as output:
-            subprocess.run(
-                ["setsid", "--fork", *self.server_command()],
-                env=self.environment(),
-                cwd=self.data_dir,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
+        with self._output.open("ab") as output:
+            start_in_background(self.server_command(), self.data_dir, output, self.environment())
 
     def run(self, on_ready: Callable[[], None] | None = None) -> int:
-        """Run the node in the foreground until it ends or SIGTERM or SIGINT comes; `on_ready` is called when clients
-        are answered. Gives an exit code."""
-        self.stop()  # what a killed supervisor left behind
+        """Runs the node in the foreground until it ends, or until SIGTERM or SIGINT. Calls `on_ready` once it answers
+        clients. Returns an exit code."""
+        self.stop()  # a killed supervisor may have left one behind
         self.prepare()
         node = subprocess.Popen(
             self.server_command(), env=self.environment(), cwd=self.data_dir, stdin=subprocess.DEVNULL
@@ -134,7 +121,7 @@ class PrivateBroker:
         return 0 if told_to_stop else exit_code or 1
 
     def command(self) -> list[str]:
-        """What a supervisor runs: foreground, stopped by SIGTERM, leaves nothing behind, needs no environment."""
+        """The command for a supervisor: runs in the foreground, stops on SIGTERM, needs no environment."""
         options = {
             "amqp-port": self.amqp_port,
             "management-port": self.management_port,
@@ -147,25 +134,26 @@ class PrivateBroker:
         return [sys.executable, "-m", "cli.local.broker", str(self.data_dir), *arguments]
 
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Return when AMQP clients are answered: RabbitMQ opens that port last, after accounts and management.
+        """Returns once AMQP clients get an answer: RabbitMQ opens that port last, after accounts and management.
 
-        Raises `NotReadyError` with the end of the log, at once when the node has ended.
-        """
+        Raises NotReadyError with the end of the log, at once if the node has ended."""
         deadline = time.monotonic() + timeout_seconds
         seen, missed = False, 0
         while not self._answers():
             running = self.is_running
             missed = 0 if running else missed + 1
-            # One that becomes another program, as the start script does, has no environment to know it by meanwhile.
+            # During exec, as in the start script, a process has no environment to recognise it by for a moment.
             if seen and missed > LOOKS_MISSED:
-                raise NotReadyError(f"the private broker ended while starting: {self._last_words()}")
+                raise NotReadyError(f"the private broker ended while starting: {end_of_log(self._output)}")
             if time.monotonic() > deadline:
-                raise NotReadyError(f"the private broker is not ready in {timeout_seconds:g} s: {self._last_words()}")
+                raise NotReadyError(
+                    f"the private broker is not ready in {timeout_seconds:g} s: {end_of_log(self._output)}"
+                )
             seen = seen or running
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop node and epmd and make sure that nothing remains. Nothing running is fine."""
+        """Stops node and epmd, and makes sure that no process remains. Does nothing if none runs."""
         if self._node():
             self._ask_to_stop()
             if not self._wait(lambda: not self._node(), STOP_TIMEOUT_SECONDS):
@@ -173,22 +161,22 @@ class PrivateBroker:
         _signal(self.processes(), signal.SIGKILL)
         if not self._wait(lambda: not self.processes(), KILL_TIMEOUT_SECONDS):
             left = ", ".join(f"{process.name()} (pid {process.pid})" for process in self.processes())
-            raise LocalError(f"the private broker left {left}: end it by hand")
+            raise LocalError(f"the private broker left {left} running: end it by hand")
 
     def kill(self) -> None:
-        """SIGKILL to the node, as a crash would; epmd stays. Returns when it is gone."""
+        """Sends SIGKILL to the node, like a crash; epmd stays. Returns once the node is gone."""
         _signal(self._node(), signal.SIGKILL)
         if not self._wait(lambda: not self._node(), KILL_TIMEOUT_SECONDS):
             raise LocalError(f"the private broker {self.node_name} survives SIGKILL: end it by hand")
 
     def restart(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Stop, start and wait until it is ready."""
+        """Stops it, starts it, and waits until it is ready."""
         self.stop()
         self.start()
         self.wait_ready(timeout_seconds)
 
     def prepare(self) -> None:
-        """Check program and ports, write the files."""
+        """Checks program and ports, and writes the files."""
         self.server_command()
         ports = {
             "AMQP of the private broker": self.amqp_port,
@@ -196,7 +184,7 @@ class PrivateBroker:
             "its metrics": self.prometheus_port,
             "its Erlang distribution": self.dist_port,
         }
-        if not self.processes():  # else our own epmd is still there
+        if not self.processes():  # otherwise our own epmd still holds its port
             ports["its epmd"] = self.epmd_port
         refuse_taken(ports)
         write_node_files(
@@ -209,7 +197,7 @@ class PrivateBroker:
         )
 
     def server_command(self) -> list[str]:
-        """What becomes the node. Raises `LocalError` without RabbitMQ on this machine."""
+        """The node's command. Raises LocalError if RabbitMQ is not installed."""
         if not SERVER.exists():
             raise LocalError("RabbitMQ is not installed; run: apt-get install rabbitmq-server")
         return [str(SERVER)]
@@ -218,7 +206,7 @@ class PrivateBroker:
         return node_environment(self.data_dir, self.node_name, self.dist_port, self.epmd_port)
 
     def processes(self) -> list[psutil.Process]:
-        """Every living process of this node: they inherit its environment, so no pid file can be lost or grow old."""
+        """Every process of this node, recognised by its environment: unlike a pid file, that is never stale."""
         mine = str(self.data_dir / "mnesia")
         found = []
         for process in psutil.process_iter():
@@ -235,10 +223,10 @@ class PrivateBroker:
         return [process for process in self.processes() if _name(process) != EPMD]
 
     def _ask_to_stop(self) -> None:
-        """SIGTERM, after dropping a handler of the management agent that would wait five seconds for nothing."""
+        """Sends SIGTERM, after removing a management handler that would delay the stop by five seconds."""
         drop = f"rpc:call('{self.node_name}', gen_event, delete_handler, [rabbit_event, rabbit_mgmt_db_handler, []])"
         erlang = ["erl", "-noinput", "-hidden", "-boot", "no_dot_erlang", "-start_epmd", "false"]
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # then the stop takes those five seconds
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):  # then the stop takes five seconds longer
             subprocess.run(
                 [*erlang, "-sname", f"stop-{os.getpid()}@localhost", "-eval", f"{drop}, halt()."],
                 env=self.environment(),
@@ -268,19 +256,16 @@ class PrivateBroker:
             time.sleep(POLL_SECONDS)
         return True
 
+    @property
     def _output(self) -> Path:
         return self.data_dir / "log" / "output.log"
-
-    def _last_words(self) -> str:
-        lines = self._output().read_text(errors="replace").splitlines() if self._output().exists() else []
-        return "\n".join([f"see {self._output().parent}", *lines[-LOG_LINES_SHOWN:]])
 
 
 def _name(process: psutil.Process) -> str:
     try:
         return process.name()
     except psutil.Error:
-        return EPMD  # gone: not a node any more
+        return EPMD  # it has ended, so it is no node
 
 
 def _parent(process: psutil.Process) -> int | None:
@@ -291,7 +276,7 @@ def _parent(process: psutil.Process) -> int | None:
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
-    """Send a signal; who has ended meanwhile needs none."""
+    """Sends a signal to those that are still there."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)

@@ -1,17 +1,16 @@
 """The files of a private RabbitMQ node: configuration, accounts, secrets.
 
-RabbitMQ reads accounts and the virtual host from a definitions file at every start, so no `rabbitmqctl` (two seconds a
-call) is needed and a right changed by hand is put back.
+RabbitMQ loads accounts and the virtual host from a definitions file at every start. That avoids `rabbitmqctl` (two
+seconds per call) and resets rights that someone changed by hand.
 """
 
-import base64
-import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
+from cli.access_rights import password_hash
 from cli.local.secret_files import secret_in, write_private
 from shared import topology
 
@@ -28,33 +27,32 @@ SERVICES_RIGHTS: Mapping[str, str] = {
     "write": f"^{topology.EXCHANGE}$",
     "read": f"^({'|'.join(QUEUE_NAMES)})$",
 }
-"""What the services' account may do: publish to the one exchange, consume the known queues, declare nothing."""
+"""The services' account may publish to the exchange and consume the known queues, but declare nothing."""
 
 
 def write_node_files(folder: Path, ports: Mapping[str, int]) -> None:
-    """Render everything a node started with `node_environment(folder, ...)` reads.
+    """Writes every file that a node with `node_environment(folder, ...)` reads.
 
-    `ports`: `amqp_port`, `management_port`, `prometheus_port`.
-    """
+    `ports`: `amqp_port`, `management_port`, `prometheus_port`."""
     for name in ("", "home", "log", "mnesia", "conf"):
         (folder / name).mkdir(parents=True, exist_ok=True, mode=0o700)
     definitions = folder / "conf" / "definitions.json"
     configuration = Template(TEMPLATE.read_text()).substitute(ports, definitions=definitions)
     (folder / "conf" / "rabbitmq.conf").write_text(configuration)
     (folder / "conf" / "enabled_plugins").write_text(f"[{','.join(PLUGINS)}].\n")
-    # The node is called ...@localhost, which a machine without /etc/hosts could not resolve.
+    # The node is named ...@localhost, which a machine without /etc/hosts could not resolve.
     (folder / "conf" / "inetrc").write_text('{host,{127,0,0,1},["localhost"]}.\n{lookup,[file,native]}.\n')
     write_private(definitions, json.dumps(_definitions(folder), indent=2))
     secret_in(folder / "home" / ".erlang.cookie")
 
 
 def password(folder: Path, account: str) -> str:
-    """The password of `admin` or `services`, made at the first call, kept in a file of mode 0600."""
+    """The password of `admin` or `services`. The first call generates it, in a file with mode 0600."""
     return secret_in(folder / "secrets" / account)
 
 
 def node_environment(folder: Path, node_name: str, dist_port: int, epmd_port: int) -> dict[str, str]:
-    """The whole environment of the node: nothing of RabbitMQ's that happens to be set elsewhere leaks in."""
+    """The node's whole environment, so that no RabbitMQ variable set elsewhere leaks in."""
     conf = folder / "conf"
     return {
         "PATH": os.environ.get("PATH", "/usr/local/bin:/usr/bin:/bin"),
@@ -76,9 +74,9 @@ def node_environment(folder: Path, node_name: str, dist_port: int, epmd_port: in
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_INETRC": str(conf / "inetrc"),
         "ERL_CRASH_DUMP": str(folder / "log" / "erl_crash.dump"),
-        # For every Erlang program started with this environment, the helper that starts epmd included.
+        # Applies to every Erlang program in this environment, including the helper that starts epmd.
         "ERL_AFLAGS": "-kernel inet_dist_use_interface {127,0,0,1}",
-        # The start script then becomes the node instead of watching over it: one process to signal.
+        # Makes the start script exec the node instead of supervising it, so there is one process to signal.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 
@@ -90,7 +88,7 @@ def _definitions(folder: Path) -> dict[str, object]:
         "users": [
             {
                 "name": account,
-                "password_hash": _password_hash(password(folder, account)),
+                "password_hash": password_hash(password(folder, account)),
                 "hashing_algorithm": "rabbit_password_hashing_sha256",
                 "tags": tags[account],
             }
@@ -99,9 +97,3 @@ def _definitions(folder: Path) -> dict[str, object]:
         "vhosts": [{"name": VHOST}],
         "permissions": [{"user": account, "vhost": VHOST, **rights[account]} for account in rights],
     }
-
-
-def _password_hash(secret: str) -> str:
-    """RabbitMQ's salted SHA-256: base64 of four bytes of salt and the digest of salt and password."""
-    salt = os.urandom(4)
-    return base64.b64encode(salt + hashlib.sha256(salt + secret.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""What people do to an installation: one at a time, and noted (who, when, what, how it ended) in `log/control.log`."""
+"""Actions on an installation: one at a time, and recorded in `log/control.log` (who, when, what, result)."""
 
 import contextlib
 import fcntl
@@ -14,7 +14,7 @@ from cli.settings import LocalSettings
 
 
 class Result:
-    """What an action came to, in words; for `control.log`."""
+    """An action's result in words, for `control.log`."""
 
     def __init__(self) -> None:
         self.text = "done"
@@ -22,8 +22,8 @@ class Result:
 
 @contextlib.contextmanager
 def control(config: LocalSettings, action: str) -> Iterator[Result]:
-    """Waits for whoever controls this installation now, then notes how the block ended."""
-    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # recipients' addresses lie there
+    """Waits until no other action runs, then records how the block ended."""
+    config.home.mkdir(mode=0o700, parents=True, exist_ok=True)  # it holds recipients' addresses
     config.run_dir.mkdir(mode=0o700, exist_ok=True)
     with os.fdopen(os.open(config.run_dir / "control.guard", os.O_RDWR | os.O_CREAT, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -33,7 +33,7 @@ def control(config: LocalSettings, action: str) -> Iterator[Result]:
 
 @contextlib.contextmanager
 def noted(config: LocalSettings, action: str) -> Iterator[Result]:
-    """Notes how the block ended."""
+    """Records how the block ended."""
     began = time.monotonic()
     result = Result()
     try:
@@ -62,7 +62,7 @@ def _note(config: LocalSettings, what: dict[str, object]) -> None:
 
 
 def _user() -> str:
-    """Who it was; with sudo, who stands behind it."""
+    """The user, or under sudo the user who called it."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):

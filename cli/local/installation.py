@@ -1,4 +1,4 @@
-"""VashSender on this machine, as a whole: started in steps, stopped without a trace, scaled and restarted meanwhile."""
+"""All of VashSender on this machine: start, stop, restart and scale."""
 
 import json
 import os
@@ -32,14 +32,14 @@ BROKER_PACKAGES = ("rabbitmq-server",)
 
 
 class Installation:
-    """One `var_dir` and what runs from it. The constructor touches nothing."""
+    """One `var_dir` and the processes that use it. The constructor does nothing yet."""
 
     def __init__(self, config: LocalSettings) -> None:
         self.config = config
         self.supervisor = Supervisor(config.run_dir, config.logs)
         self._notes_file = config.run_dir / "installation.json"
 
-    # What there is
+    # State
 
     @property
     def is_running(self) -> bool:
@@ -47,31 +47,31 @@ class Installation:
 
     @property
     def overrides(self) -> Mapping[str, str]:
-        """Settings given by whoever started it, such as the demo; they last until it is stopped."""
+        """Settings passed at the start, for example by the demo. They last until the installation stops."""
         found: dict[str, str] = self._notes().get("overrides", {})
         return found
 
     @property
     def directory(self) -> Path:
-        """The folder it was started in, whose `.env` its services read."""
+        """The folder it was started in; its services read the `.env` there."""
         return Path(self._notes().get("directory", Path.cwd()))
 
     def states(self) -> list[State]:
-        """Every program. Raises LocalError when nothing is supervised."""
+        """Every program. Raises LocalError if supervisord does not run."""
         return self.supervisor.states()
 
     def senders(self) -> list[str]:
-        """The names of the senders, by number."""
+        """The senders' names, in order of their numbers."""
         names = [name for name in self.supervisor.names() if name.startswith(f"{SENDER}-")]
         return sorted(names, key=_number)
 
-    # What can be done
+    # Actions
 
     def start(self, *, senders: int, mailbox: bool = False, overrides: Mapping[str, str] | None = None) -> None:
-        """Starts whatever does not run yet and waits until all of it is ready. Says each step on stderr.
+        """Starts every program that is not running and waits until all are ready. Prints each step on stderr.
 
-        Raises ConfigurationError, LocalError (a taken port, a missing package), NotReadyError. What this call started
-        is stopped again when it fails."""
+        Raises ConfigurationError, LocalError (a taken port, a missing package) or NotReadyError, after stopping what it
+        started."""
         was_running = self.is_running
         try:
             self._start(senders, mailbox, overrides or {}, was_running)
@@ -81,7 +81,7 @@ class Installation:
             raise
 
     def stop(self) -> None:
-        """Stops all of it: services first, at once and with their drains, then mailbox, broker and supervisord."""
+        """Stops everything: first all services together, with their drains, then mailbox, broker and supervisord."""
         supervisor = self.supervisor
         if supervisor.is_running:
             names = [state.name for state in supervisor.states()]
@@ -94,14 +94,14 @@ class Installation:
                 supervisor.shut_down()
                 current.note = "stopped"
         self._end_strays()
-        # Whatever became of its supervisor: neither the node nor its port mapper stays behind.
+        # Even if the supervisor has died, neither the node nor its epmd may stay behind.
         broker_of(self.config).stop()
         supervisor.forget()
         write_targets(self.config, [])
         self._notes_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Restarts the services with the settings of now, one process at a time, each ready before the next stops."""
+        """Restarts the services with current settings, one process at a time; each is ready before the next stops."""
         self._need_running()
         for program in service_programs(self.config, max(map(_number, self.senders()), default=0), self.overrides):
             if program.name not in self.supervisor.names():
@@ -115,14 +115,14 @@ class Installation:
         write_targets(self.config, self.supervisor.names())
 
     def revive(self) -> None:
-        """Starts a supervisord that died again, with the programs it had: what still runs is adopted, the rest started.
-        Raises LocalError where nothing was to run."""
+        """Restarts a supervisord that died, with its programs: it adopts those still running and starts the others.
+        Raises LocalError if there are none."""
         if not self.supervisor.names():
             self._need_running()
         self.supervisor.start(self.directory)
 
     def scale(self, senders: int) -> tuple[list[str], list[str]]:
-        """Runs so many senders; returns the names added and removed. Those that stay keep their process."""
+        """Runs this number of senders and returns the names added and removed. The others keep their process."""
         self._need_running()
         now = {_number(name): name for name in self.senders()}
         added = [
@@ -142,7 +142,7 @@ class Installation:
     # Steps of the start
 
     def _start(self, senders: int, mailbox: bool, overrides: Mapping[str, str], was_running: bool) -> None:
-        from cli.local import preparation  # database and broker clients, which no other verb needs
+        from cli.local import preparation  # imports database and broker clients, which other verbs do not need
 
         config, supervisor = self.config, self.supervisor
         first = [broker_program(config)] if config.private_broker else []
@@ -164,12 +164,12 @@ class Installation:
                 if not strays:
                     supervisor.forget()
                 supervisor.start(Path.cwd())
-                # What outlived its supervisor keeps the settings it was given.
+                # Programs that outlived their supervisor keep their settings.
                 kept = dict(overrides) or (dict(self.overrides) if strays else {})
                 self._note(directory=str(Path.cwd()), overrides=kept)
                 current.note = f"started, log files in {relative(config.logs)}"
                 if strays:
-                    current.note = f"started, adopted {', '.join(sorted(strays))}, which outlived the one before"
+                    current.note = f"started, adopted {', '.join(sorted(strays))}, which outlived the previous one"
             had_broker = BROKER in supervisor.holders()
             supervisor.add(first)
         with step("database") as current:
@@ -181,7 +181,7 @@ class Installation:
             programs.append(mailbox_program(config))
         running = supervisor.holders()
         refuse_taken(_ports(program for program in programs if program.name not in running))
-        # Services find the broker when it comes; while it boots, they load.
+        # Services load while the broker boots, and connect once it is up.
         added = supervisor.add(programs)
         write_targets(config, supervisor.names())
         with step("broker") as current:
@@ -197,10 +197,10 @@ class Installation:
     def _broker_ready(self, had_broker: bool) -> str:
         config = self.config
         if not config.private_broker:
-            return "yours, as VASHSENDER_AMQP_URL says"
+            return "the one in VASHSENDER_AMQP_URL"
         broker = broker_of(config)
         deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-        # Before its first breath the node has no process that `wait_ready` could watch.
+        # `wait_ready` needs the node's process, which appears a moment later.
         while not broker.is_running and time.monotonic() < deadline:
             refuse_ended(self.supervisor, [BROKER])
             time.sleep(POLL_SECONDS)
@@ -208,7 +208,7 @@ class Installation:
         return f"{'already running' if had_broker else 'started'}: private RabbitMQ on 127.0.0.1:{config.broker_port}"
 
     def _notes(self) -> dict[str, Any]:
-        """What `start` left for the commands that follow."""
+        """What `start` recorded for later commands."""
         try:
             found: dict[str, Any] = json.loads(self._notes_file.read_text())
         except FileNotFoundError:
@@ -219,7 +219,7 @@ class Installation:
         write_private(self._notes_file, json.dumps(notes))
 
     def _end_strays(self) -> None:
-        """Ends programs that outlived their supervisor, or refused to stop."""
+        """Ends programs that outlived their supervisor or did not stop."""
         for signal_number, seconds in ((15, self.config.drain_seconds + 5), (9, 5)):
             holders = self.supervisor.holders()
             for pid in holders.values():
@@ -236,7 +236,7 @@ class Installation:
 
     def _need_running(self) -> None:
         if not self.is_running:
-            raise LocalError("nothing runs here: `vashsender start` starts it")
+            raise LocalError("VashSender is not running here: `vashsender start` starts it")
 
 
 def _ports(programs: Iterable[Program]) -> dict[str, int]:

@@ -1,10 +1,10 @@
-"""`python -m cli.local.launch RUN_DIR NAME`: becomes the program a supervisor is to run, once on this machine.
+"""`python -m cli.local.launch RUN_DIR NAME`: becomes a supervised program, and makes sure that it runs only once.
 
-A lock file per program, held for the life of the process, keeps a program from running twice. Where a killed
-supervisord left one running, this process adopts it instead: it passes signals on and ends when the stray ends. Output
-goes straight to the program's own log file, so the death of a supervisord breaks no pipe.
+The process holds a lock file for as long as it lives. If a killed supervisord left the program running, this process
+adopts it: it passes signals on and ends when the program ends. Output goes straight to the program's log file, so a
+dying supervisord breaks no pipe.
 
-Only the standard library and little of that is imported: this runs before every start.
+It imports only a little of the standard library, because it runs before every start.
 """
 
 import fcntl
@@ -18,13 +18,13 @@ from typing import NoReturn
 
 ROTATE_BYTES = 10_000_000
 KEPT = 3
-"""Older files of each log: NAME.log.1 is the youngest."""
+"""Older files kept of each log; NAME.log.1 is the newest of them."""
 
 ADOPTED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main() -> NoReturn:
-    """Never returns: the process becomes the program, or ends with the stray that it adopted."""
+    """Becomes the program, or ends when the adopted program ends."""
     run_dir, name = Path(sys.argv[1]), sys.argv[2]
     program = json.loads((run_dir / "programs" / f"{name}.json").read_text())
     _write_output_to(Path(program["log"]))
@@ -33,21 +33,21 @@ def main() -> NoReturn:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _adopt_holder(lock)
-        fcntl.flock(lock, fcntl.LOCK_EX)  # nobody to adopt: someone only looks whether it is locked
+        fcntl.flock(lock, fcntl.LOCK_EX)  # nothing to adopt: another process was only testing the lock
     before = os.pread(lock, 100, 0).split()
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d %d\n" % (os.getpid(), int(before[1]) + 1 if len(before) == 2 else 1), 0)
-    os.set_inheritable(lock, True)  # held until the program ends, whatever becomes of us
+    os.set_inheritable(lock, True)  # the program holds it until it ends
     os.execve(program["argv"][0], program["argv"], program["environment"])  # noqa: S606
 
 
 def lock_file(run_dir: Path, name: str) -> Path:
-    """Holds the pid of the program and how often it was started; locked while it runs."""
+    """The file with the program's pid and number of starts. It is locked while the program runs."""
     return run_dir / "programs" / f"{name}.lock"
 
 
 def _adopt_holder(lock: int) -> None:
-    """Stands in for a process that is not our child; ends, as a failure, when it ends. Returns where there is none."""
+    """Stands in for a running program that is not our child: exits with 1 when it ends. Returns if there is none."""
     try:
         pid = int(os.pread(lock, 100, 0).split()[0])
         ended = os.pidfd_open(pid)
@@ -61,14 +61,14 @@ def _adopt_holder(lock: int) -> None:
 
 
 def rotate(path: Path) -> None:
-    """Puts a log file that nobody writes aside when it is too large."""
+    """Renames a log file if it is too large. No process may be writing to it."""
     if path.exists() and path.stat().st_size > ROTATE_BYTES:
         age(path)
         path.replace(path.with_name(f"{path.name}.1"))
 
 
 def age(path: Path) -> None:
-    """Makes room for NAME.log.1: each older file becomes one older, and the oldest goes."""
+    """Frees the name NAME.log.1: renames each older file to the next number and drops the oldest."""
     for number in range(KEPT, 1, -1):
         older = path.with_name(f"{path.name}.{number - 1}")
         if older.exists():

@@ -1,4 +1,4 @@
-"""The log files of the supervised processes: their last lines in order of time, and the next as they come."""
+"""The log files of the supervised processes: their last lines in order of time, then new lines as they come."""
 
 import contextlib
 import json
@@ -19,18 +19,18 @@ LEVEL_STYLES = {"warning": "yellow", "error": "red", "critical": "red", "debug":
 
 
 def show_logs(folder: Path, name: str, *, follow: bool, lines: int, campaign: str, raw: bool) -> None:
-    """Writes log lines to stdout. `name`: a process, a service, or empty for all. Raises DataError for another."""
+    """Writes log lines to stdout. `name`: a process, a service, or empty for all. Raises DataError if there is none."""
     paths = _log_files(folder, name)
     if not paths:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
-        raise DataError(f"there is no log of {name or 'anything'} in {folder}. There are: {known}")
+        raise DataError(f"there is no log of {name or 'anything'} in {folder}. The logs are: {known}")
     show = _raw if raw or not out.is_terminal else _readable
     sizes = {path: path.stat().st_size for path in paths}
     found = [line for path in paths for line in _tail_with_older(path, sizes[path], lines, campaign)]
     for line in sorted(found, key=_written_at)[-lines:] if lines else ():
         show(line)
     if follow:
-        with contextlib.suppress(KeyboardInterrupt):  # which is how one ends it
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it
             for line in _next_lines(folder, name, sizes):
                 if campaign in line:
                     show(line)
@@ -45,7 +45,7 @@ def _log_files(folder: Path, name: str) -> list[Path]:
 
 
 def _tail_with_older(path: Path, size: int, lines: int, wanted: str) -> list[str]:
-    """The last lines of a log, and as many as are still missing of the files that were put aside before it."""
+    """The last lines of a log; if they are too few, also the last lines of its older files."""
     found = _tail(path, size, lines, wanted)
     for number in range(1, KEPT + 1):
         older = path.with_name(f"{path.name}.{number}")
@@ -56,7 +56,7 @@ def _tail_with_older(path: Path, size: int, lines: int, wanted: str) -> list[str
 
 
 def _tail(path: Path, size: int, lines: int, wanted: str) -> list[str]:
-    """The last lines before `size` that hold `wanted`, read from the end."""
+    """The last lines before `size` that contain `wanted`, read from the end."""
     found: list[str] = []
     rest = b""
     with path.open("rb") as file:
@@ -73,8 +73,8 @@ def _tail(path: Path, size: int, lines: int, wanted: str) -> list[str]:
 
 
 def _next_lines(folder: Path, name: str, sizes: dict[Path, int]) -> Iterator[str]:
-    """Lines as they are written, for ever, also of processes started meanwhile; a file that was rotated is read
-    from its beginning."""
+    """New lines as they are written, without end, also of processes that start later. A rotated file is read from its
+    beginning."""
     rests: defaultdict[Path, bytes] = defaultdict(bytes)
     while True:
         for path in _log_files(folder, name):
@@ -95,7 +95,7 @@ def _next_lines(folder: Path, name: str, sizes: dict[Path, int]) -> Iterator[str
 
 
 def _written_at(line: str) -> str:
-    """Its timestamp, ISO 8601 in UTC, which sorts as text. Lines without one (a traceback) come first."""
+    """The line's timestamp: ISO 8601 in UTC, which sorts as text. Lines without one, such as tracebacks, come first."""
     try:
         return str(json.loads(line)["timestamp"])
     except (ValueError, KeyError, TypeError):

@@ -1,6 +1,6 @@
-"""Debian packages that VashSender's private servers come from: which are missing, and how they get here.
+"""The Debian packages that private servers and tests need: which are missing, and how to install them.
 
-`python -m cli.local.packages PACKAGE...` installs what is missing; done in no time when nothing is.
+`python -m cli.local.packages PACKAGE...` installs the missing ones.
 """
 
 import os
@@ -29,29 +29,28 @@ PROOFS: Mapping[str, str] = {
     "golang-go": "usr/bin/go",
     "npm": "usr/bin/npm",
 }
-"""A file by which a package is known to be there: asking dpkg would take longer and miss what came another way."""
+"""A file that proves that a package is installed: faster than dpkg, and finds other installations too."""
 
 
 class PackagesMissingError(LocalError):
-    """Packages are missing and may not be installed from here."""
+    """Packages are missing and this user cannot install them."""
 
 
 def missing(packages: Iterable[str], root: Path = Path("/")) -> list[str]:
-    """Those of `packages` that this machine does not have."""
+    """The packages that this machine does not have."""
     return [package for package in packages if not any(root.glob(PROOFS[package]))]
 
 
 def ensure(packages: Iterable[str]) -> list[str]:
-    """Install what is missing, so that no service of it runs. Gives what was installed.
+    """Installs missing packages without starting their services, and returns their names.
 
-    Raises `PackagesMissingError` saying what to run where this user may not install, or apt cannot.
-    """
+    Raises PackagesMissingError, which says what to run, if this user may not install or apt fails."""
     wanted = missing(packages)
     if not wanted:
         return []
     by_hand = f"{INSTALLER} {' '.join(wanted)}"
     if shutil.which("apt-get") is None:
-        raise PackagesMissingError(f"missing: {', '.join(wanted)}; this is no Debian, so install them your way")
+        raise PackagesMissingError(f"missing: {', '.join(wanted)}; this system is not Debian, so install them yourself")
     done = subprocess.run(
         [*_as_root(by_hand, wanted), "sh", str(INSTALLER), *wanted],
         stdin=subprocess.DEVNULL,
@@ -78,7 +77,7 @@ def _as_root(by_hand: str, wanted: list[str]) -> list[str]:
 
 
 def main() -> int:
-    """What `make test` calls. Exit codes: 0 all there, 64 usage, 69 cannot be installed."""
+    """Called by `make test`. Exits with 0 if all are installed, 64 for wrong usage, 69 if it cannot install them."""
     unknown = [name for name in sys.argv[1:] if name not in PROOFS]
     if unknown:
         sys.stderr.write(f"unknown packages: {', '.join(unknown)}; known: {', '.join(PROOFS)}\n")

@@ -1,13 +1,12 @@
-"""TCP ports of this machine: which are free, and who holds one that is not."""
+"""TCP ports of this machine: which are free."""
 
 import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
-
 from cli.local import LocalError
+from shared.ports import holder
 
 LOOPBACK = "127.0.0.1"
 LOWEST_RANDOM_PORT = 10_000
@@ -30,15 +29,14 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """One port nobody listens on."""
+    """A free port."""
     return free_ports(1)[0]
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports nobody listens on.
+    """Different free ports.
 
-    They lie below the range outgoing connections get theirs from, so that none of those takes a port handed out
-    here before its server starts.
+    They are below the range for outgoing connections, so that none of those takes a port before its server starts.
     """
     lowest_ephemeral = _lowest_ephemeral_port()
     found: set[int] = set()
@@ -49,34 +47,11 @@ def free_ports(count: int) -> list[int]:
     return list(found)
 
 
-def holder(port: int) -> str:
-    """Who listens on `port`, in words: `beam.smp (pid 4711, user rabbitmq)`."""
-    for pid in _listeners(port):
-        try:
-            process = psutil.Process(pid)
-            return f"{process.name()} (pid {pid}, user {process.username()})"
-        except psutil.Error:
-            continue
-    return "a process of another user"
-
-
 def refuse_taken(ports: Mapping[str, int]) -> None:
-    """Raise `PortTakenError` for the first of these ports (by what it is for) that is not free."""
+    """Raises PortTakenError for the first port that is not free. `ports`: port by purpose."""
     for purpose, port in ports.items():
         if not is_free(port):
             raise PortTakenError(f"port {port} ({purpose}) is taken by {holder(port)}: stop it, or choose another port")
-
-
-def _listeners(port: int) -> list[int]:
-    try:
-        connections = psutil.net_connections(kind="tcp")
-    except (psutil.Error, OSError):
-        return []
-    return [
-        entry.pid
-        for entry in connections
-        if entry.status == psutil.CONN_LISTEN and entry.laddr and entry.laddr.port == port and entry.pid is not None
-    ]
 
 
 def _lowest_ephemeral_port() -> int:

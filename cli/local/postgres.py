@@ -1,7 +1,7 @@
-"""A PostgreSQL cluster of one's own: any user, loopback only, everything under one folder.
+"""A private PostgreSQL cluster: for any user, on loopback only, with all its files in one folder.
 
 `python -m cli.local.postgres start FOLDER` starts one and prints the URL of its database `vashsender`; `stop FOLDER`
-ends it.
+stops it.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from string import Template
 import psutil
 
 from cli.local import LocalError, NotReadyError
+from cli.local.background import end_of_log, start_in_background
 from cli.local.ports import LOOPBACK, refuse_taken
 from cli.local.postgres_user import as_server_user, give
 from cli.local.secret_files import secret_in, write_private
@@ -31,14 +32,12 @@ START_TIMEOUT_SECONDS = 60.0
 STOP_TIMEOUT_SECONDS = 30.0
 KILL_TIMEOUT_SECONDS = 5.0
 POLL_SECONDS = 0.02
-LOG_LINES_SHOWN = 20
 
 
 class PrivatePostgres:
-    """One cluster. The constructor touches nothing.
+    """One cluster. The constructor does nothing yet. If root starts it, it runs as `postgres`.
 
-    `durable=False` gives up surviving a power cut (fsync off), not a killed server: for tests, never for measuring.
-    PostgreSQL refuses to run as root; for root it runs as `postgres`.
+    `durable=False` turns fsync off: data survives a killed server but not a power cut. For tests, never for measuring.
     """
 
     def __init__(self, data_dir: Path, port: int = 8708, *, durable: bool = True) -> None:
@@ -48,10 +47,10 @@ class PrivatePostgres:
         self.cluster = self.data_dir / "cluster"
         self.log = self.data_dir / "postgresql.log"
 
-    # Where it is reached
+    # Addresses and databases
 
     def url(self, database: str = "postgres") -> str:
-        """The SQLAlchemy URL of a database, password included."""
+        """The SQLAlchemy URL of a database, with the password."""
         return f"postgresql+asyncpg://{OWNER}:{self.password}@{LOOPBACK}:{self.port}/{database}"
 
     @property
@@ -59,7 +58,7 @@ class PrivatePostgres:
         return secret_in(self.data_dir / "password")
 
     def create_database(self, name: str, template: str | None = None) -> str:
-        """Create a database, as a copy of `template` if given (nobody may be connected to that one). Gives its URL."""
+        """Creates a database, as a copy of `template` if given (which must have no clients), and returns its URL."""
         self.query(f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
         return self.url(name)
 
@@ -67,11 +66,11 @@ class PrivatePostgres:
         return bool(self.query(f"SELECT 1 FROM pg_database WHERE datname = '{name}'"))
 
     def drop_database(self, name: str) -> None:
-        """Drop a database, connected clients or not."""
+        """Drops a database even if clients are connected."""
         self.query(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def query(self, statement: str, database: str = "postgres") -> str:
-        """Run one statement through psql. Gives bare rows, columns separated by `|`."""
+        """Runs one statement through psql. Returns rows without a heading, columns separated by `|`."""
         done = subprocess.run(
             [str(_binaries() / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", statement],
             env={
@@ -92,41 +91,31 @@ class PrivatePostgres:
             raise LocalError(f"the private PostgreSQL refused a statement: {done.stderr.strip()}")
         return done.stdout.strip()
 
-    # Its life
+    # Starting and stopping
 
     @property
     def is_running(self) -> bool:
         return self._postmaster() is not None
 
     def start(self) -> None:
-        """Start the cluster in the background unless it runs already, made at the first start.
+        """Starts the cluster in the background unless it is running. The first start creates it.
 
-        Raises `PortTakenError` naming port and process, `LocalError` without PostgreSQL on this machine.
-        """
+        Raises PortTakenError, which names port and process, and LocalError if PostgreSQL is not installed."""
         if self.is_running:
             return
         self.prepare()
         with self.log.open("ab") as log:
-            # setsid --fork: the cluster outlives the command that starts it and is nobody's unreaped child.
-            subprocess.run(
-                ["setsid", "--fork", *self.command()],
-                env=_environment(),
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                check=True,
-            )
+            start_in_background(self.command(), Path("/"), log, _environment())
 
     def prepare(self) -> None:
-        """Check program and port, make the cluster if there is none, write its configuration."""
+        """Checks program and port, creates the cluster if there is none, and writes its configuration."""
         _binaries()
         refuse_taken({"private PostgreSQL": self.port})
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         if not (self.cluster / "PG_VERSION").exists():
             self._initialise()
         if self._postmaster() is None:
-            # PostgreSQL would take a killed postmaster that nobody reaped for a living one.
+            # PostgreSQL would take a killed postmaster that was not reaped for a running one.
             (self.cluster / "postmaster.pid").unlink(missing_ok=True)
         configuration = Template(TEMPLATE.read_text()).substitute(
             port=self.port, durable="on" if self.durable else "off"
@@ -136,26 +125,26 @@ class PrivatePostgres:
         give(own)
 
     def command(self) -> list[str]:
-        """What a supervisor runs after `prepare`: foreground, stopped by SIGINT (fast shutdown)."""
+        """The command for a supervisor, after `prepare`: runs in the foreground, stops on SIGINT (fast shutdown)."""
         return as_server_user(self.cluster, [str(_binaries() / "postgres"), "-D", str(self.cluster)])
 
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Return when the cluster answers. Raises `NotReadyError` with the end of the log, at once if it has ended."""
+        """Returns once the cluster answers. Raises NotReadyError with the end of the log, at once if it has ended."""
         deadline = time.monotonic() + timeout_seconds
         seen = False
         while not self._answers():
             running = self.is_running
             if seen and not running:
-                raise NotReadyError(f"the private PostgreSQL ended while starting: {self._last_words()}")
+                raise NotReadyError(f"the private PostgreSQL ended while starting: {end_of_log(self.log)}")
             if time.monotonic() > deadline:
                 raise NotReadyError(
-                    f"the private PostgreSQL is not ready in {timeout_seconds:g} s: {self._last_words()}"
+                    f"the private PostgreSQL is not ready in {timeout_seconds:g} s: {end_of_log(self.log)}"
                 )
             seen = seen or running
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> None:
-        """Fast shutdown: open transactions are rolled back, what is committed is on disk. Nothing running is fine."""
+        """Shuts down fast: rolls open transactions back and keeps committed ones. Does nothing if it is not running."""
         postmaster = self._postmaster()
         if postmaster is None:
             return
@@ -165,7 +154,7 @@ class PrivatePostgres:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to every process of the cluster, as a crash of the machine would. Returns when they are gone."""
+        """Sends SIGKILL to every process of the cluster, like a crash of the machine. Returns once they are gone."""
         postmaster = self._postmaster()
         if postmaster is None:
             return
@@ -177,7 +166,7 @@ class PrivatePostgres:
             raise LocalError(f"the private PostgreSQL (pid {postmaster.pid}) survives SIGKILL: end it by hand")
 
     def restart(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Stop, start and wait until it is ready."""
+        """Stops it, starts it, and waits until it is ready."""
         self.stop()
         self.start()
         self.wait_ready(timeout_seconds)
@@ -221,10 +210,6 @@ class PrivatePostgres:
         probe = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port), "-t", "2"]
         return subprocess.run(probe, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
-        return "\n".join([f"see {self.log}", *lines[-LOG_LINES_SHOWN:]])
-
 
 def _binaries() -> Path:
     """The programs of the newest PostgreSQL on this machine."""
@@ -249,7 +234,7 @@ def _family(postmaster: psutil.Process) -> list[psutil.Process]:
 
 
 def _wait_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> bool:
-    """Zombies count as gone: a container may have nobody who reaps them."""
+    """Zombies count as gone: in a container there may be no process to reap them."""
     deadline = time.monotonic() + timeout_seconds
     while any(_lives(process) for process in processes):
         if time.monotonic() > deadline:

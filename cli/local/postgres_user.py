@@ -1,4 +1,4 @@
-"""Whom a PostgreSQL server runs as: oneself, or for root, whom PostgreSQL refuses, the user `postgres`."""
+"""The user that a PostgreSQL server runs as: the current user, or `postgres` for root, which PostgreSQL refuses."""
 
 import os
 import pwd
@@ -10,24 +10,24 @@ from cli.local import LocalError
 
 UNPRIVILEGED_USERS = ("postgres", "nobody")
 CAPABILITIES_TO_PASS = {"dac_read_search": 2, "dac_override": 1}
-"""Linux capabilities that let a process pass closed folders, and their bits."""
+"""Linux capabilities that let a process enter closed folders, and their bits."""
 
 
 def as_server_user(folder: Path, command: Sequence[str]) -> list[str]:
-    """`command` as the server's user, who must be able to reach `folder`."""
+    """`command`, run as the server's user, who must be able to reach `folder`."""
     if os.geteuid() != 0:
         return list(command)
     user = _server_user()
     drop = ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
     if any(not parent.stat().st_mode & 0o001 for parent in folder.parents):
-        # Such as a clone under /root: the right to pass closed folders is kept, nothing else.
+        # For example a clone under /root: keep only the right to enter closed folders.
         capability = _capability_to_pass()
         drop += [f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}"]
     return [*drop, "--", *command]
 
 
 def give(path: Path) -> None:
-    """Make the server's user own `path`."""
+    """Makes the server's user the owner of `path`."""
     if os.geteuid() == 0:
         user = _server_user()
         os.chown(path, user.pw_uid, user.pw_gid)

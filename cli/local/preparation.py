@@ -1,4 +1,4 @@
-"""What has to be there before services can work: the schema, the topology, a first API key."""
+"""What services need before they can work: the schema, the topology and a first API key."""
 
 import asyncio
 
@@ -11,8 +11,8 @@ from shared.ledger import migrate
 
 
 def upgrade_database(config: LocalSettings) -> str:
-    """Brings the schema to the newest revision and says what was done. One that a later version has made is left as it
-    is: this version works on it, so going back to it needs no way back for the data."""
+    """Upgrades the schema to the newest revision and returns what was done, in words. Leaves the schema of a later
+    version as it is: this version works with it, so going back to an older version needs no downgrade."""
     where = "PostgreSQL" if config.ledger_url.startswith("postgresql") else "SQLite"
     before = asyncio.run(access.revision(config))
     head = migrate.head()
@@ -21,25 +21,25 @@ def upgrade_database(config: LocalSettings) -> str:
     if before != head and migrate.suits(before):
         return f"{where}, left at {before}, which is newer than this version's {head}"
     config.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    migrate.upgrade(config.ledger_url)  # at the newest, too: roles made since then get their rights
+    migrate.upgrade(config.ledger_url)  # even at the newest revision: new roles get their rights
     if before == head:
         return f"{where}, already at {head}"
     return f"{where}, upgraded from {before or 'nothing'} to {head}"
 
 
 def declare_topology(url: str) -> str:
-    """Declares it with the account that may, and says what."""
+    """Declares the topology and returns what was declared, in words."""
     asyncio.run(access.declare(url))
     return f"declared: {', '.join(queue.name for queue in topology.QUEUES)}, {topology.DEAD}"
 
 
 def first_key(config: LocalSettings) -> str:
-    """Makes an API key unless the one in the file holds, and says where it is."""
+    """Creates an API key unless the one in the file is valid, and returns where it is, in words."""
     path = config.secrets_dir / "api_key"
     if path.exists():
         if asyncio.run(access.knows_key(config, path.read_text().strip())):
             return f"already in {relative(path)}"
-        # It belongs to another ledger, or was revoked: kept, since nobody could read it again.
+        # The key belongs to another ledger or was revoked. Keep it: it cannot be shown again.
         path.replace(path.with_name("api_key.previous"))
     secret = asyncio.run(access.create_key(config, "first"))
     config.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

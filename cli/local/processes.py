@@ -1,4 +1,4 @@
-"""What each supervised process uses: uptime, restarts, CPU, memory, its children included."""
+"""Uptime, restarts, CPU and memory of each supervised process, children included."""
 
 import time
 from collections.abc import Sequence
@@ -14,20 +14,24 @@ CPU_SAMPLE_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class ProcessUse:
-    """One process. `cpu_percent` is of one core, over the last moment."""
+    """One process and its children."""
 
     name: str
+    #: supervisord's word in lower case, such as `running`.
     state: str
+    #: 0 if it is not running.
     pid: int
     uptime_seconds: float
     restarts: int
+    #: Of one core, during the sample.
     cpu_percent: float
     memory_bytes: int
+    #: Why it could not start; empty if it could.
     trouble: str
 
 
 def processes(states: Sequence[State], sample_seconds: float = CPU_SAMPLE_SECONDS) -> list[ProcessUse]:
-    """Looks at every process twice, `sample_seconds` apart."""
+    """Samples every process twice, `sample_seconds` apart."""
     families = {state.name: _family(state.pid) for state in states}
     before = {name: _cpu_seconds(family) for name, family in families.items()}
     began = time.monotonic()
@@ -59,7 +63,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _uptime(family: Sequence[psutil.Process]) -> float:
-    """Of the process itself: an adopted one is older than its supervisor knows."""
+    """Uptime by the process's own start: an adopted process is older than its supervisor knows."""
     try:
         return max(0.0, time.time() - family[0].create_time()) if family else 0.0
     except psutil.Error:

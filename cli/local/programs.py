@@ -1,4 +1,4 @@
-"""What runs on one machine: each program's command, environment, port and log."""
+"""The programs of one machine: command, environment, ports and log of each."""
 
 import os
 import sys
@@ -19,22 +19,24 @@ SERVICES = ("api", "dispatcher", "watchdog")
 STOP_MARGIN_SECONDS = 10.0
 BROKER_STOP_SECONDS = 50.0
 
-# Besides VASHSENDER_*: what a Python program needs to find its files, its certificates and its language.
+# Besides VASHSENDER_*: what a Python program needs for its files, certificates and language.
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 PASSED_ON_PREFIXES = ("VASHSENDER_", "LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One supervised process. `ready_url` answers 200 when it can work; empty where it has no HTTP port. `ports`: the
-    ports it listens on, by what they are for."""
+    """One supervised process."""
 
     name: str
     argv: Sequence[str]
     environment: Mapping[str, str]
     log: Path
+    #: How long it may take to stop before it gets SIGKILL.
     stop_seconds: float
+    #: Answers 200 once the program can work; empty if it has no HTTP port.
     ready_url: str
+    #: The ports it listens on, by purpose.
     ports: Mapping[str, int]
 
     @property
@@ -43,21 +45,21 @@ class Program:
 
 
 def service_programs(config: LocalSettings, senders: int, settings: Mapping[str, str]) -> list[Program]:
-    """The four services, `senders` times the sender; `settings` are added to each one's environment."""
+    """The programs of the four services, with `senders` senders. `settings` are added to each environment."""
     ports = {"api": config.api_port, "dispatcher": config.dispatcher_port, "watchdog": config.watchdog_port}
     programs = [_service(config, name, ports[name], settings) for name in SERVICES]
     return programs + [sender_program(config, number, settings) for number in range(1, senders + 1)]
 
 
 def sender_program(config: LocalSettings, number: int, settings: Mapping[str, str]) -> Program:
-    """Sender `number`, from 1; its slot is its own for as long as it runs."""
+    """Sender `number`, from 1, with its slot name."""
     name = f"{SENDER}-{number}"
     return _service(config, name, config.sender_port + number - 1, {**settings, "VASHSENDER_SLOT": name})
 
 
 def broker_program(config: LocalSettings) -> Program:
     broker = broker_of(config)
-    # Its ports are its own to check: it alone knows which of them belong to what it left running.
+    # No ports here: the broker checks them itself, because its own epmd may still hold one.
     return _program(config, BROKER, broker.command(), {}, stop_seconds=BROKER_STOP_SECONDS, ready_url="", ports={})
 
 
@@ -78,7 +80,7 @@ def mailbox_program(config: LocalSettings) -> Program:
 
 def broker_of(config: LocalSettings) -> "PrivateBroker":
     """The private broker of this installation, running or not."""
-    from cli.local.broker import PrivateBroker  # whoever asks for no broker need not wait for its client
+    from cli.local.broker import PrivateBroker  # slow to import, and most callers need no broker
 
     return PrivateBroker(
         config.home / "broker",

@@ -1,4 +1,4 @@
-"""Waiting until programs can work, and saying in their own words why one cannot."""
+"""Waits until programs can work, and reports in their own words why one cannot."""
 
 import time
 from collections.abc import Container, Sequence
@@ -20,8 +20,8 @@ STARTS_BEFORE_GIVING_UP = 3
 
 
 def wait_ready(supervisor: Supervisor, programs: Sequence[Program]) -> None:
-    """Returns when every program says it can work. Raises ConfigurationError, LocalError or NotReadyError."""
-    import httpx  # takes its time, and most verbs wait for nobody
+    """Returns once every program reports that it can work. Raises ConfigurationError, LocalError or NotReadyError."""
+    import httpx  # slow to import, and most verbs do not wait
 
     waiting = {program.name: program.ready_url for program in programs if program.ready_url}
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
@@ -39,7 +39,7 @@ def wait_ready(supervisor: Supervisor, programs: Sequence[Program]) -> None:
 
 
 def refuse_ended(supervisor: Supervisor, names: Container[str]) -> None:
-    """Raises when one of these programs ended with a wrong setting, or keeps ending."""
+    """Raises if one of these programs ended because of a wrong setting, or keeps ending."""
     for state in supervisor.states():
         if state.name not in names or state.state not in ("BACKOFF", *ENDED):
             continue
@@ -51,7 +51,7 @@ def refuse_ended(supervisor: Supervisor, names: Container[str]) -> None:
 
 
 def relative(path: Path) -> str:
-    """A path as a person in this folder would write it."""
+    """The path relative to the current folder, if it is inside."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -60,11 +60,11 @@ def relative(path: Path) -> str:
 
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return f"{lines[-1] if lines else 'it left no word'} (see {relative(log)})"
+    return f"{lines[-1] if lines else 'its log is empty'} (see {relative(log)})"
 
 
 def _probe(http: "httpx.Client", url: str) -> str:
-    """What is wrong; empty when the program can work."""
+    """What is wrong; empty if the program can work."""
     import httpx
 
     try:
@@ -77,5 +77,5 @@ def _probe(http: "httpx.Client", url: str) -> str:
         checks = answer.json()["checks"]
     except (ValueError, KeyError):
         return f"HTTP {answer.status_code}"
-    # A relay that rests is the world's fault: the sender itself works, and sends when the relay is back.
+    # A resting relay does not count: the sender itself works, and sends once the relay is back.
     return ", ".join(f"{name}: {result}" for name, result in checks.items() if result != "ok" and name != "relays")

@@ -1,7 +1,7 @@
 """`python -m cli.local.rotate_logs FOLDER`: keeps the log files of running programs bounded.
 
-An event listener of supervisord (http://supervisord.org/events.html): every minute it copies a file that has grown too
-large and empties it. The programs write with O_APPEND, so they go on at its beginning and need not be told.
+An event listener of supervisord (http://supervisord.org/events.html). Every minute it copies and empties files that are
+too large. Programs write with O_APPEND, so they continue at the beginning without a signal.
 """
 
 import os
@@ -15,7 +15,7 @@ SUPERVISORS_OWN = ("supervisord.log",)
 
 
 def rotate_running(folder: Path) -> None:
-    """Empties every file that is too large, after its content was put aside."""
+    """Copies every file that is too large to NAME.log.1, then empties it."""
     for path in folder.glob("*.log"):
         if path.name in SUPERVISORS_OWN or path.stat().st_size <= ROTATE_BYTES:
             continue

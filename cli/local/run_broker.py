@@ -1,6 +1,6 @@
-"""`python -m cli.local.run_broker`: this installation's private broker in the foreground, as systemd runs it.
+"""`python -m cli.local.run_broker`: runs this installation's private broker in the foreground, for systemd.
 
-It leaves its addresses where the services' settings look for them, and tells systemd when it answers clients.
+It writes its addresses for the services' settings, and tells systemd when it answers clients.
 """
 
 import os
@@ -13,7 +13,7 @@ from shared.notify import Notifier
 
 
 def main() -> int:
-    """The exit code: 78 with a wrong setting, 69 where a port is taken or RabbitMQ is missing."""
+    """Returns the exit code: 78 for a wrong setting, 69 if a port is taken or RabbitMQ is missing."""
     try:
         config = local_settings()
         broker = broker_of(config)

@@ -1,4 +1,4 @@
-"""Secrets of the private servers: made once, readable by their owner only."""
+"""Secrets of the private servers: generated once, and readable only by their owner."""
 
 import os
 import secrets
@@ -8,7 +8,7 @@ SECRET_BYTES = 24
 
 
 def secret_in(path: Path) -> str:
-    """The secret kept in `path`; made at the first call."""
+    """The secret in `path`. The first call generates it."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         write_private(path, secrets.token_urlsafe(SECRET_BYTES))
@@ -16,7 +16,7 @@ def secret_in(path: Path) -> str:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put `text` into `path` with mode 0600, whole or not at all."""
+    """Writes `text` to `path` with mode 0600, atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,6 +1,6 @@
-"""supervisord, as the user who runs it: started, asked and told over its own socket.
+"""supervisord: started as the current user and controlled through its own socket.
 
-One configuration file per program, so that a program can be added or removed while the others keep running.
+Each program has its own configuration file, so that it can be added or removed while the others run.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,12 +22,13 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from cli.local import LocalError, NotReadyError
+from cli.local.background import start_in_background
 from cli.local.launch import lock_file
 from cli.local.programs import Program
 from cli.local.secret_files import write_private
 
 START_TIMEOUT_SECONDS = 15.0
-SHUT_DOWN_SECONDS = 60.0  # what it still ends then: the log rotation, and whatever a busy machine delays
+SHUT_DOWN_SECONDS = 60.0  # it only has to end the log rotation, but a machine may be busy
 POLL_SECONDS = 0.05
 LONGEST_SOCKET_PATH = 90  # the system allows 107 octets, and supervisord binds a longer name first
 LOG_ROTATION = "log-rotation"
@@ -37,18 +37,22 @@ ENDED = ("STOPPED", "EXITED", "FATAL", "UNKNOWN")
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One program as supervisord sees it. `pid` is the process that does the work, 0 when there is none."""
+    """One program as supervisord sees it."""
 
     name: str
+    #: supervisord's word, such as `RUNNING`.
     state: str
+    #: The process that does the work; 0 if there is none.
     pid: int
+    #: How often it was started.
     starts: int
     exit_code: int
+    #: Why it could not start; empty if it could.
     trouble: str
 
 
 class Supervisor:
-    """The supervisord of one installation. Nothing is touched by the constructor."""
+    """The supervisord of one installation. The constructor does nothing yet."""
 
     def __init__(self, run_dir: Path, log_dir: Path) -> None:
         self.run_dir = run_dir
@@ -68,7 +72,7 @@ class Supervisor:
         return True
 
     def start(self, directory: Path) -> None:
-        """Starts supervisord, with the programs that have files, in `directory`. Raises LocalError."""
+        """Starts supervisord in `directory`, with the programs that have files. Raises LocalError."""
         for folder in (self.run_dir, self.run_dir / "programs", self.log_dir, self.socket.parent):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.socket.parent.stat().st_uid != os.getuid():
@@ -77,16 +81,8 @@ class Supervisor:
         self.config_file.unlink(missing_ok=True)
         write_private(self.config_file, self._configuration(output))
         with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as log:
-            # setsid --fork: it outlives the command that starts it and is nobody's unreaped child.
-            subprocess.run(
-                ["setsid", "--fork", *_python("supervisor.supervisord"), "-n", "-c", self.config_file],
-                cwd=directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                umask=0o077,
-                check=True,
-            )
+            command = [*_python("supervisor.supervisord"), "-n", "-c", str(self.config_file)]
+            start_in_background(command, directory, log, umask=0o077)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self.is_running:
             if time.monotonic() > deadline:
@@ -94,7 +90,7 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
 
     def shut_down(self) -> None:
-        """Ends supervisord, whose programs have been stopped."""
+        """Ends supervisord. Its programs must have been stopped."""
         pid = self._pid()
         with contextlib.suppress(OSError, Fault):
             self._ask("shutdown")
@@ -104,7 +100,7 @@ class Supervisor:
     # Programs
 
     def write(self, program: Program) -> None:
-        """Makes a program known; takes effect at its next start."""
+        """Writes a program's files. They take effect at its next start."""
         what = {
             "argv": list(program.argv),
             "environment": dict(program.environment),
@@ -130,7 +126,7 @@ class Supervisor:
         return added
 
     def remove(self, name: str) -> None:
-        """Stops a program, which may take its drain, and forgets it."""
+        """Stops a program, drain included, and removes its files."""
         self.stop([name])
         (self.run_dir / "programs" / f"{name}.conf").unlink(missing_ok=True)
         (self.run_dir / "programs" / f"{name}.json").unlink(missing_ok=True)
@@ -139,7 +135,7 @@ class Supervisor:
         lock_file(self.run_dir, name).unlink(missing_ok=True)
 
     def stop(self, names: Iterable[str]) -> None:
-        """Stops programs, all at once; returns when they have ended. They get SIGKILL at the end of their time."""
+        """Stops programs at the same time and waits until they have ended. SIGKILL follows after `stop_seconds`."""
         waiting = set(names)
         for name in waiting:
             with contextlib.suppress(Fault):  # it does not run
@@ -150,21 +146,23 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
 
     def start_program(self, name: str) -> None:
-        """Starts a stopped program; does not wait for it."""
+        """Starts a stopped program without waiting for it."""
         with contextlib.suppress(Fault):  # it runs
             self._ask("startProcess", name, False)
 
     def states(self) -> list[State]:
-        """Every program, in the order of its name. Raises LocalError when supervisord does not answer."""
+        """Every program, by name. Raises LocalError if supervisord does not answer."""
         try:
             answers = cast(list[dict[str, Any]], self._ask("getAllProcessInfo"))
         except OSError as error:
-            raise LocalError("supervisord does not answer: nothing is supervised; `vashsender start` helps") from error
+            raise LocalError(
+                "VashSender is not running here, or its supervisord is not: `vashsender start` starts it"
+            ) from error
         programs = (answer for answer in answers if answer["name"] != LOG_ROTATION)
         return [self._state(answer) for answer in sorted(programs, key=lambda answer: str(answer["name"]))]
 
     def starts(self, name: str) -> int:
-        """How often a program was started since it was made known."""
+        """How often a program was started since it was added."""
         with contextlib.suppress(OSError, ValueError):
             return int(lock_file(self.run_dir, name).read_text().split()[1])
         return 0
@@ -174,12 +172,12 @@ class Supervisor:
         return sorted(path.stem for path in (self.run_dir / "programs").glob("*.json"))
 
     def forget(self) -> None:
-        """Drops the files of programs, so that the next start begins afresh. Nothing may be running."""
+        """Removes all programs' files. No program may be running."""
         for path in (self.run_dir / "programs").glob("*"):
             path.unlink(missing_ok=True)
 
     def holders(self) -> dict[str, int]:
-        """Programs that run now, supervised or not, with their pids: those whose lock is held."""
+        """Running programs by name, with their pids, supervised or not: those whose lock is held."""
         held = {}
         for path in (self.run_dir / "programs").glob("*.lock"):
             with path.open() as file:
@@ -193,7 +191,7 @@ class Supervisor:
     # Helpers
 
     def _ask(self, method: str, *arguments: object) -> Any:
-        """One call of supervisord's API. Raises OSError where nobody answers, Fault where it refuses."""
+        """Calls supervisord's API. Raises OSError if it does not answer, Fault if it refuses."""
         transport = SupervisorTransport(None, None, f"unix://{self.socket}")
         try:
             return getattr(ServerProxy("http://localhost", transport=transport).supervisor, method)(*arguments)
@@ -209,7 +207,7 @@ class Supervisor:
         name = str(answer["name"])
         pid, starts = int(answer["pid"]), 0
         if pid:
-            # The lock names the worker itself, also where supervisord's child only stands in for an adopted one.
+            # The lock names the program itself, even if supervisord's child only stands in for it.
             with contextlib.suppress(OSError, ValueError):
                 worker, count = lock_file(self.run_dir, name).read_text().split()
                 pid, starts = int(worker), int(count)
@@ -254,7 +252,7 @@ files = programs/*.conf
 
 
 def _program_section(name: str, run_dir: Path, stop_seconds: float) -> str:
-    # Starts are retried for good, each a second later than the one before: that is supervisord's back-off.
+    # Retries starts without end; supervisord waits a second longer each time.
     return f"""[program:{name}]
 command = {_escape(shlex.join([*_python("cli.local.launch"), str(run_dir), name]))}
 autorestart = true
@@ -267,17 +265,17 @@ redirect_stderr = true
 
 
 def _python(module: str) -> tuple[str, ...]:
-    """The command of a module; -P keeps the current folder from standing in for a package."""
+    """The command of a module. -P keeps the current folder out of the import path."""
     return sys.executable, "-P", "-m", module
 
 
 def _escape(path: Path | str) -> str:
-    """A path in supervisord's configuration, where % begins a variable."""
+    """A path for supervisord's configuration, where % starts a variable."""
     return str(path).replace("%", "%%")
 
 
 def _socket_path(run_dir: Path) -> Path:
-    """The socket beside the other files, or in a short folder of this user's own where that name would be too long."""
+    """The socket beside the other files, or in a short private folder if its path would be too long."""
     path = run_dir / "supervisor.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
@@ -295,4 +293,4 @@ def _wait_gone(pid: int, seconds: float) -> None:
 
 def _last_line(path: Path) -> str:
     lines = path.read_text(errors="replace").splitlines()
-    return lines[-1] if lines else "no word"
+    return lines[-1] if lines else "its log is empty"

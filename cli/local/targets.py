@@ -1,4 +1,4 @@
-"""What Prometheus is to scrape on this machine: each process a target of its own, in files it watches (file_sd)."""
+"""Prometheus targets of this machine: one per process, in files that Prometheus watches (file_sd)."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from cli.settings import LocalSettings
 
 
 def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
-    """Says that of all programs exactly those called `names` run; see deploy/prometheus/prometheus.yml."""
+    """Writes the targets of the programs in `names`, which are all that run; see deploy/prometheus/prometheus.yml."""
     ports = {
         "api": config.api_port,
         "dispatcher": config.dispatcher_port,
@@ -28,19 +28,19 @@ def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
             broker.append(_target(config, name, service, ports[name]))
     folder = config.home / "prometheus"
     if not (services or broker or folder.exists()):
-        return  # nothing ever ran here
+        return  # nothing has ever run here
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "vashsender.json", services)
     _write(folder / "rabbitmq.json", broker)
 
 
 def _target(config: LocalSettings, name: str, service: str, port: int) -> dict[str, Any]:
-    """By its name, not its address: a replica keeps its curves when ports change."""
+    """Named after the process, not its address, so that its time series continue when ports change."""
     return {"targets": [f"{config.local_host}:{port}"], "labels": {"instance": name, "service": service}}
 
 
 def _write(path: Path, targets: list[dict[str, Any]]) -> None:
-    # In one step: Prometheus reads whenever the file changes.
+    # Atomically, because Prometheus reads the file whenever it changes.
     fresh = path.with_suffix(".new")
     fresh.write_text(json.dumps(targets, indent=1) + "\n")
     fresh.replace(path)

@@ -1,4 +1,4 @@
-"""System-wide, started by root: everything runs as a user of its own, and so does the rest of the command."""
+"""A system-wide installation: root starts it, but everything runs as another user, including the command itself."""
 
 import os
 import pwd
@@ -10,15 +10,16 @@ from shared.errors import ConfigurationError
 
 
 def step_down(config: LocalSettings) -> None:
-    """Where root runs the command and VASHSENDER_USER names somebody: makes the folders theirs and becomes them, for
-    good. Raises ConfigurationError. What the command starts and writes is theirs then; who began it stays known."""
+    """If root runs the command and VASHSENDER_USER names a user, gives that user the folders and becomes that user for
+    good. Everything the command starts and writes belongs to that user; SUDO_USER still says who called it. Raises
+    ConfigurationError."""
     if os.geteuid() != 0 or not config.user:
         return
     try:
         user = pwd.getpwnam(config.user)
     except KeyError:
         raise ConfigurationError(
-            f"VASHSENDER_USER: there is no user {config.user}. Make one: useradd --system --user-group "
+            f"VASHSENDER_USER: there is no user {config.user}. Create it: useradd --system --user-group "
             f"--home-dir {config.home} --shell /usr/sbin/nologin {config.user}"
         ) from None
     for folder in (config.home, config.logs):
@@ -30,7 +31,7 @@ def step_down(config: LocalSettings) -> None:
     os.setuid(user.pw_uid)
     for needed in (os.__file__, __file__, sys.executable):
         if not os.access(needed, os.R_OK):
-            raise ConfigurationError(f"{user.pw_name}, whom VASHSENDER_USER names, cannot read {needed}")
+            raise ConfigurationError(f"VASHSENDER_USER: {user.pw_name} cannot read {needed}")
     if not os.access(Path.cwd(), os.R_OK | os.X_OK):
         os.chdir(config.home)
 
@@ -41,5 +42,5 @@ def _hand_over(folder: Path, user: pwd.struct_passwd) -> None:
         os.chown(folder, user.pw_uid, user.pw_gid)
     elif folder.stat().st_uid != user.pw_uid:
         raise ConfigurationError(
-            f"{folder} is not {user.pw_name}'s, as VASHSENDER_USER says: chown -R {user.pw_name}: {folder}"
+            f"VASHSENDER_USER: {folder} does not belong to {user.pw_name}: chown -R {user.pw_name}: {folder}"
         )

@@ -1,1 +1,1 @@
-"""The development mailbox: an SMTP server that keeps what it gets, and a page that shows it."""
+"""The development mailbox: an SMTP server that stores every email, and a page that shows them."""

@@ -1,4 +1,4 @@
-"""The emails on disk: a Maildir (https://cr.yp.to/proto/maildir.html), so that any mail reader can open it."""
+"""Emails on disk, as a Maildir (https://cr.yp.to/proto/maildir.html) that any mail reader can open."""
 
 import os
 import re
@@ -12,7 +12,7 @@ _KEY = re.compile(r"\d+\.M\d+P\d+Q\d+\.[A-Za-z0-9._-]+")
 
 
 class Maildir:
-    """Stores each email under a key of its own; keys sort by arrival. Everything stays in `new`."""
+    """Stores each email under a unique key; keys sort by arrival. All emails stay in `new`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -22,7 +22,7 @@ class Maildir:
             (path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def store(self, *parts: bytes) -> str:
-        """Writes an email and returns its key. It appears in `new` whole or not at all, and outlives this process."""
+        """Writes an email and returns its key. It appears in `new` atomically."""
         seconds, rest = divmod(time_ns(), 1_000_000_000)
         key = f"{seconds}.M{rest // 1000:06}P{os.getpid()}Q{next(self._numbers)}.{self._host}"
         draft = self.path / "tmp" / key
@@ -40,7 +40,7 @@ class Maildir:
         return sorted(filter(_KEY.fullmatch, names), reverse=True)
 
     def read(self, key: str) -> bytes:
-        """The email of that key. Raises KeyError."""
+        """The email with this key. Raises KeyError."""
         if not _KEY.fullmatch(key):
             raise KeyError(key)
         try:

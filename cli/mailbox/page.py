@@ -1,4 +1,4 @@
-"""A small page that lists what the mailbox has and shows an email, safely: mail is hostile until proven otherwise."""
+"""A small page that lists the stored emails and shows one safely: every email is treated as hostile."""
 
 from email import policy
 from email.message import EmailMessage
@@ -15,14 +15,14 @@ from starlette.routing import Route
 from cli.mailbox.maildir import Maildir
 
 PER_PAGE = 50
-# The page runs no script at all; an email's HTML may style itself, and reaches nothing outside.
+# The page runs no script. An email's HTML may use its own styles but load nothing from outside.
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 EMAIL_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'"
 
 
 def application(maildir: Maildir) -> Starlette:
-    """`/`: the newest emails. `/mail/KEY`: one of them; `html`, `text` and `raw` below
-    that: its HTML alone, its text alone, its source."""
+    """`/` lists the newest emails. `/mail/KEY` shows one; `html`, `text` and `raw` below it give only its HTML, its
+    text or its source."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string(files(__package__).joinpath("page.html").read_text())
 

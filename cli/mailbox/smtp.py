@@ -1,7 +1,7 @@
-"""SMTP in (RFC 5321) with PIPELINING (RFC 2920), 8BITMIME, SMTPUTF8 and SIZE; no relaying, no TLS, no authentication.
+"""An SMTP server (RFC 5321) with PIPELINING (RFC 2920), 8BITMIME, SMTPUTF8 and SIZE; no relaying, TLS or AUTH.
 
-Two kinds of addresses misbehave, so that a demo has something to show. `refused...@` is refused for good (550 5.1.1).
-`deferred...@` is deferred once (451 4.2.0) and taken the next time; a restart forgets who was deferred.
+Two kinds of addresses misbehave, for the demo. `refused...@` is refused for good (550 5.1.1). `deferred...@` is
+deferred once (451 4.2.0) and accepted the next time; a restart forgets which were deferred.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _END = b"\r\n.\r\n"
 
 
 class Mailbox:
-    """What all connections share: where emails go, and who was deferred once."""
+    """Shared by all connections: the Maildir, and which addresses were deferred once."""
 
     def __init__(self, maildir: Maildir) -> None:
         self.maildir = maildir
@@ -31,7 +31,7 @@ class Mailbox:
         self._deferred: set[str] = set()
 
     def refusal(self, recipient: str) -> str | None:
-        """The reply to a recipient that is not taken now."""
+        """The reply that refuses a recipient; None to accept it."""
         local = recipient.partition("@")[0].lower()
         if local.startswith("refused"):
             return "550 5.1.1 No such mailbox here: the demo refuses this address"
@@ -43,7 +43,7 @@ class Mailbox:
         return None
 
     async def serve(self, host: str, port: int) -> asyncio.Server:
-        """Listens; raises OSError where the port is taken."""
+        """Starts to listen. Raises OSError if the port is taken."""
         return await asyncio.get_running_loop().create_server(lambda: SmtpConnection(self), host, port, backlog=512)
 
     def close(self) -> None:
@@ -52,14 +52,14 @@ class Mailbox:
 
 
 class SmtpConnection(asyncio.Protocol):
-    """One dialogue. Commands are answered in order; the replies to a pipelined group leave in one write."""
+    """One connection. Answers commands in order; the replies to a pipelined group leave in one write."""
 
     def __init__(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._buffer = bytearray()
-        self._searched = 0  # bytes of the body already looked through for its end
+        self._searched = 0  # bytes of the body already searched for its end
         self._in_body = False
         self._greeted = False
         self._replies: list[str] = []
@@ -67,7 +67,7 @@ class SmtpConnection(asyncio.Protocol):
         self._recipients: list[str] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports only behave as one
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are no subclass of it
         self._mailbox.connections.add(self)
         self._reply("220 mailbox.localhost ESMTP VashSender development mailbox")
         self._flush()
@@ -87,7 +87,7 @@ class SmtpConnection(asyncio.Protocol):
         self._wait()
 
     def close(self) -> None:
-        """Says why and hangs up."""
+        """Sends 421 and closes the connection."""
         if self._transport is not None:
             self._reply("421 4.3.2 The mailbox closes")
             self._flush()
@@ -110,7 +110,7 @@ class SmtpConnection(asyncio.Protocol):
         return True
 
     def _take_body(self) -> bool:
-        if self._buffer.startswith(b".\r\n"):  # a body without a single line
+        if self._buffer.startswith(b".\r\n"):  # an empty body
             body, taken = b"", 3
         else:
             end = self._buffer.find(_END, self._searched)

@@ -54,7 +54,7 @@ def command() -> Iterator[Installed]:
 def test_root_starts_it_and_nothing_runs_as_root(command: Installed) -> None:
     nobody = command("start", settings={"VASHSENDER_USER": "nobody-at-all"})
     assert (nobody.returncode, nobody.stdout) == (78, "")
-    assert nobody.stderr.startswith("vashsender: VASHSENDER_USER: there is no user nobody-at-all. Make one: useradd")
+    assert nobody.stderr.startswith("vashsender: VASHSENDER_USER: there is no user nobody-at-all. Create it: useradd")
 
     command.ok("demo")
     owners = {psutil.Process(pid).username() for pid in command.pids().values()}

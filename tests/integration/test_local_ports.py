@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cli.local.ports import PortTakenError, free_ports, holder, is_free, refuse_taken
+from cli.local.ports import PortTakenError, free_ports, is_free, refuse_taken
+from shared.ports import holder
 
 
 @pytest.fixture

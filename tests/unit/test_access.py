@@ -111,7 +111,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     written = json.loads(capsys.readouterr().out)["written"]
     assert sorted(written) == sorted(path.name for path in folder.iterdir())
     assert run(["access", "new", str(folder)]) == 0
-    assert "already" in capsys.readouterr().err
+    assert "nothing to do" in capsys.readouterr().err
     assert run(["access", "new", str(folder), "--renew", "everything"]) == 64
     assert RENEWABLE[0] in capsys.readouterr().err
     (folder / "api_amqp_url").write_text("")
