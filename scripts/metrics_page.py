@@ -9,9 +9,9 @@ from prometheus_client.metrics import MetricWrapperBase
 from services.api.observe import ApiMetrics
 from services.dispatcher.metrics import DispatcherMetrics
 from services.sender.metrics import SenderMetrics
+from services.watchdog.environment import EnvironmentMetrics
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
-from services.watchdog.surroundings import Surroundings
 from shared.ledger.database import Ledger
 from shared.metrics import Metrics
 from shared.settings import SenderSettings, WatchdogSettings
@@ -24,7 +24,7 @@ WORDS = FOLDER / "metrics.head.md"
 def _watchdog(common: Metrics, ledger: Ledger) -> None:
     settings = WatchdogSettings()
     WatchdogMetrics(common, ledger, Heartbeats(settings))
-    Surroundings(common, settings)
+    EnvironmentMetrics(common, settings)
 
 
 SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {

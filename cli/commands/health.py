@@ -40,22 +40,24 @@ def health_check(
     config = local_settings()
     found = asyncio.run(health.look(config, timeout_minutes=timeout))
     hung: Sequence[Hanging] = ()
-    deeds = []
+    fixed = []
     if fix:
         hung = found.hanging
         with noted(config, "health-check --fix") as result:
-            deeds = health.fix()
-            result.text = "; ".join(f"{deed['text']} (campaign {deed['campaign_id']})" for deed in deeds) or "nothing"
+            fixed = health.fix()
+            result.text = (
+                "; ".join(f"{entry['text']} (campaign {entry['campaign_id']})" for entry in fixed) or "nothing"
+            )
         found = asyncio.run(health.look(config, timeout_minutes=timeout))
     if as_json:
         show_json(
-            {"healthy": found.is_good, **asdict(found), "hung": [asdict(each) for each in hung], "fixed": deeds},
+            {"healthy": found.is_good, **asdict(found), "hung": [asdict(each) for each in hung], "fixed": fixed},
         )
         raise typer.Exit(0 if found.is_good else UNHEALTHY)
     if hung:
         show_table(("Hung", "Name", "Status", "Idle for", "Why"), [_row(each) for each in hung])
-    for deed in deeds:
-        say(f"{deed['kind']}: {deed['text']} (campaign {deed['campaign_id']})")
+    for entry in fixed:
+        say(f"{entry['kind']}: {entry['text']} (campaign {entry['campaign_id']})")
     if found.findings:
         show_table(("What is wrong", "What to do"), [(each.what, each.advice) for each in found.findings])
     if found.hanging:

@@ -1,4 +1,4 @@
-"""Closing a campaign: only with proof that nothing is open, counted over the recipients themselves."""
+"""Closing a campaign: only with proof, by counting the recipients themselves, that none is open."""
 
 from typing import Any
 from uuid import UUID
@@ -21,15 +21,17 @@ log = logs.get()
 
 
 async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Repair]:
-    """Closes a campaign that looks spent. Where its rows say otherwise, they are mended instead: the repairs are
-    returned (none, if it only was too early), and the campaign goes on."""
+    """Closes a campaign that looks spent, and returns the event to publish.
+
+    If its rows disagree, repairs them instead and returns the repairs: the campaign goes on. An empty list means that
+    it is not spent yet."""
     async with ledger.read() as connection:
         if not await _is_spent(connection, campaign_id):
             return []
         proof = await _count_rows(connection, campaign_id)
         said = await counts(connection, campaign_id)
     if any(proof[status] for status in OPEN) or proof != {status: said[status] for status in STATUSES}:
-        # A late fact may have come between the two looks; what is really wrong, the repair finds under the locks.
+        # A result may have been recorded between the two queries. The repair takes the locks and finds what is wrong.
         repairs = list(await repair(ledger, campaign_id))
         if repairs:
             log.error("close.refused", campaign_id=str(campaign_id), rows=proof, counts=dict(said))
@@ -85,7 +87,7 @@ async def _reason(connection: AsyncConnection, campaign_id: UUID, status: Campai
 
 
 async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:
-    """No batch is live and no recipient uncut. Under the campaign's lock this stays so until the transaction ends."""
+    """No batch is live, and every recipient is in a batch. Stays true while the campaign is locked."""
     live = exists().where(col(Batch.campaign_id) == campaign_id, in_state(*LIVE))
     left = await connection.scalar(
         select(or_(live, campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)

@@ -1,26 +1,27 @@
-"""A turn's soft deadline, and the room it leaves to others between two transactions."""
+"""A job's soft deadline, and the pauses between its transactions that let others write."""
 
 import asyncio
 import time
 
-LONGEST_BREATH_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 0.5
 
 
 class Deadline:
-    """Begins to count when it is made. `was_met`: it has cut work short."""
+    """Starts to run when it is created."""
 
     def __init__(self, soft_seconds: float) -> None:
-        self._until = time.monotonic() + soft_seconds
-        self._last_breath = time.monotonic()
-        self.was_met = False
+        self._passes_at = time.monotonic() + soft_seconds
+        self._step_began_at = time.monotonic()
+        #: The job has found the deadline passed, and has stopped early.
+        self.cut_short = False
 
-    def cuts_short(self) -> bool:
-        """Asked after each step that did something, so that every turn makes some progress however short it is."""
-        self.was_met = time.monotonic() >= self._until
-        return self.was_met
+    def has_passed(self) -> bool:
+        """Ask after a step, not before it, so that even the shortest job makes progress."""
+        self.cut_short = time.monotonic() >= self._passes_at
+        return self.cut_short
 
-    async def breathe(self) -> None:
-        """Waits half as long as the last step took: where there is one writer, others get their turn."""
-        now = time.monotonic()
-        await asyncio.sleep(min((now - self._last_breath) / 2, LONGEST_BREATH_SECONDS))
-        self._last_breath = time.monotonic()
+    async def pause(self) -> None:
+        """Sleeps half as long as the last step took: a database with a single writer is free for others meanwhile."""
+        step_seconds = time.monotonic() - self._step_began_at
+        await asyncio.sleep(min(step_seconds / 2, LONGEST_PAUSE_SECONDS))
+        self._step_began_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""The loop: wakes on events and on the clock, surveys, advances campaigns, releases batches, begins longer turns."""
+"""The loop: an event or the clock starts a round, which surveys the ledger, advances campaigns and releases batches."""
 
 import asyncio
 import random
@@ -9,10 +9,10 @@ from uuid import UUID
 
 from services.dispatcher import fairness, lifecycle
 from services.dispatcher.fairness import Fairness
+from services.dispatcher.job import run_job
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.release import Released, release_one
-from services.dispatcher.survey import Standing, Survey, survey
-from services.dispatcher.turn import take_turn
+from services.dispatcher.survey import OpenCampaign, Survey, survey
 from shared import logs
 from shared.bus import Bus
 from shared.events import Event
@@ -21,15 +21,16 @@ from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import DispatcherSettings
 from shared.ticks import Ticks
 
-TURNS_AT_ONCE = 3
-"""Campaigns that are stopped, reopened or closed at the same time; surveys and releases go on beside them."""
+JOBS_AT_ONCE = 3
+"""Campaigns that are stopped, reopened or closed at the same time, while rounds go on."""
 
 log = logs.get()
 
 
 class Dispatcher:
-    """One round at a time: events that come meanwhile make one more. Several dispatchers may run: whatever one does is
-    a compare-and-swap, and the other finds it done."""
+    """Runs one round at a time; events that arrive during a round start one more.
+
+    Several dispatchers may run: each change is a compare-and-swap, and the second finds it done."""
 
     def __init__(self, settings: DispatcherSettings, ledger: Ledger, bus: Bus, metrics: DispatcherMetrics) -> None:
         self._settings = settings
@@ -40,40 +41,41 @@ class Dispatcher:
         self.ticks = Ticks("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
-        self._turns: set[UUID] = set()
-        self._round_at = time.monotonic()
+        #: Campaigns that a job works on.
+        self._jobs: set[UUID] = set()
+        self._round_ended_at = time.monotonic()
         self._owned: asyncio.TaskGroup
 
     async def on_event(self, _event: Event) -> None:
-        """Any event only wakes the loop: it is acknowledged at once, and the ledger says what there is to do."""
+        """Wakes the loop. The event is acknowledged at once: the ledger says what there is to do."""
         self.wake()
 
     def wake(self, cause: str = "event") -> None:
-        """Something happened: a round begins as soon as the one at hand has ended."""
+        """Starts a round as soon as the current one has ended."""
         if not (self._woken.is_set() and self._cause == "event"):
             self._cause = cause
         self._woken.set()
 
     async def run(self) -> None:
-        """Rounds, until cancelled. Whatever fails in one is logged, and the next tries again."""
+        """Runs rounds until cancelled. If one fails, the error is logged and the next one tries again."""
         cause = "clock"
         async with self.open():
             while True:
                 try:
                     with self.ticks:
                         await self.round(cause)
-                except Exception as error:  # noqa: BLE001 - see _tell
-                    _tell("round.failed", error)
+                except Exception as error:  # noqa: BLE001 - see _log_error
+                    _log_error("round.failed", error)
                 cause = await self._wait()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Owns the turns and the publishing that rounds begin; waits for them at the end."""
+        """Owns the tasks that rounds start, and waits for them at the end."""
         async with asyncio.TaskGroup() as self._owned:
             yield
 
     async def round(self, cause: str) -> bool:
-        """Looks at the ledger once and does what there is to do; False where there was nothing."""
+        """Looks at the ledger once and does what there is to do; returns False if there was nothing."""
         with self._metrics.round_seconds.time():
             async with self._ledger.read() as connection:
                 seen = await survey(connection, lost_seconds=self._settings.instance_lost_seconds)
@@ -81,17 +83,17 @@ class Dispatcher:
             released = await self._release(seen)
             self._fairness.forget(seen.campaigns)
         busy = any(stepped) or released
-        self._round_at = time.monotonic()
+        self._round_ended_at = time.monotonic()
         if busy:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
 
     async def check(self) -> str:
-        """For readiness: what is wrong with the rounds."""
-        return late(self._round_at, self._settings.clock_seconds, "round")
+        """Readiness: what is wrong with the rounds, or an empty string."""
+        return late(self._round_ended_at, self._settings.clock_seconds, "round")
 
     async def _wait(self) -> str:
-        """Until something happens or the clock ticks; returns which."""
+        """Waits for an event or the next tick of the clock; returns which it was."""
         try:
             async with asyncio.timeout(self._settings.clock_seconds * random.uniform(0.9, 1.1)):
                 await self._woken.wait()
@@ -100,37 +102,37 @@ class Dispatcher:
         self._woken.clear()
         return self._cause
 
-    async def _advance(self, campaign: Standing, cause: str) -> bool:
-        """One campaign's own steps. What fails here leaves the other campaigns alone."""
+    async def _advance(self, campaign: OpenCampaign, cause: str) -> bool:
+        """Takes the short steps of one campaign, or starts a job on it. An error here affects no other campaign."""
         stepped = False
         try:
             while (status := await lifecycle.advance(self._ledger, campaign)) is not None:
                 stepped = True
                 campaign.status = status
-        except Exception as error:  # noqa: BLE001 - see _tell
-            _tell("campaign.failed", error, campaign_id=str(campaign.id))
+        except Exception as error:  # noqa: BLE001 - see _log_error
+            _log_error("campaign.failed", error, campaign_id=str(campaign.id))
             return False
-        if campaign.needs_turn and campaign.id not in self._turns and len(self._turns) < TURNS_AT_ONCE:
-            self._turns.add(campaign.id)
-            self._owned.create_task(self._turn(campaign, cause))
+        if campaign.needs_job and campaign.id not in self._jobs and len(self._jobs) < JOBS_AT_ONCE:
+            self._jobs.add(campaign.id)
+            self._owned.create_task(self._run_job(campaign, cause))
             stepped = True
         return stepped
 
-    async def _turn(self, campaign: Standing, cause: str) -> None:
+    async def _run_job(self, campaign: OpenCampaign, cause: str) -> None:
         events: list[Event] | None = None
         try:
-            events = await take_turn(self._settings, self._ledger, self._metrics, campaign)
-        except Exception as error:  # noqa: BLE001 - see _tell
-            _tell("turn.failed", error, campaign_id=str(campaign.id))
+            events = await run_job(self._settings, self._ledger, self._metrics, campaign)
+        except Exception as error:  # noqa: BLE001 - see _log_error
+            _log_error("job.failed", error, campaign_id=str(campaign.id))
         finally:
-            self._turns.discard(campaign.id)
-        if events is not None:  # otherwise the clock comes back to it: no hot loop
+            self._jobs.discard(campaign.id)
+        if events is not None:  # else the clock tries again: no hot loop
             for event in events:
                 self._publish(event)
             self.wake(cause)
 
     async def _release(self, seen: Survey) -> bool:
-        """Fills the window, one batch at a time, in fair turns."""
+        """Fills the window, one batch of the fairest campaign at a time."""
         window = fairness.window(self._settings, seen.slots)
         waiting = fairness.candidates(seen)
         busy = False
@@ -148,7 +150,7 @@ class Dispatcher:
         self._metrics.out.set(seen.out)
         return busy
 
-    async def _release_one(self, campaign: Standing, seen: Survey) -> Released | None:
+    async def _release_one(self, campaign: OpenCampaign, seen: Survey) -> Released | None:
         try:
             with self._metrics.release_seconds.time():
                 released = await release_one(
@@ -159,8 +161,8 @@ class Dispatcher:
                     limits=seen.limits,
                     fresh_first=self._fairness.wants_fresh(campaign),
                 )
-        except Exception as error:  # noqa: BLE001 - see _tell
-            _tell("release.failed", error, campaign_id=str(campaign.id))
+        except Exception as error:  # noqa: BLE001 - see _log_error
+            _log_error("release.failed", error, campaign_id=str(campaign.id))
             return None
         if released is not None:
             self._metrics.released.labels("fresh" if released.fresh else "again").inc()
@@ -175,7 +177,7 @@ class Dispatcher:
         return released
 
     def _publish(self, event: Event) -> None:
-        """Beside the round: a broker that is slow to confirm holds up no campaign. Publishing never raises."""
+        """Publishes outside the round, so that a broker that is slow to confirm delays no campaign. Never raises."""
 
         async def publish() -> None:
             await self._bus.publish(event)
@@ -183,8 +185,8 @@ class Dispatcher:
         self._owned.create_task(publish())
 
 
-def _tell(what: str, error: Exception, **known: str) -> None:
-    """An error ends what it struck and nothing else: the ledger's clock comes back to it."""
+def _log_error(what: str, error: Exception, **known: str) -> None:
+    """Logs an error that ends one step and nothing else: a later round tries again."""
     if is_unavailable(error):
         log.warning("database.unreachable", error=in_a_line(error), **known)
     else:

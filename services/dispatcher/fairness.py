@@ -1,20 +1,20 @@
-"""Whose turn it is: the release window over all campaigns, and fair turns between them."""
+"""Which campaign gets the next release: the window over all campaigns, and a fair order between them."""
 
 from collections.abc import Sequence
 from itertools import count
 from uuid import UUID
 
-from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, Survey, scopes
+from services.dispatcher.survey import AHEAD_SECONDS, Limit, OpenCampaign, Survey, scopes
 from shared.settings import DispatcherSettings
 
 
 def window(settings: DispatcherSettings, slots: int) -> int:
-    """Batches that may be out at once: enough to keep the senders busy, few enough that a pause bites."""
+    """Batches that may be out at once: enough to keep the senders busy, few enough that a pause takes effect soon."""
     return max(settings.window_floor, settings.window_per_slot * slots)
 
 
-def candidates(survey: Survey) -> list[Standing]:
-    """The campaigns of which something may be released now."""
+def candidates(survey: Survey) -> list[OpenCampaign]:
+    """The campaigns that have something to release now."""
     return [
         campaign
         for campaign in survey.campaigns
@@ -29,40 +29,44 @@ def _is_free(limit: Limit) -> bool:
 
 
 class Fairness:
-    """Remembers who was served last, so that equals take turns. What is forgotten by a restart costs nobody more than
-    one turn."""
+    """Remembers when each campaign was served, so that equals alternate.
+
+    A restart forgets it, which delays a campaign by one release at most."""
 
     def __init__(self) -> None:
+        #: The number of the last release of each campaign, counted over all of them.
         self._served: dict[UUID, int] = {}
+        #: Whether that was a new batch, not a retry.
         self._fresh: dict[UUID, bool] = {}
         self._number = count(1)
 
-    def next(self, waiting: Sequence[Standing], survey: Survey) -> Standing:
-        """Who has nothing out comes first, so that none starves; then the higher priority, then who has the least out,
-        then who waited longest. Of the tickets that nobody has taken yet, those of limited campaigns, of which a sender
-        works on many at once, leave half to the others."""
+    def next(self, waiting: Sequence[OpenCampaign], survey: Survey) -> OpenCampaign:
+        """The campaign to serve: first one with nothing out, so that none starves; then by the highest priority, the
+        fewest batches out, the longest wait.
+
+        Campaigns with a rate limit get at most half of the places while others wait."""
         limited_out = sum(
             campaign.out - campaign.beside for campaign in survey.campaigns if campaign.emails_per_second is not None
         )
         unlimited = [campaign for campaign in waiting if campaign.emails_per_second is None]
         eligible = unlimited if unlimited and limited_out >= max(survey.slots // 2, 1) else waiting
 
-        def rank(campaign: Standing) -> tuple[bool, int, int, int]:
+        def rank(campaign: OpenCampaign) -> tuple[bool, int, int, int]:
             return campaign.out > 0, -campaign.priority, campaign.out, self._served.get(campaign.id, 0)
 
         return min(eligible, key=rank)
 
-    def wants_fresh(self, campaign: Standing) -> bool:
-        """Retries and fresh mail of one campaign alternate: neither starves the other."""
+    def wants_fresh(self, campaign: OpenCampaign) -> bool:
+        """Whether a new batch comes next: new batches and retries of a campaign alternate."""
         return not self._fresh.get(campaign.id, True)
 
-    def served(self, campaign: Standing, *, fresh: bool) -> None:
+    def served(self, campaign: OpenCampaign, *, fresh: bool) -> None:
         campaign.out += 1
         self._served[campaign.id] = next(self._number)
         self._fresh[campaign.id] = fresh
 
-    def forget(self, known: Sequence[Standing]) -> None:
-        """Keeps only the campaigns that are not closed."""
+    def forget(self, known: Sequence[OpenCampaign]) -> None:
+        """Forgets the campaigns that are no longer open."""
         kept = {campaign.id for campaign in known}
         for memory in (self._served, self._fresh):
             for campaign_id in memory.keys() - kept:

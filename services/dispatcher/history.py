@@ -1,4 +1,4 @@
-"""Notes how far campaigns are, every second, for the curve that people look at. Nothing is decided by it."""
+"""Notes the progress of campaigns every second, for the curve on the page. No decision depends on it."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -15,31 +15,29 @@ from shared.ledger.states import ACTIVE
 
 NOTE_SECONDS = 1.0
 MOST_CAMPAIGNS = 1000
-"""So many active campaigns are looked at, the oldest first."""
+"""Active campaigns looked at in one tick, the oldest first."""
 CAMPAIGNS_AT_ONCE = 50
-"""So many are noted in a turn, those that waited longest first; the others' curves get coarser."""
-LINGERING_TURNS = 5
-"""A campaign that is paused or closed is looked at so much longer: its last results are still being recorded."""
+"""Campaigns noted in one tick, those that waited longest first; the curves of the others get coarser."""
+LINGERING_TICKS = 5
+"""Ticks for which a campaign is still looked at after it is paused or closed, while its last results are recorded."""
 
 
 @dataclass(slots=True)
 class _Watched:
-    """`noted` is the last point that was written, `seen` the last that was looked at."""
-
-    noted: Point
-    seen: Point
-    lingers: int
+    noted: Point  # the last point that was written
+    seen: Point  # the last point that was looked at
+    lingers: int  # ticks for which it is still looked at
 
 
 class History:
-    """Several dispatchers may keep it at the same time: the points only lie closer then."""
+    """Several dispatchers may keep it at the same time: the points are only closer together then."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._watched: dict[UUID, _Watched] = {}
 
-    async def turn(self) -> None:
-        """Looks at the campaigns that move, and notes those that have moved since the last time."""
+    async def tick(self) -> None:
+        """Notes the progress of campaigns that have moved since the last tick."""
         async with self._ledger.read() as connection:
             now = await clock(connection)
             active = await self._look(connection, now)
@@ -54,7 +52,7 @@ class History:
         self._remember(active, set(moved))
 
     async def _look(self, connection: AsyncConnection, now: float) -> dict[UUID, tuple[Point, bool]]:
-        """How far each campaign is, and whether it is active or only lingers."""
+        """The progress of each campaign, and whether it is active or only lingers."""
         found = await connection.execute(
             select(col(Campaign.id))
             .where(campaigns.not_closed(), col(Campaign.status).in_([status.value for status in ACTIVE]))
@@ -74,7 +72,7 @@ class History:
         return watched is None or watched.noted[1:] != point[1:]
 
     def _points(self, campaign_id: UUID, point: Point) -> list[Point]:
-        """The new point; and where it stood still before, the moment until which it did."""
+        """The new point; after a standstill also the moment at which it ended."""
         watched = self._watched.get(campaign_id)
         if watched is not None and watched.seen.at > watched.noted.at and watched.seen[1:] == watched.noted[1:]:
             return [watched.seen, point]
@@ -84,7 +82,7 @@ class History:
         watched, self._watched = self._watched, {}
         for campaign_id, (point, is_active) in active.items():
             before = watched.get(campaign_id)
-            lingers = LINGERING_TURNS if is_active else (before.lingers if before else LINGERING_TURNS) - 1
+            lingers = LINGERING_TICKS if is_active else (before.lingers if before else LINGERING_TICKS) - 1
             if lingers > 0 and (before or campaign_id in noted):
                 last = point if campaign_id in noted or before is None else before.noted
                 self._watched[campaign_id] = _Watched(last, point, lingers)

@@ -1,4 +1,4 @@
-"""The steps of a campaign that take one short transaction: scheduled start, first turn, expiry, pause."""
+"""The steps of a campaign that take one short transaction: scheduled start, start, expiry, pause."""
 
 from uuid import UUID
 
@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.dispatcher.survey import Standing
+from services.dispatcher.survey import OpenCampaign
 from shared import logs
 from shared.ledger import campaigns, timeline
 from shared.ledger.batches import in_state, requeue
@@ -18,10 +18,8 @@ from shared.ledger.states import BatchState, CampaignStatus, before
 log = logs.get()
 
 
-async def advance(ledger: Ledger, campaign: Standing) -> str | None:
-    """Takes the step that the time or the status asks for; returns the new status, or None where there was none.
-
-    Another dispatcher may have been first: then nothing changes here."""
+async def advance(ledger: Ledger, campaign: OpenCampaign) -> str | None:
+    """Takes the step that is due; returns the new status, or None if none was due or another dispatcher was first."""
     status = campaign.status
     if campaign.overdue and status in before(CampaignStatus.STOPPING):
         return await _expire(ledger, campaign.id)
@@ -37,10 +35,10 @@ async def advance(ledger: Ledger, campaign: Standing) -> str | None:
 
 
 async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
-    """Stops a campaign whose time is over, unless an import of it is still open: that one is waited for."""
+    """Stops a campaign past its deliver_by, unless an import of it is unfinished: then it waits for that."""
     overdue = col(Campaign.deliver_by) <= db_now()
     async with ledger.write() as connection:
-        if not await _may_leave(connection, campaign_id, overdue, *before(CampaignStatus.STOPPING)):
+        if not await _lock_unless_importing(connection, campaign_id, overdue, *before(CampaignStatus.STOPPING)):
             return None
         await campaigns.move(connection, campaign_id, CampaignStatus.STOPPING, stop_as=CampaignStatus.EXPIRED.value)
         await timeline.record(connection, campaign_id, "overdue", "deliver_by has passed: what is open is not sent")
@@ -49,22 +47,23 @@ async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
 
 
 async def _start_scheduled(ledger: Ledger, campaign_id: UUID) -> str | None:
-    """Starts when it is time, unless an import is still open: that one is waited for."""
+    """Starts a campaign at its scheduled time, unless an import of it is unfinished: then it waits for that."""
     due = col(Campaign.scheduled_at) <= db_now()
     async with ledger.write() as connection:
-        if not await _may_leave(connection, campaign_id, due, CampaignStatus.SCHEDULED):
+        if not await _lock_unless_importing(connection, campaign_id, due, CampaignStatus.SCHEDULED):
             return None
         await campaigns.move(connection, campaign_id, CampaignStatus.QUEUED)
     log.info("campaign.due", campaign_id=str(campaign_id))
     return CampaignStatus.QUEUED.value
 
 
-async def _may_leave(
+async def _lock_unless_importing(
     connection: AsyncConnection, campaign_id: UUID, when: ColumnElement[bool], *states: CampaignStatus
 ) -> bool:
-    """Locks a campaign that is in one of the states at the right time, and then sees whether it is being imported into.
-    One after the other: who opens an import locks the campaign too, and a statement that had to wait for that lock
-    would not see the import (PostgreSQL looks at what was there when the statement began)."""
+    """Locks a campaign that meets the conditions, and then checks that no import of it is unfinished.
+
+    In two statements: opening an import locks the campaign too, and a statement that waited for that lock would not see
+    the import, because PostgreSQL reads what was committed when the statement began."""
     locked = await campaigns.lock(connection, campaign_id, col(Campaign.status).in_(states), when)
     return locked is not None and not (await connection.execute(select(importing(campaign_id)))).scalar_one()
 
@@ -90,7 +89,7 @@ async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
 
 
 async def _take_back_tickets(ledger: Ledger, campaign_id: UUID) -> str | None:
-    """A paused campaign's released batches wait again; batches being sent are given back by their senders."""
+    """Makes the released batches of a paused campaign wait; its senders give back the batches they hold."""
     async with ledger.write() as connection:
         released = (col(Batch.campaign_id) == campaign_id, in_state(BatchState.RELEASED))
         taken = len(await requeue(connection, *released))

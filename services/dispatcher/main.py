@@ -1,4 +1,4 @@
-"""The dispatcher: splits campaigns lazily, paces and releases their batches, closes campaigns."""
+"""The dispatcher: splits campaigns into batches, releases them at the right pace, and closes campaigns."""
 
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.history import NOTE_SECONDS, History
@@ -27,5 +27,5 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     await process.run(
         dispatcher.run(),
         process.clock(process.note_alive, ALIVE_SECONDS),
-        process.clock(history.turn, NOTE_SECONDS),
+        process.clock(history.tick, NOTE_SECONDS),
     )

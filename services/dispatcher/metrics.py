@@ -1,4 +1,4 @@
-"""What the dispatcher measures. Gauges of the ledger are looked up when metrics are read, not in every round."""
+"""The dispatcher's metrics. Gauges are read from the ledger when metrics are scraped, not in every round."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ log = logs.get()
 
 
 class DispatcherMetrics:
-    """Instruments on the process's registry, and the look that fills the gauges."""
+    """The counters, gauges and histograms of one process, and the queries that fill the gauges."""
 
     def __init__(self, common: Metrics, ledger: Ledger) -> None:
         registry = common.registry
@@ -38,39 +38,43 @@ class DispatcherMetrics:
         self._ledger = ledger
         self.released = Counter(
             f"{PREFIX}_batches_released_total",
-            "Batches released: `fresh`, or `again` after a retry, a pause or a rescue.",
+            "Batches released: `fresh` for the first time, `again` after a retry, pause or rescue.",
             ["kind"],
             registry=registry,
         )
         for kind in ("fresh", "again"):
             self.released.labels(kind)
         self.released_emails = Counter(
-            f"{PREFIX}_released_emails_total", "Open recipients in the batches released.", registry=registry
+            f"{PREFIX}_released_emails_total", "Open recipients in released batches.", registry=registry
         )
         self.release_seconds = Histogram(
-            f"{PREFIX}_release_seconds", "Cutting and releasing one batch.", registry=registry
+            f"{PREFIX}_release_seconds", "Time to create and release one batch.", registry=registry
         )
-        self.round_seconds = Histogram(f"{PREFIX}_round_seconds", "One look at all open campaigns.", registry=registry)
-        self.turn_seconds = Histogram(
+        self.round_seconds = Histogram(
+            f"{PREFIX}_round_seconds",
+            "Duration of a round: one look at all open campaigns, with the releases that follow.",
+            registry=registry,
+        )
+        self.job_seconds = Histogram(
             f"{PREFIX}_turn_seconds",
-            "One longer turn on one campaign: stopping, reopening or closing it.",
+            "Duration of a job: stopping, reopening or closing one campaign.",
             buckets=(0.01, 0.05, 0.25, 1, 5, 30, 120, 600, 1800),
             registry=registry,
         )
-        self.turns_abandoned = Counter(
-            f"{PREFIX}_turns_abandoned_total", "Turns that met their hard deadline.", registry=registry
+        self.jobs_abandoned = Counter(
+            f"{PREFIX}_turns_abandoned_total", "Jobs that were abandoned at their hard deadline.", registry=registry
         )
         self.closed = Counter(
-            f"{PREFIX}_campaigns_closed_total", "Campaigns closed, by outcome.", ["status"], registry=registry
+            f"{PREFIX}_campaigns_closed_total", "Campaigns closed, by final status.", ["status"], registry=registry
         )
         for status in FINAL:
             self.closed.labels(status.value)
         self.repairs = Counter(
-            f"{PREFIX}_repairs_total", "Things mended in the ledger, by reason.", ["reason"], registry=registry
+            f"{PREFIX}_repairs_total", "Repairs of the ledger, by reason.", ["reason"], registry=registry
         )
         for reason in Reason:
             self.repairs.labels(reason.value)
-        self.slots = Gauge(f"{PREFIX}_live_slots", "Batches the live senders can hold at once.", registry=registry)
+        self.slots = Gauge(f"{PREFIX}_live_slots", "Batches that the live senders can hold at once.", registry=registry)
         self.window = Gauge(f"{PREFIX}_release_window_batches", "Batches that may be out at once.", registry=registry)
         self.out = Gauge(f"{PREFIX}_batches_out", "Batches released or being sent.", registry=registry)
         self.campaigns = Gauge(
@@ -78,35 +82,35 @@ class DispatcherMetrics:
         )
         self.backlog = Gauge(
             f"{PREFIX}_backlog_emails",
-            "Emails that could go out now if more senders ran: what a scaler needs to know. Of a campaign with a rate,"
-            " at most a minute's worth; those that wait for a retry only once it is due.",
+            "Emails that more senders could send now: the number to scale on. At most one minute's worth of a campaign with"
+            " a rate limit; retries once they are due.",
             registry=registry,
         )
         self.open = Gauge(
             f"{PREFIX}_open_emails",
-            "Recipients of campaigns under way that are not closed: `pending`, or `deferred` until their retry.",
+            "Recipients still to be sent to, of campaigns under way: `pending`, or `deferred` until their retry.",
             ["status"],
             registry=registry,
         )
         self.oldest = Gauge(
             f"{PREFIX}_oldest_unsent_seconds",
-            "Age of the oldest email that is not closed, of campaigns that are to be sent: since its campaign began.",
+            "Seconds since the start of the oldest queued or sending campaign that still has open recipients.",
             registry=registry,
         )
         self.deadline_used = Gauge(
             f"{PREFIX}_deadline_used_ratio",
-            "Most of its time until `deliver_by` that such a campaign has used up; at 1 its open emails expire.",
+            "Largest share of the time until `deliver_by` that such a campaign has used; at 1 its open emails expire.",
             registry=registry,
         )
         self.progress = Gauge(
             f"{PREFIX}_campaign_emails",
-            f"Recipients by status of the newest {CAMPAIGNS_SHOWN} campaigns under way; removed when they close.",
+            f"Recipients by status of the newest {CAMPAIGNS_SHOWN} campaigns under way, until they close.",
             ["campaign", "name", "status"],
             registry=registry,
         )
 
     async def refresh(self) -> None:
-        """Looks at the ledger; where it is away, the gauges keep what they last showed."""
+        """Fills the gauges from the ledger. If it cannot be read, they keep their last values."""
         try:
             async with asyncio.timeout(LOOK_SECONDS), self._ledger.read() as connection:
                 await self._look(connection)
@@ -155,18 +159,16 @@ class DispatcherMetrics:
 
 @dataclass(frozen=True, slots=True)
 class _Campaign:
-    """`age` since it began, `left` until deliver_by, in seconds."""
-
     id: UUID
     name: str
     status: str
     emails_per_second: float | None
-    age: float
-    left: float | None
+    age: float  # seconds since it started
+    left: float | None  # seconds until deliver_by
 
 
 async def _under_way(connection: AsyncConnection) -> Sequence[_Campaign]:
-    """Campaigns that were sent off and are not closed, the newest first."""
+    """Campaigns under way, the newest first."""
     found = await connection.execute(
         select(
             col(Campaign.id),
@@ -183,7 +185,7 @@ async def _under_way(connection: AsyncConnection) -> Sequence[_Campaign]:
 
 
 async def _due_retries(connection: AsyncConnection) -> Mapping[UUID, int]:
-    """Deferred recipients in batches whose turn has come, by campaign."""
+    """Deferred recipients in batches that are due, by campaign."""
     found = await connection.execute(
         select(col(Batch.campaign_id), func.sum(col(Batch.deferred)))
         .where(in_state(*LIVE), col(Batch.due_at) <= db_now())

@@ -1,4 +1,4 @@
-"""Handing out one batch: a waiting one that is due, or the next one cut from the campaign's recipients."""
+"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.dispatcher.survey import AHEAD_SECONDS, Limit, Standing, scopes
+from services.dispatcher.survey import AHEAD_SECONDS, Limit, OpenCampaign, scopes
 from shared.events import BatchReleased
 from shared.ledger import batches, campaigns, rate_limits
 from shared.ledger.batches import in_state
@@ -20,27 +20,27 @@ from shared.ledger.states import BatchState, CampaignStatus
 from shared.settings import DispatcherSettings
 
 LEAST_SPLIT = 50
-"""A small campaign is cut so that every slot gets a part, but not into parts smaller than this."""
+"""A small campaign is split so that every sender gets a batch, but into batches of at least this many recipients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """`fresh`: cut from recipients that no batch covered before; `emails`: open recipients in it."""
+    """A batch that was released."""
 
     ticket: BatchReleased
-    emails: int
-    fresh: bool
+    emails: int  # open recipients in it
+    fresh: bool  # a new batch, not a retry
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Where and from when a batch is to reserve its room."""
+    """The rate limits under which a batch reserves room."""
 
     scopes: Sequence[str]
-    after_seconds: float
+    after_seconds: float  # seconds from now before which it may not start
 
     async def take(self, connection: AsyncConnection, emails: int) -> tuple[Any, float | None]:
-        """When the first email may leave, as a value or in SQL, and the rate they are held to."""
+        """The moment when the first email may leave (a number, or SQL for now), and the rate; None without a limit."""
         if not self.scopes:
             return db_now(), None
         return await rate_limits.reserve(
@@ -51,15 +51,15 @@ class Reservation:
 async def release_one(
     ledger: Ledger,
     settings: DispatcherSettings,
-    campaign: Standing,
+    campaign: OpenCampaign,
     *,
     slots: int,
     limits: Mapping[str, Limit],
     fresh_first: bool,
 ) -> Released | None:
-    """Releases one batch in one transaction. None: nothing is due, a limit is not free, or the campaign has moved on.
+    """Releases one batch in one transaction. None if nothing is due, a limit is not free, or the campaign has moved on.
 
-    Whoever else releases at the same moment changes the same row first or last: one of the two finds nothing."""
+    Of two dispatchers that release the same batch at the same time, one gets None."""
     under = [scope for scope in scopes(campaign) if scope in limits]
     rate = min((limits[scope].emails_per_second for scope in under), default=campaign.emails_per_second)
     if campaign.emails_per_second is not None and under[:1] != [own := rate_limits.campaign_scope(campaign.id)]:
@@ -84,7 +84,7 @@ async def release_one(
 
 
 def batch_emails(settings: DispatcherSettings, total: int, slots: int, rate: float | None) -> int:
-    """How many recipients the next batch of a campaign of `total` is to hold."""
+    """The size of the next batch of a campaign with `total` recipients."""
     share = math.ceil(total / max(slots, 1))
     emails = min(settings.batch_size, max(share, LEAST_SPLIT))
     if rate is not None:
@@ -92,8 +92,8 @@ def batch_emails(settings: DispatcherSettings, total: int, slots: int, rate: flo
     return max(emails, 1)
 
 
-async def _release_waiting(connection: AsyncConnection, campaign: Standing, limit: Reservation) -> Released | None:
-    """Locks in the order limits, batch."""
+async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, limit: Reservation) -> Released | None:
+    """Locks the limits, then the batch."""
     due = (
         await connection.execute(
             select(
@@ -118,16 +118,15 @@ async def _release_waiting(connection: AsyncConnection, campaign: Standing, limi
     due_at = due.due_at if rate is None else max(due.due_at, starts_at)
     span = _span(due.size, rate)
     if not await batches.release(connection, due.id, due.generation, due_at=due_at, span_seconds=span):
-        raise NotFreeError  # another dispatcher was first: what was reserved here is given back
+        raise NotFreeError  # another dispatcher was first: rolls the reservation back
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
     return Released(ticket, due.open, fresh=False)
 
 
 async def _release_fresh(
-    connection: AsyncConnection, campaign: Standing, limit: Reservation, emails: int
+    connection: AsyncConnection, campaign: OpenCampaign, limit: Reservation, emails: int
 ) -> Released | None:
-    """Cuts the next batch by keyset. Cursor and batch move in this transaction, by compare-and-swap on the cursor.
-    Locks in the order campaign, limits."""
+    """Creates the next batch and moves the cursor, by compare-and-swap. Locks the campaign, then the limits."""
     cut = await campaigns.next_range(connection, campaign.id, campaign.cursor, emails)
     if cut is None:
         return None
@@ -151,6 +150,7 @@ async def _release_fresh(
 
 
 def _span(size: int, rate: float | None) -> float | None:
-    """Seconds over which a whole batch is spread: a sender starts its emails span / size apart, so one that is partly
-    done already takes no more than what was reserved for the rest."""
+    """Seconds over which a whole batch is spread.
+
+    A sender starts its emails span / size apart, so the rest of a batch takes no longer than was reserved for it."""
     return None if rate is None else size / rate

@@ -1,4 +1,4 @@
-"""Opening closed recipients again because a person asked: retry-failed, resolve-unknown; in short transactions."""
+"""Opening closed recipients again because a person asked (retry-failed, resolve-unknown), in short transactions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,44 +22,48 @@ log = logs.get()
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """What `campaign.reopen` asks for. `told` is completed with the number of recipients."""
+class Request:
+    """A request to move recipients from one status to another."""
 
     source: RecipientStatus
     target: RecipientStatus
-    told: str
+    summary: str  # for the timeline, with a place for the number of recipients
 
 
-WAYS: Mapping[str, Way] = {
-    "failed": Way(RecipientStatus.FAILED, RecipientStatus.PENDING, "{} failed recipients are tried again"),
-    "unknown_resend": Way(RecipientStatus.UNKNOWN, RecipientStatus.PENDING, "{} unknown recipients are sent to again"),
-    "unknown_sent": Way(RecipientStatus.UNKNOWN, RecipientStatus.SENT, "{} unknown recipients count as sent"),
+REQUESTS: Mapping[str, Request] = {
+    "failed": Request(RecipientStatus.FAILED, RecipientStatus.PENDING, "{} failed recipients are tried again"),
+    "unknown_resend": Request(
+        RecipientStatus.UNKNOWN, RecipientStatus.PENDING, "{} unknown recipients are sent to again"
+    ),
+    "unknown_sent": Request(RecipientStatus.UNKNOWN, RecipientStatus.SENT, "{} unknown recipients count as sent"),
 }
 
-_IN = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED)
+_OPEN_CAMPAIGN = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED)
 
 
 async def reopen(ledger: Ledger, campaign_id: UUID, what: str, deadline: Deadline) -> None:
-    """Goes on until no batch holds such a recipient. Nothing of the campaign is released meanwhile, so none that fails
-    again is opened again by the same request. Interrupted, it begins anew and finds less to do."""
-    way, moved = WAYS[what], 0
+    """Serves the request `campaign.reopen` until no batch has such a recipient, or the deadline passes.
+
+    The campaign releases nothing meanwhile, so a recipient that fails again is not opened twice by one request. If
+    interrupted, it starts over and finds less to do."""
+    request, moved = REQUESTS[what], 0
     while True:
         async with ledger.write() as connection:
             campaign = await campaigns.lock(connection, campaign_id)
-            if campaign is None or campaign.reopen != what or campaign.status not in _IN:
+            if campaign is None or campaign.reopen != what or campaign.status not in _OPEN_CAMPAIGN:
                 return
-            batch_ids = await _holding(connection, campaign_id, way.source)
+            batch_ids = await _holding(connection, campaign_id, request.source)
             for batch_id in batch_ids:
-                moved += await _reopen_batch(connection, batch_id, way)
+                moved += await _reopen_batch(connection, batch_id, request)
             if not batch_ids:
                 await connection.execute(update(Campaign).where(col(Campaign.id) == campaign_id).values(reopen=None))
-                await timeline.record(connection, campaign_id, "reopened", way.told.format(moved))
+                await timeline.record(connection, campaign_id, "reopened", request.summary.format(moved))
         if not batch_ids:
             log.info("campaign.reopened", campaign_id=str(campaign_id), what=what, recipients=moved)
             return
-        if deadline.cuts_short():
+        if deadline.has_passed():
             return
-        await deadline.breathe()
+        await deadline.pause()
 
 
 async def _holding(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus) -> list[int]:
@@ -72,21 +76,21 @@ async def _holding(connection: AsyncConnection, campaign_id: UUID, status: Recip
     return list(found.scalars())
 
 
-async def _reopen_batch(connection: AsyncConnection, batch_id: int, way: Way) -> int:
-    """Returns how many recipients changed."""
+async def _reopen_batch(connection: AsyncConnection, batch_id: int, request: Request) -> int:
+    """Returns the number of recipients that changed."""
     batch = await batches.lock(connection, batch_id)
     if batch is None:
         return 0
     changed = await recipients.reopen(
-        connection, batch.campaign_id, batch.first_id, batch.last_id, way.source, way.target
+        connection, batch.campaign_id, batch.first_id, batch.last_id, request.source, request.target
     )
-    source, target = way.source.value, way.target.value
+    source, target = request.source.value, request.target.value
     await connection.execute(
         update(Batch)
         .where(col(Batch.id) == batch_id)
         .values({source: getattr(Batch, source) - changed, target: getattr(Batch, target) + changed})
     )
-    if way.target in OPEN and changed:
-        # A batch in a sender's hands keeps its generation: its finish sees the open rows and gives it back.
+    if request.target in OPEN and changed:
+        # Not a batch that a sender works on: at its end the sender sees the open recipients and gives it back.
         await batches.requeue(connection, col(Batch.id) == batch_id, ~in_state(BatchState.RELEASED, BatchState.SENDING))
     return changed

@@ -1,6 +1,6 @@
-"""Closing what is open of a campaign that was cancelled or is past deliver_by, in short transactions.
+"""Closing the open recipients of a campaign that was cancelled or is past deliver_by, in short transactions.
 
-Batches that are being sent are left to their senders, who give them back within a second, or to the watchdog.
+Senders give back the batches they hold within a second; the watchdog rescues the rest.
 """
 
 from uuid import UUID
@@ -23,7 +23,7 @@ BATCHES_AT_ONCE = 10
 
 
 async def stop(ledger: Ledger, campaign_id: UUID, deadline: Deadline) -> bool:
-    """Closes what it can until nothing is left or the soft deadline passes; False where there was nothing to close."""
+    """Closes what no sender holds, until nothing is left or the deadline passes; returns whether it closed anything."""
     closed = False
     for step in (_close_waiting, _close_uncut):
         while True:
@@ -34,14 +34,14 @@ async def stop(ledger: Ledger, campaign_id: UUID, deadline: Deadline) -> bool:
                 if not await step(connection, campaign_id, campaign):
                     break
             closed = True
-            if deadline.cuts_short():
+            if deadline.has_passed():
                 return closed
-            await deadline.breathe()
+            await deadline.pause()
     return closed
 
 
 async def _close_waiting(connection: AsyncConnection, campaign_id: UUID, campaign: Locked) -> bool:
-    """Closes a few batches that nobody holds; their tickets are stale from now on."""
+    """Closes a few batches that no sender holds."""
     found = await connection.execute(
         select(col(Batch.id))
         .where(col(Batch.campaign_id) == campaign_id, in_state(BatchState.WAITING, BatchState.RELEASED))
@@ -57,7 +57,7 @@ async def _close_waiting(connection: AsyncConnection, campaign_id: UUID, campaig
 
 
 async def _close_uncut(connection: AsyncConnection, campaign_id: UUID, campaign: Locked) -> bool:
-    """Cuts the next recipients that no batch covers straight into a closed batch."""
+    """Puts the next recipients that no batch covers into a batch that is closed at once."""
     cut = await campaigns.next_range(connection, campaign_id, campaign.cursor, ROWS_AT_ONCE)
     if cut is None:
         return False

@@ -1,6 +1,6 @@
-"""What a turn looks at first: the campaigns that are not closed, what is out of each, and who could send.
+"""What a round looks at first: the open campaigns, their batches and rate limits, and the capacity of the senders.
 
-Every question is answered by an index whose size does not grow with what is done.
+Every query is answered by an index that does not grow with finished work.
 """
 
 import math
@@ -19,40 +19,37 @@ from shared.ledger.models import Batch, Campaign, RateLimit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
 
 AHEAD_SECONDS = 1.5
-"""A batch is released so long before it is due: more than a clock turn, so that a limited campaign has no gaps."""
+"""A batch with a rate limit is released this long before it may start: more than a tick, so that there are no gaps."""
 
 UNCLAIMED_SECONDS = 0.5
-"""A ticket that nobody has taken for so long found no free slot: a limited batch of it will begin late."""
+"""A batch with a rate limit that is unclaimed for this long found no free sender, and will start late."""
 
 LATE_SECONDS = 0.25
-"""A limited batch that was claimed so long after it was due ends as much later."""
+"""Seconds after `due_at` from which a claim counts as late. A limited batch that starts late also ends late."""
 
 
 @dataclass(slots=True)
-class Standing:
-    """How one campaign stands. `out`: batches released or being sent, of which `released` wait for a sender and
-    `beside` are being sent and hold no slot; `due`: a waiting batch is due; `unheld`: batches are live that no sender
-    holds; `live`: any are; `uncut`: recipients are left that no batch covers. Of a limited one, `begins_late`: a batch
-    waits for a free slot; `ends_in`: seconds until a batch that has begun late will have taken its time."""
+class OpenCampaign:
+    """A campaign that is scheduled or under way, as a round sees it."""
 
     id: UUID
     project_id: UUID
     status: str
-    reopen: str | None
+    reopen: str | None  # recipients to reopen; see reopening.REQUESTS
     priority: int
-    emails_per_second: float | None
-    total: int
+    emails_per_second: float | None  # its own rate limit
+    total: int  # recipients
     cursor: int
-    overdue: bool
-    out: int
-    released: int
-    due: bool
-    unheld: bool
-    live: bool
-    uncut: bool
-    beside: int = 0
-    begins_late: bool = False
-    ends_in: float | None = None
+    overdue: bool  # past its deliver_by
+    out: int  # batches released or being sent
+    released: int  # batches released and not claimed
+    due: bool  # a waiting batch may be released
+    unheld: bool  # a live batch has no owner
+    live: bool  # it has a live batch
+    uncut: bool  # recipients are left that no batch covers
+    beside: int = 0  # batches being sent that take no place of a sender
+    begins_late: bool = False  # a batch with a rate limit waits for a sender
+    ends_in: float | None = None  # seconds until the last batch that started late has used up its time
 
     @property
     def may_send(self) -> bool:
@@ -60,12 +57,12 @@ class Standing:
 
     @property
     def is_spent(self) -> bool:
-        """Nothing is left to hand out or to wait for."""
+        """Nothing is left to release or to wait for."""
         return not (self.live or self.uncut)
 
     @property
-    def needs_turn(self) -> bool:
-        """There is longer work on it than one short transaction: stopping, reopening, closing."""
+    def needs_job(self) -> bool:
+        """It has to be stopped, reopened or closed, which takes more than one short transaction."""
         if self.status == CampaignStatus.STOPPING:
             return self.unheld or self.uncut or self.is_spent
         if self.status == CampaignStatus.SENDING:
@@ -75,34 +72,33 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A rate limit that exists; in `free_in` seconds the next email may leave. Batches that begin late push back those
-    that follow, so that shares sum to the limit: `pushed_back` is infinite while nobody knows when one will begin."""
+    """A rate limit. Batches that start late delay those that follow, so that all of them together keep the limit."""
 
     emails_per_second: float
-    free_in: float
-    pushed_back: float = 0.0
+    free_in: float  # seconds until the next email may leave
+    pushed_back: float = 0.0  # seconds by which late batches delay the next; infinite until they have started
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`slots`: batches the senders can hold at once, as far as anyone knows. `limits` by scope."""
+    """What a round acts on."""
 
-    campaigns: Sequence[Standing]
-    slots: int
-    limits: Mapping[str, Limit]
+    campaigns: Sequence[OpenCampaign]
+    slots: int  # batches that the known senders can hold at once
+    limits: Mapping[str, Limit]  # by scope
 
     @property
     def out(self) -> int:
-        """Batches of all campaigns that hold a slot or want one: released, or being sent as fast as they can be."""
+        """Batches of all campaigns that take a place of a sender, or wait for one."""
         return sum(campaign.out - campaign.beside for campaign in self.campaigns)
 
 
 async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
-    """Looks at everything that a turn may act on."""
+    """Looks at everything that a round may act on."""
     rows = await connection.execute(_CAMPAIGNS)
-    found = [Standing(**row) for row in rows.mappings()]
+    found = [OpenCampaign(**row) for row in rows.mappings()]
     slots = await instances.live_slots(connection, lost_seconds=lost_seconds)
-    # Where no heartbeat comes through, what is being sent under a lease tells of as many slots.
+    # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
     leased = await connection.execute(
         select(func.count()).select_from(Batch).where(holds_slot(), col(Batch.lease_until) > db_now())
     )
@@ -118,16 +114,16 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     )
 
 
-def _pushed_back(campaigns: Sequence[Standing], scope: str) -> float:
-    """Seconds for which batches that are late take up a limit beyond what was reserved."""
+def _pushed_back(campaigns: Sequence[OpenCampaign], scope: str) -> float:
+    """Seconds for which late batches use a limit beyond what was reserved."""
     under = [campaign for campaign in campaigns if scope in scopes(campaign)]
     if any(campaign.begins_late for campaign in under):
         return math.inf
     return max((campaign.ends_in for campaign in under if campaign.ends_in is not None), default=0.0)
 
 
-def scopes(campaign: Standing) -> tuple[str, ...]:
-    """The limits a campaign may be under, in the one order in which all lock them."""
+def scopes(campaign: OpenCampaign) -> tuple[str, ...]:
+    """The scopes of the rate limits that may apply to a campaign, in the order in which they are locked."""
     project = rate_limits.project_scope(campaign.project_id)
     return (project,) if campaign.emails_per_second is None else (rate_limits.campaign_scope(campaign.id), project)
 

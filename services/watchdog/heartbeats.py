@@ -1,26 +1,26 @@
-"""What the senders tell about themselves: who is alive, how many slots there are, which batches move.
+"""Heartbeats of the senders: which are alive, how many batches they can hold, which batches make progress.
 
-Heartbeats only ever make a batch suspect that stands still in a living sender. Silence says nothing: whether a silent
-sender has lost its batches is the ledger's to say, by their leases.
+Heartbeats only make a batch suspect whose sender is alive but makes no progress with it. If a sender is silent, the
+leases in the ledger decide about its batches.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.watchdog.deeds import RescueReason
+from services.watchdog.findings import RescueReason
 from shared.events import BatchProgress, SenderHeartbeat
 from shared.ledger import instances
 from shared.ledger.database import Ledger
 from shared.settings import WatchdogSettings
 
 OVERDUE_GRACE_SECONDS = 30.0
-"""A sender ends a batch by itself at its hard limit; so much later something is wrong with it."""
+"""A sender ends a batch itself at its hard limit. This much later something is wrong with the sender."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stalled:
-    """A batch that its owner holds beyond its limits, at the generation it was seen with."""
+    """A batch that its owner holds beyond its limits, with the generation that its heartbeat named."""
 
     reason: RescueReason
     instance: str
@@ -28,12 +28,15 @@ class Stalled:
 
 
 class Heartbeats:
-    """The newest heartbeat of each sender; bounded by the number of senders heard of lately."""
+    """The newest heartbeat of each live sender."""
 
     def __init__(self, settings: WatchdogSettings) -> None:
         self._settings = settings
+        #: By instance, with the monotonic time of arrival.
         self._latest: dict[str, tuple[float, SenderHeartbeat]] = {}
+        #: Not yet in the ledger.
         self._unwritten: dict[str, SenderHeartbeat] = {}
+        #: Not yet searched for stalled batches.
         self._unjudged: dict[str, SenderHeartbeat] = {}
 
     def note(self, heartbeat: SenderHeartbeat) -> None:
@@ -42,19 +45,20 @@ class Heartbeats:
         self._unjudged[heartbeat.instance] = heartbeat
 
     def living(self) -> Sequence[SenderHeartbeat]:
-        """The senders heard of lately; the others are forgotten."""
+        """The senders heard from within `instance_lost_seconds`; forgets the others."""
         oldest = time.monotonic() - self._settings.instance_lost_seconds
         self._latest = {name: (at, beat) for name, (at, beat) in self._latest.items() if at >= oldest}
         return [beat for _, beat in self._latest.values()]
 
     def stalest_seconds(self) -> float:
-        """How long ago the quietest living sender was heard; one that is stopping may fall silent."""
+        """Seconds since the oldest of these heartbeats, not counting senders that are stopping."""
         now = time.monotonic()
         return max((now - at for at, beat in self._latest.values() if not beat.draining), default=0.0)
 
     def stalled(self) -> Sequence[Stalled]:
-        """Batches whose lease may well be renewed, but which do not move, or have long been due back; by what was heard
-        since the last call."""
+        """Batches without progress, or held beyond their hard limit, by the heartbeats since the last call.
+
+        Their leases may still be renewed."""
         found = []
         beats, self._unjudged = self._unjudged, {}
         for beat in beats.values():
@@ -66,7 +70,7 @@ class Heartbeats:
         return found
 
     async def write(self, ledger: Ledger) -> None:
-        """Writes what was heard since the last time; what the ledger does not take is kept for the next."""
+        """Writes the heartbeats since the last call to the ledger. If that fails, keeps them for the next call."""
         if not self._unwritten:
             return
         beats, self._unwritten = self._unwritten, {}

@@ -1,4 +1,4 @@
-"""Telling clients why nothing moves: batches wait, and no sender takes them."""
+"""Sets `blocked_by` of campaigns whose batches wait because no sender takes them."""
 
 from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlmodel import col
@@ -10,32 +10,32 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import BatchState, CampaignStatus
 
-NOBODY_SECONDS = 30.0
-"""A sender with a free slot takes a released batch within seconds, with or without its ticket."""
+UNCLAIMED_SECONDS = 30.0
+"""A sender with a free place claims a released batch within seconds, even if its ticket is lost."""
 
-NOBODY = "no sender is running"
+NO_SENDER = "no sender is running"
 NO_RELAY = "no sender has a relay that can be used"
-OURS = (NOBODY, NO_RELAY)
+REASONS = (NO_SENDER, NO_RELAY)
 
 log = logs.get()
 
 
 async def mark(ledger: Ledger, *, no_relay: bool) -> None:
-    """Sets `blocked_by` where batches wait so long while nothing at all is being sent, and clears it as soon as
-    something is. The ledger alone tells: whether heartbeats come through does not matter. Only that no sender has a
-    relay (`no_relay`) is known from them."""
+    """Sets `blocked_by` of campaigns whose batches wait while nothing at all is being sent, and clears it afterwards.
+
+    The ledger decides this, not the heartbeats. Only `no_relay` (no sender has a relay) is known from heartbeats."""
     sending = exists().where(in_state(BatchState.SENDING), col(Batch.lease_until) > db_now())
     async with ledger.read() as connection:
         if not no_relay and (await connection.execute(select(sending))).scalar_one():
-            now, kind, words = None, "unblocked", "A sender is at work again"
-            was: ColumnElement[bool] = col(Campaign.blocked_by).in_(OURS)
+            now, kind, words = None, "unblocked", "A sender is working again"
+            was: ColumnElement[bool] = col(Campaign.blocked_by).in_(REASONS)
             found = select(col(Campaign.id))
         else:
-            now, kind = NO_RELAY if no_relay else NOBODY, "blocked"
+            now, kind = NO_RELAY if no_relay else NO_SENDER, "blocked"
             words = f"Batches wait, and {now}"
-            others = [reason for reason in OURS if reason != now]
+            others = [reason for reason in REASONS if reason != now]
             was = or_(col(Campaign.blocked_by).is_(None), col(Campaign.blocked_by).in_(others))
-            late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - NOBODY_SECONDS)
+            late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - UNCLAIMED_SECONDS)
             found = select(col(Campaign.id)).join(Batch, col(Batch.campaign_id) == col(Campaign.id)).where(late)
         is_sending = col(Campaign.status) == CampaignStatus.SENDING.value
         campaign_ids = sorted((await connection.execute(found.where(is_sending, was).distinct())).scalars())

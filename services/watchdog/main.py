@@ -1,8 +1,8 @@
 """The watchdog: knows which senders are alive, rescues stalled batches, and repairs what disagrees in the ledger."""
 
+from services.watchdog.environment import EnvironmentMetrics
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
-from services.watchdog.surroundings import Surroundings
 from services.watchdog.watchdog import Watchdog
 from shared import topology
 from shared.events import SenderHeartbeat
@@ -17,13 +17,13 @@ async def serve(process: Process[WatchdogSettings]) -> None:
     settings = process.settings
     heartbeats = Heartbeats(settings)
     metrics = WatchdogMetrics(process.metrics, process.ledger, heartbeats)
-    surroundings = Surroundings(process.metrics, settings)
+    environment = EnvironmentMetrics(process.metrics, settings)
     watchdog = Watchdog(settings, process.ledger, process.bus, metrics, heartbeats)
 
     process.bus.subscribe(topology.HEARTBEATS, SenderHeartbeat, watchdog.on_heartbeat, prefetch=PREFETCH)
 
     process.health.checks["looks"] = watchdog.check
-    process.health.refresh += [metrics.refresh, surroundings.refresh]
+    process.health.refresh += [metrics.refresh, environment.refresh]
 
     await process.run(
         watchdog.run(),

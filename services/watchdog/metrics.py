@@ -1,4 +1,4 @@
-"""What the watchdog measures. Gauges of the ledger are looked up when metrics are read."""
+"""The watchdog's metrics. Gauges are read from the ledger when metrics are scraped."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import func, select
 from sqlmodel import col
 
-from services.watchdog.deeds import REPAIR_REASONS, Deed, Kind, RescueReason
+from services.watchdog.findings import REPAIR_REASONS, Finding, Kind, RescueReason
 from services.watchdog.heartbeats import Heartbeats
 from shared import logs
 from shared.ledger.batches import in_state
@@ -21,7 +21,7 @@ log = logs.get()
 
 
 class WatchdogMetrics:
-    """Instruments on the process's registry, and the look that fills the gauges."""
+    """The counters, gauges and histograms of one process, and the query that fills the gauges."""
 
     def __init__(self, common: Metrics, ledger: Ledger, heartbeats: Heartbeats) -> None:
         registry = common.registry
@@ -32,44 +32,46 @@ class WatchdogMetrics:
         for rescue_reason in RescueReason:
             self.rescues.labels(rescue_reason.value)
         self.repairs = Counter(
-            f"{PREFIX}_repairs_total", "Things mended in the ledger, by reason.", ["reason"], registry=registry
+            f"{PREFIX}_repairs_total", "Repairs of the ledger, by reason.", ["reason"], registry=registry
         )
         for reason in REPAIR_REASONS:
             self.repairs.labels(reason.value)
         self.sweep_seconds = Histogram(
             f"{PREFIX}_sweep_seconds",
-            "One full sweep of the ledger.",
+            "Duration of a full sweep of the ledger.",
             buckets=(0.05, 0.25, 1, 3, 5, 15, 60, 300),
             registry=registry,
         )
-        self.swept_at = Gauge(f"{PREFIX}_last_sweep_timestamp_seconds", "End of the last sweep.", registry=registry)
+        self.swept_at = Gauge(f"{PREFIX}_last_sweep_timestamp_seconds", "When the last sweep ended.", registry=registry)
         self.blocked = Gauge(
-            f"{PREFIX}_campaigns_blocked", "Campaigns that could not go on at the last sweep.", registry=registry
+            f"{PREFIX}_campaigns_blocked", "Campaigns that could not continue at the last sweep.", registry=registry
         )
-        self.senders = Gauge(f"{PREFIX}_senders", "Senders heard of lately.", registry=registry)
-        self.sender_slots = Gauge(f"{PREFIX}_sender_slots", "Batches they can hold at once.", registry=registry)
+        self.senders = Gauge(f"{PREFIX}_senders", "Live senders, by their heartbeats.", registry=registry)
+        self.sender_slots = Gauge(
+            f"{PREFIX}_sender_slots", "Batches that the live senders can hold at once.", registry=registry
+        )
         self.heartbeat_age = Gauge(
             f"{PREFIX}_heartbeat_age_seconds",
-            "Age of the oldest last heartbeat of those senders, but for those that are stopping.",
+            "Seconds since the last heartbeat of the live sender heard from longest ago, unless it is stopping.",
             registry=registry,
         )
         self.progress_age = Gauge(
             f"{PREFIX}_batch_idle_seconds",
-            "Longest time since a result, of the batches that heartbeats tell of.",
+            "Longest time since a result of any batch that heartbeats report.",
             registry=registry,
         )
         self.lease_left = Gauge(
             f"{PREFIX}_lease_left_seconds",
-            "What is left of the lease that ends first; below zero it has run out. Zero where nothing is sent.",
+            "Seconds until the first lease ends; negative once it has expired. 0 if nothing is being sent.",
             registry=registry,
         )
 
-    def count(self, deed: Deed) -> None:
-        counter = self.rescues if deed.kind is Kind.RESCUE else self.repairs
-        counter.labels(deed.reason).inc()
+    def count(self, finding: Finding) -> None:
+        counter = self.rescues if finding.kind is Kind.RESCUE else self.repairs
+        counter.labels(finding.reason).inc()
 
     async def refresh(self) -> None:
-        """Looks at the ledger; where it is away, the gauge keeps what it last showed."""
+        """Fills the gauges. If the ledger cannot be read, its gauge keeps its last value."""
         living = self._heartbeats.living()
         self.senders.set(len(living))
         self.sender_slots.set(sum(beat.slots for beat in living))

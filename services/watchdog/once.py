@@ -1,4 +1,4 @@
-"""One full sweep by hand: needs the settings and the database, and nothing else alive."""
+"""One full sweep by hand. It needs the settings and the database, but no running service."""
 
 import asyncio
 import sys
@@ -8,7 +8,7 @@ from dataclasses import asdict
 import orjson
 
 from services.watchdog import rescue, sweep
-from services.watchdog.deeds import Deed
+from services.watchdog.findings import Finding
 from shared import logs, settings
 from shared.errors import UnavailableError, VashSenderError
 from shared.health import database_check
@@ -17,26 +17,25 @@ from shared.settings import WatchdogSettings
 
 
 def main(*, as_json: bool) -> None:
-    """Tells on stdout what was found and done. Exits 0, also where there was much to mend; 69 without the database; 78
-    with wrong settings."""
+    """Prints what was found and done. Exits with 0, even after repairs; 69 without the database; 78 for wrong settings."""
     try:
         config = settings.load(WatchdogSettings)
-        # The report takes the place of the log lines.
+        # The report replaces the log lines.
         logs.configure("watchdog", "once", log_format=config.log_format, level="error")
-        deeds = asyncio.run(_sweep(config))
+        findings = asyncio.run(_sweep(config))
     except VashSenderError as error:
         sys.stderr.write(f"watchdog: {error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write("".join(f"{line}\n" for line in (_json(deeds) if as_json else _text(deeds))))
+    sys.stdout.write("".join(f"{line}\n" for line in (_json(findings) if as_json else _text(findings))))
 
 
-async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
+async def _sweep(config: WatchdogSettings) -> Sequence[Finding]:
     ledger = Ledger(config.ledger_url, pool_size=1, application="vashsender-watchdog-once")
     try:
         problem = await database_check(ledger)()
         if problem:
             raise UnavailableError(problem)
-        deeds = [
+        findings = [
             *await rescue.leases(ledger),
             *await rescue.tickets(ledger, config, ()),
             *await sweep.rows(ledger),
@@ -44,7 +43,7 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
             *await sweep.blocked(ledger),
         ]
         await sweep.tidy(ledger, config)
-        return deeds
+        return findings
     except Exception as error:
         if isinstance(error, VashSenderError) or not is_unavailable(error):
             raise
@@ -53,13 +52,16 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Deed]:
         await ledger.close()
 
 
-def _json(deeds: Sequence[Deed]) -> list[str]:
-    """One object per deed, then one with the number of each kind."""
-    kinds = [deed.kind.value for deed in deeds]
-    lines = [orjson.dumps(asdict(deed), default=str).decode() for deed in deeds]
+def _json(findings: Sequence[Finding]) -> list[str]:
+    """One object per finding, then one with the number of each kind."""
+    kinds = [finding.kind.value for finding in findings]
+    lines = [orjson.dumps(asdict(finding), default=str).decode() for finding in findings]
     return [*lines, orjson.dumps({"summary": {kind: kinds.count(kind) for kind in sorted(set(kinds))}}).decode()]
 
 
-def _text(deeds: Sequence[Deed]) -> list[str]:
-    lines = [f"{deed.kind.value:7} {deed.reason:26} campaign {deed.campaign_id}  {deed.text}" for deed in deeds]
-    return [*lines, f"{len(deeds)} found" if deeds else "The ledger is sound: nothing to mend."]
+def _text(findings: Sequence[Finding]) -> list[str]:
+    lines = [
+        f"{finding.kind.value:7} {finding.reason:26} campaign {finding.campaign_id}  {finding.text}"
+        for finding in findings
+    ]
+    return [*lines, f"{len(findings)} found" if findings else "The ledger is sound: nothing to repair."]

@@ -1,5 +1,8 @@
-"""Taking back batches that nobody works on. The ledger confirms each one by its own clock, in one conditional update:
-so two watchdogs, or a watchdog that just started, never rob a healthy sender."""
+"""Rescuing batches that no sender works on.
+
+The ledger confirms each rescue by its own clock, in one conditional update, so two watchdogs, or one that has just
+started, never take a batch from a healthy sender.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.watchdog.deeds import Deed, Kind, RescueReason
+from services.watchdog.findings import Finding, Kind, RescueReason
 from services.watchdog.heartbeats import Stalled
 from shared.events import SenderHeartbeat
 from shared.ledger import instances, timeline
@@ -18,11 +21,11 @@ from shared.ledger.states import BatchState
 from shared.settings import WatchdogSettings
 
 AT_ONCE = 100
-"""Batches taken back in one transaction."""
+"""Batches rescued in one transaction."""
 
 
-async def leases(ledger: Ledger) -> Sequence[Deed]:
-    """Batches being sent whose lease has run out."""
+async def leases(ledger: Ledger) -> Sequence[Finding]:
+    """Rescues batches being sent whose lease has expired."""
     async with ledger.read() as connection:
         found = (
             await connection.execute(select(col(Batch.id), col(Batch.owner)).where(lease_expired()).limit(AT_ONCE))
@@ -31,8 +34,8 @@ async def leases(ledger: Ledger) -> Sequence[Deed]:
         return []
     owners = {row.id: row.owner for row in found}
     async with ledger.write() as connection:
-        deeds = [
-            Deed(
+        findings = [
+            Finding(
                 Kind.RESCUE,
                 RescueReason.LEASE.value,
                 batch.campaign_id,
@@ -42,22 +45,22 @@ async def leases(ledger: Ledger) -> Sequence[Deed]:
             )
             for batch in await requeue(connection, col(Batch.id).in_(owners), lease_expired(), rescued=True)
         ]
-        await _note(connection, deeds)
-    return deeds
+        await _note(connection, findings)
+    return findings
 
 
-async def standing_still(ledger: Ledger, stalled: Sequence[Stalled]) -> Sequence[Deed]:
-    """Batches whose lease is renewed but which do not move, at the generation their sender told of."""
-    deeds: list[Deed] = []
-    for suspect in stalled:
+async def stalled(ledger: Ledger, suspects: Sequence[Stalled]) -> Sequence[Finding]:
+    """Rescues batches whose lease is renewed but which make no progress, at the generation that the heartbeat named."""
+    findings: list[Finding] = []
+    for suspect in suspects:
         batch = suspect.batch
         if suspect.reason == RescueReason.STALLED:
-            why = f"nothing came of it for {batch.idle_seconds:.0f} s"
+            why = f"it made no progress for {batch.idle_seconds:.0f} s"
         else:
-            why = f"it was in hand for {batch.age_seconds:.0f} s"
+            why = f"it was held for {batch.age_seconds:.0f} s"
         async with ledger.write() as connection:
             taken = [
-                Deed(
+                Finding(
                     Kind.RESCUE,
                     suspect.reason.value,
                     again.campaign_id,
@@ -74,13 +77,14 @@ async def standing_still(ledger: Ledger, stalled: Sequence[Stalled]) -> Sequence
                 )
             ]
             await _note(connection, taken)
-        deeds += taken
-    return deeds
+        findings += taken
+    return findings
 
 
-async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[SenderHeartbeat]) -> Sequence[Deed]:
-    """Released batches that nobody claims although somebody could: a slot is known to be free, or nothing at all is
-    being sent. While all are busy, or none has a relay that can be used, a batch may wait as long as it takes."""
+async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[SenderHeartbeat]) -> Sequence[Finding]:
+    """Releases batches again that no sender claims although one could: a place is free, or nothing is being sent.
+
+    While all senders are busy, or none has a usable relay, a batch may wait as long as it takes."""
     if none_has_a_relay(senders):
         return []
     late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - settings.ticket_lost_seconds)
@@ -94,27 +98,27 @@ async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[
     if 0 < busy >= slots:
         return []
     async with ledger.write() as connection:
-        deeds = [
-            Deed(
+        findings = [
+            Finding(
                 Kind.RESCUE,
                 RescueReason.TICKET.value,
                 batch.campaign_id,
-                f"Batch {batch.batch_id} was released, and nobody claimed it for {settings.ticket_lost_seconds:g} s",
+                f"Batch {batch.batch_id} was released, and no sender claimed it for {settings.ticket_lost_seconds:g} s",
                 batch.batch_id,
                 batch.generation,
             )
             for batch in await requeue(connection, col(Batch.id).in_(found), late)
         ]
-        await _note(connection, deeds)
-    return deeds
+        await _note(connection, findings)
+    return findings
 
 
 def none_has_a_relay(senders: Sequence[SenderHeartbeat]) -> bool:
-    """Senders live, and each that is not stopping says that no relay of its can be used."""
+    """There are live senders, and every one that is not stopping reports that it has no usable relay."""
     working = [sender for sender in senders if not sender.draining]
     return bool(working) and all(sender.blocked for sender in working)
 
 
-async def _note(connection: AsyncConnection, deeds: Sequence[Deed]) -> None:
-    for deed in deeds:
-        await timeline.record(connection, deed.campaign_id, "rescued", deed.text)
+async def _note(connection: AsyncConnection, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        await timeline.record(connection, finding.campaign_id, "rescued", finding.text)

@@ -1,4 +1,4 @@
-"""The full sweep: every open campaign is compared with its rows, and what stands still without a reason is found."""
+"""The full sweep: compares campaigns under way with their rows, and finds campaigns that the dispatcher overlooked."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select
 from sqlmodel import col
 
-from services.watchdog.deeds import CallReason, Deed, Kind, of_repair
+from services.watchdog.findings import CallReason, Finding, Kind, of_repair
 from shared.ledger import campaigns, instances, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
@@ -18,14 +18,14 @@ from shared.ledger.states import LIVE, UNDER_WAY, BatchState, CampaignStatus, be
 from shared.settings import WatchdogSettings
 
 LOOK_AGAIN_SECONDS = 3.0
-"""A campaign is overlooked only when it stands the same after so long: three clock turns of a dispatcher."""
+"""A campaign is overlooked if nothing has changed after this time: three ticks of a dispatcher."""
 
 FORGET_SECONDS = 3600.0
-"""An instance that was not heard of for so long is gone for good."""
+"""An instance not heard from for this long is removed from the list."""
 
 
-async def rows(ledger: Ledger) -> Sequence[Deed]:
-    """Open rows that no live batch covers, and counts that disagree with the rows."""
+async def rows(ledger: Ledger) -> Sequence[Finding]:
+    """Repairs open rows that no live batch covers, and counts that disagree with the rows."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(col(Campaign.id)).where(col(Campaign.status).in_([status.value for status in UNDER_WAY]))
@@ -34,28 +34,28 @@ async def rows(ledger: Ledger) -> Sequence[Deed]:
     return [of_repair(done) for campaign_id in campaign_ids for done in await repair(ledger, campaign_id)]
 
 
-async def overlooked(ledger: Ledger) -> Sequence[Deed]:
-    """Campaigns that wait for a dispatcher: schedules due, campaigns to start, to stop and to close."""
-    suspects = await _standing(ledger)
+async def overlooked(ledger: Ledger) -> Sequence[Finding]:
+    """Finds campaigns that wait for a dispatcher: to start (scheduled or queued), to stop, to expire or to close."""
+    suspects = await _waiting(ledger)
     if not suspects:
         return []
     await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    still = await _standing(ledger)
-    deeds = []
+    still = await _waiting(ledger)
+    findings = []
     for campaign_id in suspects.keys() & still.keys():
         if suspects[campaign_id] == still[campaign_id]:
             reason = CallReason(still[campaign_id][0])
-            deeds.append(Deed(Kind.CALL, reason.value, campaign_id, f"The dispatcher was called: {_WHY[reason]}"))
-    if not deeds:
+            findings.append(Finding(Kind.CALL, reason.value, campaign_id, f"The dispatcher was called: {_WHY[reason]}"))
+    if not findings:
         return []
     async with ledger.write() as connection:
-        for deed in deeds:
-            await timeline.record(connection, deed.campaign_id, "called", deed.text)
-    return deeds
+        for finding in findings:
+            await timeline.record(connection, finding.campaign_id, "called", finding.text)
+    return findings
 
 
-async def blocked(ledger: Ledger) -> Sequence[Deed]:
-    """Campaigns that say why they cannot go on. They go on by themselves; a person may know what to do."""
+async def blocked(ledger: Ledger) -> Sequence[Finding]:
+    """Finds campaigns that say why they cannot continue. They continue by themselves; a person may know what to do."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(col(Campaign.id), col(Campaign.blocked_by)).where(
@@ -63,7 +63,7 @@ async def blocked(ledger: Ledger) -> Sequence[Deed]:
                 col(Campaign.blocked_by).is_not(None),
             )
         )
-        return [Deed(Kind.NOTICE, "blocked", row[0], row[1] or "") for row in found]
+        return [Finding(Kind.NOTICE, "blocked", row[0], row[1] or "") for row in found]
 
 
 async def tidy(ledger: Ledger, settings: WatchdogSettings) -> None:
@@ -88,7 +88,7 @@ async def tidy(ledger: Ledger, settings: WatchdogSettings) -> None:
 
 
 _WHY = {
-    CallReason.SCHEDULE: "its time has come",
+    CallReason.SCHEDULE: "its scheduled time has come",
     CallReason.QUEUED: "it has not started",
     CallReason.CLOSE: "nothing is left to send, and it has not closed",
     CallReason.EXPIRED: "deliver_by has passed",
@@ -96,9 +96,10 @@ _WHY = {
 }
 
 
-async def _standing(ledger: Ledger) -> dict[UUID, tuple[str, int, int]]:
-    """Campaigns on which a dispatcher should act at once: the reason, and what moves while it does (the cursor, and the
-    number of live batches)."""
+async def _waiting(ledger: Ledger) -> dict[UUID, tuple[str, int, int]]:
+    """Campaigns on which a dispatcher should act at once: the reason, and what changes while one does.
+
+    That is the cursor and the number of live batches."""
     live = _batches(in_state(*LIVE))
     sending = _batches(in_state(BatchState.SENDING))
     reason = case(

@@ -1,11 +1,11 @@
-"""The watchdog's turns: heartbeats in, a look every second, a sweep every few minutes; and telling what was done."""
+"""The watchdog's work: heartbeats as they come, a look at the batches every second, a sweep every few minutes."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 
 from services.watchdog import idle, rescue, sweep
-from services.watchdog.deeds import Deed, Kind
+from services.watchdog.findings import Finding, Kind
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
 from shared import logs
@@ -16,13 +16,13 @@ from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import WatchdogSettings
 
 WRITE_SECONDS = 0.5
-"""Heartbeats that come within so short a time are written together."""
+"""Heartbeats that arrive within this time are written together."""
 
 log = logs.get()
 
 
 class Watchdog:
-    """Several may run: every rescue and repair is confirmed by the ledger in the update that does it."""
+    """Several may run: the update that rescues or repairs something confirms in the ledger that this is needed."""
 
     def __init__(
         self, settings: WatchdogSettings, ledger: Ledger, bus: Bus, metrics: WatchdogMetrics, heartbeats: Heartbeats
@@ -40,7 +40,7 @@ class Watchdog:
         self._heard.set()
 
     async def run(self) -> None:
-        """Writes heartbeats into the ledger as they come, until cancelled."""
+        """Writes heartbeats to the ledger as they arrive, until cancelled."""
         while True:
             await self._heard.wait()
             self._heard.clear()
@@ -54,55 +54,55 @@ class Watchdog:
             await asyncio.sleep(WRITE_SECONDS)
 
     async def look(self) -> None:
-        """The clock turn: leases that ran out, batches that stand still, tickets that were lost."""
+        """A tick: rescues batches with an expired lease, without progress, or with a lost ticket."""
         senders = self._heartbeats.living()
-        deeds = [
+        findings = [
             *await rescue.leases(self._ledger),
-            *await rescue.standing_still(self._ledger, self._heartbeats.stalled()),
+            *await rescue.stalled(self._ledger, self._heartbeats.stalled()),
             *await rescue.tickets(self._ledger, self._settings, senders),
         ]
-        await self._tell(deeds, "clock")
+        await self._report(findings, "clock")
         await idle.mark(self._ledger, no_relay=rescue.none_has_a_relay(senders))
         self.looked_at = time.monotonic()
 
     async def check(self) -> str:
-        """For readiness: what is wrong with the looks."""
+        """Readiness: what is wrong with the looks, or an empty string."""
         return late(self.looked_at, self._settings.clock_seconds, "look at the leases")
 
     async def sweep(self) -> None:
-        """The full sweep."""
+        """A tick: the full sweep."""
         with self._metrics.sweep_seconds.time():
-            await self._tell(await sweep.rows(self._ledger), "sweep")
-            await self._tell(await sweep.overlooked(self._ledger), "sweep")
+            await self._report(await sweep.rows(self._ledger), "sweep")
+            await self._report(await sweep.overlooked(self._ledger), "sweep")
             blocked = await sweep.blocked(self._ledger)
             await sweep.tidy(self._ledger, self._settings)
         self._metrics.swept_at.set_to_current_time()
         self._metrics.blocked.set(len(blocked))
-        for deed in blocked:
-            log.warning("campaign.blocked", campaign_id=str(deed.campaign_id), reason=deed.text)
+        for finding in blocked:
+            log.warning("campaign.blocked", campaign_id=str(finding.campaign_id), reason=finding.text)
 
-    async def _tell(self, deeds: Sequence[Deed], cause: str) -> None:
-        """Each deed stands in the timeline already, by the transaction that did it."""
-        if not deeds:
+    async def _report(self, findings: Sequence[Finding], cause: str) -> None:
+        """Counts, logs and publishes findings. The transaction that made each one has put it in the timeline."""
+        if not findings:
             return
         self._metrics.common.wakeups.labels(cause).inc()
-        for deed in deeds:
-            self._metrics.count(deed)
+        for finding in findings:
+            self._metrics.count(finding)
             log.warning(
-                f"watchdog.{deed.kind.value}",
-                reason=deed.reason,
-                text=deed.text,
-                campaign_id=str(deed.campaign_id),
-                batch_id=deed.batch_id,
-                generation=deed.generation,
+                f"watchdog.{finding.kind.value}",
+                reason=finding.reason,
+                text=finding.text,
+                campaign_id=str(finding.campaign_id),
+                batch_id=finding.batch_id,
+                generation=finding.generation,
             )
-        # All at once: a broker that is slow to confirm costs one wait, and an event it does not take costs nothing.
-        await asyncio.gather(*(self._bus.publish(_event(deed)) for deed in deeds))
+        # All at once, so that a broker that is slow to confirm costs one wait.
+        await asyncio.gather(*(self._bus.publish(_event(finding)) for finding in findings))
 
 
-def _event(deed: Deed) -> Event:
-    if deed.kind is Kind.CALL or deed.batch_id is None or deed.generation is None:
-        return CampaignRequested(campaign_id=deed.campaign_id)
+def _event(finding: Finding) -> Event:
+    if finding.kind is Kind.CALL or finding.batch_id is None or finding.generation is None:
+        return CampaignRequested(campaign_id=finding.campaign_id)
     return BatchRequeued(
-        batch_id=deed.batch_id, campaign_id=deed.campaign_id, generation=deed.generation, reason=deed.reason
+        batch_id=finding.batch_id, campaign_id=finding.campaign_id, generation=finding.generation, reason=finding.reason
     )

@@ -278,12 +278,12 @@ class TestStopping:
         assert [batch.size for batch in await batches_of(ledger, campaign)] == [5000]
         assert (await timeline_of(ledger, campaign))[-1] == (
             "yielded",
-            "A turn yielded after 0.0001 s; the next one goes on",
+            "A job yielded after 0.0001 s; the next one continues",
         )
         await rig.settle()
         assert (await campaign_row(ledger, campaign)).status == "cancelled"
 
-    async def test_the_hard_deadline_abandons_the_turn_and_the_next_finishes_it(self, ledger: Ledger) -> None:
+    async def test_the_hard_deadline_abandons_the_job_and_the_next_finishes_it(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 12_000)
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
         abandoned = DispatcherRig.on(ledger, turn_soft_seconds=0.001, turn_hard_seconds=0.002)

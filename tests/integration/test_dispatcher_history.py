@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import update
 from sqlmodel import col
 
-from services.dispatcher.history import LINGERING_TURNS, History
+from services.dispatcher.history import LINGERING_TICKS, History
 from shared.ledger import history
 from shared.ledger.database import Ledger
 from shared.ledger.history import MAX_POINTS, Point
@@ -37,11 +37,11 @@ async def test_a_point_for_every_turn_in_which_something_moved(database_url: str
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
         keeper = History(ledger)
-        await keeper.turn()
+        await keeper.tick()
         await sent(ledger, campaign.id, 3)
-        await keeper.turn()
+        await keeper.tick()
         await sent(ledger, campaign.id, 4)
-        await keeper.turn()
+        await keeper.tick()
         points = await curve(ledger, campaign.id)
         assert [point.sent for point in points] == [0, 3, 7]
         assert [point.at for point in points] == sorted(point.at for point in points)
@@ -54,10 +54,10 @@ async def test_a_standstill_is_drawn_as_one(database_url: str) -> None:
         keeper = History(ledger)
         await sent(ledger, campaign.id, 3)
         for _ in range(5):
-            await keeper.turn()
+            await keeper.tick()
         assert [point.sent for point in await curve(ledger, campaign.id)] == [3]
         await sent(ledger, campaign.id, 1)
-        await keeper.turn()
+        await keeper.tick()
         assert [point.sent for point in await curve(ledger, campaign.id)] == [3, 3, 4]
 
 
@@ -65,15 +65,15 @@ async def test_what_is_recorded_after_a_pause_is_still_noted_for_a_while(databas
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
         keeper = History(ledger)
-        await keeper.turn()
+        await keeper.tick()
         await set_status(ledger, campaign.id, "paused")
         await sent(ledger, campaign.id, 2)
-        await keeper.turn()
+        await keeper.tick()
         assert (await curve(ledger, campaign.id))[-1].sent == 2
-        for _ in range(LINGERING_TURNS):
-            await keeper.turn()
+        for _ in range(LINGERING_TICKS):
+            await keeper.tick()
         await sent(ledger, campaign.id, 2)
-        await keeper.turn()
+        await keeper.tick()
         assert (await curve(ledger, campaign.id))[-1].sent == 2
 
 
@@ -81,7 +81,7 @@ async def test_a_campaign_that_never_moved_and_a_closed_one_cost_nothing(databas
     async with ledger_at(database_url) as ledger:
         closed = await seed_campaign(ledger, 2, status="finished")
         keeper = History(ledger)
-        await keeper.turn()
+        await keeper.tick()
         assert await curve(ledger, closed.id) == []
 
 

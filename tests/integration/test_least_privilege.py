@@ -29,7 +29,7 @@ from tests.support.system import System, installation
 
 RECIPIENTS = 160
 SECRET_KEY = "x" * 40
-REFUSALS = ("permission denied", "ACCESS_REFUSED", "turn.failed", "tick.failed", "InsufficientPrivilege")
+REFUSALS = ("permission denied", "ACCESS_REFUSED", "job.failed", "tick.failed", "InsufficientPrivilege")
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ async def test_a_batch_that_renews_but_does_not_move_is_taken_back(
     await rig.watchdog.look()
     assert [event.reason for event in rig.bus.of(BatchRequeued)] == ["stalled"]
     assert await sender.record(held) == -1
-    assert "nothing came of it for 601 s" in (await timeline_of(ledger, campaign))[-1][1]
+    assert "it made no progress for 601 s" in (await timeline_of(ledger, campaign))[-1][1]
     await rig.watchdog.look()
     assert len(rig.bus.events) == 1, "the same heartbeat is judged once"
 

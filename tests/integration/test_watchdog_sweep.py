@@ -228,16 +228,16 @@ class TestOnce:
             await connection.execute(delete(Batch).where(col(Batch.id) == (await batches_of(ledger, campaign))[0].id))
         done = self.run(database_url, tmp_path, "--json")
         assert (done.returncode, done.stderr) == (0, "")
-        *deeds, summary = [json.loads(line) for line in done.stdout.splitlines()]
-        assert [(deed["kind"], deed["reason"]) for deed in deeds] == [
+        *findings, summary = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [(finding["kind"], finding["reason"]) for finding in findings] == [
             ("rescue", "lease_expired"),
             ("repair", "rows_without_batch"),
         ]
-        assert {deed["campaign_id"] for deed in deeds} == {str(campaign)}
+        assert {finding["campaign_id"] for finding in findings} == {str(campaign)}
         assert summary == {"summary": {"repair": 1, "rescue": 1}}
         await assert_sound(ledger)
         again = self.run(database_url, tmp_path)
-        assert (again.returncode, again.stdout) == (0, "The ledger is sound: nothing to mend.\n")
+        assert (again.returncode, again.stdout) == (0, "The ledger is sound: nothing to repair.\n")
 
     async def test_it_says_when_the_schema_is_not_the_one_it_knows(
         self, ledger: Ledger, database_url: str, tmp_path: Path

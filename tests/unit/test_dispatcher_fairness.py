@@ -1,4 +1,4 @@
-"""Whose turn it is, and how large a batch is to be."""
+"""Which campaign is served next, and how large a batch is."""
 
 from uuid import UUID
 
@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.fairness import Fairness, candidates, window
 from services.dispatcher.release import LEAST_SPLIT, batch_emails
-from services.dispatcher.survey import Limit, Standing, Survey
+from services.dispatcher.survey import Limit, OpenCampaign, Survey
 from shared.settings import DispatcherSettings, load
 
 
-def campaign(number: int, **values: object) -> Standing:
-    standing = Standing(
+def campaign(number: int, **values: object) -> OpenCampaign:
+    standing = OpenCampaign(
         id=UUID(int=number),
         project_id=UUID(int=1),
         status="sending",
@@ -36,17 +36,17 @@ def campaign(number: int, **values: object) -> Standing:
     return standing
 
 
-def order(campaigns: list[Standing], turns: int, slots: int = 8) -> list[int]:
-    """Who is served, turn after turn, when each has more than enough."""
+def order(campaigns: list[OpenCampaign], releases: int, slots: int = 8) -> list[int]:
+    """The campaigns that are served, one after the other, when each has enough to release."""
     fairness, survey, served = Fairness(), Survey(campaigns, slots, {}), []
-    for _ in range(turns):
+    for _ in range(releases):
         one = fairness.next(campaigns, survey)
         fairness.served(one, fresh=True)
         served.append(one.id.int)
     return served
 
 
-def test_equals_take_turns() -> None:
+def test_equals_alternate() -> None:
     assert order([campaign(1), campaign(2), campaign(3)], 6) == [1, 2, 3, 1, 2, 3]
 
 
@@ -60,7 +60,7 @@ def test_who_has_nothing_out_comes_before_any_priority() -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.sampled_from([None, 1.0])), min_size=1, max_size=8))
 def test_nobody_starves(shapes: list[tuple[int, int, float | None]]) -> None:
-    """With room for all, every campaign is served within as many turns as there are campaigns."""
+    """With room for all, every campaign is served within as many releases as there are campaigns."""
     campaigns = [
         campaign(number, out=out, priority=priority, emails_per_second=rate)
         for number, (out, priority, rate) in enumerate(shapes, 1)
@@ -141,8 +141,8 @@ def test_how_many_recipients_a_batch_holds(total: int, slots: int, rate: float |
 
 async def test_a_deadline_is_met_only_after_its_time() -> None:
     long, none = Deadline(60.0), Deadline(0.0)
-    assert not long.cuts_short()
-    assert none.cuts_short()
-    assert none.was_met
-    assert not long.was_met
-    await none.breathe()
+    assert not long.has_passed()
+    assert none.has_passed()
+    assert none.cut_short
+    assert not long.cut_short
+    await none.pause()

@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from services.watchdog.deeds import RescueReason
+from services.watchdog.findings import RescueReason
 from services.watchdog.heartbeats import Heartbeats
 from shared.events import BatchProgress, SenderHeartbeat
 from shared.settings import WatchdogSettings, load

@@ -3,18 +3,18 @@
 import json
 from uuid import UUID
 
-from services.watchdog.deeds import Deed, Kind
+from services.watchdog.findings import Finding, Kind
 from services.watchdog.once import _json, _text
 from services.watchdog.watchdog import _event
 from shared.events import BatchRequeued, CampaignRequested
 
 CAMPAIGN = UUID(int=7)
-RESCUE = Deed(Kind.RESCUE, "lease_expired", CAMPAIGN, "Batch 1 was taken back", 1, 4)
-CALL = Deed(Kind.CALL, "not_started", CAMPAIGN, "The dispatcher was called")
+RESCUE = Finding(Kind.RESCUE, "lease_expired", CAMPAIGN, "Batch 1 was taken back", 1, 4)
+CALL = Finding(Kind.CALL, "not_started", CAMPAIGN, "The dispatcher was called")
 
 
 def test_for_people_one_line_each() -> None:
-    assert _text([]) == ["The ledger is sound: nothing to mend."]
+    assert _text([]) == ["The ledger is sound: nothing to repair."]
     assert _text([RESCUE, CALL]) == [
         f"rescue  lease_expired              campaign {CAMPAIGN}  Batch 1 was taken back",
         f"call    not_started                campaign {CAMPAIGN}  The dispatcher was called",
@@ -36,6 +36,6 @@ def test_for_programs_one_object_each_and_a_summary() -> None:
     assert summary == {"summary": {"call": 1, "rescue": 1}}
 
 
-def test_each_deed_is_an_event() -> None:
+def test_each_finding_is_an_event() -> None:
     assert _event(RESCUE) == BatchRequeued(batch_id=1, campaign_id=CAMPAIGN, generation=4, reason="lease_expired")
     assert _event(CALL) == CampaignRequested(campaign_id=CAMPAIGN)

@@ -1,4 +1,4 @@
-"""What the watchdog found and did: one shape for logs, events, counters and the report of a sweep by hand."""
+"""What the watchdog found and did about it, in one shape for logs, events, counters and `--once`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,10 +9,10 @@ from shared.ledger.repair import Repair
 
 
 class Kind(StrEnum):
-    RESCUE = "rescue"  # a batch was taken back and waits again
-    REPAIR = "repair"  # rows or counts were mended
-    CALL = "call"  # a campaign was overlooked: the dispatcher is called
-    NOTICE = "notice"  # found, and for others to mend
+    RESCUE = "rescue"  # a batch was taken from its owner and waits again
+    REPAIR = "repair"  # rows or counts were corrected
+    CALL = "call"  # the dispatcher overlooked a campaign, and is called
+    NOTICE = "notice"  # a problem that the watchdog cannot repair
 
 
 class RescueReason(StrEnum):
@@ -34,16 +34,14 @@ REPAIR_REASONS = (*repair.Reason, *CallReason)
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
-    """`text` is for people, and stands in the campaign's timeline."""
-
+class Finding:
     kind: Kind
     reason: str
     campaign_id: UUID
-    text: str
+    text: str  # for people; it is in the campaign's timeline
     batch_id: int | None = None
     generation: int | None = None
 
 
-def of_repair(done: Repair) -> Deed:
-    return Deed(Kind.REPAIR, done.reason.value, done.campaign_id, done.text, done.batch_id, done.generation)
+def of_repair(done: Repair) -> Finding:
+    return Finding(Kind.REPAIR, done.reason.value, done.campaign_id, done.text, done.batch_id, done.generation)

@@ -1,4 +1,4 @@
-"""What the watchdog measures of the world around the services: the queues, and the disk under `VASHSENDER_VAR_DIR`."""
+"""Metrics of what the services stand on: the broker's queues, and the disk of `VASHSENDER_VAR_DIR`."""
 
 import asyncio
 import shutil
@@ -15,26 +15,28 @@ LOOK_SECONDS = 2.0
 log = logs.get()
 
 
-class Surroundings:
-    """Looked at when metrics are read. A queue nobody could ask about has no samples: an old depth would mislead."""
+class EnvironmentMetrics:
+    """Read when metrics are scraped. A queue that cannot be asked has no samples: an old depth would mislead."""
 
     def __init__(self, common: Metrics, settings: WatchdogSettings) -> None:
         registry = common.registry
         self._settings = settings
         self._messages = Gauge(
             f"{PREFIX}_queue_messages",
-            f"Messages that wait in a queue ({', '.join(NAMES)}); absent while the broker cannot be asked.",
+            f"Messages waiting in a queue ({', '.join(NAMES)}); absent while the broker does not answer.",
             ["queue"],
             registry=registry,
         )
         self._consumers = Gauge(f"{PREFIX}_queue_consumers", "Consumers of a queue.", ["queue"], registry=registry)
         self._disk_free = Gauge(
-            f"{PREFIX}_disk_free_bytes", "Free space of the file system with VASHSENDER_VAR_DIR.", registry=registry
+            f"{PREFIX}_disk_free_bytes",
+            "Free space of the file system that holds VASHSENDER_VAR_DIR.",
+            registry=registry,
         )
         self._disk_size = Gauge(f"{PREFIX}_disk_size_bytes", "Size of that file system.", registry=registry)
 
     async def refresh(self) -> None:
-        """Looks around; never raises."""
+        """Never raises."""
         try:
             usage = shutil.disk_usage(self._settings.var_dir)
             self._disk_free.set(usage.free)

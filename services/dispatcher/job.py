@@ -1,11 +1,11 @@
-"""One turn on one campaign that needs longer work: it is stopped, reopened or closed, within two deadlines."""
+"""A job: longer work on one campaign (stopping, reopening, closing) between a soft and a hard deadline."""
 
 import asyncio
 
 from services.dispatcher import closing, reopening, stopping
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.survey import Standing
+from services.dispatcher.survey import OpenCampaign
 from shared import logs
 from shared.events import BatchRequeued, CampaignFinished, Event
 from shared.ledger import timeline
@@ -17,43 +17,45 @@ from shared.settings import DispatcherSettings
 log = logs.get()
 
 
-async def take_turn(
-    settings: DispatcherSettings, ledger: Ledger, metrics: DispatcherMetrics, campaign: Standing
+async def run_job(
+    settings: DispatcherSettings, ledger: Ledger, metrics: DispatcherMetrics, campaign: OpenCampaign
 ) -> list[Event] | None:
-    """Works until it is done or the soft deadline passes; at the hard one the transaction at hand is rolled back and
-    the next clock turn begins another. Returns the events to publish, or None where nothing could be done yet."""
+    """Works on a campaign until all is done or the soft deadline passes. Returns the events to publish, or None if
+    nothing could be done yet.
+
+    At the hard deadline the open transaction is rolled back, and a later round starts another job."""
     deadline = Deadline(settings.turn_soft_seconds)
     try:
-        with metrics.turn_seconds.time():
+        with metrics.job_seconds.time():
             async with asyncio.timeout(settings.turn_hard_seconds):
                 events = await _work(ledger, metrics, campaign, deadline)
     except TimeoutError:
-        metrics.turns_abandoned.inc()
-        log.error("turn.abandoned", campaign_id=str(campaign.id), seconds=settings.turn_hard_seconds)
-        await _note(ledger, campaign, f"A turn was abandoned after {settings.turn_hard_seconds:g} s; another follows")
+        metrics.jobs_abandoned.inc()
+        log.error("job.abandoned", campaign_id=str(campaign.id), seconds=settings.turn_hard_seconds)
+        await _note(ledger, campaign, f"A job was abandoned after {settings.turn_hard_seconds:g} s and is tried again")
         return None
-    if deadline.was_met:
-        await _note(ledger, campaign, f"A turn yielded after {settings.turn_soft_seconds:g} s; the next one goes on")
+    if deadline.cut_short:
+        await _note(ledger, campaign, f"A job yielded after {settings.turn_soft_seconds:g} s; the next one continues")
     return events
 
 
 async def _work(
-    ledger: Ledger, metrics: DispatcherMetrics, campaign: Standing, deadline: Deadline
+    ledger: Ledger, metrics: DispatcherMetrics, campaign: OpenCampaign, deadline: Deadline
 ) -> list[Event] | None:
     if campaign.status != CampaignStatus.STOPPING and campaign.reopen is not None:
         await reopening.reopen(ledger, campaign.id, campaign.reopen, deadline)
         return []
     stopped = campaign.status == CampaignStatus.STOPPING and await stopping.stop(ledger, campaign.id, deadline)
-    if deadline.was_met:
+    if deadline.cut_short:
         return []
     result = await closing.close(ledger, campaign.id)
     if isinstance(result, CampaignFinished):
         metrics.closed.labels(result.status).inc()
         return [result]
-    return [_told(metrics, repair) for repair in result] or ([] if stopped else None)
+    return [_report(metrics, repair) for repair in result] or ([] if stopped else None)
 
 
-def _told(metrics: DispatcherMetrics, repair: Repair) -> Event:
+def _report(metrics: DispatcherMetrics, repair: Repair) -> Event:
     reason = repair.reason.value
     metrics.repairs.labels(reason).inc()
     log.warning(
@@ -68,6 +70,6 @@ def _told(metrics: DispatcherMetrics, repair: Repair) -> Event:
     )
 
 
-async def _note(ledger: Ledger, campaign: Standing, text: str) -> None:
+async def _note(ledger: Ledger, campaign: OpenCampaign, text: str) -> None:
     async with ledger.write() as connection:
         await timeline.record(connection, campaign.id, "yielded", text)
