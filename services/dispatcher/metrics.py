@@ -82,8 +82,8 @@ class DispatcherMetrics:
         )
         self.backlog = Gauge(
             f"{PREFIX}_backlog_emails",
-            "Emails that more senders could send now: the number to scale on. At most one minute's worth of a campaign with"
-            " a rate limit; retries once they are due.",
+            "Emails that more senders could send now: the number to scale on. Of a campaign with a rate limit at most a"
+            " minute's worth; retries once they are due.",
             registry=registry,
         )
         self.open = Gauge(

@@ -17,7 +17,7 @@ from shared.settings import WatchdogSettings
 
 
 def main(*, as_json: bool) -> None:
-    """Prints what was found and done. Exits with 0, even after repairs; 69 without the database; 78 for wrong settings."""
+    """Prints what was found and done. Exits with 0, also after repairs; 69 without a database; 78 for bad settings."""
     try:
         config = settings.load(WatchdogSettings)
         # The report replaces the log lines.

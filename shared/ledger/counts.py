@@ -1,4 +1,4 @@
-"""How many recipients of a campaign are in each status: the sums over its batches, plus what no batch covers yet."""
+"""Recipients of a campaign by status: the sums over its batches, plus the recipients that no batch covers yet."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -11,13 +11,13 @@ from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import RecipientStatus
 
 Counts = Mapping[str, int]
-"""`total` and one number per RecipientStatus; the statuses add up to `total`."""
+"""`total`, and one number for each RecipientStatus; these add up to `total`."""
 
 STATUSES = tuple(status.value for status in RecipientStatus)
 
 
 async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -> dict[UUID, Counts]:
-    """Counts of each campaign that exists among `campaign_ids`."""
+    """The counts of those of `campaign_ids` that exist."""
     totals = await connection.execute(
         select(col(Campaign.id), col(Campaign.total)).where(col(Campaign.id).in_(campaign_ids))
     )
@@ -43,5 +43,5 @@ async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -
 
 
 async def counts(connection: AsyncConnection, campaign_id: UUID) -> Counts:
-    """Counts of one campaign, which must exist."""
+    """The counts of one campaign. Raises KeyError if it does not exist."""
     return (await counts_of(connection, [campaign_id]))[campaign_id]

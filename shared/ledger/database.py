@@ -1,4 +1,4 @@
-"""The way to the ledger: short transactions on SQLite and PostgreSQL, and the database's own clock."""
+"""Connections to the ledger: short transactions on SQLite and PostgreSQL, and the database's own clock."""
 
 import asyncio
 import time
@@ -20,32 +20,32 @@ SQLITE_BUSY_SECONDS = 20
 CONNECT_SECONDS = 10
 TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
-"""A write that failed longer ago says nothing about now; who is in trouble tries again sooner than that."""
+"""A failed write counts as current trouble for this long; anything that needs to write tries again sooner."""
 
 POSTGRESQL_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-"""Every statement here finds its rows by an index, a few at a time. Left to itself the planner reads a small table as a
-whole, and keeps that plan while a million rows are imported, until ANALYZE has run: minutes at a tenth of the rate."""
+"""Every statement finds a few rows by an index. Without these settings the planner reads a small table as a whole, and
+keeps that plan while a million rows are imported, until ANALYZE has run: minutes at a tenth of the rate."""
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
-"""What a statement raises while the database is away, restarting or full."""
+"""The errors of a statement while the database is away, restarting or full."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True when the same statement may succeed later: the database is away, restarting, full or locked."""
+    """Whether the same statement may succeed later: the database is away, restarting, full or locked."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    # asyncpg reports a server that shuts down or is full under classes 57, 53, 08; 40 is a lost race.
+    # SQLSTATE classes: 57 and 08 for a server that shuts down, 53 for a full one, 40 for a lost race.
     code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
     return isinstance(error, UNAVAILABLE) or code[:2] in ("57", "53", "08", "40")
 
 
 def in_a_line(error: BaseException) -> str:
-    """What an error of the database says first; its name where it says nothing."""
+    """The first line of an error, or its class name if it has no text."""
     return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function it is
-    """Now by the database's clock, in seconds since 1970: the only clock the ledger's moments are compared with."""
+    """Now by the database's clock, in seconds since 1970. Moments of the ledger are compared with no other clock."""
 
     type = Float(53)
     inherit_cache = True
@@ -67,11 +67,12 @@ def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
 
 
 class Ledger:
-    """A pool of database connections. `read()` and `write()` each are one transaction; an exception rolls it back.
-    The URL may hold libpq's TLS options: see shared.tls. Raises ConfigurationError where they cannot be used.
+    """A pool of database connections. `read()` and `write()` are one transaction each; an exception rolls it back.
 
-    One that takes longer than `transaction_seconds` is given up with its connection, and raises TimeoutError: where the
-    network forgets a connection without a word, nothing else would ever end the wait. (SQLite has no network.)"""
+    The URL may have libpq's TLS options (see shared.tls); raises ConfigurationError if they cannot be used.
+
+    A transaction that takes longer than `transaction_seconds` raises TimeoutError, and its connection is closed: if the
+    network drops a connection silently, nothing else ends the wait. (SQLite has no network.)"""
 
     def __init__(
         self,
@@ -112,8 +113,10 @@ class Ledger:
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction; committed at the end of the block. On SQLite it takes the write lock at once, because
-        a reading transaction that turns into a writing one fails whatever the timeout."""
+        """A writing transaction, committed at the end of the block.
+
+        On SQLite it takes the write lock at once: a transaction that starts to write after it has read fails whatever
+        the timeout."""
         with self._noting_trouble():
             async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
                 if self.is_sqlite:
@@ -123,19 +126,19 @@ class Ledger:
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
-        """For one statement that is a whole transaction: no round trip but its own. PostgreSQL only."""
+        """For one statement that is a whole transaction, in a single round trip. PostgreSQL only."""
         with self._noting_trouble():
             async with asyncio.timeout(self._transaction_seconds), self._autocommit.connect() as connection:
                 yield connection
 
     @property
     def trouble(self) -> str:
-        """Why the last write failed, if that was just now: the database is full, locked or away. Else empty."""
+        """Why the last write failed, if the database was full, locked or away within TROUBLE_SECONDS; else empty."""
         since, why = self._trouble
         return why if time.monotonic() - since < TROUBLE_SECONDS else ""
 
     def failed_within(self, seconds: float) -> bool:
-        """Whether a transaction, a reading one included, failed in that time because the database was not there."""
+        """Whether a transaction, reading ones included, failed within these seconds because the database was away."""
         return time.monotonic() - self._failed_at <= seconds
 
     @contextmanager
@@ -169,12 +172,12 @@ class Ledger:
 
 
 async def clock(connection: AsyncConnection) -> float:
-    """The database's clock, read in the transaction at hand."""
+    """The database's clock, read in the current transaction."""
     return float((await connection.execute(select(db_now()))).scalar_one())
 
 
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    # We begin transactions ourselves (see _begin_sqlite); the driver would begin deferred ones.
+    # _begin_sqlite begins transactions; the driver would begin deferred ones.
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (

@@ -1,6 +1,6 @@
-"""The curve of a campaign's progress: how many were sent and had failed at which moment; bounded in points.
+"""The curve of a campaign's progress: totals of sent and failed at up to MAX_POINTS moments.
 
-The numbers are totals, so a moment that nobody noted only makes the curve coarser there, never wrong.
+The numbers are totals, so a moment that was not noted makes the curve coarser there, but not wrong.
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,13 @@ MAX_POINTS = 120
 
 
 class Point(NamedTuple):
-    """At this moment (the ledger's seconds) so many were sent and so many had failed."""
-
-    at: float
+    at: float  # seconds since 1970, by the database's clock
     sent: int
     failed: int
 
 
 async def note(connection: AsyncConnection, campaign_id: UUID, points: Sequence[Point]) -> None:
-    """Adds points to a campaign's curve. Beyond MAX_POINTS those go without which it changes least."""
+    """Adds points to a campaign's curve. Beyond MAX_POINTS, drops those without which the curve changes least."""
     await connection.execute(
         rows.insert_missing(connection, ProgressPoint),
         [{"campaign_id": campaign_id, **point._asdict()} for point in points],
@@ -56,8 +54,9 @@ async def curve(connection: AsyncConnection, campaign_id: UUID) -> list[Point]:
 
 
 def crowded(moments: list[float], keep: int) -> list[float]:
-    """The moments to drop so that `keep` (at least two) stay, spread evenly: always the one whose neighbours are
-    closest to each other, never the first or the last."""
+    """The moments to drop so that `keep` (at least two) stay, evenly spread.
+
+    It drops the one whose neighbours are closest to each other, again and again, but never the first or the last."""
     kept = list(moments)
     dropped = []
     while len(kept) > keep:

@@ -1,4 +1,4 @@
-"""What every service must know of imports: nothing starts on a campaign while one is unfinished."""
+"""Nothing starts on a campaign while an import of it is unfinished."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from shared.ledger.states import IMPORT_UNFINISHED
 
 
 def importing(campaign_id: UUID | Mapped[UUID]) -> ColumnElement[bool]:
-    """Whether a campaign, given by its id or by its column, has an import that is open or being undone."""
+    """Whether a campaign, given by its id or its column, has an import that is open or being undone."""
     states = [state.value for state in IMPORT_UNFINISHED]
     return (
         select(col(Import.state)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(states)).exists()

@@ -1,4 +1,4 @@
-"""Who is alive, as far as the ledger has heard."""
+"""The running processes of all services, and when each was last heard from."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ async def seen(
     uptime_seconds: float = 0.0,
     detail: dict[str, object] | None = None,
 ) -> None:
-    """Notes that an instance was heard of now, by the database's clock."""
+    """Notes that an instance is alive now, by the database's clock."""
     values = {
         "id": instance,
         "service": service,
@@ -43,7 +43,7 @@ async def seen(
 
 
 async def live_slots(connection: AsyncConnection, *, lost_seconds: float) -> int:
-    """Batches that the senders heard of lately can hold at once."""
+    """Batches that the senders heard from within `lost_seconds` can hold at once."""
     slots = await connection.execute(
         select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
             col(ServiceInstance.service) == "sender",
@@ -55,7 +55,7 @@ async def live_slots(connection: AsyncConnection, *, lost_seconds: float) -> int
 
 
 async def forget(connection: AsyncConnection, *, older_than_seconds: float) -> int:
-    """Drops instances unheard for long; returns how many."""
+    """Removes instances not heard from for this long; returns how many."""
     gone = await connection.execute(
         delete(ServiceInstance).where(col(ServiceInstance.seen_at) < db_now() - older_than_seconds)
     )

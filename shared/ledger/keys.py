@@ -1,4 +1,4 @@
-"""API keys: `vs_` and 256 random bits. Only the SHA-256 digest is kept: nothing to guess, so no slow hash is needed."""
+"""API keys: `vs_` and 256 random bits. Only a SHA-256 digest is stored; a secret this random needs no slow hash."""
 
 import hashlib
 import re
@@ -20,7 +20,7 @@ _SECRET = re.compile(r"vs_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key as the ledger knows it: never the secret. Moments in the ledger's seconds."""
+    """One key, without its secret. Moments are seconds since 1970."""
 
     id: UUID
     project_id: UUID
@@ -33,7 +33,7 @@ _KEYS = select(col(ApiKey.id), col(ApiKey.project_id), col(ApiKey.name), col(Api
 
 
 async def create_key(connection: AsyncConnection, name: str, project_id: UUID = DEFAULT_PROJECT) -> str:
-    """Makes a key and returns its secret, which cannot be read again."""
+    """Creates a key and returns its secret, which cannot be read again."""
     secret = f"vs_{secrets.token_urlsafe(32)}"
     await connection.execute(
         insert(ApiKey).values(
@@ -44,12 +44,12 @@ async def create_key(connection: AsyncConnection, name: str, project_id: UUID = 
 
 
 async def list_keys(connection: AsyncConnection) -> Sequence[Key]:
-    """Every key, revoked ones too, oldest first."""
+    """All keys, oldest first, revoked ones included."""
     return [Key(*row) for row in await connection.execute(_KEYS.order_by(col(ApiKey.id)))]
 
 
 async def find(connection: AsyncConnection, *, secret: str | None = None, key_id: UUID | None = None) -> Key | None:
-    """The key with this secret, or with this id; None where it is wrong or revoked."""
+    """The key with this secret, or with this id; None if there is none or it is revoked."""
     if secret is not None and not _SECRET.fullmatch(secret):
         return None
     wanted = col(ApiKey.id) == key_id if secret is None else col(ApiKey.digest) == _digest(secret)
@@ -58,7 +58,7 @@ async def find(connection: AsyncConnection, *, secret: str | None = None, key_id
 
 
 async def revoke_key(connection: AsyncConnection, key_id: UUID) -> bool:
-    """Makes a key useless from now on. False: no such key, or it was revoked before."""
+    """Revokes a key. False if there is no such key or it was revoked before."""
     revoked = await connection.execute(
         update(ApiKey).where(col(ApiKey.id) == key_id, col(ApiKey.revoked_at).is_(None)).values(revoked_at=db_now())
     )
@@ -66,7 +66,7 @@ async def revoke_key(connection: AsyncConnection, key_id: UUID) -> bool:
 
 
 async def project_of(connection: AsyncConnection, secret: str) -> UUID | None:
-    """The project whose key this is; None for a secret that is wrong or revoked."""
+    """The project of the key with this secret; None if there is none or it is revoked."""
     key = await find(connection, secret=secret)
     return None if key is None else key.project_id
 

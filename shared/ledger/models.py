@@ -23,14 +23,14 @@ from uuid6 import uuid7
 
 from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
-# SQLite counts up only in a column that is exactly INTEGER PRIMARY KEY.
+# SQLite numbers rows only in a column that is exactly INTEGER PRIMARY KEY.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
-# One bounded page of rows each: what a list endpoint returns at most.
 LONGEST_REPLY = 500
+"""Characters of a reply, reason or other text for people that the ledger keeps."""
 
-# What the clock looks at every second has indexes that do not grow with what is done. A statement meets them only if it
-# says the same words: see shared.ledger.batches.in_state and shared.ledger.campaigns.not_closed.
+# The conditions of partial indexes, which do not grow with finished work: they answer what a clock asks every second.
+# A statement uses them only if it has the same words: see batches.in_state and campaigns.not_closed.
 LIVE_ONLY = sql("state IN ('waiting', 'released', 'sending')")
 NOT_CLOSED = sql("status IN ('scheduled', 'queued', 'sending', 'paused', 'stopping')")
 
@@ -62,20 +62,19 @@ class Project(SQLModel, table=True):
 
 
 class ApiKey(SQLModel, table=True):
-    """`digest` is SHA-256 of a 256-bit random secret: nothing to guess, so no slow hash is needed."""
+    """See shared.ledger.keys."""
 
     __tablename__ = "api_key"
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     project_id: UUID = _project_key(index=True)
     name: str = Field(sa_column=Column(String(200), nullable=False))
-    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
+    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))  # SHA-256 of the secret
     created_at: float = _moment(nullable=False)
     revoked_at: float | None = _moment()
 
 
 class Campaign(SQLModel, table=True):
-    """`cursor` is the last recipient id that a batch covers. `total` counts recipients; the counts by status are the
-    sums over its batches, and what no batch covers yet is pending. `content` is JSON: see shared.content."""
+    """The counts by status are the sums over its batches; a recipient that no batch covers yet is pending."""
 
     __table_args__ = (
         Index("campaign_by_project", "project_id", "id"),
@@ -89,10 +88,10 @@ class Campaign(SQLModel, table=True):
     from_name: str = Field(sa_column=Column(String(200), nullable=False, server_default=""), default="")
     reply_to: str | None = Field(sa_column=Column(String(320)), default=None)
     envelope_from: str = Field(sa_column=Column(String(320), nullable=False))
-    content: str = Field(sa_column=Column(Text, nullable=False))
+    content: str = Field(sa_column=Column(Text, nullable=False))  # JSON: see shared.content
     status: str = Field(sa_column=Column(String(16), nullable=False), default=CampaignStatus.DRAFT.value)
-    stop_as: str | None = Field(sa_column=Column(String(16)), default=None)  # what `stopping` ends in
-    reopen: str | None = Field(sa_column=Column(String(16)), default=None)  # rows the dispatcher is to reopen: see api
+    stop_as: str | None = Field(sa_column=Column(String(16)), default=None)  # the status after `stopping`
+    reopen: str | None = Field(sa_column=Column(String(16)), default=None)  # see services.dispatcher.reopening
     reason: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
     blocked_by: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
     delivery: str = Field(sa_column=Column(String(16), nullable=False), default="at_least_once")
@@ -101,7 +100,8 @@ class Campaign(SQLModel, table=True):
     max_retries: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("3")), default=3)
     retry_delay_seconds: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("60")), default=60)
     test_of: UUID | None = Field(sa_column=Column(Uuid), default=None)
-    total: int = _count()
+    total: int = _count()  # recipients
+    #: The last recipient id that a batch covers.
     cursor: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
     created_at: float = _moment(nullable=False)
     scheduled_at: float | None = _moment()
@@ -111,8 +111,8 @@ class Campaign(SQLModel, table=True):
 
 
 class Recipient(SQLModel, table=True):
-    """No index holds `status`: recording a result then stays a heap-only update. Lists by status go through the
-    batches, whose counts tell which ranges hold such rows."""
+    """`status` is in no index, so that PostgreSQL records a result as a heap-only update. Lists by status go
+    through the batches, whose counts say which ranges have such rows."""
 
     __table_args__ = (
         UniqueConstraint("campaign_id", "email_key", name="recipient_once"),
@@ -124,13 +124,13 @@ class Recipient(SQLModel, table=True):
     import_id: int | None = Field(sa_column=Column(BigInteger), default=None)
     email: str = Field(sa_column=Column(String(320), nullable=False))
     email_key: str = Field(sa_column=Column(String(320), nullable=False))
-    data: str | None = Field(sa_column=Column(Text), default=None)  # merge fields, a JSON object
+    data: str | None = Field(sa_column=Column(Text), default=None)  # the values of the fields, as JSON
     status: str = Field(
         sa_column=Column(String(16), nullable=False, server_default="pending"), default=RecipientStatus.PENDING.value
     )
     attempts: int = _count()
     next_attempt_at: float | None = _moment()
-    intent_at: float | None = _moment()  # at_most_once: committed before the first body byte left
+    intent_at: float | None = _moment()  # at_most_once: set before the first byte of the body leaves
     smtp_code: int | None = Field(sa_column=Column(Integer), default=None)
     enhanced_code: str | None = Field(sa_column=Column(String(16)), default=None)
     reply: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
@@ -140,9 +140,10 @@ class Recipient(SQLModel, table=True):
 
 
 class Batch(SQLModel, table=True):
-    """A range of recipient ids of one campaign; each recipient belongs to at most one batch, for good. The row is the
-    lock of its range: whoever changes a recipient in it first updates this row in the same transaction. The counts are
-    of the recipients in it by status."""
+    """A range of recipient ids of one campaign. A recipient belongs to at most one batch, forever.
+
+    The row is the lock of its range: a transaction that changes a recipient in it updates this row first.
+    The counts are those of its recipients by status."""
 
     __table_args__ = (
         UniqueConstraint("campaign_id", "first_id", name="batch_range"),
@@ -163,8 +164,9 @@ class Batch(SQLModel, table=True):
     due_at: float = _moment(nullable=False)
     released_at: float | None = _moment()
     claimed_at: float | None = _moment()
-    dated_at: float | None = _moment()  # first claim: the Date header of every attempt
-    span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)  # a limited batch is spread over this
+    dated_at: float | None = _moment()  # the first claim: the Date header of every attempt
+    #: With a rate limit: the seconds over which its emails are spread.
+    span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)
     rescues: int = _count()
     pending: int = _count()
     deferred: int = _count()
@@ -177,17 +179,15 @@ class Batch(SQLModel, table=True):
 
 
 class Import(SQLModel, table=True):
-    """`problems` is a JSON list of at most 1000 `{line, error, value?}`. `lease_until`: the process that takes it in
-    renews it; NULL where a release did that knew no leases. `idempotency_key`: of the request that brings it."""
-
     id: int = _big_id()
     campaign_id: UUID = _campaign_key(index=True)
     format: str = Field(sa_column=Column(String(16), nullable=False))
-    state: str = Field(sa_column=Column(String(16), nullable=False), default="open")  # open, done, failed, cancelled
+    state: str = Field(sa_column=Column(String(16), nullable=False), default="open")
     lines: int = _count()
     accepted: int = _count()
     duplicates: int = _count()
     invalid: int = _count()
+    #: A JSON list of at most 1000 `{line, error, value?}`.
     problems: str = Field(sa_column=Column(Text, nullable=False, server_default="[]"), default="[]")
     error: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
     first_id: int | None = Field(sa_column=Column(BigInteger), default=None)
@@ -195,7 +195,9 @@ class Import(SQLModel, table=True):
     created_at: float = _moment(nullable=False)
     updated_at: float = _moment(nullable=False)
     finished_at: float | None = _moment()
+    #: Renewed by the process that reads it; NULL if release 0.1.0 did, which has no leases.
     lease_until: float | None = _moment()
+    #: Of the request that brings it.
     idempotency_key: str | None = Field(sa_column=Column(String(200)), default=None)
 
 
@@ -212,7 +214,7 @@ class Suppression(SQLModel, table=True):
 
 
 class Timeline(SQLModel, table=True):
-    """What happened to a campaign, in words. Repeats of one kind in a row become one entry with `times`."""
+    """What happened to a campaign, in sentences. See shared.ledger.timeline."""
 
     __table_args__ = (Index("timeline_by_campaign", "campaign_id", "id"),)
     id: int = _big_id()
@@ -225,7 +227,7 @@ class Timeline(SQLModel, table=True):
 
 
 class ProgressPoint(SQLModel, table=True):
-    """How far a campaign was at a moment: the curve of its progress, bounded in points. See shared.ledger.history."""
+    """The progress of a campaign at one moment. See shared.ledger.history."""
 
     __tablename__ = "progress_point"
     campaign_id: UUID = Field(
@@ -249,7 +251,7 @@ class IdempotencyKey(SQLModel, table=True):
 
 
 class ServiceInstance(SQLModel, table=True):
-    """Senders are written here by the watchdog from their heartbeats; the others write themselves."""
+    """A running process. The watchdog writes senders, from their heartbeats; the others write themselves."""
 
     __tablename__ = "service_instance"
     id: str = Field(sa_column=Column(String(200), primary_key=True))
@@ -274,4 +276,4 @@ class RateLimit(SQLModel, table=True):
 
 
 DEFAULT_PROJECT = UUID(int=1)
-"""The project `default`, made by the first migration."""
+"""The project `default`, which the first migration creates."""

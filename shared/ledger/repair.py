@@ -1,7 +1,7 @@
-"""Comparing what the batches of a campaign say with what its rows say, and mending every difference.
+"""Compares the batches of a campaign with its recipients, and repairs every difference.
 
-Nothing is ever marked as sent here, and no campaign is reset: counts are counted anew, and open rows that no live batch
-covers get a live batch. A closed campaign is never opened again. Repeating it, or two doing it at once, is harmless.
+It counts again, and gives open recipients without a live batch a live batch. It never marks a recipient as sent and
+never opens a closed campaign. Repeating it, or running it twice at once, is harmless.
 """
 
 from collections.abc import Sequence
@@ -32,26 +32,26 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One thing that was mended; `generation` is the batch's, after it."""
+    """One repair of a batch."""
 
     reason: Reason
     campaign_id: UUID
     batch_id: int
-    generation: int
-    text: str
+    generation: int  # after the repair
+    text: str  # for the timeline
 
 
 @dataclass(frozen=True, slots=True)
 class _Range:
-    """A batch as it is recorded (`says`) and as its rows are (`rows`), by status, in one snapshot."""
+    """A batch and its recipients, from one snapshot."""
 
     id: int
     first_id: int
     last_id: int
     state: str
     size: int
-    says: dict[str, int]
-    rows: dict[str, int]
+    says: dict[str, int]  # the counts of the batch, by status
+    rows: dict[str, int]  # its recipients counted, by status
 
     @property
     def is_sound(self) -> bool:
@@ -61,7 +61,7 @@ class _Range:
 
 
 async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
-    """Looks at every row of a campaign up to its cursor, in steps, and mends in short transactions."""
+    """Reads every recipient of a campaign up to its cursor, in steps, and repairs in short transactions."""
     done: list[Repair] = []
     after = 0
     async with ledger.read() as connection:
@@ -73,7 +73,7 @@ async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
             rows = await _rows_between(connection, campaign_id, after, until)
         for batch in ranges:
             if not batch.is_sound:
-                done += await _mend(ledger, campaign_id, batch.id)
+                done += await _repair_batch(ledger, campaign_id, batch.id)
         if rows != sum(sum(batch.rows.values()) for batch in ranges):
             edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
             for lower, upper in zip(edges[::2], edges[1::2], strict=True):
@@ -83,7 +83,7 @@ async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
 
 
 async def recount(connection: AsyncConnection, batch_id: int) -> dict[str, int]:
-    """Locks a batch, which must exist, and counts its rows anew; returns them by status."""
+    """Locks a batch, which must exist, and counts its recipients again; returns them by status."""
     batch = await batches.lock(connection, batch_id)
     assert batch is not None
     counted = await _count(connection, batch.campaign_id, batch.first_id, batch.last_id)
@@ -93,9 +93,9 @@ async def recount(connection: AsyncConnection, batch_id: int) -> dict[str, int]:
     return counted
 
 
-async def _mend(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Repair]:
-    """Counts one batch anew under the locks of its campaign and its range, and makes it live again if it holds open
-    rows."""
+async def _repair_batch(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Repair]:
+    """Counts one batch again, under the locks of campaign and batch, and requeues it if it has open recipients but is
+    closed."""
     done: list[Repair] = []
     async with ledger.write() as connection:
         campaign = await campaigns.lock(connection, campaign_id)
@@ -105,19 +105,19 @@ async def _mend(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Sequence[Re
         counted = await recount(connection, batch_id)
         after = await _batch(connection, batch_id)
         if before != after:
-            text = f"The counts of batch {batch_id} disagreed with its recipients and were counted anew"
+            text = f"The counts of batch {batch_id} disagreed with its recipients and were corrected"
             done.append(Repair(Reason.COUNTS, campaign_id, batch_id, after["generation"], text))
         if after["state"] not in LIVE and any(counted[status] for status in OPEN) and campaign.status in UNDER_WAY:
             for again in await batches.requeue(connection, col(Batch.id) == batch_id):
-                text = f"Batch {batch_id} was closed while recipients in it were open: it is sent again"
+                text = f"Batch {batch_id} was closed with open recipients: it is sent again"
                 done.append(Repair(Reason.CLOSED_BATCH, campaign_id, batch_id, again.generation, text))
-        for mended in done:
-            await timeline.record(connection, campaign_id, "repaired", mended.text)
+        for one in done:
+            await timeline.record(connection, campaign_id, "repaired", one.text)
     return done
 
 
 async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> Sequence[Repair]:
-    """Makes batches of the recipients with ids between `lower` and `upper`, both excluded, if no batch has them."""
+    """Creates batches for recipients with ids between `lower` and `upper`, both excluded, that no batch covers."""
     done: list[Repair] = []
     while True:
         async with ledger.write() as connection:
@@ -131,14 +131,14 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
                 return done
             counted = await _count(connection, campaign_id, missed.first_id, missed.last_id)
             batch_id = await batches.create(connection, campaign_id, missed, BatchState.WAITING, **counted)
-            text = f"{sum(counted.values())} recipients were in no batch: they are batch {batch_id} now"
+            text = f"{sum(counted.values())} recipients were in no batch: they are now batch {batch_id}"
             await timeline.record(connection, campaign_id, "repaired", text)
             done.append(Repair(Reason.NO_BATCH, campaign_id, batch_id, 1, text))
         lower = missed.last_id
 
 
 async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cursor: int) -> list[_Range]:
-    """The next batches by range, each with its rows counted, in one statement and snapshot: differences are real."""
+    """The next batches by range, with their recipients counted in the same statement, so that differences are real."""
     said = [getattr(Batch, status).label(f"says_{status}") for status in STATUSES]
     chunk = (
         select(col(Batch.id), col(Batch.first_id), col(Batch.last_id), col(Batch.state), col(Batch.size), *said)

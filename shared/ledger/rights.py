@@ -1,8 +1,8 @@
-"""What each service's database role may do: no more than its statements need. PostgreSQL only.
+"""The rights of each service's database role: no more than its statements need. PostgreSQL only.
 
-The roles are made once, by a superuser (`vashsender access new` writes the statements). Their rights on the tables are
-given here, in the transaction of every migration, by the role that owns the tables: so they are right after each one.
-A new table or column needs a place in `RIGHTS`; tests tell.
+A superuser creates the roles once (`vashsender access new` writes the statements). Every migration grants the rights on
+the tables in its transaction, as the role that owns the tables. A new table or column needs a place in `RIGHTS`, or a
+test fails.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 import shared.ledger.models  # noqa: F401 - fills SQLModel.metadata
 
 OWNER = "vashsender_owner"
-"""The role that migrates: everything belongs to it."""
+"""The role that migrates and owns everything."""
 
 VERSION_TABLE = "alembic_version"
 
@@ -36,7 +36,7 @@ _CAMPAIGN_WITHOUT_CONTENT: Columns = (
 )
 
 RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
-    # Takes campaigns and shows them; what became of a recipient or a batch it can only read.
+    # Accepts campaigns and shows them; can only read the results of recipients and batches.
     "api": {
         "project": _READ,
         "api_key": _READ,
@@ -51,7 +51,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": _LIFE,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
     },
-    # Moves campaigns and batches; sees neither an address nor what is written to it.
+    # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
         "campaign": {
             SELECT: _CAMPAIGN_WITHOUT_CONTENT,
@@ -71,7 +71,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": _LIFE,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},
     },
-    # Reads what it sends and records what came of it; makes nothing but suppressions and notes.
+    # Reads what it sends and records the results; creates only suppressions and timeline entries.
     "sender": {
         "project": {SELECT: ("id", "name")},
         "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by")},
@@ -86,7 +86,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "suppression": {SELECT: ("id", "project_id", "email_key"), INSERT: ALL},
         "timeline": _NOTES,
     },
-    # Looks at everything that moves and mends it; sees no address and no content either.
+    # Checks and repairs campaigns and batches; sees no address and no content.
     "watchdog": {
         "campaign": {SELECT: _CAMPAIGN_WITHOUT_CONTENT, UPDATE: ("cursor", "blocked_by")},
         "recipient": {SELECT: ("id", "campaign_id", "status")},
@@ -97,7 +97,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": {**_LIFE, DELETE: ALL},
     },
 }
-"""By service and table: each right with the columns it is for."""
+"""By service and table: each right with its columns."""
 
 
 def role_of(service: str) -> str:
@@ -106,9 +106,9 @@ def role_of(service: str) -> str:
 
 
 async def grant(connection: AsyncConnection) -> Sequence[str]:
-    """Gives the roles that exist exactly the rights above, in the transaction at hand; returns their names.
+    """Grants the existing roles exactly the rights above, in the current transaction; returns their names.
 
-    Does nothing where nobody made the roles, and nothing for a user who does not own the tables."""
+    Does nothing if the roles do not exist or the user does not own the tables."""
     if not await _owns_tables(connection):
         return []
     known = {role_of(service): tables for service, tables in RIGHTS.items()}
@@ -145,7 +145,7 @@ async def _owns_tables(connection: AsyncConnection) -> bool:
 
 
 async def _sequences(connection: AsyncConnection) -> dict[str, str]:
-    """The sequence that numbers a table's rows, by table; quoted where it must be."""
+    """The sequence of each table with numbered rows, quoted where needed."""
     numbered = [table.name for table in SQLModel.metadata.tables.values() if table.autoincrement_column is not None]
     found = await connection.execute(
         text(

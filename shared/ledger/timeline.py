@@ -1,4 +1,4 @@
-"""What happened to a campaign, in words clients can read; bounded in size."""
+"""What happened to a campaign, in sentences for clients; bounded in size."""
 
 from uuid import UUID
 
@@ -11,8 +11,8 @@ from shared.ledger.models import LONGEST_REPLY, Timeline
 
 
 async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text: str) -> None:
-    """Adds an entry in the transaction at hand. The same kind again right after itself counts up instead, so that a
-    campaign that is rescued a thousand times has one line that says so."""
+    """Adds an entry in the current transaction. If the last entry is of the same kind, that one counts up instead: a
+    campaign that is rescued a thousand times has one line."""
     text = text[:LONGEST_REPLY]
     last = (
         await connection.execute(
@@ -35,7 +35,7 @@ async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text
 
 
 async def trim(connection: AsyncConnection, campaign_id: UUID, keep: int) -> int:
-    """Drops all but the first and the newest entries, `keep` in all; returns how many went."""
+    """Drops all entries but the first and the newest, `keep` in all; returns the number dropped."""
     newest = (
         select(col(Timeline.id))
         .where(col(Timeline.campaign_id) == campaign_id)
