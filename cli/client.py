@@ -56,11 +56,12 @@ class ApiClient:
     def delete(self, path: str, **params: Any) -> None:
         self._json("DELETE", path, params=params)
 
-    def upload(self, path: str, content: Iterable[bytes], media_type: str) -> Any:
+    def upload(self, path: str, content: Iterable[bytes], media_type: str, **params: Any) -> Any:
         """The JSON of a streamed POST."""
         return self._json(
             "POST",
             path,
+            params={name: value for name, value in params.items() if value is not None},
             content=content,
             headers={"Content-Type": media_type, "Idempotency-Key": str(uuid4())},
             timeout=httpx.Timeout(IMPORT_SECONDS, connect=CONNECT_SECONDS),
@@ -103,18 +104,24 @@ def _own_key(config: LocalSettings) -> str:
         raise ConfigurationError(f"you may not read {path}: pass a key with --key or VASHSENDER_API_KEY") from None
 
 
+MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".tsv": "text/csv",
+    ".txt": "text/csv",
+    ".ndjson": "application/x-ndjson",
+    ".jsonl": "application/x-ndjson",
+    ".json": "application/json",
+    ".zip": "application/zip",
+}
+
+
 def media_type_of(path: Path) -> str:
-    """The media type of an import, from its file name. Raises DataError."""
-    types = {
-        ".csv": "text/csv",
-        ".ndjson": "application/x-ndjson",
-        ".jsonl": "application/x-ndjson",
-        ".json": "application/json",
-    }
-    try:
-        return types[path.suffix.lower()]
-    except KeyError:
-        raise DataError(f"{path.name}: recipients must be .csv, .ndjson, .jsonl or .json") from None
+    """The media type of an import, by the name of its file; packed or not. Raises DataError."""
+    name = path.name.lower().removesuffix(".gz")
+    media_type = MEDIA_TYPES.get(Path(name).suffix)
+    if media_type is None:
+        raise DataError(f"{path.name}: recipients come as .csv, .tsv, .ndjson, .jsonl or .json, also as .gz or .zip")
+    return media_type
 
 
 def _error(answer: httpx.Response) -> VashSenderError:

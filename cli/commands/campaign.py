@@ -38,7 +38,20 @@ def create(
 @app.command("import")
 def import_(
     campaign_id: Id,
-    path: Annotated[Path, typer.Argument(help="Recipients as .csv, .ndjson, .jsonl or .json.")],
+    path: Annotated[
+        Path, typer.Argument(help="Recipients as .csv, .tsv, .ndjson, .jsonl or .json; also packed as .gz or .zip.")
+    ],
+    email_column: Annotated[str | None, typer.Option(help="The column of the addresses. Default: email.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="COLUMN:FIELD fills a field from a column of another name; may be repeated."),
+    ] = None,
+    boolean: Annotated[
+        list[str] | None, typer.Option(help="A field whose words mean yes or no; may be repeated.")
+    ] = None,
+    charset: Annotated[
+        str | None, typer.Option(help="The file's encoding, such as windows-1251. Default: UTF-8.")
+    ] = None,
     url: Url = "",
     key: Key = "",
     as_json: Json = False,
@@ -49,7 +62,15 @@ def import_(
     from cli.output import say, show_json
 
     with ApiClient(url, key) as api:
-        report = import_recipients(api, campaign_id, path)
+        report = import_recipients(
+            api,
+            campaign_id,
+            path,
+            email_column=email_column,
+            columns=column or None,
+            types=[f"{name}:boolean" for name in boolean or ()] or None,
+            charset=charset,
+        )
     if as_json:
         show_json(report)
         return
