@@ -52,7 +52,7 @@ def test_a_file_outside_the_folder_is_refused(folder: Path, name: str, member: s
     (folder / "link.txt").symlink_to("../secret.txt")
     (folder / "linked").symlink_to("..")
     value: Any = [{"file": name}] if member == "attachments" else name
-    with pytest.raises(DataError, match="folder|inside"):
+    with pytest.raises(DataError, match=r"folder|inside"):
         read_campaign(wrote(folder, **{member: value}))
 
 
@@ -61,9 +61,9 @@ def test_a_link_inside_the_folder_is_followed(folder: Path) -> None:
     assert read_campaign(wrote(folder, html_file="link.html")).body["html"] == "<p>Hello</p>"
 
 
-@pytest.mark.parametrize("value", [None, 5, "", ["body.html"], "missing.html", "images", "a\0b"])
+@pytest.mark.parametrize("value", [5, "", ["body.html"], "missing.html", "images", "a\0b"])
 def test_what_is_not_the_name_of_a_file_is_refused(folder: Path, value: Any) -> None:
-    with pytest.raises(DataError, match="campaign.json|cannot be read|is not a file"):
+    with pytest.raises(DataError, match=r"campaign\.json|cannot be read|is not a file"):
         read_campaign(wrote(folder, html_file=value))
 
 
