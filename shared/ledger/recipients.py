@@ -90,6 +90,8 @@ async def close_open(
     """Closes the open recipients in a range of ids as `to` (cancelled or expired); returns how many.
 
     One whose body may have left under at_most_once becomes unknown: it may have been delivered."""
+    if to in OPEN:
+        raise ValueError(f"a recipient does not close as {to}")
     unknown = RecipientStatus.UNKNOWN
     for status in OPEN:
         check(status, to)

@@ -1,4 +1,4 @@
-"""States and transitions: listed once, complete, and closed ones stay closed but for a person's wish or a fact."""
+"""States and transitions are complete. A closed recipient opens only at a person's request, or for a received 250."""
 
 from shared.ledger.counts import STATUSES
 from shared.ledger.models import Batch
@@ -27,6 +27,8 @@ def test_before_is_the_other_way_round() -> None:
     for source, targets in CAMPAIGN_TRANSITIONS.items():
         for target in CampaignStatus:
             assert (source in before(target)) is (target in targets)
+    assert before(BatchState.DONE) == (BatchState.SENDING,)
+    assert before(RecipientStatus.PENDING) == (RecipientStatus.FAILED, RecipientStatus.UNKNOWN)
 
 
 def test_every_campaign_can_reach_an_end() -> None:
@@ -40,7 +42,7 @@ def test_every_campaign_can_reach_an_end() -> None:
         assert seen & set(FINAL), start
 
 
-def test_facts_win_over_every_other_status() -> None:
+def test_a_received_250_wins_over_every_other_status() -> None:
     for status in RecipientStatus:
         if status != RecipientStatus.SENT:
             assert RecipientStatus.SENT in RECIPIENT_TRANSITIONS[status]
