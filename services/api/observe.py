@@ -16,26 +16,26 @@ class ApiMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             f"{PREFIX}_http_requests_total",
-            "HTTP requests answered, by route template, method and status.",
+            "HTTP requests by route template, method and status.",
             ["route", "method", "status"],
             registry=registry,
         )
         self.seconds = Histogram(
             f"{PREFIX}_http_request_seconds",
-            "Seconds from a request's headers to the end of its answer. Imports and event streams last as they last.",
+            "Seconds from a request's headers to the end of its answer. Imports and event streams may take long.",
             ["route", "method"],
             buckets=_SECONDS,
             registry=registry,
         )
         self.imported = Counter(
             f"{PREFIX}_imported_rows_total",
-            "Rows of imports, by format and outcome: `accepted`, `duplicate` or `invalid`.",
+            "Imported rows by format and outcome: `accepted`, `duplicate` or `invalid`.",
             ["format", "outcome"],
             registry=registry,
         )
         self.undone = Counter(
             f"{PREFIX}_imports_undone_total",
-            "Imports whose rows were taken out again: `failed`, `cancelled` or `timed_out`.",
+            "Imports whose rows were removed again: `failed`, `cancelled` or `timed_out`.",
             ["outcome"],
             registry=registry,
         )
