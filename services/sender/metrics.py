@@ -67,7 +67,7 @@ class SenderMetrics:
         capacity.set(settings.batches_in_hand)
         self.batches = Gauge(
             f"{PREFIX}_batches_in_hand",
-            "Places taken by batches whose emails can start; a batch that only waits for its rate or replies takes none.",
+            "Places taken: batches whose emails can start. One that only waits for its rate or replies takes none.",
             registry=registry,
         )
         self.batch = Histogram(
