@@ -113,7 +113,7 @@ ALL = (
 CAMPAIGNS = Dashboard(
     "vashsender-campaigns",
     "VashSender / Campaigns",
-    "Progress of the campaigns under way, at most fifty. Closed campaigns disappear here; the API's page still has them.",
+    "Progress of the campaigns under way, at most fifty. Closed ones disappear; the API's page still has them.",
     [JOB, NAME],
     [Row("Under way", PROGRESS), Row("All", ALL)],
     links("vashsender-campaigns"),

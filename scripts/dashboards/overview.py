@@ -16,7 +16,7 @@ MOVING = (
     Panel(
         "stat",
         "Backlog",
-        "Emails that could go out now if more senders ran. A campaign with a rate limit counts for at most a minute of it.",
+        "Emails that could go out now if more senders ran. A rate limit counts for at most one minute.",
         "short",
         [Query('max(vashsender_backlog_emails{job="$job"})')],
         width=4,
