@@ -1,5 +1,5 @@
 """Writes the PrometheusRule of deploy/kubernetes from deploy/prometheus: `python -m scripts.kubernetes_rules`. A test
-checks that it is current."""
+keeps them the same."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ spec:
 
 
 def manifest() -> str:
-    """Every group of rules.yml and of the files of alerts, unchanged."""
+    """Every group of rules.yml and of each file of alerts, as it stands there."""
     return HEAD + "".join(map(_groups, (SOURCES / "rules.yml", *sorted((SOURCES / "alerts").glob("*.yml")))))
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the code: `python -m scripts.metrics_page`. A test checks that it is current."""
+"""Writes docs/metrics.md from the instruments in the code: `python -m scripts.metrics_page`. A test keeps it so."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from services.api.observe import ApiMetrics
+from services.api.metrics import ApiMetrics
 from services.dispatcher.metrics import DispatcherMetrics
 from services.sender.metrics import SenderMetrics
 from services.watchdog.environment import EnvironmentMetrics
@@ -36,15 +36,15 @@ SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
 
 
 def registry(service: str) -> CollectorRegistry:
-    """All metrics of a service, as at the start of a process."""
+    """All that a service measures, as it is when the process begins."""
     common = Metrics(service)
-    # Never opened: metrics only need a ledger to read later.
+    # Never connected to: the instruments want to know where they would look.
     SERVICES[service](common, Ledger("sqlite+aiosqlite:///unread.db", pool_size=1))
     return common.registry
 
 
 def instruments(service: str = "") -> dict[str, MetricWrapperBase]:
-    """A service's own metrics, or those of every service, by their name in queries."""
+    """What a service brings beside the instruments of all, or those; by the name that is written in a query."""
     shared = dict(_instruments(Metrics(service).registry))
     if not service:
         return shared
@@ -77,7 +77,7 @@ def _row(name: str, instrument: MetricWrapperBase) -> str:
 
 
 def _label(instrument: MetricWrapperBase, place: int, label: str) -> str:
-    """A label, with its values if they are known from the start."""
+    """A label, and its values where they are known from the start."""
     values = dict.fromkeys(key[place] for key in instrument._metrics) if label != "version" else {}
     known = [value for value in values if value]
     return f"`{label}`" + (f" ({', '.join(known)})" if known and label != "service" else "")

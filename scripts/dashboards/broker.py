@@ -1,4 +1,4 @@
-"""The dashboard Broker: RabbitMQ's own metrics. Without the broker mail still goes out, but slower."""
+"""Broker: what RabbitMQ says of itself. Mail goes on without it, only slower."""
 
 from scripts.dashboards.common import JOB, links
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
@@ -14,28 +14,28 @@ QUEUES = (
     Panel(
         "timeseries",
         "Ready",
-        "Messages waiting for a consumer. `email` holds tickets for batches, not emails: a few per sender.",
+        "Messages that wait for a consumer. `email` holds tickets of batches, not emails: a few per sender.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_ready{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "Unacknowledged",
-        "Messages that consumers work on; in `email`, one per batch that a sender holds.",
+        "In the hands of consumers; of `email`, one for each batch a sender works on.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_unacked{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "Consumers",
-        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; `dead` has none.",
+        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; nobody `dead`.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_consumers{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "As the watchdog sees the queues",
-        "By passive declaration, so also without RabbitMQ's own metrics.",
+        "By passive declaration, also where RabbitMQ's own metrics cannot be read.",
         "short",
         [Query('max by (queue) (vashsender_queue_messages{job="$job"})', "{{queue}}")],
     ),
@@ -57,7 +57,7 @@ QUEUES = (
     ),
     Panel(
         "timeseries",
-        "Redelivered, unroutable, dead",
+        "In trouble",
         "Redelivered after a lost connection or an error, returned as unroutable, or dead after the delivery limit.",
         "short",
         [
@@ -82,7 +82,7 @@ NODE = (
     Panel(
         "stat",
         "Alarms",
-        "Memory, disk or file descriptors. Under an alarm the broker accepts no events.",
+        "Memory, disk or file descriptors: under an alarm the broker takes no events.",
         "short",
         [Query('sum({__name__=~"rabbitmq_alarms_.+", job="$rabbitmq"})')],
         width=6,
@@ -92,7 +92,7 @@ NODE = (
     Panel(
         "timeseries",
         "Memory",
-        "Resident memory, and the limit at which the alarm starts.",
+        "Resident, beside where the alarm begins.",
         "bytes",
         [
             Query('rabbitmq_process_resident_memory_bytes{job="$rabbitmq"}', "{{instance}}"),
@@ -104,7 +104,7 @@ NODE = (
     Panel(
         "timeseries",
         "Disk",
-        "Free space, and the limit at which the alarm starts.",
+        "Free, beside where the alarm begins.",
         "bytes",
         [
             Query('rabbitmq_disk_space_available_bytes{job="$rabbitmq"}', "{{instance}}"),
@@ -116,7 +116,7 @@ NODE = (
     Panel(
         "timeseries",
         "Connections and channels",
-        "Each process has two connections: one to consume, one to publish.",
+        "Each process has two connections: one consumes, one publishes.",
         "short",
         [
             Query('rabbitmq_connections{job="$rabbitmq"}', "{{instance}} connections"),
@@ -127,7 +127,7 @@ NODE = (
     Panel(
         "timeseries",
         "File descriptors",
-        "Share of the node's limit that is open.",
+        "Open, of those the node may open.",
         "percentunit",
         [
             Query(
@@ -142,7 +142,7 @@ NODE = (
 BROKER = Dashboard(
     "vashsender-broker",
     "VashSender / Broker",
-    "RabbitMQ's own metrics. Without the broker mail still goes out, but slower.",
+    "What RabbitMQ says of itself. Mail goes on without it, only slower.",
     [JOB, RABBITMQ, VHOST, QUEUE],
     [Row("Queues", QUEUES), Row("Node", NODE)],
     links("vashsender-broker"),

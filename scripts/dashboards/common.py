@@ -1,4 +1,4 @@
-"""Shared by the dashboards: variables, and links between them."""
+"""What the dashboards share: their variables and the links between them."""
 
 from scripts.dashboards.panels import Variable
 
@@ -13,5 +13,5 @@ PAGES = {
 
 
 def links(uid: str) -> tuple[tuple[str, str], ...]:
-    """Links to the other dashboards, which keep variables and time range."""
+    """To the other dashboards; variables and time go along."""
     return tuple((title, f"/d/{other}") for other, title in PAGES.items() if other != uid)

@@ -1,6 +1,6 @@
-from services.api.main import body
+from services.api.main import serve
 from shared import process
 from shared.settings import ApiSettings
 
 if __name__ == "__main__":
-    process.main("api", ApiSettings, body)
+    process.main("api", ApiSettings, serve)

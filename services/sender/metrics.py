@@ -29,8 +29,8 @@ class SenderMetrics:
     def __init__(self, registry: CollectorRegistry, settings: SenderSettings) -> None:
         self.emails = Counter(
             f"{PREFIX}_emails_total",
-            "Results recorded, by outcome and first digit of the relay's reply (0: no reply)."
-            " A recipient that is deferred and later sent counts in both.",
+            "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none)."
+            " One that is deferred and sent later counts in both.",
             ["outcome", "reply_class"],
             registry=registry,
         )
@@ -38,8 +38,8 @@ class SenderMetrics:
             self.emails.labels(outcome, reply_class)
         self.delivery = Histogram(
             f"{PREFIX}_delivery_seconds",
-            "Seconds by phase: `queue` from the claim to an email's first command, `connect` for each step of opening a"
-            " connection (TCP, banner, EHLO, TLS, AUTH), `send` from an email's first command to its result.",
+            "Seconds by phase: `queue` from claim to an email's first step, `connect` each step of opening a connection"
+            " (TCP, banner, EHLO, TLS, AUTH), `send` from an email's first step to its verdict.",
             ["phase"],
             buckets=SECONDS,
             registry=registry,
@@ -48,31 +48,31 @@ class SenderMetrics:
         self.connect_seconds = self.delivery.labels("connect")
         self.send_seconds = self.delivery.labels("send")
         self.in_flight = Gauge(
-            f"{PREFIX}_emails_in_flight", "Emails between their first command and their result.", registry=registry
+            f"{PREFIX}_emails_in_flight", "Emails between first step and verdict.", registry=registry
         )
         self.connections = Gauge(
             f"{PREFIX}_smtp_connections",
-            "Connections by relay and state: `open`, and of these the `busy` ones with an email in flight.",
+            "Connections by relay and state: `open`, and of these `busy` ones that carry an email.",
             ["relay", "state"],
             registry=registry,
         )
         self.relay_resting = Gauge(
-            f"{PREFIX}_relay_resting", "1 while a relay rests after failures.", ["relay"], registry=registry
+            f"{PREFIX}_relay_resting", "1 while a relay is rested after failures.", ["relay"], registry=registry
         )
         connections_limit = Gauge(
-            f"{PREFIX}_smtp_connections_limit", "Connections this sender may open to a relay.", registry=registry
+            f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
         )
-        capacity = Gauge(f"{PREFIX}_batch_slots", "Capacity: batches this sender may hold at once.", registry=registry)
+        capacity = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
         connections_limit.set(settings.smtp_connections)
         capacity.set(settings.batches_in_hand)
         self.batches = Gauge(
             f"{PREFIX}_batches_in_hand",
-            "Places taken: batches whose emails can start. One that only waits for its rate or replies takes none.",
+            "Slots taken: batches of which emails can start. One that only waits, for its rate or replies, holds none.",
             registry=registry,
         )
         self.batch = Histogram(
             f"{PREFIX}_batch_seconds",
-            "Seconds from claiming a batch to letting go of it.",
+            "Seconds a batch was in hand.",
             buckets=(0.1, 0.5, 1, 5, 15, 30, 60, 120, 240, 480, 600),
             registry=registry,
         )
@@ -83,28 +83,22 @@ class SenderMetrics:
             f"{PREFIX}_commit_group_size", "Results in a group commit.", buckets=GROUPS, registry=registry
         )
         self.lease_age = Gauge(
-            f"{PREFIX}_lease_age_seconds",
-            "Seconds since the last renewal of the held lease that was renewed longest ago.",
-            registry=registry,
+            f"{PREFIX}_lease_age_seconds", "Seconds since the oldest lease in hand was renewed.", registry=registry
         )
         self.progress_age = Gauge(
-            f"{PREFIX}_progress_age_seconds",
-            "Longest time in seconds since a held batch had its last result.",
-            registry=registry,
+            f"{PREFIX}_progress_age_seconds", "Most seconds a batch in hand has brought no result.", registry=registry
         )
         self.lease_lost = Counter(
-            f"{PREFIX}_lease_lost_total",
-            "Batches that another owner had taken while this sender held them.",
-            registry=registry,
+            f"{PREFIX}_lease_lost_total", "Batches another had taken while we held them.", registry=registry
         )
         self.known_duplicates = Counter(
             f"{PREFIX}_known_duplicates_total",
-            "Emails that a relay accepted although the ledger already had them as sent.",
+            "Emails accepted that the ledger already had as sent.",
             registry=registry,
         )
         rescues = Counter(f"{PREFIX}_rescues_total", RESCUES_HELP, ["reason"], registry=registry)
         self.resumed = rescues.labels("restarted")
-        self.retries = Counter(f"{PREFIX}_retries_total", "Attempts that were deferred.", registry=registry)
+        self.retries = Counter(f"{PREFIX}_retries_total", "Attempts put off to be tried again.", registry=registry)
 
     def recorded(self, results: Iterable[Result]) -> None:
         """Counts what a commit has stored."""

@@ -150,7 +150,7 @@ async def test_a_schedule_moves_and_ends(api: ApiRig) -> None:
 
 
 async def test_deleting_leaves_nothing_and_only_before_sending(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.campaigns.DELETE_CHUNK_ROWS", 3)
+    monkeypatch.setattr("services.api.usecases.campaigns.DELETE_CHUNK_ROWS", 3)
     kept, gone = await api.create(2), await api.create(8, emails_per_second=1)
     await api.post(f"/v1/campaigns/{gone}/send", {"scheduled_at": "2999-01-01T00:00:00Z"})
     await api.request("DELETE", f"/v1/campaigns/{gone}", 204)

@@ -9,9 +9,9 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlmodel import col
 
 from services.api.housekeeping import Housekeeping
-from services.api.idempotency import TAKEOVER_SECONDS, Once
-from services.api.problems import Problem
-from services.api.suppressions import Suppressed
+from services.api.rest.idempotency import TAKEOVER_SECONDS, Answer, InProgressError, Once
+from services.api.shapes.suppressions import Suppressed
+from services.api.web.context import Project
 from shared.ledger.database import db_now
 from shared.ledger.models import DEFAULT_PROJECT, Campaign, IdempotencyKey
 from tests.support.api import NDJSON, ApiRig, api_on, campaign_body, ndjson
@@ -107,18 +107,19 @@ async def _digest_of(api: ApiRig) -> str:
 
 
 async def test_who_was_taken_over_leaves_no_effect(api: ApiRig) -> None:
-    slow = Once(api.api, DEFAULT_PROJECT, "k", digest="d")
+    project = Project(api.api, DEFAULT_PROJECT)
+    slow = Once(project, "k", "d")
     assert await slow.begin() is None
     await age(api, TAKEOVER_SECONDS + 1)
-    assert await Once(api.api, DEFAULT_PROJECT, "k", digest="d").begin() is None
+    assert await Once(project, "k", "d").begin() is None
 
     async def finish() -> None:
         async with api.ledger.write() as connection:
             await connection.execute(update(Campaign).values(name="changed"))
-            await slow.answer(connection, 200, Suppressed(added=1, known=0))
+            await slow.keep(connection, Answer(200, Suppressed(added=1, known=0)))
 
     await api.create()
-    with pytest.raises(Problem):
+    with pytest.raises(InProgressError):
         await finish()
     [shown] = (await api.get("/v1/campaigns"))["data"]
     assert shown["name"] != "changed"
@@ -138,8 +139,8 @@ async def test_an_import_is_repeated_with_its_whole_body(api: ApiRig) -> None:
 
 async def test_keys_are_forgotten_after_their_time(api: ApiRig) -> None:
     await api.post("/v1/campaigns", campaign_body(), 201, headers=KEY)
-    await Housekeeping(api.api, "api-test").turn()
+    await Housekeeping(api.api, "api-test").tick()
     assert await keys(api) == [201]
     await age(api, api.api.settings.idempotency_seconds + 1)
-    await Housekeeping(api.api, "api-test").turn()
+    await Housekeeping(api.api, "api-test").tick()
     assert await keys(api) == []

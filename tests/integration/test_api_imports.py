@@ -60,8 +60,8 @@ class Upload:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each piece is parsed and stored as it arrives."""
-    monkeypatch.setattr("services.api.importer.PIECE_BYTES", 1)
-    monkeypatch.setattr("services.api.importer.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("services.api.usecases.importer.PIECE_BYTES", 1)
+    monkeypatch.setattr("services.api.usecases.importer.PATIENCE_SECONDS", 0.0)
 
 
 async def begin(api: ApiRig, campaign: str, upload: Upload, **headers: str) -> tuple[asyncio.Task[Any], int]:
@@ -240,7 +240,7 @@ async def test_an_upload_that_stands_still_or_is_cut_off_leaves_nothing(database
 
 
 async def test_the_clock_ends_an_import_whose_process_died(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.import_rows.UNDO_CHUNK_ROWS", 3)
+    monkeypatch.setattr("services.api.usecases.import_rows.UNDO_CHUNK_ROWS", 3)
     campaign = await api.create(2)
     async with api.ledger.write() as connection:
         dead = (
@@ -260,7 +260,7 @@ async def test_the_clock_ends_an_import_whose_process_died(api: ApiRig, monkeypa
         rows = [{"email": f"d{n}@example.test", "email_key": f"d{n}@example.test"} for n in range(7)]
         await connection.execute(insert(Recipient).values(campaign_id=UUID(campaign), import_id=dead), rows)
     housekeeping = Housekeeping(api.api, "api-test")
-    await asyncio.gather(housekeeping.turn(), housekeeping.turn())
+    await asyncio.gather(housekeeping.tick(), housekeeping.tick())
     assert await stored(api) == 2
     shown = await api.get(f"/v1/campaigns/{campaign}/imports/{dead}")
     assert (shown["state"], shown["error"]) == ("failed", "Nothing arrived for 900 s.")
@@ -276,20 +276,20 @@ async def test_an_import_is_its_process_s_as_long_as_that_lives_and_anybodys_soo
     upload = Upload()
     request, import_id = await begin(api, campaign, upload, **{"Idempotency-Key": "again"})
     await eventually_stored(api, 7)
-    another = Housekeeping(replace(api.api, importing=set()), "api-2")
+    another = Housekeeping(replace(api.api), "api-2")
 
     async def without_a_renewal() -> None:
         async with api.ledger.write() as connection:
             await connection.execute(update(Import).values(lease_until=col(Import.lease_until) - 20))
 
     await without_a_renewal()
-    await Housekeeping(api.api, "api-1").turn()
-    await another.turn()
+    await Housekeeping(api.api, "api-1").tick()
+    await another.tick()
     assert await stored(api) == 7
     await api.post(f"/v1/campaigns/{campaign}/send", expect=409)
 
     await without_a_renewal()
-    await another.turn()
+    await another.tick()
     shown = await api.get(f"/v1/campaigns/{campaign}/imports/{import_id}")
     assert (shown["state"], shown["error"]) == ("failed", "The server died while it arrived; repeat it.")
     assert await stored(api) == 1
@@ -309,7 +309,7 @@ async def test_the_clock_goes_on_with_an_undoing_that_was_interrupted(api: ApiRi
             .where(col(Import.id) == done["id"])
             .values(state="undoing", error="It broke.", updated_at=db_now() - 4, first_id=1)
         )
-    await Housekeeping(api.api, "api-test").turn()
+    await Housekeeping(api.api, "api-test").tick()
     assert await stored(api) == 0
 
 
@@ -377,6 +377,6 @@ async def test_the_database_goes_away_in_the_middle(own_postgres: PrivatePostgre
         await api.get(f"/v1/campaigns/{campaign}", 503)
         await asyncio.to_thread(own_postgres.start)
         await asyncio.to_thread(own_postgres.wait_ready)
-        await Housekeeping(api.api, "api-test").turn()
+        await Housekeeping(api.api, "api-test").tick()
         assert await stored(api) == 1
         assert (await api.get(f"/v1/campaigns/{campaign}/imports/{import_id}"))["state"] == "failed"

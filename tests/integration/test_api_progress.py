@@ -33,7 +33,7 @@ def events_in(text: str) -> list[tuple[str, Any]]:
 
 
 async def test_events_tell_each_change_and_end_with_the_campaign(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.progress.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("services.api.rest.progress.LOOK_SECONDS", 0.02)
     campaign = await api.create(4)
     watching = asyncio.create_task(api.client.get(f"/v1/campaigns/{campaign}/events"))
     await api.post(f"/v1/campaigns/{campaign}/send")
@@ -56,7 +56,7 @@ async def test_events_tell_each_change_and_end_with_the_campaign(api: ApiRig, mo
 async def test_events_end_when_the_process_stops_or_the_campaign_is_deleted(
     api: ApiRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.api.progress.LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("services.api.rest.progress.LOOK_SECONDS", 0.02)
     first, second = await api.create(), await api.create()
     watching = [asyncio.create_task(api.client.get(f"/v1/campaigns/{one}/events")) for one in (first, second)]
     await api.request("DELETE", f"/v1/campaigns/{first}", 204)
@@ -96,7 +96,7 @@ async def test_batches_are_listed_by_state(api: ApiRig) -> None:
 
 
 async def test_a_service_unheard_of_is_not_alive(api: ApiRig) -> None:
-    await Housekeeping(api.api, "api-1").turn()
+    await Housekeeping(api.api, "api-1").tick()
     await register_sender(api.ledger, 3, "sender-9@test")
     async with api.ledger.write() as connection:
         await connection.execute(

@@ -85,7 +85,7 @@ async def test_a_link_is_short_lived_and_worth_no_more_than_its_key(database_url
             now = await clock(connection)
         old = make_token(SECRET_KEY.encode(), Purpose.LINK, key_id, now - 1)
         visitor = Visitor.of(rig)
-        assert "its time is over" in await visitor.get(f"{PATH}/{old}", expect=401)
+        assert "has expired" in await visitor.get(f"{PATH}/{old}", expect=401)
         forged = make_token(b"x" * 32, Purpose.LINK, key_id, now + LINK_SECONDS)
         assert "was not made here" in text(await visitor.get(f"{PATH}/{forged}", expect=401))
         path = await link(rig)

@@ -13,7 +13,7 @@ from sqlmodel import col
 
 from services.api.page import live, session
 from services.api.page.live import Parts
-from services.api.problems import not_found
+from services.api.usecases.errors import NotFoundError
 from shared.events import CampaignRequested
 from shared.ledger import history
 from shared.ledger.database import db_now
@@ -199,7 +199,7 @@ async def test_failures_in_groups_and_one_by_one_then_tried_again(database_url: 
 
 
 async def test_a_sample_says_that_it_is_one(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.api.page.replies.ROWS_GROUPED", 3)
+    monkeypatch.setattr("services.api.usecases.replies.ROWS_GROUPED", 3)
     async with page_on(database_url) as (rig, visitor):
         campaign = (await seed_campaign(rig.ledger, 20)).id
         await fail(rig, campaign, "no", 5)
@@ -349,7 +349,7 @@ async def test_a_stream_sends_what_has_changed_until_the_session_is_over(databas
         assert [(event.event, event.raw_data) for event in events] == [("b", "2"), (live.OVER, "")]
 
         async def gone() -> Parts:
-            raise not_found("campaign with this id")
+            raise NotFoundError("campaign with this id")
 
         assert [event.event async for event in live.stream(rig.api, here, gone, "")] == [live.OVER]
         rig.api.stopping.set()

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 
 from services.api.context import Api
 from services.api.main import create_app
-from services.api.observe import ApiMetrics
+from services.api.metrics import ApiMetrics
 from shared.health import Health
 from shared.ledger.database import Ledger
 from shared.ledger.keys import create_key

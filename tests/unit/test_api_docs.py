@@ -1,16 +1,37 @@
-"""docs/api.md names every kind of problem the API can answer with, and none that it cannot."""
+"""docs/api.md names every kind of problem that the API can answer with, its status, and no others."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from services.api.rest import mount
+from services.api.usecases.errors import RefusedError
+from services.api.web.problems import status_of
+
 ROOT = Path(__file__).parents[2]
-RAISED = re.compile(r"(?:Problem\(\s*\d+,|_unauthorized\()\s*\"([a-z-]+)\"")
-FROM_STATUS = {"method-not-allowed"}
-NAMED = re.compile(r"^\| \d{3} \| (.*?) \|", re.MULTILINE)
+NAMED_AFTER_STATUS = {("405", "method-not-allowed")}
+ROW = re.compile(r"^\| (\d{3}) \| (.*?) \|", re.MULTILINE)
+
+
+def kinds(of: type[RefusedError] = RefusedError) -> Iterator[type[RefusedError]]:
+    for one in of.__subclasses__():
+        yield from kinds(one)
+        if hasattr(one, "kind") and not one.__module__.startswith("services.api.page"):
+            yield one
 
 
 def test_every_problem_is_documented() -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "services/api").rglob("*.py") if "page" not in path.parts)
+    assert mount.PARTS, "the modules that define errors are imported"
     document = (ROOT / "docs/api.md").read_text()
-    documented = {kind for cell in NAMED.findall(document) for kind in re.findall(r"`([a-z-]+)`", cell)}
-    assert documented == set(RAISED.findall(sources)) | FROM_STATUS
+    documented = {(status, kind) for status, cell in ROW.findall(document) for kind in re.findall(r"`([a-z-]+)`", cell)}
+    answered = {(str(status_of(kind.__new__(kind))), kind.kind) for kind in kinds()}
+    assert documented == answered | NAMED_AFTER_STATUS
+
+
+@pytest.mark.parametrize("kind", list(kinds()), ids=lambda kind: kind.__name__)
+def test_every_kind_says_what_it_is(kind: type[RefusedError]) -> None:
+    assert re.fullmatch("[a-z-]+", kind.kind)
+    assert kind.title
+    assert not kind.title.endswith(".")

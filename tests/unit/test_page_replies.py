@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.api.page import replies
+from services.api.usecases import replies
 
 
 def row(email: str, reply: str | None, code: int | None = 550, enhanced: str | None = "5.1.1") -> Any:

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from jinja2 import UndefinedError
 
-from services.api.page import assets, render, replies
+from services.api.page import assets, render
+from services.api.usecases import replies
 
 PAGE = Path(assets.__file__).parent
 TEMPLATES = sorted((PAGE / "templates").iterdir())

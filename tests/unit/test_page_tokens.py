@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.page import csrf
+from services.api.page.csrf import ForgedError
 from services.api.page.sign_in import _local
-from services.api.problems import Problem
-from shared.sign_in import PassError, Purpose, make_token, read_token
+from shared.sign_in import Purpose, make_token, read_token
+from shared.signing import TokenError
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 OTHER = b"another secret, another secret, a"
@@ -29,14 +30,14 @@ def test_no_two_tokens_are_alike() -> None:
 
 
 def test_a_link_is_no_session() -> None:
-    with pytest.raises(PassError):
+    with pytest.raises(TokenError):
         read_token([SECRET], Purpose.SESSION, make_token(SECRET, Purpose.LINK, uuid4(), 5))
 
 
 def test_secrets_are_rotated() -> None:
     token = make_token(SECRET, Purpose.SESSION, uuid4(), 5)
     read_token([OTHER, SECRET], Purpose.SESSION, token)
-    with pytest.raises(PassError):
+    with pytest.raises(TokenError):
         read_token([OTHER], Purpose.SESSION, token)
 
 
@@ -45,13 +46,13 @@ def test_a_changed_token_is_refused(position: int, character: str) -> None:
     token = make_token(SECRET, Purpose.LINK, UUID(int=7), 5)
     changed = token[:position] + character + token[position + 1 :]
     if changed != token:
-        with pytest.raises(PassError):
+        with pytest.raises(TokenError):
             read_token([SECRET], Purpose.LINK, changed)
 
 
 @pytest.mark.parametrize("token", ["", "x", "x" * 72 + "x", "ä" * 72, "=" * 72])
 def test_nonsense_is_refused(token: str) -> None:
-    with pytest.raises(PassError):
+    with pytest.raises(TokenError):
         read_token([SECRET], Purpose.LINK, token)
 
 
@@ -59,9 +60,8 @@ def test_a_form_belongs_to_its_session() -> None:
     token = csrf.token(SECRET, "a session")
     csrf.check([OTHER, SECRET], "a session", token)
     for bound_to, given_token in (("another session", token), ("a session", ""), ("a session", "ü"), ("", token)):
-        with pytest.raises(Problem) as refused:
+        with pytest.raises(ForgedError):
             csrf.check([SECRET], bound_to, given_token)
-        assert refused.value.status_code == 403
 
 
 @pytest.mark.parametrize("path", ["/", "/campaigns/018f?status=failed&cursor=5", "/?show=closed", "/u/a%20b"])

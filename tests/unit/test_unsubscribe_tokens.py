@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.unsubscribe import TokenError, make_token, read_token
+from shared.signing import TokenError
+from shared.unsubscribe import make_token, read_token
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 OTHER = b"another secret, another secret, a"

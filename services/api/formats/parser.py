@@ -4,8 +4,8 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from services.api.formats.new_recipient import NewRecipient, RecipientError, check_recipient
 from services.api.formats.options import ReadOptions, as_boolean
-from services.api.rows import Row, RowError, make_row
 from shared.errors import DataError
 from shared.templates import Content, FieldUse
 
@@ -43,7 +43,7 @@ class LineProblem:
 class Parsed:
     """What a piece of the file held: rows to store, and lines that are not usable."""
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[NewRecipient] = field(default_factory=list)
     problems: list[LineProblem] = field(default_factory=list)
 
 
@@ -80,8 +80,8 @@ class Collector:
         try:
             if self._booleans:
                 self._read_booleans(fields)
-            self._parsed.rows.append(make_row(line, email, fields, self._required))
-        except RowError as error:
+            self._parsed.rows.append(check_recipient(line, email, fields, self._required))
+        except RecipientError as error:
             self.refuse(line, error.reason, email)
 
     def refuse(self, line: int, reason: str, email: object = None) -> None:
@@ -100,7 +100,9 @@ class Collector:
                 fields[name] = as_boolean(fields[name])
             except ValueError:
                 shown = str(fields[name])[:MAX_SHOWN]
-                raise RowError(f"{shown!r} in {name!r} is neither yes nor no (true, false, 1, 0).", name) from None
+                raise RecipientError(
+                    f"{shown!r} in {name!r} is neither yes nor no (true, false, 1, 0).", name
+                ) from None
 
 
 class Lines:

@@ -1,4 +1,4 @@
-"""The page: campaigns, failures, processes and suppressions for a person with a browser.
+"""The page: campaigns, failures, services and suppressions for a person with a browser.
 
-Its views call the handlers of the API, so what the page can do and what it refuses is what the API does and refuses.
+It calls the same use cases as the HTTP API, so it does and refuses the same.
 """

@@ -1,144 +1,131 @@
-"""The buttons of a campaign: each is the API's own action; what it refuses is told on the campaign's page."""
+"""The buttons of a campaign. If an action is refused, the campaign's page says why."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
-from urllib.parse import urlencode
-from uuid import UUID
 
-import orjson
-from fastapi import APIRouter, Path, Request, Response
-from sqlalchemy import select
-from sqlmodel import col
+from fastapi import APIRouter, Depends, Path, Request, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.api import actions, campaigns
-from services.api.actions import ReopenIn, ResolveIn, SendIn, TestIn
-from services.api.context import Api, ApiDep, ProjectDep
-from services.api.idempotency import Once
 from services.api.page import campaign
-from services.api.page.forms import each_time, text, validated
+from services.api.page.campaign import Told
+from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
-from services.api.problems import Problem
-from shared.ledger.models import Recipient
+from services.api.shapes.campaigns import ResolveIn, SendIn, TestIn
+from services.api.usecases import actions, campaigns, recipients
+from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Reopening
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.errors import RefusedError
+from services.api.web.context import CampaignDep, ProjectDep
 
 router = APIRouter(prefix="/campaigns/{campaign_id}", include_in_schema=False, route_class=PageRoute)
 
-Action = Callable[[UUID, Api, UUID, Once], Awaitable[Response]]
-SIMPLE: dict[str, tuple[Action, str]] = {
+SIMPLE: Mapping[str, tuple[Callable[[AsyncConnection, CampaignRef], Awaitable[Accepted]], str]] = {
     "pause": (actions.pause, "paused"),
     "resume": (actions.resume, "resumed"),
     "cancel": (actions.cancel, "cancelled"),
 }
 
 
+@dataclass(frozen=True)
+class Pressed:
+    """A button of a campaign that somebody has pressed."""
+
+    request: Request
+    campaign: CampaignDep
+    project: ProjectDep
+
+    @property
+    def deliver_within_seconds(self) -> float:
+        return self.project.api.settings.deliver_within_seconds
+
+    async def answer(self, act: Callable[[], Awaitable[Accepted]], told: str) -> Response:
+        """Acts, then shows the campaign with the notice `told`, or why it was refused."""
+        try:
+            accepted = await act()
+        except RefusedError as refusal:
+            return await self.refused(refusal)
+        test = f"&test={accepted.summary.id}" if accepted.summary.id != self.campaign.id else ""
+        return see_other(f"/campaigns/{self.campaign.id}?told={told}{test}", self.project.announce(accepted))
+
+    async def refused(self, refusal: RefusedError) -> Response:
+        return await campaign.shown(self.request, self.project, self.campaign, Told(refusal=refusal))
+
+    async def reopen(self, wanted: Reopening) -> Accepted:
+        deadline = Deadline(None, self.deliver_within_seconds)
+        async with self.project.write() as connection:
+            return await actions.reopen(connection, self.campaign, wanted, deadline)
+
+
+PressedDep = Annotated[Pressed, Depends()]
+
+
 @router.post("/send")
-async def send(request: Request, campaign_id: UUID, form: FormDep, api: ApiDep, project_id: ProjectDep) -> Response:
+async def send(pressed: PressedDep, form: FormDep) -> Response:
     at = text(form, "scheduled_at")
 
-    async def act() -> Response:
+    async def act() -> Accepted:
         body = validated(SendIn, {"scheduled_at": _utc(at)} if at else {})
-        return await actions.send(campaign_id, api, project_id, each_time(api, project_id), body)
+        ledger = pressed.project.api.ledger
+        return await actions.send(ledger, pressed.campaign, body, pressed.deliver_within_seconds)
 
-    return await _acted(request, api, project_id, campaign_id, act, "scheduled" if at else "sent")
+    return await pressed.answer(act, "scheduled" if at else "sent")
 
 
 @router.post("/retry-failed")
-async def retry_failed(request: Request, campaign_id: UUID, api: ApiDep, project_id: ProjectDep) -> Response:
-    async def act() -> Response:
-        return await actions.retry_failed(campaign_id, api, project_id, each_time(api, project_id), ReopenIn())
-
-    return await _acted(request, api, project_id, campaign_id, act, "retrying")
+async def retry_failed(pressed: PressedDep) -> Response:
+    return await pressed.answer(lambda: pressed.reopen(RETRY_FAILED), "retrying")
 
 
 @router.post("/resolve-unknown")
-async def resolve_unknown(
-    request: Request, campaign_id: UUID, form: FormDep, api: ApiDep, project_id: ProjectDep
-) -> Response:
-    async def act() -> Response:
+async def resolve_unknown(pressed: PressedDep, form: FormDep) -> Response:
+    async def act() -> Accepted:
         body = validated(ResolveIn, {"as": text(form, "as")})
-        return await actions.resolve_unknown(campaign_id, api, project_id, each_time(api, project_id), body)
+        return await pressed.reopen(RESOLVE_AS_SENT if body.resolve_as == "sent" else RESEND_UNKNOWN)
 
-    return await _acted(request, api, project_id, campaign_id, act, "resolved")
+    return await pressed.answer(act, "resolved")
 
 
 @router.post("/test")
-async def test(request: Request, campaign_id: UUID, form: FormDep, api: ApiDep, project_id: ProjectDep) -> Response:
-    """With the merge fields of the campaign's first recipient, so that the test reads as an email will."""
+async def test(pressed: PressedDep, form: FormDep) -> Response:
+    """Uses the fields of the campaign's first recipient, so that the test reads like a real email."""
+    emails = text(form, "emails").replace(",", " ").replace(";", " ").split()
 
-    async def act() -> Response:
-        data = await _first_fields(api, campaign_id)
-        emails = text(form, "emails").replace(",", " ").replace(";", " ").split()
-        body = validated(TestIn, {"recipients": [{"email": email, "data": data} for email in emails]})
-        return await actions.test(campaign_id, request, api, project_id, each_time(api, project_id), body)
+    async def act() -> Accepted:
+        async with pressed.project.read() as connection:
+            fields = await recipients.first_fields(connection, pressed.campaign)
+        body = validated(TestIn, {"recipients": [{"email": email, "data": fields} for email in emails]})
+        ledger, within = pressed.project.api.ledger, pressed.deliver_within_seconds
+        return await actions.send_test(ledger, pressed.campaign, body.recipients, within)
 
-    try:
-        answer = await act()
-    except Problem as problem:
-        return await _refused(request, api, project_id, campaign_id, problem)
-    query = urlencode({"told": "tested", "test": orjson.loads(answer.body)["id"]})
-    return see_other(f"/campaigns/{campaign_id}?{query}", answer.background)
+    return await pressed.answer(act, "tested")
 
 
 @router.post("/delete")
-async def delete(request: Request, campaign_id: UUID, api: ApiDep, project_id: ProjectDep) -> Response:
+async def delete(pressed: PressedDep) -> Response:
     try:
-        await campaigns.remove(campaign_id, api, project_id)
-    except Problem as problem:
-        return await _refused(request, api, project_id, campaign_id, problem)
+        await campaigns.remove(pressed.project.api.ledger, pressed.campaign)
+    except RefusedError as refusal:
+        return await pressed.refused(refusal)
     return see_other("/?told=deleted")
 
 
 @router.post("/{action}")
-async def simple(
-    request: Request,
-    campaign_id: UUID,
-    action: Annotated[str, Path(pattern=f"^({'|'.join(SIMPLE)})$")],
-    api: ApiDep,
-    project_id: ProjectDep,
-) -> Response:
+async def simple(pressed: PressedDep, action: Annotated[str, Path(pattern=f"^({'|'.join(SIMPLE)})$")]) -> Response:
     do, told = SIMPLE[action]
 
-    async def act() -> Response:
-        return await do(campaign_id, api, project_id, each_time(api, project_id))
+    async def act() -> Accepted:
+        async with pressed.project.write() as connection:
+            return await do(connection, pressed.campaign)
 
-    return await _acted(request, api, project_id, campaign_id, act, told)
-
-
-async def _acted(
-    request: Request,
-    api: Api,
-    project_id: UUID,
-    campaign_id: UUID,
-    act: Callable[[], Awaitable[Response]],
-    told: str,
-) -> Response:
-    """Acts, then shows the campaign; the dispatcher is told after the answer has left."""
-    try:
-        answer = await act()
-    except Problem as problem:
-        return await _refused(request, api, project_id, campaign_id, problem)
-    return see_other(f"/campaigns/{campaign_id}?told={told}", answer.background)
-
-
-async def _refused(request: Request, api: Api, project_id: UUID, campaign_id: UUID, problem: Problem) -> Response:
-    return await campaign.shown(request, api, project_id, campaign_id, problem=problem)
+    return await pressed.answer(act, told)
 
 
 def _utc(given: str) -> str:
-    """What `datetime-local` gives has no zone: the page asks for UTC."""
+    """`datetime-local` gives a time without a zone. The page asks for UTC."""
     try:
         at = datetime.fromisoformat(given)
     except ValueError:
         return given
     return given if at.tzinfo else f"{given}Z"
-
-
-async def _first_fields(api: Api, campaign_id: UUID) -> object:
-    async with api.ledger.read() as connection:
-        data = await connection.scalar(
-            select(col(Recipient.data))
-            .where(col(Recipient.campaign_id) == campaign_id)
-            .order_by(col(Recipient.id))
-            .limit(1)
-        )
-    return orjson.loads(data) if data else {}

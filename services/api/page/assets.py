@@ -1,4 +1,4 @@
-"""Style and scripts: files of this folder, held in memory, addressed by their content so that browsers keep them."""
+"""Style and scripts: files in memory, with their digest in the address so that browsers keep them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter, Response
 
-from services.api.problems import not_found
+from services.api.usecases.errors import NotFoundError
 
 HERE = Path(__file__).parent
 FOLDERS = ("static", "vendor")
@@ -19,7 +19,7 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""The style inside a picture that is opened by itself is its own; nothing runs there."""
+"""A picture that is opened by itself may use the style inside it; nothing runs there."""
 
 
 class Asset(NamedTuple):
@@ -35,13 +35,13 @@ router = APIRouter(include_in_schema=False)
 async def asset(name: str, v: str = "") -> Response:
     found = _assets().get(name)
     if found is None:
-        raise not_found("file with this name")
+        raise NotFoundError("file with this name")
     caching = FOREVER if v == found.version else "no-cache"
     return Response(found.content, headers={**HEADERS, "Cache-Control": caching}, media_type=found.media_type)
 
 
 def address(name: str) -> str:
-    """The address of an asset as it is now."""
+    """The address of an asset in its present version."""
     return f"/static/{name}?v={_assets()[name].version}"
 
 

@@ -1,29 +1,36 @@
-"""A new campaign in the browser: the draft, and recipients from a file. Both are the API's own requests."""
+"""A new campaign in the browser: the draft, and its recipients from a file."""
 
-from collections.abc import Mapping
-from typing import Any
-from uuid import UUID
+from collections.abc import AsyncIterator, Mapping
 
-import orjson
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData, UploadFile
-from starlette.types import Message
 
-from services.api import campaigns, imports
-from services.api.context import Api, ApiDep, ProjectDep
 from services.api.page import campaign, render
-from services.api.page.forms import each_time, file, text, validated
+from services.api.page.campaign import Told
+from services.api.page.forms import file, text, validated
 from services.api.page.route import FormDep, PageRoute, UploadRoute, see_other
-from services.api.problems import Problem
-from services.api.shapes import CampaignIn
+from services.api.shapes.campaigns import CampaignIn
+from services.api.usecases import campaigns
+from services.api.usecases import import_recipients as importing
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.errors import RefusedError
+from services.api.usecases.import_recipients import Upload
+from services.api.web.context import CampaignDep, Project, ProjectDep
+from services.api.web.problems import HttpError, problem_of
 
 FIELDS = ("name", "from_email", "from_name", "subject", "html", "text", "emails_per_second")
-_FIELD_OF = {"#/from/email": "from_email", "#/from/name": "from_name", "#/from": "from_email"}
-_KINDS = {".ndjson": "application/x-ndjson", ".jsonl": "application/x-ndjson", ".json": "application/json"}
 READ_BYTES = 256 * 1024
+_FIELD_OF = {"#/from/email": "from_email", "#/from/name": "from_name", "#/from": "from_email"}
+_FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json"}
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 uploads = APIRouter(include_in_schema=False, route_class=UploadRoute)
+
+
+class NoFileError(HttpError):
+    status = 422
+    kind = "no-file"
+    title = "No file was chosen"
 
 
 @router.get("/campaigns/new")
@@ -32,52 +39,42 @@ async def ask(request: Request) -> Response:
 
 
 @uploads.post("/campaigns")
-async def create(request: Request, form: FormDep, api: ApiDep, project_id: ProjectDep) -> Response:
+async def create(request: Request, form: FormDep, project: ProjectDep) -> Response:
     given = {name: text(form, name) for name in FIELDS}
     try:
-        answer = await campaigns.create(_body(given), request, api, project_id, each_time(api, project_id))
-    except Problem as problem:
-        return _form(request, given, problem)
-    campaign_id = UUID(orjson.loads(answer.body)["id"])
-    return await _import(request, api, project_id, campaign_id, form, "created")
+        draft = await campaigns.create(project.api.ledger, project.id, _body(given))
+    except RefusedError as refusal:
+        return _form(request, given, refusal)
+    if file(form, "recipients") is None:
+        return see_other(f"/campaigns/{draft.id}?told=created")
+    return await _import(request, project, project.campaign(draft.id), form)
 
 
 @uploads.post("/campaigns/{campaign_id}/import")
-async def import_recipients(
-    request: Request, campaign_id: UUID, form: FormDep, api: ApiDep, project_id: ProjectDep
-) -> Response:
-    return await _import(request, api, project_id, campaign_id, form, "")
+async def import_recipients(request: Request, campaign: CampaignDep, form: FormDep, project: ProjectDep) -> Response:
+    return await _import(request, project, campaign, form)
 
 
-async def _import(
-    request: Request, api: Api, project_id: UUID, campaign_id: UUID, form: FormData, otherwise: str
-) -> Response:
-    """Imports the file of the form, if there is one; `otherwise` is what is told where there is none."""
-    upload = file(form, "recipients")
-    if upload is None and otherwise:
-        return see_other(f"/campaigns/{campaign_id}?told={otherwise}")
+async def _import(request: Request, project: Project, to: CampaignRef, form: FormData) -> Response:
+    """Imports the file of the form."""
     try:
+        upload = file(form, "recipients")
         if upload is None:
-            raise Problem(422, "no-file", "No file was chosen", "Choose a file of recipients, then import it.")
-        await imports.import_recipients(
-            campaign_id, _as_request(request, upload), api, project_id, each_time(api, project_id)
-        )
-    except Problem as problem:
-        return await campaign.shown(request, api, project_id, campaign_id, problem=problem)
-    return see_other(f"/campaigns/{campaign_id}?told=imported")
+            raise NoFileError("Choose a file of recipients, then import it.")
+        await importing.import_recipients(project.api.imports, to, Upload(_format(upload), _blocks(upload)))
+    except RefusedError as refusal:
+        return await campaign.shown(request, project, to, Told(refusal=refusal))
+    return see_other(f"/campaigns/{to.id}?told=imported")
 
 
-def _as_request(request: Request, upload: UploadFile) -> Request:
-    """The file as the body of a request to the API, read as it is imported."""
+def _format(upload: UploadFile) -> str:
     name = (upload.filename or "").lower()
-    media = next((media for ending, media in _KINDS.items() if name.endswith(ending)), "text/csv")
+    return next((file_format for ending, file_format in _FORMATS.items() if name.endswith(ending)), "csv")
 
-    async def receive() -> Message:
-        block = await upload.read(READ_BYTES)
-        return {"type": "http.request", "body": block, "more_body": bool(block)}
 
-    headers = [(b"content-type", media.encode()), (b"content-length", str(upload.size or 0).encode())]
-    return Request({**request.scope, "headers": headers}, receive)
+async def _blocks(upload: UploadFile) -> AsyncIterator[bytes]:
+    while block := await upload.read(READ_BYTES):
+        yield block
 
 
 def _body(given: Mapping[str, str]) -> CampaignIn:
@@ -94,11 +91,11 @@ def _body(given: Mapping[str, str]) -> CampaignIn:
     )
 
 
-def _form(request: Request, given: Mapping[str, str], problem: Problem | None) -> Response:
-    """The form; with what was given and what is wrong with it, field by field."""
-    document: Mapping[str, Any] = problem.document if problem else {}
+def _form(request: Request, given: Mapping[str, str], refusal: RefusedError | None) -> Response:
+    """The form with what was typed, and what is wrong with each field."""
+    problem = problem_of(refusal) if refusal else None
     errors: dict[str, str] = {}
-    for one in document.get("errors", ()):
+    for one in refusal.errors if refusal else ():
         pointer = one.get("pointer", "")
         name = _FIELD_OF.get(pointer, pointer.removeprefix("#/"))
         if name in FIELDS:
@@ -107,9 +104,9 @@ def _form(request: Request, given: Mapping[str, str], problem: Problem | None) -
     return render.page(
         request,
         "new.html",
-        status_code=problem.status_code if problem else 200,
+        status_code=problem.status if problem else 200,
         section="new",
         given=given,
         errors=errors,
-        problem=document or None,
+        problem=problem.document if problem else None,
     )

@@ -1,47 +1,47 @@
-"""From what a form holds to what the API takes."""
+"""Forms as checked values."""
 
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
-from services.api.context import Api
-from services.api.idempotency import Once
-from services.api.problems import Problem
+from services.api.web.problems import HttpError
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def text(form: FormData, name: str) -> str:
-    """A field as text with the line ends of this side; empty where it is absent."""
-    value = form.get(name, "")
-    return value.replace("\r\n", "\n") if isinstance(value, str) else ""
+class FormError(HttpError):
+    status = 422
+    kind = "invalid-form"
+    title = "Please check the form"
 
-
-def file(form: FormData, name: str) -> UploadFile | None:
-    """A file that was chosen; None where none was."""
-    value = form.get(name)
-    return value if isinstance(value, UploadFile) and (value.filename or value.size) else None
-
-
-def validated(model: type[M], values: dict[str, Any]) -> M:
-    """The body of a request to the API. Raises Problem 422 whose errors point to the members."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
+    def __init__(self, invalid: ValidationError) -> None:
         errors = [
             {
                 "pointer": "#" + "".join(f"/{part}" for part in problem["loc"]),
                 "detail": problem["msg"].removeprefix("Value error, "),
             }
-            for problem in error.errors()
+            for problem in invalid.errors()
         ]
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        raise Problem(
-            422, "invalid", "The form needs another look", f"{errors[0]['detail']}{more}", errors=errors
-        ) from None
+        super().__init__(f"{errors[0]['detail']}{more}", errors=errors)
 
 
-def each_time(api: Api, project_id: Any) -> Once:
-    """A request without an Idempotency-Key."""
-    return Once(api, project_id, None)
+def text(form: FormData, name: str) -> str:
+    """A field as text with line ends of one character; empty if it is absent."""
+    value = form.get(name, "")
+    return value.replace("\r\n", "\n") if isinstance(value, str) else ""
+
+
+def file(form: FormData, name: str) -> UploadFile | None:
+    """The file that was chosen; None if none was."""
+    value = form.get(name)
+    return value if isinstance(value, UploadFile) and (value.filename or value.size) else None
+
+
+def validated(model: type[M], values: dict[str, Any]) -> M:
+    """The checked values. Raises FormError whose errors point to the members that are wrong."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as invalid:
+        raise FormError(invalid) from None

@@ -1,4 +1,4 @@
-"""Parts of a page that move: rendered again once a second, sent as server-sent events where they have changed."""
+"""Live parts of a page: rendered again once a second, and sent as server-sent events if they have changed."""
 
 import asyncio
 import hashlib
@@ -10,37 +10,37 @@ from fastapi.sse import ServerSentEvent
 from services.api.context import Api
 from services.api.page import session
 from services.api.page.session import Session
-from services.api.problems import Problem
+from services.api.usecases.errors import NotFoundError
 from shared.ledger.database import is_unavailable
 
 LOOK_SECONDS = 1.0
 OVER = "over"
-"""The event that ends a stream: nothing moves any more, or the session is over."""
+"""The event that ends a stream: nothing changes any more, or the session is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """HTML by the name of the part. `over`: nothing of it will change by itself any more."""
+    """The live parts of one page."""
 
-    html: Mapping[str, str]
-    over: bool = False
+    html: Mapping[str, str]  # by the name of the part
+    over: bool = False  # nothing will change by itself any more
 
     def seen(self) -> str:
-        """What a page tells the stream it has, so that only what has changed since is sent."""
+        """Digests of the parts. The page hands them to the stream, which then sends only what has changed since."""
         return ",".join(_digest(html) for html in self.html.values())
 
 
 async def stream(
     api: Api, visitor: Session, look: Callable[[], Awaitable[Parts]], seen: str
 ) -> AsyncIterator[ServerSentEvent]:
-    """Events of the parts that `look` gives. A database that is away is waited for; the page keeps what it shows."""
+    """Events of the parts that `look` renders. While the database is away, the page keeps what it shows."""
     known = seen.split(",")
     while not api.stopping.is_set():
         try:
             if await session.resume(api, visitor.token) is None:
                 break
             parts = await look()
-        except Problem:
+        except NotFoundError:
             break  # it was deleted
         except Exception as error:
             if not is_unavailable(error):

@@ -1,4 +1,4 @@
-"""The page becomes part of the app."""
+"""Adds the page to the app."""
 
 from fastapi import FastAPI
 
@@ -8,12 +8,12 @@ from services.api.page import (
     campaign,
     campaign_list,
     create,
-    machinery,
+    operations,
     recipients,
     sign_in,
     suppressions,
 )
-from services.api.page.machinery import QueueLook
+from services.api.page.operations import QueueLook
 
 ROUTERS = (
     assets.router,
@@ -25,7 +25,7 @@ ROUTERS = (
     campaign.router,
     recipients.router,
     actions.router,
-    machinery.router,
+    operations.router,
     suppressions.router,
 )
 

@@ -1,4 +1,4 @@
-"""Templates into HTML. What comes from data is escaped everywhere; an undefined name is an error."""
+"""Templates into HTML. Data is escaped everywhere; an undefined name is an error."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -8,16 +8,16 @@ from typing import Any
 from fastapi import Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from services.api.context import Api
 from services.api.page import assets, csrf, session, words
 from services.api.page.session import Session
+from services.api.web.context import api_of
 
 TEMPLATES = Path(__file__).with_name("templates")
 
 
 def page(request: Request, template: str, *, status_code: int = 200, **context: Any) -> Response:
-    """A whole page. Who is not signed in is given a visit to bind a form to."""
-    api: Api = request.app.state.api
+    """A whole page. A visitor who is not signed in gets a cookie to which forms are bound."""
+    api = api_of(request)
     visitor: Session | None = request.state.session
     if visitor is None and not csrf.bound_to(request):
         request.state.visit = csrf.new_visit()
@@ -30,13 +30,12 @@ def page(request: Request, template: str, *, status_code: int = 200, **context: 
 
 
 def form_token(request: Request) -> str:
-    """What the forms for this visitor carry."""
-    api: Api = request.app.state.api
-    return csrf.token(api.settings.secret_keys[0], csrf.bound_to(request))
+    """The token that this visitor's forms carry."""
+    return csrf.token(api_of(request).settings.secret_keys[0], csrf.bound_to(request))
 
 
 def html(template: str, **context: Any) -> str:
-    """A template on its own: a whole page, or a part of one that goes out as an event."""
+    """A template on its own: a whole page, or a part of one that is sent as an event."""
     return _environment().get_template(template).render(context)
 
 

@@ -1,4 +1,4 @@
-"""What every page has in common: who may see it, forms that are checked before a handler runs, headers, errors."""
+"""What all pages have in common: who may see them, forms checked before a handler runs, headers, errors."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, ClassVar
@@ -10,19 +10,19 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from starlette.background import BackgroundTask
 from starlette.datastructures import FormData
-from starlette.exceptions import HTTPException
-from starlette.types import Message, Receive
 
-from services.api.context import Api
 from services.api.page import csrf, render, session
 from services.api.page.session import Session
-from services.api.problems import DATABASE_AWAY, Problem, not_found, too_large, unavailable, unforeseen
-from shared import logs
-from shared.ledger.database import in_a_line, is_unavailable
+from services.api.usecases.errors import NotFoundError
+from services.api.web.bodies import bounded
+from services.api.web.context import api_of
+from services.api.web.problems import problem_for
+from shared.settings import ApiSettings
 from shared.sign_in import PATH as SIGN_IN
 
 MAX_FORM_FIELDS = 50
 MAX_FORM_FILES = 2
+ADVICE = "Split the list: a campaign takes any number of imports."
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -38,11 +38,10 @@ HEADERS = {
 }
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
-log = logs.get()
 
 
 class OpenRoute(APIRoute):
-    """A page for everybody: the sign-in itself."""
+    """A page for everyone: the sign-in itself."""
 
     signed_in: ClassVar[bool] = False
 
@@ -52,8 +51,8 @@ class OpenRoute(APIRoute):
         async def answer(request: Request) -> Response:
             try:
                 response = await self._guarded(request, handle)
-            except Exception as error:  # noqa: BLE001 - whatever it is, a person is told in a page
-                response = _error_page(request, _problem(request, error))
+            except Exception as error:  # noqa: BLE001 - a person sees every error as a page
+                response = _error_page(request, error)
             for name, value in HEADERS.items():
                 response.headers.setdefault(name, value)
             return response
@@ -71,24 +70,25 @@ class OpenRoute(APIRoute):
         if request.method != "POST":
             return await handle(request)
         csrf.check_site(request)
-        api: Api = request.app.state.api
-        bounded = Request(request.scope, _bounded(request.receive, self._max_bytes(api)))
-        form = await bounded.form(
-            max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=api.settings.max_content_bytes
+        settings = api_of(request).settings
+        posted = bounded(request, self.max_bytes(settings), ADVICE)
+        form = await posted.form(
+            max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
         )
         try:
-            csrf.check(api.settings.secret_keys, csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
+            csrf.check(settings.secret_keys, csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
             request.state.form = form
-            return await handle(bounded)
+            return await handle(posted)
         finally:
             await form.close()
 
-    def _max_bytes(self, api: Api) -> int:
-        return api.settings.max_content_bytes
+    def max_bytes(self, settings: ApiSettings) -> int:
+        """How long a posted form may be."""
+        return settings.max_content_bytes
 
 
 class PageRoute(OpenRoute):
-    """A page for who is signed in; others are sent to sign in first."""
+    """A page for people who are signed in. Others are sent to sign in first."""
 
     signed_in: ClassVar[bool] = True
 
@@ -96,8 +96,8 @@ class PageRoute(OpenRoute):
 class UploadRoute(PageRoute):
     """A page that takes a file of recipients."""
 
-    def _max_bytes(self, api: Api) -> int:
-        return api.settings.max_import_bytes
+    def max_bytes(self, settings: ApiSettings) -> int:
+        return settings.max_import_bytes
 
 
 def _session(request: Request) -> Session:
@@ -131,34 +131,10 @@ def _to_sign_in(request: Request) -> Response:
     return RedirectResponse(path, 303)
 
 
-def _problem(request: Request, error: Exception) -> Problem:
-    if isinstance(error, Problem):
-        return error
+def _error_page(request: Request, error: Exception) -> Response:
     if isinstance(error, RequestValidationError):
-        return not_found("page at this address")
-    if isinstance(error, HTTPException):
-        return Problem(error.status_code, "http", "This was not possible", str(error.detail))
-    if is_unavailable(error):
-        log.warning("database.unreachable", error=in_a_line(error), path=request.url.path)
-        return unavailable(DATABASE_AWAY)
-    return unforeseen(request.url.path, error)
-
-
-def _error_page(request: Request, problem: Problem) -> Response:
-    response = render.page(request, "error.html", status_code=problem.status_code, problem=problem.document)
-    response.headers.update(problem.headers or {})
+        error = NotFoundError("page at this address")
+    problem = problem_for(error, request.url.path)
+    response = render.page(request, "error.html", status_code=problem.status, problem=problem.document)
+    response.headers.update(problem.headers)
     return response
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    size = 0
-
-    async def bounded() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > limit:
-            raise too_large(limit, "Split the list: a campaign takes any number of imports.")
-        return message
-
-    return bounded

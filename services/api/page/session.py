@@ -1,36 +1,38 @@
-"""Who looks at the page: a signed cookie that names an API key. It ends with its time, or when the key is revoked."""
+"""Who is signed in: a signed cookie that names an API key. It ends after its time, or when the key is revoked."""
 
 from dataclasses import dataclass
 
 from fastapi import Request, Response
 
 from services.api.context import Api
+from services.api.web.context import api_of
 from shared.ledger import keys
 from shared.ledger.database import clock
 from shared.settings import ApiSettings
-from shared.sign_in import PassError, Purpose, make_token, read_token
+from shared.sign_in import Purpose, make_token, read_token
+from shared.signing import TokenError
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A person who is signed in. `token` is the cookie's value."""
+    """A person who is signed in."""
 
     key: keys.Key
-    token: str
+    token: str  # the value of the cookie
 
 
 async def current(request: Request) -> Session | None:
-    """The session of a request; None where there is none, or it is over."""
-    api: Api = request.app.state.api
+    """The session of a request; None if there is none, or it is over."""
+    api = api_of(request)
     token = request.cookies.get(cookie_name(api.settings), "")
     return await resume(api, token)
 
 
 async def resume(api: Api, token: str) -> Session | None:
-    """The session a cookie's value stands for, if it is still good."""
+    """The session that a cookie's value stands for; None if it is over."""
     try:
         said = read_token(api.settings.secret_keys, Purpose.SESSION, token)
-    except PassError:
+    except TokenError:
         return None
     async with api.ledger.read() as connection:
         key = await keys.find(connection, key_id=said.key_id)
@@ -39,7 +41,7 @@ async def resume(api: Api, token: str) -> Session | None:
 
 
 async def start(api: Api, key: keys.Key, response: Response) -> None:
-    """Signs the person in who holds `key`."""
+    """Signs in the person who holds `key`."""
     settings = api.settings
     until = await api.ledger.now() + settings.page_session_seconds
     token = make_token(settings.secret_keys[0], Purpose.SESSION, key.id, until)
@@ -57,7 +59,7 @@ def cookie_name(settings: ApiSettings, name: str = "vashsender") -> str:
 
 
 def set_cookie(response: Response, settings: ApiSettings, name: str, value: str, seconds: int | None) -> None:
-    """A cookie no script reads and no other site sends; for `seconds`, or (None) until the browser closes."""
+    """Sets a cookie that no script reads and no other site sends; for `seconds`, or (None) until the browser closes."""
     response.set_cookie(
         name, value, max_age=seconds, path="/", secure=_is_secure(settings), httponly=True, samesite="strict"
     )

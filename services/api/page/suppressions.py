@@ -1,88 +1,96 @@
-"""Addresses nobody writes to any more: look, add, remove."""
+"""Suppressions: list, add, remove."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
 
-from services.api import suppressions
-from services.api.context import Api, ApiDep, ProjectDep
 from services.api.page import render
-from services.api.page.forms import each_time, text, validated
+from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
 from services.api.page.words import plural
-from services.api.problems import Problem
-from services.api.shapes import Page
-from services.api.suppressions import SuppressionOut, SuppressionsIn
+from services.api.shapes.common import Page
+from services.api.shapes.suppressions import SuppressionOut, SuppressionsIn
+from services.api.usecases import suppressions
+from services.api.usecases.errors import RefusedError
+from services.api.usecases.suppressions import Wanted
+from services.api.web.context import Project, ProjectDep
+from services.api.web.problems import problem_of
 
 PAGE_SIZE = 50
 
 router = APIRouter(prefix="/suppressions", include_in_schema=False, route_class=PageRoute)
 
 
+class ListQuery(BaseModel):
+    email: str = Field("", max_length=1000)
+    cursor: int | None = Field(None, ge=1, lt=2**63)
+    added: int | None = Field(None, ge=0)
+    removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What the page shows beside the list."""
+
+    email: str = ""  # only this address
+    cursor: int | None = None
+    notice: str = ""
+    given: str = ""  # what was typed into the form that was refused
+
+
 @router.get("")
-async def show(
-    request: Request,
-    api: ApiDep,
-    project_id: ProjectDep,
-    email: Annotated[str, Query(max_length=1000)] = "",
-    cursor: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-    added: Annotated[int | None, Query(ge=0)] = None,
-    removed: bool = False,
-) -> Response:
-    notice = "The address may be written to again." if removed else ""
-    if added is not None:
-        notice = f"{plural(added, 'address', 'addresses')} added." if added else "These were suppressed before."
-    return await _shown(request, api, project_id, email=email.strip(), cursor=cursor, notice=notice)
+async def show(request: Request, project: ProjectDep, query: Annotated[ListQuery, Query()]) -> Response:
+    notice = "Emails to this address are allowed again." if query.removed else ""
+    if query.added is not None:
+        added = f"{plural(query.added, 'address', 'addresses')} added."
+        notice = added if query.added else "These were suppressed already."
+    return await _shown(request, project, View(query.email.strip(), query.cursor, notice))
 
 
 @router.post("")
-async def add(request: Request, form: FormDep, api: ApiDep, project_id: ProjectDep) -> Response:
+async def add(request: Request, form: FormDep, project: ProjectDep) -> Response:
     emails = text(form, "emails").replace(",", " ").replace(";", " ").split()
     detail = text(form, "detail").strip() or None
     try:
         body = validated(SuppressionsIn, {"suppressions": [{"email": email, "detail": detail} for email in emails]})
-        answer = await suppressions.add(body, api, project_id, each_time(api, project_id))
-    except Problem as problem:
-        return await _shown(request, api, project_id, problem=problem, given=text(form, "emails"))
-    return see_other(f"/suppressions?added={orjson.loads(answer.body)['added']}")
+        async with project.write() as connection:
+            suppressed = await suppressions.add(connection, project.id, body)
+    except RefusedError as refusal:
+        return await _shown(request, project, View(given=text(form, "emails")), refusal)
+    return see_other(f"/suppressions?added={suppressed.added}")
 
 
 @router.post("/remove")
-async def remove(request: Request, form: FormDep, api: ApiDep, project_id: ProjectDep) -> Response:
+async def remove(request: Request, form: FormDep, project: ProjectDep) -> Response:
     try:
-        await suppressions.remove(api, project_id, text(form, "email"))
-    except Problem as problem:
-        return await _shown(request, api, project_id, problem=problem)
+        async with project.write() as connection:
+            await suppressions.remove(connection, project.id, text(form, "email"))
+    except RefusedError as refusal:
+        return await _shown(request, project, View(), refusal)
     return see_other("/suppressions?removed=true")
 
 
-async def _shown(
-    request: Request,
-    api: Api,
-    project_id: ProjectDep,
-    *,
-    email: str = "",
-    cursor: int | None = None,
-    notice: str = "",
-    problem: Problem | None = None,
-    given: str = "",
-) -> Response:
+async def _shown(request: Request, project: Project, view: View, refusal: RefusedError | None = None) -> Response:
     try:
-        page = await suppressions.list_suppressions(api, project_id, email or None, None, cursor, PAGE_SIZE)
-    except Problem as wrong_address:
-        problem = problem or wrong_address
+        async with project.read() as connection:
+            wanted = Wanted(email=view.email or None, below=view.cursor, limit=PAGE_SIZE)
+            page = await suppressions.list_suppressions(connection, project.id, wanted)
+    except RefusedError as wrong_address:
+        refusal = refusal or wrong_address
         page = Page[SuppressionOut](data=[], next_cursor=None)
+    problem = problem_of(refusal) if refusal else None
     return render.page(
         request,
         "suppressions.html",
-        status_code=problem.status_code if problem else 200,
+        status_code=problem.status if problem else 200,
         section="suppressions",
         suppressions=page.data,
-        email=email,
-        given=given,
+        email=view.email,
+        given=view.given,
         following=f"/suppressions?cursor={page.next_cursor}" if page.next_cursor else "",
-        beginning="/suppressions" if cursor or email else "",
-        notice=notice,
+        beginning="/suppressions" if view.cursor or view.email else "",
+        notice=view.notice,
         problem=problem.document if problem else None,
     )

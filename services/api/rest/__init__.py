@@ -1,0 +1,1 @@
+"""The HTTP API: routes, status codes, idempotency keys, problem documents."""

@@ -1,0 +1,29 @@
+"""Adds the HTTP API to the app."""
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+
+from services.api.rest import (
+    actions,
+    campaigns,
+    errors,
+    idempotency,
+    imports,
+    openapi,
+    operations,
+    progress,
+    recipients,
+    suppressions,
+    unsubscribe,
+)
+
+PARTS = (campaigns, imports, recipients, actions, progress, suppressions, operations, unsubscribe)
+
+
+def mount(app: FastAPI) -> None:
+    """Adds `/v1`, `/u` and `/openapi.json`, and makes every error of the app a problem."""
+    openapi.install(app)
+    errors.install(app, [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)])
+    idempotency.install(app)
+    for part in PARTS:
+        app.include_router(part.router)

@@ -1,0 +1,140 @@
+"""Campaigns: the bodies that are accepted and the answers that are given."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from services.api.shapes.common import Body, Email, Line, Moment, Shown
+from services.api.shapes.recipients import RecipientIn
+from shared.content import Attachment
+from shared.ledger.states import CampaignStatus
+
+MAX_INLINE_RECIPIENTS = 1000
+MAX_TEST_RECIPIENTS = 10
+MAX_RATE = 1_000_000.0
+
+
+class Mailbox(Body):
+    email: Email = Field(examples=["news@example.com"])
+    name: Line = Field("", examples=["Example News"])
+
+
+class CampaignIn(Body):
+    name: Line = Field(min_length=1, examples=["Spring news"])
+    sender: Mailbox = Field(alias="from")
+    reply_to: Email | None = None
+    envelope_from: Email | None = Field(None, description="Where bounces go. Default: `from.email`.")
+    subject: str = Field(min_length=1, max_length=998, examples=["{{ first_name }}, our spring news"])
+    html: str | None = Field(None, examples=["<p>Hello {{ first_name|default('there') }}!</p>"])
+    text: str | None = Field(None, description="Default: derived from `html`.")
+    attachments: tuple[Attachment, ...] = Field((), max_length=20)
+    delivery: Literal["at_least_once", "at_most_once"] = "at_least_once"
+    emails_per_second: float | None = Field(None, gt=0, le=MAX_RATE, examples=[100])
+    priority: int = Field(0, ge=-100, le=100, description="A campaign with a higher priority is served first.")
+    max_retries: int = Field(3, ge=0, le=20)
+    retry_delay_seconds: int = Field(
+        60, ge=1, le=86_400, description="Seconds before the first retry. Doubles with every further one."
+    )
+    recipients: list[RecipientIn] = Field(
+        [], max_length=MAX_INLINE_RECIPIENTS, description="A short list. Import a longer one."
+    )
+
+
+class CampaignPatch(Body):
+    """The members to change. `emails_per_second` and `priority` can also be changed while the campaign is being sent.
+    `scheduled_at` reschedules a scheduled campaign; null makes it a draft again."""
+
+    name: Line | None = Field(None, min_length=1)
+    sender: Mailbox | None = Field(None, alias="from")
+    reply_to: Email | None = None
+    envelope_from: Email | None = None
+    subject: str | None = Field(None, min_length=1, max_length=998)
+    html: str | None = None
+    text: str | None = None
+    attachments: tuple[Attachment, ...] | None = Field(None, max_length=20)
+    delivery: Literal["at_least_once", "at_most_once"] | None = None
+    emails_per_second: float | None = Field(None, gt=0, le=MAX_RATE)
+    priority: int | None = Field(None, ge=-100, le=100)
+    max_retries: int | None = Field(None, ge=0, le=20)
+    retry_delay_seconds: int | None = Field(None, ge=1, le=86_400)
+    scheduled_at: AwareDatetime | None = None
+
+
+class SendIn(Body):
+    scheduled_at: AwareDatetime | None = Field(None, description="When to start. Default: now.")
+    deliver_by: AwareDatetime | None = Field(
+        None,
+        description="Deadline. Emails not sent by then are never sent. Default: 72 hours after the start.",
+    )
+
+
+class ReopenIn(Body):
+    deliver_by: AwareDatetime | None = Field(
+        None, description="New deadline. Optional. If the old deadline has passed, it is extended automatically."
+    )
+
+
+class ResolveIn(ReopenIn):
+    resolve_as: Literal["sent", "resend"] = Field(
+        alias="as",
+        description="`sent` counts these recipients as sent. `resend` sends to them again, perhaps a second copy.",
+    )
+
+
+class TestIn(Body):
+    recipients: list[RecipientIn] = Field(min_length=1, max_length=MAX_TEST_RECIPIENTS)
+
+
+class CountsOut(BaseModel):
+    """The number of recipients in each status. The statuses add up to `total`."""
+
+    total: int
+    pending: int
+    deferred: int
+    sent: int
+    failed: int
+    suppressed: int
+    expired: int
+    cancelled: int
+    unknown: int
+
+
+class RatesOut(BaseModel):
+    limit_per_second: float | None = Field(description="The campaign's rate limit. Null: unlimited.")
+    average_per_second: float | None = Field(
+        description="Emails sent per second since the campaign started. Null before the start."
+    )
+
+
+class CampaignSummary(Shown):
+    id: UUID
+    name: str
+    status: CampaignStatus
+    reason: str | None = Field(description="Why the campaign is paused, failed or was stopped.")
+    blocked_by: str | None = Field(description="What keeps the campaign from moving now. It continues by itself.")
+    counts: CountsOut
+    rates: RatesOut
+    priority: int
+    test_of: UUID | None = None
+    created_at: Moment | None
+    scheduled_at: Moment | None
+    deliver_by: Moment | None
+    started_at: Moment | None
+    finished_at: Moment | None
+
+
+class CampaignOut(CampaignSummary):
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    sender: Mailbox = Field(alias="from")
+    reply_to: str | None
+    envelope_from: str
+    subject: str
+    html: str | None
+    text: str | None
+    attachments: list[str] = Field(description="File names of the attachments.")
+    delivery: Literal["at_least_once", "at_most_once"]
+    max_retries: int
+    retry_delay_seconds: int
+    rescued: int = Field(description="How often a batch was taken from a sender that had died or stopped moving.")
+    reopening: str | None = Field(description="The request of retry-failed or resolve-unknown that is in progress.")

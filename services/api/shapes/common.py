@@ -1,0 +1,61 @@
+"""What the shapes of all kinds share."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from shared.addresses import AddressError, parse_address
+
+T = TypeVar("T")
+
+_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+
+
+def moment(seconds: float) -> datetime:
+    """The ledger's seconds as a moment in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _address(value: str) -> str:
+    try:
+        return parse_address(value).email
+    except AddressError as error:
+        raise ValueError(error.reason) from None
+
+
+def _moment(value: object) -> object:
+    return moment(value) if isinstance(value, int | float) else value
+
+
+def _json_object(value: object) -> object:
+    return orjson.loads(value) if isinstance(value, str) else value or {}
+
+
+Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_NO_CONTROLS)]
+"""One line of text that may stand in a header."""
+Email = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
+Fields = dict[str, str | int | float | bool | None]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""Takes the ledger's seconds; shown as RFC 3339 in UTC."""
+StoredFields = Annotated[Fields, BeforeValidator(_json_object)]
+"""Takes the JSON of a column, or None."""
+StoredObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
+
+
+class Body(BaseModel):
+    """A request body. Unknown members are refused, so that a misspelt one does not pass unnoticed."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+class Shown(BaseModel):
+    """Part of an answer; built from a row of the ledger with `model_validate`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class Page(BaseModel, Generic[T]):
+    data: list[T]
+    next_cursor: str | None = Field(description="Pass it as `cursor` to get the next page. Null on the last page.")

@@ -1,0 +1,47 @@
+"""Suppressions: as they come in, and as they are shown."""
+
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel, Field, model_validator
+
+from services.api.shapes.common import Body, Line, Moment, Shown
+
+MAX_AT_ONCE = 10_000
+
+Reason = Literal["manual", "unsubscribed", "bounced", "complained"]
+
+
+class SuppressionIn(Body):
+    email: str = Field(max_length=1000, examples=["ann@example.com"])
+    reason: Reason = "manual"
+    detail: Line | None = Field(None, examples=["asked by telephone"])
+
+
+class SuppressionsIn(Body):
+    """One address (`email`), or many (`suppressions`)."""
+
+    email: str | None = Field(None, max_length=1000, examples=["ann@example.com"])
+    reason: Reason = "manual"
+    detail: Line | None = None
+    suppressions: list[SuppressionIn] | None = Field(None, min_length=1, max_length=MAX_AT_ONCE)
+
+    @model_validator(mode="after")
+    def _one_or_many(self) -> Self:
+        if (self.email is None) == (self.suppressions is None):
+            raise ValueError("give either `email`, or a list of `suppressions`")
+        return self
+
+
+class SuppressionOut(Shown):
+    id: int
+    email: str
+    reason: str
+    detail: str | None
+    campaign_id: UUID | None = Field(description="The campaign that led to it.")
+    created_at: Moment | None
+
+
+class Suppressed(BaseModel):
+    added: int
+    known: int = Field(description="Addresses that were suppressed already. They keep their reason.")

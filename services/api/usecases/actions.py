@@ -1,0 +1,222 @@
+"""What can be done with a campaign: send, test, pause, resume, cancel, retry-failed, resolve-unknown.
+
+Each is one writing transaction: the campaign's row is locked, its status moves only from where it may, and the timeline
+gets an entry. The event of the result only saves time: the dispatcher also finds the campaign in the ledger.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.api.shapes.campaigns import CampaignSummary, SendIn
+from services.api.shapes.common import moment
+from services.api.shapes.recipients import RecipientIn
+from services.api.usecases import campaign_row, content
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.campaigns import add_inline, unique
+from services.api.usecases.errors import NoRecipientsError, NothingToDoError, ReopeningError, invalid
+from services.api.usecases.summaries import summary
+from shared.content import CampaignContent
+from shared.events import CampaignRequested
+from shared.ledger import campaigns, timeline
+from shared.ledger.counts import counts
+from shared.ledger.database import Ledger, clock
+from shared.ledger.states import FINAL, CampaignStatus
+from shared.templates import Content
+
+TEST_PRIORITY = 100
+_COPIED_TO_TEST = (
+    "from_email",
+    "from_name",
+    "reply_to",
+    "envelope_from",
+    "delivery",
+    "max_retries",
+    "retry_delay_seconds",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """An action that will happen. Publish `event` once the transaction is committed."""
+
+    action: str
+    summary: CampaignSummary
+    event: CampaignRequested
+
+
+Settle = Callable[[AsyncConnection, Accepted], Awaitable[None]]
+"""What the caller writes in the transaction of the effect itself: the answer under an Idempotency-Key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Until when emails may be sent."""
+
+    given: datetime | None
+    default_seconds: float  # after the start, if no deadline is given
+
+    def after(self, start: float) -> float:
+        """The deadline in the ledger's seconds. Raises InvalidError if it is not after `start`."""
+        if self.given is None:
+            return start + self.default_seconds
+        if self.given.timestamp() <= start:
+            raise invalid("#/deliver_by", "must lie after the start; leave it out for the default")
+        return self.given.timestamp()
+
+
+@dataclass(frozen=True, slots=True)
+class Reopening:
+    """Which recipients are opened again, and what for."""
+
+    action: str
+    status: str  # of the recipients to open
+    reopen: str  # what the dispatcher is to do with them: the value of `campaign.reopen`
+
+
+RETRY_FAILED = Reopening("retry-failed", "failed", "failed")
+RESOLVE_AS_SENT = Reopening("resolve-unknown", "unknown", "unknown_sent")
+RESEND_UNKNOWN = Reopening("resolve-unknown", "unknown", "unknown_resend")
+
+
+async def send(
+    ledger: Ledger, campaign: CampaignRef, given: SendIn, default_seconds: float, settle: Settle | None = None
+) -> Accepted:
+    """Sends a campaign now or at the given moment; by default it must be delivered `default_seconds` after that.
+    Raises NotFoundError, InvalidError and ConflictError."""
+    await _compiled(ledger, campaign)
+    async with ledger.write() as connection:
+        row = await campaign_row.lock(connection, campaign)
+        campaign_row.require_editable(row, "send")
+        await campaign_row.require_no_import(connection, campaign.id, "send")
+        if row.total == 0:
+            raise NoRecipientsError("Import recipients first, then send.")
+        deadline = Deadline(given.deliver_by, default_seconds)
+        if given.scheduled_at is None:
+            deliver_by = deadline.after(await clock(connection))
+            await campaign_row.move(
+                connection, row, CampaignStatus.QUEUED, "send", scheduled_at=None, deliver_by=deliver_by
+            )
+            await timeline.record(connection, campaign.id, "requested", f"Sending to {row.total} recipients requested.")
+        else:
+            await _schedule(connection, row, given.scheduled_at, deadline)
+        accepted = await _accepted(connection, campaign, "send")
+        if settle is not None:
+            await settle(connection, accepted)
+    return accepted
+
+
+async def send_test(
+    ledger: Ledger,
+    campaign: CampaignRef,
+    recipients: list[RecipientIn],
+    deliver_within_seconds: float,
+    settle: Settle | None = None,
+) -> Accepted:
+    """Creates a small campaign with the same message and sends it before others; the result is about that one.
+    Raises NotFoundError and InvalidError."""
+    compiled = await _compiled(ledger, campaign)
+    checked = unique(recipients, content.required_fields(compiled))
+    async with ledger.write() as connection:
+        row = await campaign_row.lock(connection, campaign)
+        columns = {name: getattr(row, name) for name in _COPIED_TO_TEST} | {
+            "name": f"Test: {row.name}"[:200],
+            "content": await campaign_row.content_of(connection, campaign.id),
+            "test_of": campaign.id,
+            "priority": TEST_PRIORITY,
+            "deliver_by": await clock(connection) + deliver_within_seconds,
+        }
+        project = campaign.project_id
+        test = CampaignRef(
+            project, await campaigns.create(connection, CampaignStatus.QUEUED, project_id=project, **columns)
+        )
+        await timeline.record(connection, test.id, "created", f"Test of campaign {campaign.id}.")
+        await add_inline(connection, test.id, checked, lines=len(recipients))
+        await timeline.record(connection, campaign.id, "tested", f"Test sent to {len(checked)} recipients: {test.id}.")
+        accepted = await _accepted(connection, test, "test")
+        if settle is not None:
+            await settle(connection, accepted)
+    return accepted
+
+
+async def pause(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
+    """No email starts later than a second after the commit; those in flight are finished."""
+    row = await campaign_row.lock(connection, campaign)
+    reason = "Paused by request."
+    await campaign_row.move(connection, row, CampaignStatus.PAUSED, "pause", reason=reason, blocked_by=None)
+    await timeline.record(connection, campaign.id, "paused", reason)
+    return await _accepted(connection, campaign, "pause")
+
+
+async def resume(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
+    row = await campaign_row.lock(connection, campaign)
+    campaign_row.require_status(row, (CampaignStatus.PAUSED,), "resume")
+    await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", reason=None)
+    await timeline.record(connection, campaign.id, "resumed", "Resumed by request.")
+    return await _accepted(connection, campaign, "resume")
+
+
+async def cancel(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
+    """Stops a campaign for good. What was sent stays sent; the dispatcher closes the rest as `cancelled`."""
+    row = await campaign_row.lock(connection, campaign)
+    await campaign_row.require_no_import(connection, campaign.id, "cancel")
+    reason = "Cancelled by request."
+    columns = {"stop_as": CampaignStatus.CANCELLED.value, "reopen": None, "reason": reason, "blocked_by": None}
+    await campaign_row.move(connection, row, CampaignStatus.STOPPING, "cancel", **columns)
+    await timeline.record(connection, campaign.id, "cancelling", reason)
+    return await _accepted(connection, campaign, "cancel")
+
+
+async def reopen(connection: AsyncConnection, campaign: CampaignRef, wanted: Reopening, deadline: Deadline) -> Accepted:
+    """Asks the dispatcher to open recipients again; it does so batch by batch. The deadline of the campaign moves if a
+    new one is given, or the old one has passed."""
+    row = await campaign_row.lock(connection, campaign)
+    if wanted.action not in campaign_row.possible(row):
+        raise campaign_row.wrong_state(row, wanted.action)
+    if row.reopen not in (None, wanted.reopen):
+        raise ReopeningError(f"{row.reopen} is not done yet. Repeat this in a moment.")
+    affected = (await counts(connection, campaign.id))[wanted.status]
+    if affected == 0:
+        raise NothingToDoError(f"No recipient is {wanted.status}.")
+    now = await clock(connection)
+    columns: dict[str, Any] = {"reopen": wanted.reopen}
+    if deadline.given is not None or row.deliver_by is None or row.deliver_by <= now:
+        columns["deliver_by"] = deadline.after(now)
+    if row.status in FINAL:
+        columns |= {"reason": None, "finished_at": None}
+        await campaign_row.move(connection, row, CampaignStatus.QUEUED, wanted.action, **columns)
+    else:
+        await campaign_row.change(connection, row, **columns)
+    text = f"{wanted.action} requested for {affected} recipients."
+    await timeline.record(connection, campaign.id, wanted.action, text)
+    return await _accepted(connection, campaign, wanted.action)
+
+
+async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
+    """The stored content. It was checked when it came in, but perhaps by an older release."""
+    async with ledger.read() as connection:
+        await campaign_row.find(connection, campaign)
+        stored = await campaign_row.content_of(connection, campaign.id)
+    return await content.check(CampaignContent.model_validate_json(stored))
+
+
+async def _schedule(connection: AsyncConnection, row: Row[Any], scheduled_at: datetime, deadline: Deadline) -> None:
+    start = scheduled_at.timestamp()
+    if start <= await clock(connection):
+        raise invalid("#/scheduled_at", "lies in the past; leave it out to send now")
+    columns = {"scheduled_at": start, "deliver_by": deadline.after(start)}
+    if row.status == CampaignStatus.SCHEDULED:
+        await campaign_row.change(connection, row, **columns)
+    else:
+        await campaign_row.move(connection, row, CampaignStatus.SCHEDULED, "send", **columns)
+    text = f"Scheduled for {moment(start):%Y-%m-%d %H:%M:%S} UTC, {row.total} recipients."
+    await timeline.record(connection, row.id, "scheduled", text)
+
+
+async def _accepted(connection: AsyncConnection, campaign: CampaignRef, action: str) -> Accepted:
+    event = CampaignRequested(campaign_id=campaign.id)
+    return Accepted(action, await summary(connection, campaign), event)

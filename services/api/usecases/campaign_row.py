@@ -1,0 +1,130 @@
+"""One campaign's row: found within its project, locked, and moved only where its status allows it."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError
+from shared.ledger import campaigns, rows
+from shared.ledger.models import Campaign, Import
+from shared.ledger.states import (
+    CAMPAIGN_TRANSITIONS,
+    EDITABLE,
+    IMPORT_UNFINISHED,
+    CampaignStatus,
+    ImportState,
+)
+
+_HEAVY = ("content",)
+COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name not in _HEAVY)  # type: ignore[attr-defined]
+"""All but the content, which may weigh megabytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignRef:
+    """Which campaign a use case is about. Campaigns of other projects are not found."""
+
+    project_id: UUID
+    id: UUID
+
+
+async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
+    """The campaign without its content. Raises NotFoundError."""
+    found = await connection.execute(
+        select(*COLUMNS).where(col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
+    )
+    return _found(found.first())
+
+
+async def content_of(connection: AsyncConnection, campaign_id: UUID) -> str:
+    """The campaign's content as JSON. The campaign must exist."""
+    found = await connection.execute(select(col(Campaign.content)).where(col(Campaign.id) == campaign_id))
+    return str(found.scalar_one())
+
+
+async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
+    """The campaign as `find` gives it, locked until the transaction ends. Raises NotFoundError."""
+    mine = (col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
+    return _found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
+
+
+async def move(connection: AsyncConnection, row: Row[Any], to: CampaignStatus, action: str, **values: Any) -> None:
+    """Moves a locked campaign and changes its other columns to `values`. Raises WrongStateError."""
+    if not await campaigns.move(connection, row.id, to, **values):
+        raise wrong_state(row, action)
+
+
+async def change(connection: AsyncConnection, row: Row[Any], **values: Any) -> None:
+    """Changes columns other than the status of a locked campaign."""
+    await connection.execute(update(Campaign).where(col(Campaign.id) == row.id).values(**values))
+
+
+def require_status(row: Row[Any], statuses: Collection[CampaignStatus], action: str) -> None:
+    """Raises WrongStateError if the campaign has another status."""
+    if row.status not in statuses:
+        raise wrong_state(row, action)
+
+
+def require_editable(row: Row[Any], action: str) -> None:
+    """Raises WrongStateError once the campaign was accepted for sending."""
+    require_status(row, EDITABLE, action)
+
+
+async def require_no_import(connection: AsyncConnection, campaign_id: UUID, action: str) -> None:
+    """Raises ImportOpenError while recipients are being imported, or removed again."""
+    found = await connection.execute(
+        select(col(Import.id), col(Import.state))
+        .where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
+        .limit(1)
+    )
+    unfinished = found.first()
+    if unfinished is None:
+        return
+    advice = (
+        "Wait for it, or cancel it"
+        if unfinished.state == ImportState.OPEN
+        else "It failed or was cancelled, and its rows are being removed; wait a moment"
+    )
+    raise ImportOpenError(
+        f"Import {unfinished.id} of this campaign is not done, so {action} is not possible. {advice}.",
+        import_id=unfinished.id,
+    )
+
+
+def possible(row: Row[Any]) -> tuple[str, ...]:
+    """What can be done with a campaign in its status."""
+    status = CampaignStatus(row.status)
+    editable, may = status in EDITABLE, CAMPAIGN_TRANSITIONS[status]
+    reopens = status not in EDITABLE and (CampaignStatus.QUEUED in may or CampaignStatus.PAUSED in may)
+    allowed = {
+        "PATCH": editable,
+        "DELETE": editable,
+        "import recipients": editable,
+        "send": editable,
+        "pause": CampaignStatus.PAUSED in may,
+        "resume": status == CampaignStatus.PAUSED,
+        "cancel": CampaignStatus.STOPPING in may,
+        "retry-failed": reopens,
+        "resolve-unknown": reopens,
+        "test": True,
+    }
+    return tuple(action for action, is_allowed in allowed.items() if is_allowed)
+
+
+def wrong_state(row: Row[Any], action: str) -> WrongStateError:
+    return WrongStateError(
+        f"A campaign that is {row.status} does not allow {action}. Possible now: {', '.join(possible(row))}.",
+        campaign_status=row.status,
+        possible=possible(row),
+    )
+
+
+def _found(row: Row[Any] | None) -> Row[Any]:
+    if row is None:
+        raise NotFoundError("campaign with this id")
+    return row

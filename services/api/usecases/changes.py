@@ -1,0 +1,106 @@
+"""Changing a campaign: its content and addresses while nothing was sent, its pace also while it is being sent."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.api.shapes.campaigns import CampaignOut, CampaignPatch
+from services.api.usecases import campaign_row, content
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.campaigns import CONTENT
+from services.api.usecases.errors import ChangedMeanwhileError, WrongStateError, invalid
+from services.api.usecases.summaries import show
+from shared.content import CampaignContent
+from shared.ledger import rate_limits, timeline
+from shared.ledger.database import Ledger, clock
+from shared.ledger.models import Campaign
+from shared.ledger.rate_limits import campaign_scope
+from shared.ledger.states import FINAL, CampaignStatus
+from shared.templates import Content
+
+_WHILE_SENDING = {"emails_per_second", "priority"}
+_NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "max_retries", "retry_delay_seconds", "attachments"}
+_ACTION = "this change"
+_OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, CampaignStatus.STOPPING))
+
+
+async def change(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) -> CampaignOut:
+    """Changes what the patch sets. Raises NotFoundError, InvalidError, and ConflictError."""
+    given = patch.model_fields_set
+    _require_values(patch)
+    async with ledger.read() as connection:
+        await campaign_row.find(connection, campaign)
+        previous = await campaign_row.content_of(connection, campaign.id)
+    compiled, columns = None, _changed_columns(patch)
+    if given & set(CONTENT):
+        merged = orjson.loads(previous) | patch.model_dump(include=given & set(CONTENT), mode="json")
+        fresh = CampaignContent.model_validate(merged)
+        compiled = await content.check(fresh)
+        columns["content"] = fresh.model_dump_json()
+    async with ledger.write() as connection:
+        if given:
+            row = await campaign_row.lock(connection, campaign)
+            campaign_row.require_status(row, _OPEN, _ACTION)
+            if given - _WHILE_SENDING:
+                campaign_row.require_editable(row, _ACTION)
+            if compiled is not None:
+                await _require_fit(connection, campaign, previous, compiled)
+            if "scheduled_at" in given:
+                await _reschedule(connection, row, patch.scheduled_at)
+            await _apply(connection, row, columns)
+            await timeline.record(connection, campaign.id, "changed", f"Changed: {', '.join(sorted(given))}.")
+        return await show(connection, campaign)
+
+
+def _require_values(patch: CampaignPatch) -> None:
+    for name in sorted(patch.model_fields_set & _NOT_NULL):
+        if getattr(patch, name) is None:
+            raise invalid(f"#/{'from' if name == 'sender' else name}", "cannot be null; leave it out to keep it")
+
+
+def _changed_columns(patch: CampaignPatch) -> dict[str, Any]:
+    given = patch.model_fields_set
+    columns = patch.model_dump(include=given - {*CONTENT, "sender", "scheduled_at"})
+    if patch.sender is not None:
+        columns |= {"from_email": patch.sender.email, "from_name": patch.sender.name}
+    if "envelope_from" in given and patch.envelope_from is None:
+        columns["envelope_from"] = patch.sender.email if patch.sender else col(Campaign.from_email)
+    return columns
+
+
+async def _require_fit(connection: AsyncConnection, campaign: CampaignRef, previous: str, compiled: Content) -> None:
+    """The content was compiled outside the transaction, so it must not have changed since; and its recipients must have
+    the fields it needs."""
+    await campaign_row.require_no_import(connection, campaign.id, "a change of its content")
+    if await campaign_row.content_of(connection, campaign.id) != previous:
+        raise ChangedMeanwhileError("Look at the campaign again, then repeat the change.")
+    await content.check_stored(connection, campaign.id, compiled)
+
+
+async def _reschedule(connection: AsyncConnection, row: Row[Any], scheduled_at: datetime | None) -> None:
+    if row.status != CampaignStatus.SCHEDULED:
+        raise WrongStateError(
+            "scheduled_at can be changed only while a campaign is scheduled. POST .../send schedules a draft.",
+            campaign_status=row.status,
+        )
+    if scheduled_at is None:
+        await campaign_row.move(connection, row, CampaignStatus.DRAFT, _ACTION, scheduled_at=None, deliver_by=None)
+        return
+    start = scheduled_at.timestamp()
+    if start <= await clock(connection):
+        raise invalid("#/scheduled_at", "lies in the past; POST .../send without it sends now")
+    if row.deliver_by is not None and row.deliver_by <= start:
+        raise invalid("#/scheduled_at", "lies beyond deliver_by; POST .../send with both sets both")
+    await campaign_row.change(connection, row, scheduled_at=start)
+
+
+async def _apply(connection: AsyncConnection, row: Row[Any], columns: Mapping[str, Any]) -> None:
+    if columns:
+        await campaign_row.change(connection, row, **columns)
+    if "emails_per_second" in columns:
+        await rate_limits.put(connection, campaign_scope(row.id), columns["emails_per_second"])

@@ -1,0 +1,64 @@
+"""A campaign's content: checked when it comes in, and against the fields that its recipients have."""
+
+import asyncio
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.api.usecases.errors import UnknownFieldError, invalid
+from shared.content import CampaignContent, InlineImageError, check_inline_images
+from shared.ledger.models import Recipient
+from shared.templates import Content, FieldUse, TemplateError, compile_content
+
+
+async def check(content: CampaignContent) -> Content:
+    """The compiled content. Raises InvalidError with part, line and column."""
+    try:
+        check_inline_images(content)
+    except InlineImageError as error:
+        raise invalid(f"#/{error.part}", error.reason) from None
+    try:
+        # Megabytes of HTML take a while: the event loop stays free for other requests.
+        return await asyncio.to_thread(compile_content, content.subject, content.html, content.text)
+    except TemplateError as error:
+        raise invalid(f"#/{error.part}", error.message, line=error.line, column=error.column) from None
+
+
+def required_fields(content: Content) -> frozenset[str]:
+    """The fields that every recipient must have."""
+    return frozenset(use.name for use in content.fields.values() if use.required)
+
+
+def unknown_field(use: FieldUse, known: str, **members: Any) -> UnknownFieldError:
+    """The error about a field that the message needs and the recipients do not have; `known` names those they have."""
+    return UnknownFieldError(
+        f"{use.part}, line {use.line}, column {use.column}: {use.name!r} is not among the fields of the recipients"
+        f" ({known}). Import it, correct its spelling, or give it a default: {{{{ {use.name}|default('...') }}}}.",
+        field=use.name,
+        errors=[
+            {"pointer": f"#/{use.part}", "detail": f"{use.name!r} is unknown", "line": use.line, "column": use.column}
+        ],
+        **members,
+    )
+
+
+async def check_stored(connection: AsyncConnection, campaign_id: UUID, content: Content) -> None:
+    """Raises UnknownFieldError if a stored recipient lacks a field that the content needs."""
+    for use in content.missing(()):
+        lacks = (
+            text(
+                "(recipient.data IS NULL OR CAST(recipient.data AS jsonb) -> :field IS NULL "
+                "OR CAST(recipient.data AS jsonb) -> :field = 'null')"
+            )
+            if connection.dialect.name == "postgresql"
+            else text("(recipient.data IS NULL OR json_extract(recipient.data, '$.\"' || :field || '\"') IS NULL)")
+        )
+        found = await connection.execute(
+            select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign_id, lacks).limit(1),
+            {"field": use.name},
+        )
+        if found.first() is not None:
+            raise unknown_field(use, "at least one stored recipient lacks it")

@@ -1,0 +1,113 @@
+"""A campaign's recipients by status. However large the campaign is, only ranges that hold such recipients are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import ColumnElement, Row, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.api.shapes.common import Page
+from services.api.shapes.recipients import RecipientOut
+from services.api.usecases import campaign_row
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.paging import cut
+from shared.ledger.models import Batch, Import, Recipient
+from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
+
+RANGES_AT_ONCE = 25
+
+_COLUMNS = [getattr(Recipient, name) for name in RecipientOut.model_fields]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which recipients, in the order of import."""
+
+    status: RecipientStatus | None  # None: any
+    after: int  # recipients with larger ids
+    limit: int
+
+
+async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> Page[RecipientOut]:
+    """Raises NotFoundError."""
+    row = await campaign_row.find(connection, campaign)
+    listed = await _listed(connection, campaign.id)
+    if wanted.status is None:
+        found = await _read(connection, [*listed, col(Recipient.id) > wanted.after], wanted.limit + 1)
+    else:
+        conditions = [*listed, col(Recipient.status) == wanted.status.value]
+        found = await _with_status(connection, row, conditions, wanted)
+    rows, following = cut(found, wanted.limit)
+    return Page(data=[RecipientOut.model_validate(row) for row in rows], next_cursor=following)
+
+
+async def first_fields(connection: AsyncConnection, campaign: CampaignRef) -> Mapping[str, Any]:
+    """The fields of the campaign's first recipient; empty if there are none."""
+    data = await connection.scalar(
+        select(col(Recipient.data))
+        .where(col(Recipient.campaign_id) == campaign.id)
+        .order_by(col(Recipient.id))
+        .limit(1)
+    )
+    return orjson.loads(data) if data else {}
+
+
+async def _listed(connection: AsyncConnection, campaign_id: UUID) -> list[ColumnElement[bool]]:
+    """The campaign's recipients, without those of an import that may still be refused."""
+    unfinished = await connection.execute(
+        select(col(Import.id)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
+    )
+    return [
+        col(Recipient.campaign_id) == campaign_id,
+        *(col(Recipient.import_id).is_distinct_from(import_id) for import_id in unfinished.scalars()),
+    ]
+
+
+async def _with_status(
+    connection: AsyncConnection, campaign: Row[Any], conditions: list[ColumnElement[bool]], wanted: Wanted
+) -> list[Row[Any]]:
+    """One more than wanted, if there are as many. Goes through the batches that count such recipients; beyond the last
+    batch all are pending."""
+    assert wanted.status is not None
+    limit, after = wanted.limit + 1, wanted.after
+    rows: list[Row[Any]] = []
+    while len(rows) < limit:
+        still = Wanted(wanted.status, after, limit - len(rows))
+        ranges = await _ranges(connection, campaign.id, still)
+        if not ranges:
+            break
+        within = or_(*(col(Recipient.id).between(max(first, after + 1), last) for first, last in ranges))
+        rows += await _read(connection, [*conditions, within], still.limit)
+        after = ranges[-1][1]
+    if wanted.status is RecipientStatus.PENDING and len(rows) < limit:
+        beyond = col(Recipient.id) > max(after, campaign.cursor)
+        rows += await _read(connection, [*conditions, beyond], limit - len(rows))
+    return rows
+
+
+async def _ranges(connection: AsyncConnection, campaign_id: UUID, wanted: Wanted) -> Sequence[tuple[int, int]]:
+    """The next ranges that together hold as many as are wanted, or as many ranges as are read at once."""
+    assert wanted.status is not None
+    count, missing = getattr(Batch, wanted.status.value), wanted.limit
+    found = await connection.execute(
+        select(col(Batch.first_id), col(Batch.last_id), count)
+        .where(col(Batch.campaign_id) == campaign_id, col(Batch.last_id) > wanted.after, count > 0)
+        .order_by(col(Batch.first_id))
+        .limit(RANGES_AT_ONCE)
+    )
+    ranges: list[tuple[int, int]] = []
+    for first, last, held in found:
+        ranges.append((first, last))
+        missing -= held
+        if missing <= 0:
+            break
+    return ranges
+
+
+async def _read(connection: AsyncConnection, conditions: list[ColumnElement[bool]], limit: int) -> list[Row[Any]]:
+    rows = await connection.execute(select(*_COLUMNS).where(*conditions).order_by(col(Recipient.id)).limit(limit))
+    return list(rows)

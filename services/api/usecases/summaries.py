@@ -1,0 +1,66 @@
+"""Campaigns as they are shown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Mailbox
+from services.api.usecases import campaign_row
+from services.api.usecases.campaign_row import CampaignRef
+from shared.ledger.counts import counts_of
+from shared.ledger.database import clock
+from shared.ledger.models import Batch
+
+
+async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[CampaignSummary]:
+    """Summaries of campaigns, in the order of their rows."""
+    counts = await counts_of(connection, [row.id for row in rows])
+    now = await clock(connection)
+    return [CampaignSummary.model_validate(_members(row, counts[row.id], now)) for row in rows]
+
+
+async def summary(connection: AsyncConnection, campaign: CampaignRef) -> CampaignSummary:
+    """Raises NotFoundError."""
+    [found] = await summaries(connection, [await campaign_row.find(connection, campaign)])
+    return found
+
+
+async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
+    """A campaign with its content. Raises NotFoundError."""
+    row = await campaign_row.find(connection, campaign)
+    content = orjson.loads(await campaign_row.content_of(connection, row.id))
+    counts = await counts_of(connection, [row.id])
+    shown = _members(row, counts[row.id], await clock(connection))
+    shown |= {
+        # An address that was valid when it was stored is shown, whatever the rules are now.
+        "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
+        "subject": content["subject"],
+        "html": content.get("html"),
+        "text": content.get("text"),
+        "attachments": [one["filename"] for one in content.get("attachments", ())],
+        "reopening": row.reopen,
+        "rescued": await _rescued(connection, row.id),
+    }
+    return CampaignOut.model_validate(shown)
+
+
+def _members(row: Row[Any], counts: Mapping[str, int], now: float) -> dict[str, Any]:
+    rates = {"limit_per_second": row.emails_per_second, "average_per_second": _average(row, counts, now)}
+    return {**row._asdict(), "counts": counts, "rates": rates}
+
+
+def _average(row: Row[Any], counts: Mapping[str, int], now: float) -> float | None:
+    if row.started_at is None:
+        return None
+    seconds = (row.finished_at or now) - row.started_at
+    return round(counts["sent"] / seconds, 2) if seconds > 0 else None
+
+
+async def _rescued(connection: AsyncConnection, campaign_id: UUID) -> int:
+    rescues = select(func.coalesce(func.sum(col(Batch.rescues)), 0)).where(col(Batch.campaign_id) == campaign_id)
+    return int((await connection.execute(rescues)).scalar_one())

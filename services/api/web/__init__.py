@@ -1,0 +1,1 @@
+"""What `rest` and `page` share about HTTP: who asks, errors as answers, bounded bodies, measurements."""

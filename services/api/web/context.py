@@ -1,0 +1,68 @@
+"""What a request handler is given: the parts of this process, and the project it may touch."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.background import BackgroundTask
+
+from services.api.context import Api
+from services.api.usecases.actions import Accepted
+from services.api.usecases.campaign_row import CampaignRef
+from shared import logs
+
+log = logs.get()
+
+
+@dataclass(frozen=True)
+class Project:
+    """The project whose key was presented, and the parts of this process."""
+
+    api: Api
+    id: UUID
+
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A reading transaction."""
+        return self.api.ledger.read()
+
+    def write(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A writing transaction."""
+        return self.api.ledger.write()
+
+    def campaign(self, campaign_id: UUID) -> CampaignRef:
+        return CampaignRef(self.id, campaign_id)
+
+    def announce(self, accepted: Accepted) -> BackgroundTask:
+        """Logs an action and publishes its event, once the answer has left. The client need not wait for a broker that
+        is away: the dispatcher finds the campaign in the ledger at its next tick."""
+
+        async def publish() -> None:
+            log.info("campaign.action", campaign_id=str(accepted.event.campaign_id), action=accepted.action)
+            await self.api.publish(accepted.event)
+
+        return BackgroundTask(publish)
+
+
+def api_of(request: Request) -> Api:
+    api: Api = request.app.state.api
+    return api
+
+
+def _project(request: Request) -> Project:
+    return Project(api_of(request), request.state.project_id)
+
+
+ApiDep = Annotated[Api, Depends(api_of)]
+ProjectDep = Annotated[Project, Depends(_project)]
+"""The route has authenticated the request before: see `rest.auth` and `page.route`."""
+
+
+def _campaign(campaign_id: UUID, project: ProjectDep) -> CampaignRef:
+    return project.campaign(campaign_id)
+
+
+CampaignDep = Annotated[CampaignRef, Depends(_campaign)]
+"""The campaign in the path. It may not exist."""
