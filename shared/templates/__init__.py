@@ -1,21 +1,30 @@
 """Subject, HTML and text of a message in a safe subset of Jinja2: checked once, compiled once, rendered fast."""
 
-from shared.templates.content import BUILT_IN_FIELDS, Content, FieldUse, compile_content, is_field_name
+from shared.templates.content import Content, ContentWarning, DataProblem, compile_content, is_field_name
 from shared.templates.errors import MissingFieldError, Part, RenderError, TemplateError
-from shared.templates.pieces import MAX_VALUE_CHARACTERS, Template, Value, Values
+from shared.templates.limits import MAX_MESSAGE_BYTES, MAX_VALUE_CHARACTERS
+from shared.templates.pieces import Template
+from shared.templates.uses import BUILT_IN_FIELDS, FieldUse
+from shared.templates.values import FieldType, TypeMismatchError, Value, Values, typed
 
 __all__ = [
     "BUILT_IN_FIELDS",
+    "MAX_MESSAGE_BYTES",
     "MAX_VALUE_CHARACTERS",
     "Content",
+    "ContentWarning",
+    "DataProblem",
+    "FieldType",
     "FieldUse",
     "MissingFieldError",
     "Part",
     "RenderError",
     "Template",
     "TemplateError",
+    "TypeMismatchError",
     "Value",
     "Values",
     "compile_content",
     "is_field_name",
+    "typed",
 ]

@@ -1,21 +1,20 @@
 """From source to pieces: walks the syntax tree of one part and lets nothing through that is not allowed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from jinja2 import nodes
 
 from shared.templates.errors import Part, TemplateError
 from shared.templates.expressions import ExpressionCompiler
-from shared.templates.html_places import HtmlPlaces
-from shared.templates.pieces import Branch, Expression, Node, Nodes, Output, Template
+from shared.templates.limits import MAX_DEPTH
+from shared.templates.pieces import Branch, Expression, Node, Nodes, Output, always
 from shared.templates.syntax import parse, position_of
-
-_MAX_NESTING = 50
+from shared.templates.uses import Uses
 
 _REFUSED: dict[type[nodes.Node], str] = {
-    nodes.For: "loops are not available in messages; import the finished text as a merge field instead",
-    nodes.Assign: "set is not available in messages; import the value as a merge field instead",
-    nodes.AssignBlock: "set is not available in messages; import the value as a merge field instead",
+    nodes.For: "loops are not available in messages; import the finished text as a field instead",
+    nodes.Assign: "set is not available in messages; import the value as a field instead",
+    nodes.AssignBlock: "set is not available in messages; import the value as a field instead",
     nodes.Macro: "macros are not available in messages; write the text out",
     nodes.CallBlock: "macros are not available in messages; write the text out",
     nodes.Include: "include is not available in messages; put the text here",
@@ -29,26 +28,20 @@ _REFUSED: dict[type[nodes.Node], str] = {
 }
 
 
-def compile_part(part: Part, source: str, used: Callable[[str, bool, int, int], None]) -> Template:
-    """Compiles one part, calling `used(name, needed, line, column)` for each field. Raises TemplateError."""
-    return Template(part, _Compiler(part, used).compile(parse(part, source)))
+def compile_part(part: Part, source: str, uses: Uses) -> Nodes:
+    """Compiles one part and reports to `uses` what it needs of each field. Raises TemplateError."""
+    tree = parse(part, source)
+    return _Compiler(part, uses, filters=sum(1 for _ in tree.find_all(nodes.Filter))).compile(tree.body)
 
 
 class _Compiler:
-    def __init__(self, part: Part, used: Callable[[str, bool, int, int], None]) -> None:
+    def __init__(self, part: Part, uses: Uses, filters: int) -> None:
         self._part = part
-        self._report = used
-        self._expressions = ExpressionCompiler(part, self._used)
-        self._places = HtmlPlaces() if part == "html" else None
-        self._guarded: list[frozenset[str]] = []
+        self._uses = uses
+        self._expressions = ExpressionCompiler(part, uses, filters)
+        self._depth = 0
 
-    def compile(self, tree: nodes.Template) -> Nodes:
-        compiled = self._nodes(tree.body)
-        if self._places and (where := self._places.unfinished()):
-            raise TemplateError(self._part, 1, 1, f"the HTML ends inside {where}; close it")
-        return compiled
-
-    def _nodes(self, body: list[nodes.Node]) -> Nodes:
+    def compile(self, body: list[nodes.Node]) -> Nodes:
         return tuple(_joined(self._each(body)))
 
     def _each(self, body: list[nodes.Node]) -> Iterator[Node]:
@@ -67,70 +60,32 @@ class _Compiler:
             node.data.encode()
         except UnicodeEncodeError:
             raise self._error(node, "holds half of a character (a lone surrogate); remove it") from None
-        if self._places:
-            self._places.text(node.data)
         return node.data
 
     def _output(self, node: nodes.Expr) -> Output:
-        starts_link = False
-        if self._places:
-            refusal = self._places.refusal()
-            if refusal:
-                raise self._error(node, refusal)
-            starts_link = self._places.value()
         expression = self._expressions.compile(node, needed=True)
         field = next((name.name for name in [node, *node.find_all(nodes.Name)] if isinstance(name, nodes.Name)), "")
-        return Output(expression, field, starts_link)
+        return Output(expression, field, position_of(node))
 
     def _branch(self, node: nodes.If) -> Branch:
-        if len(self._guarded) >= _MAX_NESTING:
-            raise self._error(node, f"more than {_MAX_NESTING} ifs inside each other; take some out")
-        before = self._places.place if self._places else None
-        ends = []
+        if self._depth >= MAX_DEPTH:
+            raise self._error(node, f"more than {MAX_DEPTH} ifs inside each other; take some out")
+        self._depth += 1
         choices: list[tuple[Expression, Nodes]] = []
-        for test, body in [
-            (node.test, node.body),
-            *((other.test, other.body) for other in node.elif_),
-            (None, node.else_),
-        ]:
-            if self._places and before:
-                self._places.place = before
-            compiled_test = self._expressions.compile(test, needed=False) if test else _always
-            self._guarded.append(frozenset(_sure_of(test)) if test else frozenset())
-            compiled = self._nodes(body)
-            self._guarded.pop()
-            if test or compiled:
-                choices.append((compiled_test, compiled))
-            if self._places:
-                ends.append(self._places.place)
-        if self._places and not self._places.join(ends):
-            raise self._error(
-                node,
-                "the branches of this if end at different places of the HTML; close tags and quotes where they open",
-            )
-        return Branch(tuple(choices))
-
-    def _used(self, name: str, needed: bool, line: int, column: int) -> None:
-        self._report(name, needed and not any(name in guarded for guarded in self._guarded), line, column)
+        for one in (node, *node.elif_):
+            test = self._expressions.condition(one.test)
+            with self._uses.guarded(one.test):
+                choices.append((test, self.compile(one.body)))
+        with self._uses.guarded(None):
+            otherwise = self.compile(node.else_)
+        if otherwise:
+            choices.append((always, otherwise))
+        self._depth -= 1
+        return Branch(tuple(choices), position_of(node), repr([one.test for one in (node, *node.elif_)]))
 
     def _error(self, node: nodes.Node, message: str) -> TemplateError:
         position = position_of(node)
         return TemplateError(self._part, position, position.column, message)
-
-
-def _always(_values: object) -> bool:
-    return True
-
-
-def _sure_of(test: nodes.Node) -> Iterator[str]:
-    """The fields that have a value wherever the test holds."""
-    if isinstance(test, nodes.Name):
-        yield test.name
-    elif isinstance(test, nodes.And):
-        yield from _sure_of(test.left)
-        yield from _sure_of(test.right)
-    elif isinstance(test, nodes.Test) and test.name == "defined" and isinstance(test.node, nodes.Name):
-        yield test.node.name
 
 
 def _joined(each: Iterator[Node]) -> Iterator[Node]:

@@ -1,117 +1,115 @@
-"""The content of a campaign: three templates compiled together, and the merge fields they use."""
+"""The content of a campaign: three templates compiled together, and what they need of a recipient's data."""
 
-import difflib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.compiler import compile_part
-from shared.templates.errors import Part, TemplateError
-from shared.templates.pieces import Template, Values
+from shared.templates.errors import Part, RenderError, TemplateError
+from shared.templates.foreign_tags import foreign_tags
+from shared.templates.html_places import find_places
+from shared.templates.limits import MAX_BODY_CHARACTERS, MAX_SUBJECT_CHARACTERS
+from shared.templates.pieces import Output, Template, walk
 from shared.templates.plain_text import derive_text
-
-BUILT_IN_FIELDS = frozenset({"email", "unsubscribe_url"})
-MAX_SUBJECT_CHARACTERS = 2_000
-MAX_BODY_CHARACTERS = 1_000_000
+from shared.templates.syntax import notes, position_in, raw_text
+from shared.templates.uses import FieldUse, Uses
+from shared.templates.values import is_blank
 
 _WORDS_OF_THE_LANGUAGE = frozenset(
     {"and", "or", "not", "in", "is", "if", "elif", "else", "endif", "true", "false", "none", "True", "False", "None"}
 )
+_EXAMPLE = {"email": "ann@example.com", "unsubscribe_url": "https://example.com/u/token"}
 
 
 @dataclass(frozen=True, slots=True)
-class FieldUse:
-    """Where a merge field is used: its first needed use if it has one, else its first use.
+class ContentWarning:
+    """What may not be meant in content that can be sent; line and column count from 1."""
 
-    `required`: some use of it has neither a `default` nor an `if` around it, so every recipient must have a value."""
-
-    name: str
-    required: bool
     part: Part
     line: int
     column: int
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """One recipient's message as text, line ends as LF."""
+class DataProblem:
+    """Why a recipient's data does not fit the content: the field at fault, and a sentence for a person."""
 
-    subject: str
-    html: str | None
-    text: str
+    field: str
+    message: str
 
 
+@dataclass(frozen=True, slots=True)
 class Content:
-    """Compiled content. `fields` are the merge fields it uses, without the built-in ones."""
+    """Compiled content."""
 
-    __slots__ = ("fields", "html", "subject", "text")
-
-    def __init__(
-        self, subject: Template, html: Template | None, text: Template, fields: Mapping[str, FieldUse]
-    ) -> None:
-        self.subject = subject
-        self.html = html
-        self.text = text
-        self.fields = fields
+    subject: Template
+    html: Template | None
+    text: Template
+    fields: Mapping[str, FieldUse]  # what it needs of each field, without the built-in ones, in order of use
+    warnings: tuple[ContentWarning, ...]
 
     def missing(self, known: Collection[str]) -> list[FieldUse]:
         """The required fields that are not among the known ones, in order of use."""
         return [use for use in self.fields.values() if use.required and use.name not in known]
 
-    def render(self, values: Values) -> Rendered:
-        """The message of one recipient, for a preview. Raises RenderError."""
-        return Rendered(
-            self.subject.render(values),
-            self.html.render(values) if self.html else None,
-            self.text.render(values),
-        )
+    def problem(self, data: Mapping[str, Any]) -> DataProblem | None:
+        """What is certain to be wrong with one recipient's data; None if it can be sent."""
+        found = None
+        for use in self.fields.values():
+            value = data.get(use.name)
+            if message := use.objection(value):
+                found = found or DataProblem(use.name, message)
+                if use.required and is_blank(value):
+                    return DataProblem(use.name, message)
+        if found is None:
+            return None
+        try:  # whether a value matters may depend on others, such as a link inside an if
+            for template in self.templates():
+                template.render({**data, **_EXAMPLE})
+        except RenderError:
+            return found
+        return None
+
+    def templates(self) -> list[Template]:
+        """The parts there are."""
+        return [template for template in (self.subject, self.html, self.text) if template]
 
 
-def compile_content(subject: str, html: str | None, text: str | None, fields: Collection[str] | None = None) -> Content:
+def compile_content(subject: str, html: str | None, text: str | None) -> Content:
     """Checks and compiles a message. Absent text is derived from the HTML.
 
-    `fields` are the merge fields the recipients have, or None while nobody knows them. Raises TemplateError, which
-    says part, line and column, for anything outside the safe subset and for a required field that is not known.
-    """
-    uses: dict[str, FieldUse] = {}
+    Raises TemplateError, which says part, line and column, for anything outside the safe subset."""
     if not html and not text:
         raise TemplateError("text", 1, 1, "the message is empty; give html, text or both")
     _check_subject(subject)
-    for part, source in (("html", html), ("text", text)):
-        if source and len(source) > MAX_BODY_CHARACTERS:
-            raise TemplateError(
-                "html" if part == "html" else "text", 1, 1, f"longer than {MAX_BODY_CHARACTERS} characters"
-            )
-
-    def compiled(part: Part, source: str) -> Template:
-        def used(name: str, needed: bool, line: int, column: int) -> None:
-            known = uses.get(name)
-            if name not in BUILT_IN_FIELDS and (known is None or (needed and not known.required)):
-                uses[name] = FieldUse(name, needed, part, line, column)
-
-        return compile_part(part, source, used)
-
-    compiled_subject = compiled("subject", subject)
-    compiled_html = compiled("html", html) if html else None
-    compiled_text = compiled("text", text) if text else _derived(html or "", compiled)
-    content = Content(compiled_subject, compiled_html, compiled_text, uses)
-    if fields is not None:
-        for use in content.missing(fields):
-            raise TemplateError(use.part, use.line, use.column, _unknown(use.name, fields))
-    return content
+    sources: list[tuple[Part, str]] = [("subject", subject)]
+    if html:
+        sources.append(("html", _checked_length("html", html)))
+    if text:
+        sources.append(("text", _checked_length("text", text)))
+    uses = Uses()
+    parts = {part: compile_part(part, source, uses) for part, source in sources}
+    if html:
+        places = find_places(parts["html"])
+        for output in walk(parts["html"]):
+            if isinstance(output, Output) and output.starts_link:
+                uses.starts_link(output.field)
+        if not text:
+            parts["text"] = derive_text(parts["html"], places)
+    return Content(
+        subject=Template("subject", parts["subject"]),
+        html=Template("html", parts["html"]) if html else None,
+        text=Template("text", parts["text"]),
+        fields=uses.fields,
+        warnings=tuple(warning for part, source in sources for warning in _warnings(part, source)),
+    )
 
 
 def is_field_name(name: str) -> bool:
     """Whether recipients' data under this name can be used in a template: letters, digits and _, no leading digit."""
     return name.isidentifier() and name not in _WORDS_OF_THE_LANGUAGE
-
-
-def _derived(html: str, compiled: Callable[[Part, str], Template]) -> Template:
-    try:
-        return compiled("text", derive_text(html))
-    except TemplateError as error:
-        message = "no text could be derived from the HTML, because an if begins and ends in different tags"
-        raise TemplateError("html", 1, 1, f"{message}; give the text yourself") from error
 
 
 def _check_subject(subject: str) -> None:
@@ -129,7 +127,35 @@ def _check_subject(subject: str) -> None:
         )
 
 
-def _unknown(name: str, fields: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, [*fields, *BUILT_IN_FIELDS], n=1)
-    hint = f"did you mean {close[0]!r}? Or import it" if close else "import it"
-    return f"the recipients have no field {name!r}; {hint}, or give it a default: {{{{ {name}|default('...') }}}}"
+def _checked_length(part: Part, source: str) -> str:
+    if len(source) > MAX_BODY_CHARACTERS:
+        raise TemplateError(part, 1, 1, f"longer than {MAX_BODY_CHARACTERS} characters")
+    return source
+
+
+def _warnings(part: Part, source: str) -> Iterator[ContentWarning]:
+    if part == "html":
+        source = _without_raw_text(source)
+    for tag in foreign_tags(source):
+        position = position_in(source, tag.offset)
+        yield ContentWarning(
+            part,
+            position,
+            position.column,
+            f"{tag.tag} is not a field here and goes out as it stands; if it is meant as one, "
+            f"write {{{{ {tag.ours} }}}}",
+        )
+    for offset, note in notes(source):
+        if part == "subject" or note[2] not in "- \t\n":
+            position = position_in(source, offset)
+            message = f"{note} is a note and is not sent; to print it write {{% raw %}}{note}{{% endraw %}}"
+            yield ContentWarning(part, position, position.column, message)
+
+
+def _without_raw_text(html: str) -> str:
+    """The HTML with spaces for style sheets and scripts, where braces are no merge tags."""
+    pieces, end = [], 0
+    for start, stop in raw_text(html):
+        pieces += [html[end:start], "".join(one if one == "\n" else " " for one in html[start:stop])]
+        end = stop
+    return "".join(pieces) + html[end:]

@@ -1,7 +1,7 @@
 """Expressions inside `{{ }}` and `{% if %}`: what is allowed, and their compilation into functions.
 
 Allowed: field names, constants, comparisons, `in` a list of constants, and/or/not, `a if b else c`, `is defined`, and
-the filters below. Everything else is refused with its place: a campaign's author is not trusted with the sender's CPU.
+the filters below. Everything else is refused with its place. What depends on no field is computed here, once.
 
 A *needed* name must have a value; elsewhere (under `default`, in tests) an absent value counts as None. Null and the
 empty string count as absent for `default`, because an empty cell of a CSV file is an empty string.
@@ -16,8 +16,11 @@ from jinja2.filters import do_capitalize, do_title
 from jinja2.utils import url_quote
 
 from shared.templates.errors import Part, TemplateError
-from shared.templates.pieces import Expression, Missing, Value
+from shared.templates.limits import MAX_DEPTH, MAX_FILTERED_CHARACTERS, MAX_VALUE_CHARACTERS
+from shared.templates.pieces import Expression, Missing, TooLong
 from shared.templates.syntax import position_of
+from shared.templates.uses import Uses
+from shared.templates.values import Value, Values, equal, holds, ordered
 
 _FILTERS: Mapping[str, Callable[[str], str]] = {
     "upper": str.upper,
@@ -28,24 +31,26 @@ _FILTERS: Mapping[str, Callable[[str], str]] = {
     "urlencode": url_quote,
 }
 _DEFAULT = ("default", "d")
-_MAX_DEPTH = 50
 _TESTS: Mapping[str, Callable[[Value], bool]] = {
     "defined": lambda value: value is not None,
     "undefined": lambda value: value is None,
     "none": lambda value: value is None,
 }
+_ORDERED: Mapping[str, Callable[[Any, Any], bool]] = {
+    "lt": ordered(operator.lt),
+    "lteq": ordered(operator.le),
+    "gt": ordered(operator.gt),
+    "gteq": ordered(operator.ge),
+}
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "lteq": operator.le,
-    "gt": operator.gt,
-    "gteq": operator.ge,
-    "in": lambda item, among: item in among,
-    "notin": lambda item, among: item not in among,
+    **_ORDERED,
+    "eq": equal,
+    "ne": lambda left, right: not equal(left, right),
+    "in": lambda item, among: any(equal(item, other) for other in among),
+    "notin": lambda item, among: not any(equal(item, other) for other in among),
 }
 _REFUSED: Mapping[type[nodes.Node], str] = {
-    nodes.Call: "calls are not available in messages; import the result as a merge field instead",
+    nodes.Call: "calls are not available in messages; import the result as a field instead",
     nodes.Getattr: "fields have no attributes; use a plain field name, such as order_id instead of order.id",
     nodes.Getitem: "fields have no items; use a plain field name, such as order_id instead of order['id']",
     nodes.Test: f"only the tests {', '.join(_TESTS)} are available",
@@ -53,24 +58,39 @@ _REFUSED: Mapping[type[nodes.Node], str] = {
     nodes.Tuple: "a list can only stand after 'in'",
     nodes.Dict: "dictionaries are not available in messages",
     nodes.Concat: "joining with ~ is not available; write the pieces one after the other",
-    nodes.BinExpr: "arithmetic is not available in messages; import the result as a merge field instead",
-    nodes.UnaryExpr: "arithmetic is not available in messages; import the result as a merge field instead",
+    nodes.BinExpr: "arithmetic is not available in messages; import the result as a field instead",
+    nodes.UnaryExpr: "arithmetic is not available in messages; import the result as a field instead",
 }
 
 
-class ExpressionCompiler:
-    """Compiles the expressions of one part, telling `used(name, needed, line, column)` of every field it meets."""
+class _Constant:
+    """An expression without fields."""
 
-    def __init__(self, part: Part, used: Callable[[str, bool, int, int], None]) -> None:
+    __slots__ = ("value",)
+
+    def __init__(self, value: Value) -> None:
+        self.value = value
+
+    def __call__(self, _values: Values) -> Value:
+        return self.value
+
+
+class ExpressionCompiler:
+    """Compiles the expressions of one part, and reports to `uses` what each needs of its fields.
+
+    `filters` is how many filters the part has: they share the characters that filters may read for one message."""
+
+    def __init__(self, part: Part, uses: Uses, filters: int) -> None:
         self._part = part
-        self._used = used
+        self._uses = uses
         self._depth = 0
+        self._longest = min(MAX_VALUE_CHARACTERS, MAX_FILTERED_CHARACTERS // max(1, filters))
 
     def compile(self, node: nodes.Node, *, needed: bool) -> Expression:
         """A function from a recipient's values to the value. Raises TemplateError."""
         self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._error(node, f"more than {_MAX_DEPTH} steps inside each other; make the expression simpler")
+        if self._depth > MAX_DEPTH:
+            raise self._error(node, f"more than {MAX_DEPTH} steps inside each other; make the expression simpler")
         compiled = self._compile(node, needed)
         self._depth -= 1
         return compiled
@@ -80,20 +100,20 @@ class ExpressionCompiler:
             case nodes.Name():
                 return self._name(node, needed)
             case nodes.Const(value=str() | int() | float() | None as constant):
-                return lambda _values: constant
+                if isinstance(constant, str) and len(constant) > MAX_VALUE_CHARACTERS:
+                    raise self._error(node, f"a text in quotes of more than {MAX_VALUE_CHARACTERS} characters")
+                return _Constant(constant)
             case nodes.Filter():
                 return self._filter(node, needed)
             case nodes.Compare():
                 return self._compare(node)
             case nodes.And():
-                first, second = self.compile(node.left, needed=needed), self.compile(node.right, needed=needed)
-                return lambda values: first(values) and second(values)
+                return self._and(node, needed)
             case nodes.Or():
-                first, second = self.compile(node.left, needed=False), self.compile(node.right, needed=needed)
-                return lambda values: first(values) or second(values)
+                return self._or(node, needed)
             case nodes.Not():
-                inverted = self.compile(node.node, needed=False)
-                return lambda values: not inverted(values)
+                inverted = self.condition(node.node)
+                return lambda values: not holds(inverted(values))
             case nodes.CondExpr():
                 return self._conditional(node, needed)
             case nodes.Test(name=name) if name in _TESTS and not (node.args or node.kwargs):
@@ -103,19 +123,47 @@ class ExpressionCompiler:
             node, next((text for kind, text in _REFUSED.items() if isinstance(node, kind)), "not available")
         )
 
+    def condition(self, node: nodes.Node) -> Expression:
+        """An expression of which only the truth matters. Raises TemplateError."""
+        compiled = self.compile(node, needed=False)
+        if isinstance(node, nodes.Name):
+            self._uses.decides(node.name)
+        return compiled
+
     def _name(self, node: nodes.Name, needed: bool) -> Expression:
-        name, position = node.name, position_of(node)
-        self._used(name, needed, position, position.column)
+        name = node.name
+        self._uses.add(name, needed, self._part, position_of(node))
         if not needed:
             return lambda values: values.get(name)
 
-        def value_of(values: Mapping[str, Value]) -> Value:
+        def value_of(values: Values) -> Value:
             value = values.get(name)
             if value is None:
                 raise Missing(name)
             return value
 
         return value_of
+
+    def _and(self, node: nodes.And, needed: bool) -> Expression:
+        first, second = self.compile(node.left, needed=needed), self.compile(node.right, needed=needed)
+        for side in (node.left, node.right):
+            if isinstance(side, nodes.Name):
+                self._uses.decides(side.name)
+
+        def both(values: Values) -> Value:
+            value = first(values)
+            return second(values) if holds(value) else value
+
+        return both
+
+    def _or(self, node: nodes.Or, needed: bool) -> Expression:
+        first, second = self.condition(node.left), self.compile(node.right, needed=needed)
+
+        def either(values: Values) -> Value:
+            value = first(values)
+            return value if holds(value) else second(values)
+
+        return either
 
     def _filter(self, node: nodes.Filter, needed: bool) -> Expression:
         if node.node is None or node.kwargs or node.dyn_args or node.dyn_kwargs:
@@ -130,40 +178,58 @@ class ExpressionCompiler:
             )
         if node.args:
             raise self._error(node, f"the filter {node.name!r} takes no arguments")
-        filtered, apply = self.compile(node.node, needed=needed), _FILTERS[node.name]
+        filtered, apply, longest = self.compile(node.node, needed=needed), _FILTERS[node.name], self._longest
 
-        def applied(values: Mapping[str, Value]) -> Value:
+        def applied(values: Values) -> Value:
             value = filtered(values)
-            return None if value is None else apply(str(value))
+            if value is None:
+                return None
+            text = str(value)
+            if len(text) > longest:
+                raise TooLong
+            text = apply(text)
+            if len(text) > MAX_VALUE_CHARACTERS:
+                raise TooLong
+            return text
 
-        return applied
+        return self._folded(node, applied) if isinstance(filtered, _Constant) else applied
+
+    def _folded(self, node: nodes.Filter, applied: Expression) -> Expression:
+        try:
+            return _Constant(applied({}))
+        except TooLong:
+            message = f"the filter {node.name!r} reads or returns too long a text; write the result out"
+            raise self._error(node, message) from None
 
     def _default(self, node: nodes.Filter, needed: bool) -> Expression:
         if node.node is None or len(node.args) not in (1, 2):
             raise self._error(node, "say what the default is: default('friend')")
         value_of = self.compile(node.node, needed=False)
         otherwise = self.compile(node.args[0], needed=needed)
+        stands_in_for_false = len(node.args) == 2  # as in Jinja: default('x', true) stands in for 0 and false too
 
-        if len(node.args) == 2:  # as in Jinja: default('x', true) stands in for 0 and false too
-            return lambda values: value_of(values) or otherwise(values)
-
-        def defaulted(values: Mapping[str, Value]) -> Value:
+        def defaulted(values: Values) -> Value:
             value = value_of(values)
-            return otherwise(values) if value is None or value == "" else value
+            absent = not holds(value) if stands_in_for_false else value is None or value == ""
+            return otherwise(values) if absent else value
 
         return defaulted
 
     def _conditional(self, node: nodes.CondExpr, needed: bool) -> Expression:
-        test = self.compile(node.test, needed=False)
+        test = self.condition(node.test)
         first = self.compile(node.expr1, needed=needed)
         second = self.compile(node.expr2 or nodes.Const(None), needed=needed)
-        return lambda values: first(values) if test(values) else second(values)
+        return lambda values: first(values) if holds(test(values)) else second(values)
 
     def _compare(self, node: nodes.Compare) -> Expression:
         first = self.compile(node.expr, needed=False)
         rest = [(_COMPARISONS[operand.op], self._operand(operand)) for operand in node.ops]
+        sides = [node.expr, *(operand.expr for operand in node.ops)]
+        for left, operand, right in zip(sides, node.ops, sides[1:], strict=False):
+            if operand.op in _ORDERED:
+                self._uses.ordered(left, right)
 
-        def compared(values: Mapping[str, Value]) -> bool:
+        def compared(values: Values) -> bool:
             left: Any = first(values)
             for compare, operand in rest:
                 right = operand(values)
@@ -174,7 +240,7 @@ class ExpressionCompiler:
 
         return compared
 
-    def _operand(self, operand: nodes.Operand) -> Callable[[Mapping[str, Value]], Any]:
+    def _operand(self, operand: nodes.Operand) -> Callable[[Values], Any]:
         if operand.op not in ("in", "notin"):
             return self.compile(operand.expr, needed=False)
         items = operand.expr

@@ -1,136 +1,291 @@
-"""Where in the HTML a merge value stands, because escaping alone does not make every place safe.
+"""Where in the HTML a value stands, because escaping alone does not make every place safe.
 
 In text and in quoted attributes an escaped value is harmless. At the start of a link it could bring `javascript:`, so
 it must begin with a known scheme. In a tag, an unquoted attribute, an event handler, a script or a style sheet no
-escaping helps, so it is refused. The idea is Go's html/template; the rules are fewer because values are plain text.
+escaping helps, so it is refused.
+
+An HTML5 parser says where a value stands. Each value is replaced by a marker that holds a space and a slash: a marker
+that comes out of the parser in one piece stood in text, in a comment or in a quoted attribute. A template with ifs is
+parsed in as many combinations of branches as show each branch once, and every branch of an if must end where the others
+end, so that what follows means the same after all of them. Everything is read as browsers do and again as Outlook does,
+which reads the contents of conditional comments.
 """
 
+import html as entities
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from shared.templates.errors import TemplateError
+from shared.templates.limits import MAX_PARSED_CHARACTERS
+from shared.templates.pieces import Branch, Node, Nodes, Output, walk
+from shared.templates.variants import BEGIN, END, LAST, OUTPUT, Marker, Variant, variants
+
+Kind: TypeAlias = Literal["text", "attribute", "comment", "raw", "tag", "unquoted", "nowhere"]
 
 _LINKS = frozenset(
-    {"href", "src", "action", "formaction", "background", "poster", "cite", "longdesc", "data", "xlink:href", "srcset"}
+    {
+        *("href", "src", "action", "formaction", "background", "poster", "cite", "longdesc", "data", "xlink:href"),
+        *("srcset", "lowsrc", "dynsrc", "ping", "codebase", "classid", "usemap", "icon", "manifest"),
+    }
 )
-_TAG_OPENS = re.compile(r"<(/?)([A-Za-z][^\s/>]*|\Z)|<!--(?!\[if\b)")
-_ATTRIBUTE = re.compile(r"([^\s=>/\"']+)|(=)|([\"'])|(>)|[\s/]+")
-_UNQUOTED_END = re.compile(r"[\s>]")
-_COMMENT_ENDS = re.compile("-->")
-_RAW_ENDS = {tag: re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style")}
+_RAW = frozenset({"script", "style"})
+_SPACES = frozenset(" \t\n\f\r")
+_ENDS_NAME = _SPACES | {"/", ">"}
+_BEFORE_NAME = _SPACES | {"/", "'", '"'}
+
+# Outlook skips what `[if !mso]` guards; it is taken to read what any other condition guards.
+_OUTLOOK_SKIPS = re.compile(
+    r"<!(?:--)?\[if\b[^\]]*!\s*mso\b[^\]]*\]>.*?<!(?:--<!)?\[endif\](?:--)?>", re.DOTALL | re.IGNORECASE
+)
+_OUTLOOK_READS = re.compile(
+    r"<!(?:--)?\[if\b[^\]]*\]>(?:\s*<!-- ?-?-?>|-->)?|<!(?:--\s*<!)?\[endif\](?:--)?>", re.IGNORECASE
+)
+
+# Fixed text whose meaning depends on what follows, such as `<` before `b`; and what may end a comment after a dash.
+_BEGUN = re.compile(r"<(?!!--)(?:[/!?][^\s<>]*|[A-Za-z][^\s<>]*)?\Z")
+_ENDS_COMMENT = re.compile(r"-?!?>")
+_INVISIBLE = "".join(map(chr, range(33)))
+_PLAIN = re.compile(r"[\w#.%-]*")
+_PLAIN_TO_SPACE = re.compile(r"[\w#.%-]*[\s>]")
+
+_UNFINISHED = {
+    "attribute": "a quoted attribute",
+    "comment": "a comment",
+    "nowhere": "a tag",
+    "tag": "a tag",
+    "unquoted": "a tag",
+}
+
+
+class Place(NamedTuple):
+    """`name` is that of the attribute, or the tag that makes text raw (script, style) or plain (title, textarea);
+    `is_start`: nothing visible need stand before it in its attribute."""
+
+    kind: Kind
+    name: str = ""
+    is_start: bool = False
+
+
+_NOWHERE = Place("nowhere")
+_JOINED = Place("tag", "joined to a name")
+Found: TypeAlias = dict[tuple[int, str], Place]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """`kind`: text, tag, value (quoted, by `quote`), unquoted, comment, raw (script or style)."""
+class _Mark:
+    """Markers hold two characters that the HTML does not: `open` number kind space slash `close`."""
 
-    kind: str = "text"
-    tag: str = ""
-    attribute: str = ""
-    equals: bool = False
-    quote: str = ""
-    at_start: bool = False
+    open: str
+    close: str
+    pattern: re.Pattern[str]
+
+    @classmethod
+    def unused(cls, nodes: Nodes) -> "_Mark":
+        first, last = unused_characters(nodes)
+        return cls(first, last, re.compile(f"{first}([0-9]+)([{OUTPUT}{BEGIN}{END}{LAST}])( /{last})?"))
+
+    def __call__(self, marker: Marker) -> str:
+        return f"{self.open}{marker.number}{marker.kind} /{self.close}"
 
 
-class HtmlPlaces:
-    """Follows the HTML through fixed text and merge values in the order in which they stand."""
+def find_places(nodes: Nodes) -> dict[Node, Place]:
+    """Where a browser finds each value and the beginning of each if. Marks the outputs that start a link.
 
-    def __init__(self) -> None:
-        self.place = Place()
+    Raises TemplateError where a value could break out of its place."""
+    return _Places(nodes).find()
 
-    def text(self, text: str) -> None:
-        """Passes fixed text."""
-        offset = 0
-        while offset < len(text):
-            offset = self._step(text, offset)
 
-    def refusal(self) -> str:
-        """Why no merge value may stand here, or the empty string."""
-        place = self.place
-        if place.kind in ("tag", "unquoted"):
-            if place.equals:
-                return f'put the value in quotes: {place.attribute}="{{{{ ... }}}}"'
-            return "a merge value cannot make tags or attributes; use an if around fixed HTML"
-        if place.kind == "raw":
-            return f"a merge value cannot stand inside <{place.tag}>"
-        if place.kind == "value" and place.attribute.startswith("on"):
-            return f"a merge value cannot stand in the script of {place.attribute}"
-        return ""
+def unused_characters(nodes: Nodes) -> tuple[str, str]:
+    """Two private-use characters that the HTML does not hold, not even as entities."""
+    source = "".join(node for node in walk(nodes) if isinstance(node, str))
+    used = set(source) | set(entities.unescape(source))
+    first, second, *_ = (character for character in map(chr, range(0xE000, 0xF8FF)) if character not in used)
+    return first, second
 
-    def value(self) -> bool:
-        """Passes a merge value; says whether it starts a link."""
-        starts_link = self.place.kind == "value" and self.place.at_start and self.place.attribute in _LINKS
-        self.place = replace(self.place, at_start=False)
-        return starts_link
 
-    def join(self, ends: list[Place]) -> bool:
-        """Goes on after branches that ended at these places; False where they disagree."""
-        joined = replace(ends[0], at_start=any(end.at_start for end in ends))
-        self.place = joined
-        return all(replace(end, at_start=joined.at_start) == joined for end in ends)
+class _Places:
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._mark = _Mark.unused(nodes)
+        self._by_number = [node for node in walk(nodes) if not isinstance(node, str)]
+        self._places: dict[Node, Place] = {}
+        self._ends: dict[tuple[Branch, bool], tuple[str, str]] = {}
 
-    def unfinished(self) -> str:
-        """What the HTML must not end in."""
-        kinds = {"tag": "a tag", "value": "a quoted attribute", "unquoted": "a tag", "comment": "a comment"}
-        return kinds.get(self.place.kind, f"<{self.place.tag}>" if self.place.kind == "raw" else "")
+    def find(self) -> dict[Node, Place]:
+        parsed = 0
+        for variant in variants(self._nodes):
+            source = self._marked(variant)
+            parsed += len(source)
+            if parsed > MAX_PARSED_CHARACTERS:
+                raise TemplateError("html", 1, 1, "too many alternatives for HTML of this length; shorten it")
+            self._judge(variant, self._look(source), self._look(_as_outlook(source)) if "[if" in source else {})
+        return self._places
 
-    def _step(self, text: str, offset: int) -> int:
-        match self.place.kind:
-            case "tag":
-                return self._in_tag(text, offset)
-            case "value":
-                return self._in_value(text, offset)
-            case "unquoted":
-                return self._in_unquoted(text, offset)
-            case "comment":
-                return self._skip_past(_COMMENT_ENDS, text, offset, Place())
-            case "raw":
-                return self._skip_past(_RAW_ENDS[self.place.tag], text, offset, Place("tag"))
-        return self._in_text(text, offset)
+    def _marked(self, variant: Variant) -> str:
+        """The HTML of one combination of branches. In a tag, the ends of an if stand apart from names and quotes where
+        the HTML parts them, and nowhere else."""
+        pieces, end = [], 0
+        spaced = False
+        for offset, marker in variant.markers:
+            if offset > end:
+                pieces.append(variant.text[end:offset])
+                end, spaced = offset, False
+            mark = self._mark(marker)
+            if marker.kind != OUTPUT:
+                before, after = variant.text[max(0, offset - 1) : offset], variant.text[offset : offset + 1]
+                if not spaced and before not in _SPACES and after in _ENDS_NAME:
+                    mark, spaced = f" {mark} ", True
+                elif spaced or before in _BEFORE_NAME:
+                    mark, spaced = f"{mark} ", True
+            pieces.append(mark)
+        return "".join(pieces) + variant.text[end:]
 
-    def _in_text(self, text: str, offset: int) -> int:
-        found = _TAG_OPENS.search(text, offset)
-        if not found:
-            return len(text)
-        if found.group().startswith("<!"):
-            self.place = Place("comment")
-        else:
-            self.place = Place("tag", tag="" if found[1] else found[2].lower())
-        return found.end()
+    def _look(self, source: str) -> Found:
+        found: Found = {}
+        for node in _all_nodes(LexborHTMLParser(source)):
+            if node.is_text_node:
+                self._note(found, node.text_content or "", _text_place(node))
+            elif node.is_comment_node:
+                self._note(found, node.comment_content or "", Place("comment"))
+            else:
+                self._note(found, node.tag or "", _JOINED)
+                for name, value in node.attributes.items():
+                    is_apart = name.removeprefix(self._mark.open).isalnum()
+                    self._note(found, name, Place("tag") if is_apart else _JOINED)
+                    self._note_value(found, name, value or "")
+        return found
 
-    def _in_tag(self, text: str, offset: int) -> int:
-        found = _ATTRIBUTE.match(text, offset)
-        name, equals, quote, closes = found.groups() if found else (None, None, None, None)
-        place = self.place
-        if closes:
-            self.place = Place("raw", tag=place.tag) if place.tag in _RAW_ENDS else Place()
-        elif place.equals and quote:
-            self.place = replace(place, kind="value", quote=quote, at_start=True)
-        elif place.equals and name:
-            self.place = replace(place, kind="unquoted")
-        elif equals and place.attribute:
-            self.place = replace(place, equals=True)
-        elif name:
-            self.place = replace(place, attribute=name.lower(), equals=False)
-        return found.end() if found else offset + 1
+    def _note(self, found: Found, text: str, place: Place) -> None:
+        if self._mark.open in text:
+            for mark in self._mark.pattern.finditer(text):
+                found[int(mark[1]), mark[2]] = place
 
-    def _in_value(self, text: str, offset: int) -> int:
-        end = text.find(self.place.quote, offset)
-        if end >= 0:
-            self.place = Place("tag", tag=self.place.tag)
-            return end + 1
-        if text[offset:].strip():
-            self.place = replace(self.place, at_start=False)
-        return len(text)
+    def _note_value(self, found: Found, name: str, value: str) -> None:
+        """Notes the markers in the value of an attribute, and which of them may be its start."""
+        if self._mark.open not in value:
+            return
+        is_start, end = True, 0
+        before_ifs: list[bool] = []
+        for mark in self._mark.pattern.finditer(value):
+            is_start = is_start and not value[end : mark.start()].strip(_INVISIBLE)
+            end = mark.end()
+            number, kind = int(mark[1]), mark[2]
+            found[number, kind] = Place("attribute", name, is_start) if mark[3] else Place("unquoted", name)
+            if kind == OUTPUT:
+                is_start = False
+            elif kind == BEGIN:
+                before_ifs.append(is_start)
+            elif kind == END and before_ifs:
+                is_start = before_ifs.pop() and (is_start or _may_be_blank((self._by_number[number],)))
 
-    def _in_unquoted(self, text: str, offset: int) -> int:
-        end = _UNQUOTED_END.search(text, offset)
-        if not end:
-            return len(text)
-        self.place = Place("tag", tag=self.place.tag)
-        return end.start()
+    def _judge(self, variant: Variant, browser: Found, outlook: Found) -> None:
+        for offset, marker in variant.markers:
+            place = browser.get((marker.number, marker.kind), _NOWHERE)
+            other = outlook.get((marker.number, marker.kind))
+            if isinstance(marker.node, Output):
+                self._places[marker.node] = place
+                for one in (place, other) if other else (place,):
+                    self._judge_output(marker.node, one, variant, offset)
+            elif isinstance(marker.node, Branch):
+                self._judge_end(marker, marker.node, place, other, variant, offset)
+            elif place.kind != "text" or place.name:
+                what = _UNFINISHED.get(place.kind, f"<{place.name}>")
+                raise TemplateError("html", 1, 1, f"the HTML ends inside {what}; close it")
 
-    def _skip_past(self, closing: re.Pattern[str], text: str, offset: int, then: Place) -> int:
-        found = closing.search(text, offset)
-        if not found:
-            return len(text)
-        self.place = then
-        return found.end()
+    def _judge_output(self, output: Output, place: Place, variant: Variant, offset: int) -> None:
+        reason = _refusal(place) or _straddles(place, variant.text, offset)
+        if reason:
+            raise TemplateError("html", output.position, output.position.column, reason)
+        if place.kind == "attribute" and place.name in _LINKS and place.is_start:
+            output.starts_link = True
+
+    def _judge_end(
+        self, marker: Marker, branch: Branch, place: Place, other: Place | None, variant: Variant, offset: int
+    ) -> None:
+        if marker.kind == BEGIN:
+            self._places.setdefault(branch, place)
+        begun = self._places[branch]
+        if begun.kind == "unquoted" and _is_plain(branch, variant.text[offset:]):
+            return
+        position = branch.position
+        if place.kind == "unquoted":
+            message = "put quotes around the attribute in which this if stands"
+            raise TemplateError("html", position, position.column, message)
+        tag_joined = place.kind == "tag" and variant.text[offset:].lstrip().startswith("=")
+        if place in (_NOWHERE, _JOINED) or tag_joined or _straddles(place, variant.text, offset):
+            raise TemplateError("html", position, position.column, "an if cannot stand inside a tag's name or its end")
+        if marker.kind != END:
+            return
+        for is_outlook, one in ((False, place), (True, other)):
+            end = (one.kind, one.name) if one else ("", "")
+            if one and self._ends.setdefault((branch, is_outlook), end) != end:
+                message = "the branches of this if end at different places of the HTML"
+                raise TemplateError(
+                    "html", position, position.column, f"{message}; close tags and quotes where they open"
+                )
+
+
+def _all_nodes(parser: LexborHTMLParser) -> Iterator[LexborNode]:
+    """Every node of a document, those inside <template> included."""
+    root = parser.root
+    trees = [root.parent or root] if root else []
+    while trees:
+        tree = trees.pop()
+        trees += tree.template_fragments()
+        yield from tree.traverse(include_text=True)
+
+
+def _text_place(node: LexborNode) -> Place:
+    tag = (node.parent.tag if node.parent else "") or ""
+    if tag in _RAW:
+        return Place("raw", tag)
+    return Place("text", tag if tag in ("title", "textarea") else "")
+
+
+def _as_outlook(source: str) -> str:
+    return _OUTLOOK_READS.sub(" ", _OUTLOOK_SKIPS.sub(" ", source))
+
+
+def _refusal(place: Place) -> str:
+    match place.kind:
+        case "tag":
+            return "a field cannot make tags or attributes; use an if around fixed HTML"
+        case "unquoted":
+            return f'put the value in quotes: {place.name}="{{{{ ... }}}}"'
+        case "raw":
+            return f"a field cannot stand inside <{place.name}>"
+        case "nowhere":
+            return "a field cannot stand here: browsers drop what is here, such as a second attribute of the same name"
+        case "attribute" if place.name.startswith("on"):
+            return f"a field cannot stand in the script of {place.name}"
+        case "attribute" if place.name == "srcdoc":
+            return "a field cannot stand in srcdoc, which browsers read as HTML"
+    return ""
+
+
+def _straddles(place: Place, text: str, offset: int) -> str:
+    """What is wrong where the fixed text around a marker means another thing once a value stands between."""
+    if place.kind == "comment" and _ENDS_COMMENT.match(text, offset):
+        return "put a space between this and the end of the comment"
+    if place.kind in ("text", "raw", "comment") and _BEGUN.search(text, max(0, offset - 200), offset):
+        return "put a space behind the < before this, or write it as &lt;"
+    return ""
+
+
+def _is_plain(branch: Branch, rest: str) -> bool:
+    """Whether an if in an unquoted attribute only chooses between words."""
+    words = ["".join(node if isinstance(node, str) else '"' for node in body) for body in branch.alternatives]
+    return all(_PLAIN.fullmatch(word) for word in words) and _PLAIN_TO_SPACE.match(rest) is not None
+
+
+def _may_be_blank(nodes: Nodes) -> bool:
+    return all(
+        any(_may_be_blank(body) for body in node.alternatives)
+        if isinstance(node, Branch)
+        else isinstance(node, str) and not node.strip()
+        for node in nodes
+    )

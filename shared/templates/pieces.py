@@ -1,11 +1,10 @@
-"""A compiled template: fixed text, merge values, and choices between them.
+"""A compiled template: fixed text, values, and choices between them.
 
-Rendering gives a list of strings. Fixed text comes back as the very same `str` object each time, so that whoever
-encodes an email can keep the encoded form of it (see `services.sender.mime`).
+Rendering gives a list of strings. A piece of fixed text is the very same `str` object each time, so that its encoded
+form can be kept (see `services.sender.mime`).
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,42 +12,60 @@ from markupsafe import escape
 
 from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.errors import MissingFieldError, Part, RenderError
+from shared.templates.limits import MAX_VALUE_CHARACTERS
+from shared.templates.syntax import Position
+from shared.templates.values import Value, Values, can_start_link, holds
 
-MAX_VALUE_CHARACTERS = 10_000
-
-Value: TypeAlias = str | int | float | bool | None
-Values: TypeAlias = Mapping[str, Value]
 Expression: TypeAlias = Callable[[Values], Value]
 
-_LINK_START = re.compile(r"(?:https?://|mailto:|tel:|sms:)[^\s]", re.IGNORECASE)
+MIXED_KINDS = "compares values of different kinds, such as 5 and 'A'"
+_LONGEST_ESCAPE = 5  # bytes of a character in HTML, such as &#39;
 
 
 class Missing(Exception):  # noqa: N818 - a signal inside this package, not an error that anyone sees
     """A value that an expression needs is absent."""
 
 
-@dataclass(frozen=True, slots=True)
+class TooLong(Exception):  # noqa: N818 - a signal inside this package, not an error that anyone sees
+    """A filter would read or return too many characters."""
+
+
+@dataclass(slots=True, eq=False)
 class Output:
-    """`{{ expression }}`. `field` names it in errors; `starts_link` demands a harmless URL scheme of the value."""
+    """`{{ expression }}`."""
 
     expression: Expression
-    field: str
-    starts_link: bool = False
+    field: str  # the first field in it, named in errors; empty without one
+    position: Position
+    starts_link: bool = False  # it stands at the start of a link, so its value must begin with a harmless scheme
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Branch:
-    """`{% if %}`: the first choice whose test holds. The test of `else` always does."""
+    """`{% if %}`: the first choice whose test holds. Without an `else` there may be none."""
 
     choices: tuple[tuple[Expression, "Nodes"], ...]
+    position: Position
+    tests: str = ""  # the source of its tests; equal for two ifs that always agree
+
+    @property
+    def alternatives(self) -> tuple["Nodes", ...]:
+        """What can stand in its place, including nothing where it has no `else`."""
+        bodies = tuple(body for _, body in self.choices)
+        return bodies if self.choices[-1][0] is always else (*bodies, ())
 
 
 Node: TypeAlias = str | Output | Branch
 Nodes: TypeAlias = tuple[Node, ...]
 
 
+def always(_values: object) -> bool:
+    """The test of an `else`."""
+    return True
+
+
 class Template:
-    """One compiled part. Values are escaped in `html`, refused where they cannot stand in `subject`."""
+    """One compiled part. Values are escaped in `html`, and refused where they cannot stand in `subject`."""
 
     __slots__ = ("_nodes", "part")
 
@@ -68,12 +85,22 @@ class Template:
 
     def literals(self) -> Iterator[str]:
         """Every piece of fixed text that `pieces` can give."""
-        return _literals(self._nodes)
+        return (node for node in walk(self._nodes) if isinstance(node, str))
 
     @property
     def is_fixed(self) -> bool:
         """Whether every recipient gets the same text."""
-        return all(type(node) is str for node in self._nodes)
+        return all(isinstance(node, str) for node in self._nodes)
+
+    @property
+    def longest_bytes(self) -> int:
+        """An upper bound of the UTF-8 bytes of the rendered text."""
+        value = MAX_VALUE_CHARACTERS * _LONGEST_ESCAPE
+        return sum(
+            len(node.encode()) if isinstance(node, str) else value
+            for node in walk(self._nodes)
+            if not isinstance(node, Branch)
+        )
 
     def _walk(self, nodes: Nodes, values: Values, append: Callable[[str], None]) -> None:
         for node in nodes:
@@ -87,12 +114,12 @@ class Template:
     def _choose(self, branch: Branch, values: Values, append: Callable[[str], None]) -> None:
         for test, nodes in branch.choices:
             try:
-                holds = test(values)
+                chosen = test is always or holds(test(values))
             except TypeError as error:
-                raise RenderError(
-                    self.part, "", "an if compares values of different kinds, such as 5 and 'A'"
-                ) from error
-            if holds:
+                raise RenderError(self.part, "", f"an if {MIXED_KINDS}") from error
+            except TooLong:
+                raise RenderError(self.part, "", "a filter in an if reads or returns too long a text") from None
+            if chosen:
                 self._walk(nodes, values, append)
                 return
 
@@ -102,9 +129,11 @@ class Template:
         except Missing as missing:
             raise MissingFieldError(self.part, str(missing)) from None
         except TypeError as error:
+            raise RenderError(self.part, output.field, MIXED_KINDS) from error
+        except TooLong:
             raise RenderError(
-                self.part, output.field, "compares values of different kinds, such as 5 and 'A'"
-            ) from error
+                self.part, output.field, f"a filter of {output.field!r} reads or returns too long a text"
+            ) from None
         text = value if type(value) is str else self._string(value, output)
         if "\r" in text:
             text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -113,7 +142,7 @@ class Template:
                 self.part, output.field, f"the value of {output.field!r} exceeds {MAX_VALUE_CHARACTERS} characters"
             )
         if self.part == "html":
-            if output.starts_link and not _LINK_START.match(text):
+            if output.starts_link and not can_start_link(text):
                 raise RenderError(
                     self.part,
                     output.field,
@@ -127,17 +156,17 @@ class Template:
         return text
 
     def _string(self, value: object, output: Output) -> str:
-        if value is None:  # of `a if b` without an else; a needed field without a value does not come here
+        if value is None:  # `a if b` without an else; a required field without a value raises Missing
             return ""
         if isinstance(value, int | float):
             return str(value)
         raise RenderError(self.part, output.field, f"the value of {output.field!r} is neither text nor a number")
 
 
-def _literals(nodes: Nodes) -> Iterator[str]:
+def walk(nodes: Nodes) -> Iterator[Node]:
+    """All nodes, those inside ifs included, in order of the source."""
     for node in nodes:
-        if isinstance(node, str):
-            yield node
-        elif isinstance(node, Branch):
-            for _, chosen in node.choices:
-                yield from _literals(chosen)
+        yield node
+        if isinstance(node, Branch):
+            for _, body in node.choices:
+                yield from walk(body)

@@ -1,73 +1,139 @@
-"""Text for people who do not read HTML, derived from the HTML template with its merge fields in place."""
+"""Text for people who do not read HTML, derived from the compiled HTML with its values and ifs in place.
+
+The values and the ends of ifs are put into the HTML as markers, an HTML5 parser reads it, the page is written out as
+text, and the markers become nodes again. A value is never looked into: to the text it is one opaque word.
+"""
 
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import NoReturn, TypeAlias
 
 from shared.templates.errors import TemplateError
-from shared.templates.syntax import split
+from shared.templates.html_places import Place, unused_characters
+from shared.templates.page_text import Marks, page_text
+from shared.templates.pieces import Branch, Expression, Node, Nodes, Output, always, walk
 
-if TYPE_CHECKING:
-    from inscriptis.model.config import ParserConfig
+_CHANGES_TEXT = re.compile(r"[<>]|\b(?:href|alt|hidden)\b|display\s*:", re.IGNORECASE)
 
-_NOTHING_DERIVED = "no text could be derived from it; give the text yourself"
+Path: TypeAlias = tuple[tuple[str, int], ...]
+"""The ifs around a place, from the outermost on: their tests, and the number of the branch."""
 
 
-def derive_text(html: str) -> str:
-    """A text template with the same merge fields and ifs, from a valid HTML template. Raises TemplateError.
+def derive_text(nodes: Nodes, places: Mapping[Node, Place]) -> Nodes:
+    """The nodes of the text. Raises TemplateError where an if crosses tags, so that no text would be right."""
+    return _Derivation(nodes, places).derive()
 
-    Links are kept as [text](target), images as their alternative text; styles, scripts and what is not displayed go."""
-    from inscriptis import get_text  # it brings lxml, which only content without text needs
-    from lxml.etree import LxmlError
 
-    tags: list[str] = []
-    try:
-        opening, closing = _unused_characters(html)
-        marked = ""
-        for kind, piece in split(html):
-            if kind == "text":
-                marked += piece
+class _Derivation:
+    def __init__(self, nodes: Nodes, places: Mapping[Node, Place]) -> None:
+        self._html = nodes
+        self._places = places
+        self._marks = Marks(*unused_characters(nodes))
+        self._by_number = [node for node in walk(nodes) if not isinstance(node, str)]
+        self._numbers = {node: number for number, node in enumerate(self._by_number)}
+        self._paths = dict(_paths(nodes, ()))
+        self._links: dict[str, Path] = {}
+
+    def derive(self) -> Nodes:
+        text = page_text("".join(self._marked(self._html)), self._marks)
+        if text is None:
+            self._crosses(None)
+        pieces = iter(self._marks.split(text))
+        derived, end = self._parsed(pieces, ())
+        if end:
+            self._crosses(self._node(end))
+        return derived
+
+    def _marked(self, nodes: Nodes) -> Iterator[str]:
+        for node in nodes:
+            if isinstance(node, str):
+                yield node
+                continue
+            place, number = self._places[node], self._numbers[node]
+            if isinstance(node, Output):
+                yield self._mark(place, f"o{number}")
+                continue
+            if place.kind == "tag" and _changes_text(node):
+                self._crosses(node)
+            for index, body in enumerate(node.alternatives):
+                yield self._mark(place, f"i{number}.{index}")
+                yield from self._marked(body)
+            yield self._mark(place, f"e{number}")
+
+    def _mark(self, place: Place, code: str) -> str:
+        mark = self._marks.write(code)
+        if place.kind == "attribute" or (place.kind == "text" and place.name):
+            return mark
+        # Parsers keep a script where it stands; text between the rows of a table would move before it.
+        return f"<script>{mark}</script>" if place.kind == "text" else ""
+
+    def _parsed(self, pieces: Iterator[str], path: Path) -> tuple[Nodes, str]:
+        """Nodes up to the next end of a branch, and the code of that end; empty at the end of the text."""
+        nodes: list[Node] = []
+        for index, piece in enumerate(pieces):
+            if index % 2 == 0:
+                _append(nodes, piece)
+            elif piece[0] == "o":
+                node = self._node(piece)
+                if self._paths[node] != path:
+                    self._crosses(node)
+                nodes.append(node)
+            elif piece[0] == "i" and piece.endswith(".0"):
+                nodes.append(self._branch(pieces, self._node(piece), path))
+            elif piece[0] in "ie":
+                return tuple(nodes), piece
             else:
-                marked += f"{opening}{kind[0]}{len(tags)}{closing}"
-                tags.append(piece)
-        text = get_text(marked, _inscriptis_config())
-    except (RecursionError, ValueError, AssertionError, LxmlError) as error:
-        raise TemplateError("html", 1, 1, _NOTHING_DERIVED) from error
-    order = [int(number) for number in re.findall(f"{opening}[so]([0-9]+){closing}", text)]
-    if order != sorted(order):
-        raise TemplateError("html", 1, 1, _NOTHING_DERIVED)
-    text = re.sub(f"(?m)^[ \t]*({opening}s[0-9]+{closing})[ \t]*\n", r"\1", text)  # an if alone on its line leaves none
-    text = re.sub(f"{opening}[so]([0-9]+){closing}", lambda found: tags[int(found[1])], text)
-    text = "\n".join(line.rstrip() for line in text.strip().split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", text) + "\n"
+                _append(nodes, self._link(piece, path))
+        return tuple(nodes), ""
+
+    def _branch(self, pieces: Iterator[str], branch: Node, path: Path) -> Branch:
+        assert isinstance(branch, Branch)
+        number = self._numbers[branch]
+        tests: list[Expression] = [*(test for test, _ in branch.choices), always]
+        bodies = []
+        for index in range(len(branch.alternatives)):
+            last = index == len(branch.alternatives) - 1
+            body, end = self._parsed(pieces, (*path, (branch.tests, index)))
+            if end != (f"e{number}" if last else f"i{number}.{index + 1}"):
+                self._crosses(branch)
+            bodies.append(body)
+        if not bodies[-1]:
+            bodies.pop() if tests[len(bodies) - 1] is always else None
+        return Branch(tuple(zip(tests, bodies, strict=False)), branch.position, branch.tests)
+
+    def _link(self, code: str, path: Path) -> str:
+        """`[`, `](` and `)` of one link, which must stand in the same branch."""
+        if self._links.setdefault(code[1:], path) != path:
+            self._crosses(None)
+        return {"l": "[", "m": "](", "n": ")"}[code[0]]
+
+    def _node(self, code: str) -> Node:
+        return self._by_number[int(re.findall("[0-9]+", code)[0])]
+
+    def _crosses(self, node: Node | None) -> NoReturn:
+        line, column = (1, 1) if node is None or isinstance(node, str) else (node.position, node.position.column)
+        message = "no text could be derived from the HTML, because an if begins and ends in different tags"
+        raise TemplateError("html", line, column, f"{message}; give the text yourself")
 
 
-def _inscriptis_config() -> "ParserConfig":
-    """Tables row by row: emails use them for layout, and an `if` between two rows must stay between them."""
-    from inscriptis.css_profiles import STRICT_CSS_PROFILE
-    from inscriptis.html_properties import Display
-    from inscriptis.model.config import ParserConfig
-    from inscriptis.model.html_element import HtmlElement
-    from inscriptis.model.tag import CustomHtmlTagHandlerMapping
-
-    def nothing(*_: object) -> None:
-        return
-
-    def space(state: Any) -> None:
-        state.tags[-1].write(" ")
-
-    block = HtmlElement(display=Display.block)
-    return ParserConfig(
-        css=STRICT_CSS_PROFILE | {"table": block, "tr": block},
-        display_links=True,
-        display_images=True,
-        custom_html_tag_handler_mapping=CustomHtmlTagHandlerMapping(
-            start_tag_mapping={"table": nothing},
-            end_tag_mapping={"table": nothing, "td": space, "th": space},
-        ),
+def _changes_text(branch: Branch) -> bool:
+    """Whether an if inside a tag decides where a link leads, or what is displayed."""
+    return any(
+        isinstance(node, Output) or (isinstance(node, str) and _CHANGES_TEXT.search(node)) for node in walk((branch,))
     )
 
 
-def _unused_characters(html: str) -> tuple[str, str]:
-    """Two private-use characters that the HTML does not hold; they mark where tags were."""
-    first, second, *_ = (character for character in map(chr, range(0xE000, 0xF8FF)) if character not in html)
-    return first, second
+def _paths(nodes: Nodes, path: Path) -> Iterator[tuple[Node, Path]]:
+    for node in nodes:
+        if isinstance(node, Output):
+            yield node, path
+        elif isinstance(node, Branch):
+            for index, body in enumerate(node.alternatives):
+                yield from _paths(body, (*path, (node.tests, index)))
+
+
+def _append(nodes: list[Node], text: str) -> None:
+    if text and nodes and isinstance(nodes[-1], str):
+        nodes[-1] += text
+    elif text:
+        nodes.append(text)

@@ -1,12 +1,12 @@
-"""Jinja2's own parser, made to remember columns.
+"""Jinja2's own parser, made to remember columns and to leave CSS alone.
 
 Jinja's nodes know only their line. Here a token's line number is an `int` that also carries the column, so every
 node and every syntax error says exactly where it stands.
 """
 
+import re
 from collections.abc import Iterator
 from itertools import chain
-from typing import Literal
 
 from jinja2 import Environment, nodes
 from jinja2.exceptions import TemplateSyntaxError
@@ -14,6 +14,13 @@ from jinja2.lexer import Lexer
 from jinja2.parser import Parser
 
 from shared.templates.errors import Part, TemplateError
+from shared.templates.foreign_tags import hint
+from shared.templates.limits import MAX_STEPS
+
+# A comment of the template, a comment of HTML (but not a conditional one, whose content Outlook reads), or raw text.
+_RAW_TEXT = re.compile(
+    r"\{#.*?#\}|<!--(?!\[if\b).*?-->|<(?P<tag>style|script)\b[^>]*>(?P<raw>.*?)</(?P=tag)", re.DOTALL | re.IGNORECASE
+)
 
 
 class Position(int):
@@ -37,15 +44,25 @@ def position_of(node: nodes.Node) -> Position:
     return Position(1, 1)
 
 
+def position_in(text: str, offset: int) -> Position:
+    """The position of an offset in a text."""
+    return Position(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
 def parse(part: Part, source: str) -> nodes.Template:
     """The syntax tree of a template. Raises TemplateError."""
+    environment = _Environment(autoescape=False, keep_trailing_newline=True)
+    if part == "html":
+        source, environment.sharp = _without_css_comments(source)
     try:
-        return Parser(_Environment(autoescape=False, keep_trailing_newline=True), source).parse()
+        return Parser(environment, source).parse()
     except TemplateSyntaxError as error:
         line = error.lineno
         column = line.column if isinstance(line, Position) else 1
+        raise TemplateError(part, line, column, _in_our_words(error, source)) from None
+    except _TooManyStepsError as error:
         raise TemplateError(
-            part, line, column, f"{(error.message or '').rstrip('.')}. Check the braces and quotes around it."
+            part, error.position, error.position.column, f"more than {MAX_STEPS} words and signs in braces"
         ) from None
     except (ValueError, OverflowError):  # Jinja lets through what int() says to a number of thousands of digits
         raise TemplateError(part, 1, 1, "holds a number that is too long; make it text, in quotes") from None
@@ -53,35 +70,69 @@ def parse(part: Part, source: str) -> nodes.Template:
         raise TemplateError(part, 1, 1, "nested too deeply; take some of the nesting out") from None
 
 
-def split(source: str) -> Iterator[tuple[Literal["text", "output", "statement"], str]]:
-    """A valid template as fixed text and whole tags, without its comments."""
-    tag = ""
-    ends = ""
-    for _, token, value in _Environment(keep_trailing_newline=True).lexer.tokeniter(source, None):
-        if ends:
-            tag += value
-            if token == ends:
-                if token != "comment_end":
-                    yield "output" if token == "variable_end" else "statement", tag
-                ends = ""
-        elif token in ("variable_begin", "block_begin", "comment_begin", "raw_begin"):
-            tag, ends = value, token.replace("begin", "end")
-        else:
-            yield "text", value
+def raw_text(html: str) -> Iterator[tuple[int, int]]:
+    """Where the contents of <style> and <script> begin and end."""
+    return (found.span("raw") for found in _RAW_TEXT.finditer(html) if found["tag"])
+
+
+def notes(source: str) -> Iterator[tuple[int, str]]:
+    """The comments of a template with their offsets."""
+    return ((found.start(), found.group()) for found in re.finditer(r"\{#.*?#\}", source, re.DOTALL))
+
+
+def _without_css_comments(html: str) -> tuple[str, str]:
+    """The HTML where `{#` in style and script does not open a comment, and the character that stands for its `#`."""
+    sharp = next(character for character in map(chr, range(0xE000, 0xF8FF)) if character not in html)
+    pieces, end = [], 0
+    for start, stop in raw_text(html):
+        pieces += [html[end:start], html[start:stop].replace("{#", "{" + sharp)]
+        end = stop
+    return "".join(pieces) + html[end:], sharp
+
+
+def _in_our_words(error: TemplateSyntaxError, source: str) -> str:
+    message = (error.message or "").rstrip(".")
+    if "end of comment tag" in message:
+        return "{# opens a note and no #} closes it; to print these characters write {{ '{#' }}"
+    text = source.replace("\r\n", "\n").replace("\r", "\n")
+    position = error.lineno
+    if isinstance(position, Position):
+        lines = text.split("\n")
+        offset = sum(len(line) + 1 for line in lines[: position - 1]) + position.column - 1
+        start = max(text.rfind("{{", 0, offset + 2), text.rfind("{%", 0, offset + 2))
+        if start >= 0 and (ours := hint(text[start : start + 200])):
+            return ours
+    return f"{message}. Check the braces and quotes around it."
+
+
+class _TooManyStepsError(Exception):
+    def __init__(self, position: Position) -> None:
+        super().__init__()
+        self.position = position
 
 
 class _PositionLexer(Lexer):
+    def __init__(self, environment: "_Environment") -> None:
+        super().__init__(environment)
+        self._sharp = environment.sharp
+
     def tokeniter(
         self, source: str, name: str | None, filename: str | None = None, state: str | None = None
     ) -> Iterator[tuple[int, str, str]]:
         text = source.replace("\r\n", "\n").replace("\r", "\n")
-        offset = 0
+        offset = steps = 0
         position = Position(1, 1)
         try:
             for _, token, value in super().tokeniter(text, name, filename, state):
                 start = text.find(value, offset)  # stripped whitespace is skipped by looking ahead
                 position = _advance(position, text[offset:start])
-                yield position, token, value
+                if token == "data":
+                    yield position, token, value.replace(self._sharp, "#") if self._sharp else value
+                else:
+                    steps += token != "whitespace"
+                    yield position, token, value
+                if steps > MAX_STEPS:
+                    raise _TooManyStepsError(position)
                 position = _advance(position, value)
                 offset = start + len(value)
         except TemplateSyntaxError as error:
@@ -91,6 +142,9 @@ class _PositionLexer(Lexer):
 
 
 class _Environment(Environment):
+    sharp = ""
+    """The character that stands for the `#` of a `{#` in style and script."""
+
     @property
     def lexer(self) -> Lexer:
         return _PositionLexer(self)
