@@ -1,7 +1,7 @@
-"""compose.yaml as it stands, on a real Docker Engine with Docker Compose, by the commands of docs/deploy.md.
+"""The unchanged compose.yaml on a real Docker Engine with Docker Compose, with the commands of docs/deploy.md.
 
-No registry is asked: the image is the one that test_image.py looks at, and Debian 13's RabbitMQ, PostgreSQL and
-Prometheus replace the images of that name (substitute_images/).
+No registry is needed: the image is that of test_image.py, and Debian 13's RabbitMQ, PostgreSQL and Prometheus replace
+the images of the same name (substitute_images/).
 """
 
 import json
@@ -40,7 +40,7 @@ UPDATED = "org.example.updated"
 
 @dataclass
 class Stack:
-    """One project: a copy of deploy/ with secrets of its own."""
+    """One project: a copy of deploy/ with new secrets."""
 
     engine: Engine
     folder: Path
@@ -57,12 +57,12 @@ class Stack:
         return [dict(self.engine.inspect(container)) for container in ids]
 
     def vashsender(self, *arguments: str) -> str:
-        """The operator's command on the Docker host."""
+        """Runs the operator's command on the Docker host."""
         variables = {"VASHSENDER_URL": "http://127.0.0.1:8700", "VASHSENDER_API_KEY": self.key}
         return self.engine.inside([str(VASHSENDER), *arguments], variables)
 
     def create(self, folder: Path) -> str:
-        """A campaign of the example's shape, its recipients imported."""
+        """Creates a campaign like the example and imports its recipients."""
         campaign_id = self.vashsender("campaign", "create", str(folder)).strip()
         report = json.loads(
             self.vashsender("campaign", "import", campaign_id, str(EXAMPLE / "recipients.csv"), "--json")
@@ -71,7 +71,7 @@ class Stack:
         return campaign_id
 
     def account(self, campaign_id: str) -> Account:
-        """The ledger, asked through the API, against what lies in the mailbox's container."""
+        """Compares the ledger, through the API, with the mailbox in its container."""
         rows = json.loads(self.vashsender("campaign", "recipients", campaign_id, "--json"))
         script = (
             "import json, pathlib, sys\n"
@@ -97,7 +97,7 @@ def docker(image: Image) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """As the page says: the example of .env, passwords, everything up, a key."""
+    """Follows the page: .env, passwords, `up`, and a key."""
     deploy = tmp_path_factory.mktemp("compose") / "deploy"
     shutil.copytree(ROOT / "deploy", deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
     project = Stack(docker, deploy / "compose")
@@ -112,7 +112,7 @@ def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         project.compose("--profile", "observability", "down", "--volumes", "--timeout", "20")
 
 
-def test_it_is_understood_as_it_is_meant(stack: Stack) -> None:
+def test_docker_compose_reads_the_file_as_intended(stack: Stack) -> None:
     understood = json.loads(stack.compose("--profile", "*", "config", "--format", "json", "--no-path-resolution"))[
         "services"
     ]
@@ -122,7 +122,7 @@ def test_it_is_understood_as_it_is_meant(stack: Stack) -> None:
         assert understood[name].get("environment") == service.get("environment"), name
 
 
-def test_everything_came_in_order_and_without_rights(stack: Stack) -> None:
+def test_services_start_in_order_and_without_privileges(stack: Stack) -> None:
     for name in ONCE:
         (container,) = stack.containers(name)
         assert container["State"]["ExitCode"] == 0
@@ -141,7 +141,7 @@ def test_everything_came_in_order_and_without_rights(stack: Stack) -> None:
             assert host["Memory"] > 0, name
 
 
-def test_broker_and_database_cannot_be_reached_from_outside_nor_reach_it(stack: Stack) -> None:
+def test_broker_and_database_are_isolated_from_outside(stack: Stack) -> None:
     for name in ("rabbitmq", "postgres", "dispatcher", "watchdog"):
         (container,) = stack.containers(name)
         assert list(container["NetworkSettings"]["Networks"]) == ["vashsender_inside"]
@@ -152,7 +152,7 @@ def test_broker_and_database_cannot_be_reached_from_outside_nor_reach_it(stack: 
             assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings or ())
 
 
-def test_the_example_campaign_with_four_senders_each_a_target_of_prometheus(stack: Stack) -> None:
+def test_four_senders_send_the_example_and_each_is_a_target_of_prometheus(stack: Stack) -> None:
     stack.up("--scale", "sender=4")
     stack.compose("--profile", "observability", "up", "--detach", "--wait", "prometheus")
     campaign_id = stack.create(EXAMPLE)
@@ -166,7 +166,7 @@ def test_the_example_campaign_with_four_senders_each_a_target_of_prometheus(stac
     _wait_for(stack, 'sum(vashsender_emails_total{outcome="sent"}) == 995')
 
 
-def test_an_update_in_the_middle_of_a_campaign(stack: Stack, tmp_path: Path) -> None:
+def test_an_update_during_a_campaign_loses_nothing(stack: Stack, tmp_path: Path) -> None:
     slow = tmp_path / "slow"
     shutil.copytree(EXAMPLE, slow)
     body = json.loads((slow / "campaign.json").read_text())
@@ -177,7 +177,7 @@ def test_an_update_in_the_middle_of_a_campaign(stack: Stack, tmp_path: Path) -> 
     campaign_id = stack.create(slow)
     stack.vashsender("campaign", "send", campaign_id)
     stack.engine.docker("build", "--quiet", "--tag", tag, tmp_path)
-    # Without the mailbox, which would forget what it has.
+    # Without the mailbox, which would lose its emails.
     stack.up("--scale", "sender=4", *OURS)
     open_after = json.loads(stack.vashsender("campaign", "show", campaign_id, "--json"))["counts"]["pending"]
     for name in (*OURS, "migrate"):
@@ -189,7 +189,7 @@ def test_an_update_in_the_middle_of_a_campaign(stack: Stack, tmp_path: Path) -> 
     assert (account.line(), account.astray) == (EXACT, 0)
 
 
-def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
+def test_a_backup_can_be_restored(stack: Stack, tmp_path: Path) -> None:
     before = stack.vashsender("campaign", "list", "--json")
     dump = tmp_path / "ledger.dump"
     stack.compose("exec", "-T", "postgres", *DUMP, into=dump)
@@ -213,7 +213,7 @@ def test_backup_and_restore(stack: Stack, tmp_path: Path) -> None:
 
 
 def _wait_for(stack: Stack, query: str) -> None:
-    """Until Prometheus says so. Its port is not published: it is asked where it runs."""
+    """Waits for a result of Prometheus, queried inside its container as its port is not published."""
     deadline = time.monotonic() + TARGETS_SECONDS
     ask = ("exec", "-T", "prometheus", "promtool", "query", "instant", "http://127.0.0.1:9090", query)
     while not stack.compose(*ask).strip():
@@ -222,7 +222,7 @@ def _wait_for(stack: Stack, query: str) -> None:
 
 
 def _forget_bounces(stack: Stack) -> None:
-    """Whom the mailbox refused is suppressed, and would not be tried again."""
+    """Removes suppressions, since recipients that the mailbox refused would not be tried again."""
     script = (
         "import json, os, sys\n"
         "from cli.client import ApiClient\n"

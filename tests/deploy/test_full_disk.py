@@ -1,4 +1,4 @@
-"""The disk of the ledger is really full: a file system of its own, filled to its last byte. Needs root, to mount it."""
+"""The ledger on a disk that is really full: a separate file system, filled completely. Needs root to mount it."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ WRITABLE = "vashsender_database_writable"
 def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A small file system."""
     if os.geteuid() != 0:
-        pytest.fail("to mount a file system needs root: sudo make test-deploy")
+        pytest.fail("mounting a file system needs root: sudo make test-deploy")
     disk = tmp_path / "disk"
     disk.mkdir()
     size = MEGABYTES[request.getfixturevalue("kind")]
@@ -48,7 +48,7 @@ def ledger_server(kind: str, disk: Path) -> Iterator[PrivatePostgres | None]:
         yield None
         return
     for folder in (disk, *disk.parents[:3]):
-        folder.chmod(0o755)  # the server's user, who is not root, keeps its cluster in here
+        folder.chmod(0o755)  # PostgreSQL runs as another user than root and must reach its cluster in here
     postgres = PrivatePostgres(disk / "postgres", free_port(), durable=False)
     postgres.start()
     postgres.wait_ready()
@@ -59,7 +59,7 @@ def ledger_server(kind: str, disk: Path) -> Iterator[PrivatePostgres | None]:
 
 
 @pytest.mark.parametrize("kind", MEGABYTES)
-async def test_the_services_wait_tell_and_go_on_when_there_is_room_again(
+async def test_services_wait_report_it_and_continue_when_space_is_free(
     kind: str,
     disk: Path,
     ledger_server: PrivatePostgres | None,
@@ -87,7 +87,7 @@ async def test_the_services_wait_tell_and_go_on_when_there_is_room_again(
 
         (disk / "ballast").unlink()
         if ledger_server is not None and not ledger_server.is_running:
-            await asyncio.to_thread(ledger_server.start)  # it may give up itself: its supervisor's part
+            await asyncio.to_thread(ledger_server.start)  # PostgreSQL may stop; restarting it is the supervisor's task
         for process in system.processes.values():
             await process.wait_ready(PATIENCE_SECONDS)
         relay.behaviour.seconds_per_email = 0.0
@@ -98,7 +98,7 @@ async def test_the_services_wait_tell_and_go_on_when_there_is_room_again(
 
 
 def fill(disk: Path) -> None:
-    """To the last byte."""
+    """Fills the file system completely."""
     with (disk / "ballast").open("wb", buffering=0) as ballast:
         try:
             while True:

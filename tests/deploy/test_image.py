@@ -1,4 +1,4 @@
-"""The image, built as docs/deploy.md says, on a Debian that this machine can make; the example campaign through it."""
+"""The image, built on a Debian made on this machine, and the example campaign sent through its containers."""
 
 import subprocess
 import time
@@ -34,7 +34,7 @@ STOP_SECONDS = 45.0
 
 @pytest.fixture
 def relay() -> Iterator[RecordingRelay]:
-    """Refuses and defers whom the development mailbox would."""
+    """Refuses and defers the same recipients as the development mailbox."""
     relay = RecordingRelay()
     relay.behaviour.rcpt = _refuse
     relay.start()
@@ -42,7 +42,7 @@ def relay() -> Iterator[RecordingRelay]:
     relay.stop()
 
 
-def test_what_is_in_it(image: Image) -> None:
+def test_the_image_contains_only_what_it_needs(image: Image) -> None:
     config = image.config
     assert config["User"] == "10001:10001"
     assert config["Entrypoint"] == ["vashsender"]
@@ -98,7 +98,7 @@ def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Pa
     assert help_.run() == 0, help_.log_tail()
 
 
-def test_the_example_campaign_through_containers(
+def test_containers_send_the_example_campaign(
     image: Image, run: TestRun, own_broker: PrivateBroker, relay: RecordingRelay, tmp_path: Path
 ) -> None:
     with empty_postgres(run) as database_url, ExitStack() as running:
@@ -109,7 +109,7 @@ def test_the_example_campaign_through_containers(
             "relays": relay.url,
         }
         common = {
-            # The network is this machine's: stay on loopback, with a port for each.
+            # Containers share this machine's network: use loopback and a separate port for each.
             "VASHSENDER_HTTP_HOST": "127.0.0.1",
             "VASHSENDER_DATABASE_URL_FILE": "/run/secrets/database_url",
             "VASHSENDER_AMQP_URL_FILE": "/run/secrets/amqp_url",

@@ -1,5 +1,5 @@
-"""deploy/kubernetes as Kustomize renders it: every resource is what the models of Kubernetes, KEDA and the Prometheus
-operator say, and the whole fits together. No cluster is needed."""
+"""deploy/kubernetes as rendered by Kustomize: every resource is valid by the models of Kubernetes, KEDA and the
+Prometheus operator, and all references exist. Needs no cluster."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ def overlay(request: pytest.FixtureRequest, rendered: Mapping[str, Rendered]) ->
     return rendered[request.param]
 
 
-def test_every_resource_is_what_its_model_says(overlay: Rendered) -> None:
+def test_every_resource_is_valid_by_its_model(overlay: Rendered) -> None:
     assert len(overlay.resources) > 35
     assert kubernetes.problems(overlay.resources) == []
 
@@ -68,7 +68,7 @@ SPOILT = [
 
 
 def test_a_resource_that_is_wrong_is_refused(rendered: Mapping[str, Rendered]) -> None:
-    """So that no problems above means something."""
+    """Shows that the validation above finds problems."""
     wrong = []
     for number, (kind, spoil) in enumerate(SPOILT):
         resource = copy.deepcopy(rendered["production"].of(kind)[0])
@@ -104,7 +104,7 @@ def test_selectors_find_pods(overlay: Rendered) -> None:
             assert "matchExpressions" in peer or selected(peer.get("matchLabels", {})), policy["metadata"]["name"]
 
 
-def test_what_is_mounted_exists(overlay: Rendered) -> None:
+def test_everything_mounted_exists(overlay: Rendered) -> None:
     keys = {
         (one["kind"], one["metadata"]["name"]): set(one.get("data", {})) for one in overlay.of("Secret", "ConfigMap")
     }
@@ -130,7 +130,7 @@ def test_what_is_mounted_exists(overlay: Rendered) -> None:
     assert used == keys.keys()
 
 
-def test_files_that_settings_name_are_mounted(overlay: Rendered) -> None:
+def test_files_named_by_settings_are_mounted(overlay: Rendered) -> None:
     for service in SERVICES:
         name = f"vashsender-{service}"
         for container in ("containers", "initContainers"):
@@ -166,8 +166,8 @@ def test_ports_have_names_that_exist(overlay: Rendered) -> None:
             assert backend["service"]["port"]["name"] in [port["name"] for port in target["spec"]["ports"]]
 
 
-def test_every_container_keeps_to_the_restricted_standard(overlay: Rendered) -> None:
-    """Pod Security Standards, `restricted`, which the namespace enforces; and more."""
+def test_every_container_meets_the_restricted_standard(overlay: Rendered) -> None:
+    """The Pod Security Standard `restricted`, which the namespace enforces, and more."""
     assert overlay.of("Namespace")[0]["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for name, pod in overlay.pods.items():
         spec = pod["spec"]
@@ -193,7 +193,7 @@ def test_everything_is_in_one_namespace_and_its_images_have_versions(overlay: Re
         assert ":" in image, image
 
 
-def test_a_scaled_deployment_leaves_its_number_to_keda(overlay: Rendered) -> None:
+def test_keda_alone_sets_the_number_of_senders(overlay: Rendered) -> None:
     for scaled in overlay.of("ScaledObject"):
         target = overlay.one("Deployment", scaled["spec"]["scaleTargetRef"]["name"])
         assert "replicas" not in target["spec"]

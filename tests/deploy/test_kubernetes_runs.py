@@ -1,5 +1,5 @@
-"""What the Jobs, waiting containers, services and probes of deploy/kubernetes run, run for real: as processes, with the
-rendered command, environment and Secret, on a real broker and a real PostgreSQL."""
+"""Runs the commands of Jobs, init containers, services and probes in deploy/kubernetes as processes, with the rendered
+command, environment and Secret, on a real broker and a real PostgreSQL."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(600)
 SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "sender", "watchdog"))
 MOUNTED_AT = "/run/secrets/vashsender"
 ROLES = {"operator": (ADMIN, "migrate"), "topology": (ADMIN, ""), "migrate": ("", "migrate")}
-"""Whose accounts on broker and database a pod has, where they are not its own."""
+"""Pods that use another role's accounts on broker and database."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def relay() -> Iterator[RecordingRelay]:
 
 @dataclass(frozen=True)
 class Runner:
-    """Runs what a container would run. Only addresses, ports and where files lie are this machine's."""
+    """Runs what a container would run. Only addresses, ports and paths are adapted to this machine."""
 
     overlay: Rendered
     made: Accounts
@@ -64,7 +64,7 @@ class Runner:
     folder: Path
 
     def environment(self, name: str, container: str = "containers") -> dict[str, str]:
-        """What the container is given, with the files of its Secret beside it."""
+        """The environment of the container, with the files of its Secret written to a folder."""
         secrets = self.folder / name / "secrets"
         secrets.mkdir(parents=True, exist_ok=True)
         for key, content in self.overlay.secret_files(name).items():
@@ -120,10 +120,10 @@ def runner(rendered: Mapping[str, Rendered], made: Accounts, relay: RecordingRel
     return Runner(rendered["development"], made, relay, tmp_path)
 
 
-async def test_an_installation_comes_up_in_the_order_it_has_there(runner: Runner) -> None:
+async def test_an_installation_starts_in_the_order_of_a_cluster(runner: Runner) -> None:
     overlay = runner.overlay
     shell, option, script = overlay.pods["vashsender-sender"]["spec"]["initContainers"][0]["command"]
-    # Once round: it would go on waiting, and says for what.
+    # One pass: it would keep waiting, and says what for.
     once = [shell, option, script.replace("sleep 3", "exit 9")]
     waiting = await runner.once("vashsender-sender", once, "initContainers")
     assert (waiting.returncode, "missing: campaigns" in waiting.stderr) == (9, True), waiting.stderr
@@ -146,10 +146,10 @@ async def test_an_installation_comes_up_in_the_order_it_has_there(runner: Runner
         assert ended == [0] * len(SERVICES)
 
 
-async def test_the_scaler_counts_what_is_in_hand(
+async def test_the_scaler_counts_unacknowledged_tickets(
     rendered: Mapping[str, Rendered], made: Accounts, broker: PrivateBroker
 ) -> None:
-    """As KEDA asks: the account of its Secret, the queue of its trigger; a message in hand counts."""
+    """Queries like KEDA, with the account of its Secret and the queue of its trigger."""
     trigger = next(
         one for one in rendered["production"].of("ScaledObject")[0]["spec"]["triggers"] if one["type"] == "rabbitmq"
     )

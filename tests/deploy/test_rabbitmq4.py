@@ -1,4 +1,4 @@
-"""The integration tests that use the broker, run again on RabbitMQ 4 out of a newer Debian's file tree."""
+"""Runs the integration tests that use the broker on RabbitMQ 4, from the file tree of a newer Debian."""
 
 import os
 import re
@@ -32,7 +32,7 @@ BUSY_SECONDS = 180.0
 @pytest.fixture(scope="module")
 def tree() -> Iterator[Path]:
     if os.geteuid() != 0:
-        pytest.fail("a Debian tree needs root: sudo make test-deploy")
+        pytest.fail("making a Debian tree needs root: sudo make test-deploy")
     packages.ensure(["debootstrap"])
     with debian("trixie", "rabbitmq-server") as tree:
         yield tree
@@ -52,10 +52,10 @@ def test_the_integration_tests_pass_on_rabbitmq_4(tree: Path) -> None:
     assert done.returncode == 0, done.stdout[-20_000:]
 
 
-async def test_a_campaign_moves_from_3_10_to_4_while_it_is_sent(
+async def test_a_running_campaign_moves_from_3_10_to_4(
     tree: Path, broker: PrivateBroker, postgresql_url: str, tmp_path: Path
 ) -> None:
-    """As docs/rabbitmq.md says: a new broker beside the old one, and the services go over one after the other."""
+    """Follows docs/rabbitmq.md: a new broker beside the old one; the services change to it one after the other."""
     ports = free_ports(5)
     newer = ChrootedBroker(tree, tmp_path / "newer", *ports)
     relay = RecordingRelay()

@@ -1,5 +1,6 @@
-"""VASHSENDER_USER: root starts it for the whole machine, and nothing of it runs as root. Needs root, a user made for
-the test, and an installation which that user can read: a copy with Debian's own Python."""
+"""VASHSENDER_USER: root starts VashSender for the whole machine, and no process of it runs as root.
+
+Needs root. Creates a user, and a copy of the program with Debian's own Python which that user can read."""
 
 import json
 import os
@@ -26,7 +27,7 @@ USER = "vashsender-try"
 
 @dataclass
 class Installed(Command):
-    """The command of a copy."""
+    """The command of that copy."""
 
     program: Path = Path("vashsender")
 
@@ -37,7 +38,7 @@ class Installed(Command):
 @pytest.fixture
 def command() -> Iterator[Installed]:
     if os.geteuid() != 0:
-        pytest.fail("to become another user needs root: sudo make test-deploy")
+        pytest.fail("changing to another user needs root: sudo make test-deploy")
     packages.ensure(["rabbitmq-server"])
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-", dir="/var/tmp")))
@@ -51,7 +52,7 @@ def command() -> Iterator[Installed]:
         yield command
 
 
-def test_root_starts_it_and_nothing_runs_as_root(command: Installed) -> None:
+def test_root_starts_it_but_no_process_runs_as_root(command: Installed) -> None:
     nobody = command("start", settings={"VASHSENDER_USER": "nobody-at-all"})
     assert (nobody.returncode, nobody.stdout) == (78, "")
     assert nobody.stderr.startswith("vashsender: VASHSENDER_USER: there is no user nobody-at-all. Create it: useradd")
@@ -81,7 +82,7 @@ def test_root_starts_it_and_nothing_runs_as_root(command: Installed) -> None:
 
 
 def _installed(folder: Path) -> Path:
-    """A copy of the program with an environment of its own, readable by all; returns its Python."""
+    """Copies the program into a new environment that all users can read. Returns its Python."""
     for name in NEEDED:
         source = PROJECT / name
         if source.is_dir():

@@ -1,5 +1,5 @@
-"""deploy/systemd in a boot Debian 12: from a fresh server to running mail, through crashes, hangs, restarts and log
-rotation. One server for all of it; the tests follow each other as the days of its life do."""
+"""deploy/systemd in a booted Debian 12: from a fresh server to running mail, with crashes, hangs, restarts and log
+rotation. All tests share one server and build on each other, in order."""
 
 import json
 import os
@@ -44,14 +44,14 @@ pytestmark = pytest.mark.timeout(1800)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Machine]:
-    """Booted, installed and started as docs/systemd.md says, with two senders and the development mailbox as relay."""
+    """Boots, installs and starts as in docs/systemd.md, with two senders and the development mailbox as relay."""
     if os.geteuid() != 0:
         pytest.fail("only root can boot a container: run make test-deploy as root", pytrace=False)
     packages.ensure(["systemd-container", "debootstrap"])
     with debian("bookworm", *PACKAGES) as tree:
         install(tree)
         (tree / "etc/hostname").write_text("mail\n")
-        # Debian's own node, which the package starts at boot: ours is another.
+        # Debian's own node, which the package starts at boot. Ours is separate.
         theirs = ["rabbitmq-server.service", "epmd.service", "epmd.socket"]
         subprocess.run(["systemctl", f"--root={tree}", "--quiet", "mask", *theirs], check=True)
         with boot(tree) as machine:
@@ -106,7 +106,7 @@ def _signal(machine: Machine, unit: str, number: signal.Signals) -> None:
 
 
 class Campaign:
-    """One campaign of this server, made and followed with the operator's command."""
+    """One campaign, created and watched with the operator's command."""
 
     def __init__(self, machine: Machine, recipients: int, name: str, emails_per_second: float | None = None) -> None:
         self._machine = machine
@@ -149,7 +149,7 @@ def _vashsender(machine: Machine, *arguments: str) -> str:
     return machine.run("env", f"VASHSENDER_API_KEY={secret}", "vashsender", *arguments)
 
 
-def test_it_runs_as_a_user_of_its_own_and_nobody_else_reads_its_files(server: Machine) -> None:
+def test_it_runs_as_a_separate_user_and_no_one_else_can_read_its_files(server: Machine) -> None:
     for unit in (*SERVICES, *SENDERS, "vashsender-broker"):
         status = server.run("cat", f"/proc/{_pid(server, unit)}/status")
         uid = next(line.split()[1] for line in status.splitlines() if line.startswith("Uid:"))
@@ -159,35 +159,35 @@ def test_it_runs_as_a_user_of_its_own_and_nobody_else_reads_its_files(server: Ma
     readable = server.run(
         "find", "/etc/vashsender/secrets", "/var/lib/vashsender", "/var/log/vashsender", "-perm", "/077", "-type", "f"
     )
-    # What lies below a closed folder is closed; these are the doors.
+    # Closed folders protect everything below them.
     doors = server.run("stat", "-c", "%a %U", "/etc/vashsender/secrets", "/var/lib/vashsender", "/var/log/vashsender")
     assert doors.splitlines() == ["700 vashsender"] * 3
     assert [path for path in readable.splitlines() if "/broker/" not in path and "/mailbox/" not in path] == []
 
 
 @pytest.mark.parametrize("unit", [*SERVICES, SENDERS[0], "vashsender-broker", "vashsender-prepare"])
-def test_what_systemd_itself_says_of_their_exposure(server: Machine, unit: str) -> None:
+def test_systemd_rates_the_exposure_of_units_as_low(server: Machine, unit: str) -> None:
     told = server.run("systemd-analyze", "security", "--no-pager", f"{unit}.service")
     [exposure] = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
     assert float(exposure) <= 2.0
 
 
-def test_units_are_written_without_a_mistake(server: Machine) -> None:
+def test_systemd_finds_no_mistake_in_the_units(server: Machine) -> None:
     units = [f"/etc/systemd/system/{unit}.service" for unit in (*SERVICES, "vashsender-sender@", "vashsender-prepare")]
     told = server.run("systemd-analyze", "verify", *units, "/etc/systemd/system/vashsender-broker.service")
     assert told == ""
 
 
-def test_a_campaign_through_a_crash_a_hang_and_a_restart(server: Machine) -> None:
+def test_a_campaign_survives_a_crash_a_hang_and_a_restart(server: Machine) -> None:
     campaign = Campaign(server, 6_000, "hard-times", emails_per_second=150)
     server.wait(lambda: campaign.sent() > 500, 200, "the first emails")
 
-    # Killed: back at once, and what it may have sent twice is bounded; nothing is lost.
+    # Killed: restarted at once. Duplicates are bounded, and nothing is lost.
     restarts = _restarts(server, SENDERS[0])
     _signal(server, SENDERS[0], signal.SIGKILL)
     server.wait(lambda: _restarts(server, SENDERS[0]) > restarts, 100, "systemd starts the killed sender again")
 
-    # Hung: no sign of life, so systemd ends it and starts another.
+    # Hanging: without a sign of life, systemd ends it and starts another.
     restarts = _restarts(server, SENDERS[1])
     _signal(server, SENDERS[1], signal.SIGSTOP)
     server.wait(lambda: _restarts(server, SENDERS[1]) > restarts, 200, "WatchdogSec ends the stopped sender")
@@ -196,11 +196,11 @@ def test_a_campaign_through_a_crash_a_hang_and_a_restart(server: Machine) -> Non
 
     account = campaign.account()
     assert (account.lost, account.astray) == (0, 0)
-    # Two senders died without a word: at most their open connections and 64 unrecorded results each.
+    # Two senders died: at most their open connections and 64 unrecorded results each.
     assert account.duplicated <= 2 * (8 + 64)
 
 
-def test_a_rolling_restart_and_a_new_sender_lose_and_double_nothing(server: Machine) -> None:
+def test_a_rolling_restart_and_a_new_sender_lose_and_duplicate_nothing(server: Machine) -> None:
     campaign = Campaign(server, 6_000, "update", emails_per_second=150)
     server.wait(lambda: campaign.sent() > 100, 200, "the first emails")
     server.run("systemctl", "enable", "--now", "--quiet", "vashsender-sender@3")
@@ -213,16 +213,16 @@ def test_a_rolling_restart_and_a_new_sender_lose_and_double_nothing(server: Mach
     assert (account.lost, account.duplicated, account.astray) == (0, 0, 0), f"{journal[-4000:]}\n{server.logs()}"
 
 
-def test_an_api_that_was_stopped_is_ended_and_comes_back(server: Machine) -> None:
+def test_a_frozen_api_is_ended_and_restarted(server: Machine) -> None:
     before = _pid(server, "vashsender-api")
     _signal(server, "vashsender-api", signal.SIGSTOP)
     server.wait(lambda: _pid(server, "vashsender-api") not in (0, before), 200, "another api")
     _wait_ready(server, "vashsender-api")
-    # What it was doing when it was ended stands in its log.
+    # Its log shows where it was when it was ended.
     assert "Fatal Python error: Aborted" in (server.tree / "var/log/vashsender/api.log").read_text()
 
 
-def test_a_wrong_setting_is_told_and_not_tried_for_ever(server: Machine) -> None:
+def test_a_wrong_setting_is_reported_and_not_retried_forever(server: Machine) -> None:
     settings = server.tree / "etc/vashsender/vashsender.env"
     before = settings.read_text()
     settings.write_text(before + "VASHSENDER_CLOCK_SECONDS=often\n")
@@ -237,7 +237,7 @@ def test_a_wrong_setting_is_told_and_not_tried_for_ever(server: Machine) -> None
     assert server.unit("vashsender-watchdog", "ActiveState") == "active"
 
 
-def test_services_start_without_a_broker_and_find_it(server: Machine) -> None:
+def test_services_start_without_a_broker_and_connect_later(server: Machine) -> None:
     server.run("systemctl", "stop", "vashsender-broker")
     server.run("systemctl", "restart", "vashsender-dispatcher")
     server.wait(lambda: "broker" in _status(server, "vashsender-dispatcher"), 100, "systemctl tells what is missing")
@@ -266,11 +266,11 @@ def test_rotation_loses_no_line(server: Machine) -> None:
     assert modes == ""
 
 
-def test_the_firewall_example_is_understood_by_nft(server: Machine) -> None:
+def test_nft_accepts_the_firewall_example(server: Machine) -> None:
     server.run("nft", "--check", "--file", "/opt/vashsender/deploy/firewall/vashsender.nft")
 
 
-def test_the_operators_command_finds_its_way(server: Machine) -> None:
+def test_the_operators_command_works(server: Machine) -> None:
     assert "healthy" in server.run("sh", "-c", "vashsender health-check 2>&1")
     assert '"service": "sender"' in server.run("vashsender", "logs", "sender-1", "--lines", "5")
     assert {queue["name"] for queue in json.loads(_vashsender(server, "inspect", "queues", "--json"))} >= {"email"}
@@ -278,7 +278,7 @@ def test_the_operators_command_finds_its_way(server: Machine) -> None:
     assert [(each["name"], each["found"]) for each in told if not each["ok"]] == []
 
 
-def test_stop_and_start_again(server: Machine) -> None:
+def test_it_stops_and_starts_again(server: Machine) -> None:
     server.run("systemctl", "stop", "vashsender.target")
     for unit in (*SERVICES, *SENDERS, "vashsender-broker"):
         _wait_ended(server, unit)

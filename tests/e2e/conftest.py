@@ -1,4 +1,4 @@
-"""An installation per test, driven by the command alone."""
+"""A separate installation for each test, driven only by the command."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ CommandFactory = Callable[..., Command]
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[CommandFactory]:
-    """`installation(VASHSENDER_X="...")`: an installation of one's own, stopped at the end."""
+    """`installation(VASHSENDER_X="...")`: a new installation, stopped at the end."""
     with ExitStack() as stopping:
 
         def make(**settings: str) -> Command:
@@ -27,5 +27,5 @@ def installation(tmp_path: Path) -> Iterator[CommandFactory]:
 
 @pytest.fixture
 def on_shared_broker(installation: CommandFactory, broker_vhost: BrokerVhost) -> Command:
-    """An installation on a virtual host of the test run's broker, so that none has to be started."""
+    """An installation on the broker that all tests share, so that it need not start one."""
     return installation(VASHSENDER_AMQP_URL=broker_vhost.services_url, VASHSENDER_AMQP_ADMIN_URL=broker_vhost.admin_url)

@@ -1,4 +1,4 @@
-"""`vashsender demo`, as a newcomer sees it."""
+"""`vashsender demo`, as a new user sees it."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(240)
 LAST_LINE = "1000 recipients: 995 sent, 5 failed, 0 lost, 0 duplicated"
 
 
-def test_the_demo_twice_and_stop(installation: Callable[..., Command]) -> None:
+def test_the_demo_runs_twice_and_stops(installation: Callable[..., Command]) -> None:
     command = installation()
     first = command("demo", seconds=150)
     assert first.returncode == 0, first.stderr
@@ -43,7 +43,7 @@ def test_the_demo_twice_and_stop(installation: Callable[..., Command]) -> None:
     assert all(is_free(int(port)) for name, port in command.settings.items() if name.endswith("_PORT"))
 
 
-def test_the_demo_on_postgresql_with_a_sender_killed(
+def test_the_demo_on_postgresql_survives_a_killed_sender(
     installation: Callable[..., Command], broker_vhost: BrokerVhost, postgresql_url: str
 ) -> None:
     command = installation(
@@ -61,14 +61,14 @@ def test_the_demo_on_postgresql_with_a_sender_killed(
     assert not (command.var / "broker").exists()
 
 
-def test_the_demo_sends_nothing_to_relays_of_ones_own(on_shared_broker: Command) -> None:
+def test_the_demo_sends_nothing_to_the_users_own_relays(on_shared_broker: Command) -> None:
     on_shared_broker.ok("start", "--senders", "1")
     done = on_shared_broker("demo")
     assert done.returncode == 69
     assert "runs here with relays of your own" in done.stderr
 
 
-def test_a_taken_port_is_named_with_its_process(on_shared_broker: Command) -> None:
+def test_an_occupied_port_is_reported_with_its_process(on_shared_broker: Command) -> None:
     port = on_shared_broker.port("mailbox")
     with socket.create_server(("127.0.0.1", port)):
         done = on_shared_broker("demo")

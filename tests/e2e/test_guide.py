@@ -1,5 +1,6 @@
-"""The old operators' guide, played from its first section to its last against one running system, as an operator would:
-with the command alone. At the end both sides are counted: everyone got every campaign once."""
+"""Plays the old operators' guide from its first section to its last on one running system, using only the command.
+
+At the end ledger and relay are compared: everyone got every campaign once."""
 
 import json
 import os
@@ -23,7 +24,7 @@ from tests.support.relay import RecordingRelay
 pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 
 BATCH = 50
-MINUTES = "0.05"  # a campaign that has not moved for three seconds hangs
+MINUTES = "0.05"  # a campaign without progress for 3 s counts as hanging
 SETTINGS = {
     "BATCH_SIZE": str(BATCH),
     "SMTP_CONNECTIONS": "4",
@@ -57,7 +58,7 @@ def test_the_guide_from_its_first_to_its_last_section(tmp_path: Path) -> None:
 
 
 class Guide:
-    """One chapter after the other; each leaves the system running."""
+    """One method per chapter, in order. Each leaves the system running."""
 
     def __init__(self, command: Command, relay: RecordingRelay) -> None:
         self.command = command
@@ -75,7 +76,7 @@ class Guide:
             assert row["memory_bytes"] > 10e6
             assert row["cpu_percent"] >= 0
         before = command.pids()
-        again = command("start", "--senders", "2")  # what runs is left alone
+        again = command("start", "--senders", "2")  # running processes are left alone
         assert again.returncode == 0, again.stderr
         assert "already running: api, dispatcher, watchdog, sender-1, sender-2" in again.stderr
         assert command.pids() == before
@@ -83,7 +84,7 @@ class Guide:
 
     @contextmanager
     def monitor_and_logs(self) -> Iterator[None]:
-        """`monitor` and `logs -f` run beside everything else; Ctrl-C ends them and nothing else."""
+        """`monitor` and `logs -f` run during the other chapters. Ctrl-C ends only them."""
         with ExitStack() as stack:
             monitor = stack.enter_context(self._background("monitor", "monitor"))
             logs = stack.enter_context(self._background("logs", "logs", "-f", "-n", "0"))
@@ -98,9 +99,9 @@ class Guide:
                     "sender",
                 }
             assert '"service": "sender"' in said
-            third = re.search(r"sender-3: running, pid (\d+)", monitor.said())  # one of the chapters in between
+            third = re.search(r"sender-3: running, pid (\d+)", monitor.said())  # started by a chapter in between
             assert third is not None
-            assert f'-{third[1]}"' in said  # `logs -f` follows those that come later, too
+            assert f'-{third[1]}"' in said  # `logs -f` also follows processes that start later
             assert "sender-3: removed" in monitor.said()
             for one in (monitor, logs):
                 one.process.send_signal(signal.SIGINT)
@@ -110,12 +111,12 @@ class Guide:
         with self._hand("--connections", "2", "--batches-in-hand", "1", "--log-format", "text") as hand:
             wait_for(lambda: [row["slots"] for row in self._senders() if row["pid"] == hand.process.pid] == [1])
             assert "service.started" in hand.said()
-            assert '"event"' not in hand.said()  # readable, as it was asked for
+            assert '"event"' not in hand.said()  # readable, as requested
             hand.process.send_signal(signal.SIGINT)
             assert hand.process.wait(60) == 0
 
     def emails_are_not_sent_and_a_campaign_hangs(self) -> None:
-        """The relay is away, a sender dies with a batch in hand, and the watchdog is stuck: `--fix` repairs it."""
+        """The relay is down, a sender dies while it holds a batch, and the watchdog is frozen: `--fix` repairs it."""
         watchdog = psutil.Process(self.command.pids()["watchdog"])
         try:
             self._a_campaign_hangs(watchdog)
@@ -137,7 +138,7 @@ class Guide:
                 wrong = [row["name"] for row in json.loads(examined.stdout) if not row["ok"]]
                 assert wrong == [f"relay 127.0.0.1:{self.relay.port}"]
                 assert "Connection refused" in command.ok("logs", "sender", "-n", "200")
-                hand.process.kill()  # it never reached the relay: what it held is not ambiguous
+                hand.process.kill()  # nothing it held is ambiguous, as it never reached the relay
                 hand.process.wait()
 
         wait_for(lambda: self._counts(campaign)["sent"] == 9 * BATCH)
@@ -161,7 +162,7 @@ class Guide:
         assert [line["timestamp"] for line in story] == sorted(line["timestamp"] for line in story)
 
     def tasks_queues_and_load(self) -> None:
-        """Looked at, purged and scaled while a campaign runs; and a service dies."""
+        """Inspects, purges and scales while a campaign runs, and kills a service."""
         command = self.command
         self.relay.behaviour.seconds_per_email = 0.1
         campaign = self._send("is looked at", 30 * BATCH)
@@ -195,7 +196,7 @@ class Guide:
         self._finished(campaign)
 
     def update(self) -> None:
-        """Stop, update, start: here one process after the other, while a campaign runs."""
+        """Replaces one process after the other while a campaign runs."""
         command = self.command
         self.relay.behaviour.seconds_per_email = 0.05
         campaign = self._send("is updated under", 20 * BATCH)
@@ -222,7 +223,7 @@ class Guide:
         limits = ("turn_soft", "turn_hard", "batch_soft", "batch_hard", "email_soft", "email_hard")
         assert [low[f"{name}_seconds"] / 60 for name in limits] == [25, 30, 8, 10, 4, 5]
         assert (low["sweep_seconds"] / 60, low["smtp_cleanup_seconds"] / 60) == (5, 10)
-        assert low["smtp_connections"] == 4  # said in the environment, which goes before any profile
+        assert low["smtp_connections"] == 4  # from the environment, which overrides any profile
         del command.settings["VASHSENDER_SMTP_CONNECTIONS"]
         medium, high = shown(BATCH_HARD_SECONDS="900", BATCH_SOFT_SECONDS="720"), shown(PROFILE="high")
         assert (medium["batch_soft_seconds"], medium["batch_hard_seconds"]) == (720, 900)
@@ -316,7 +317,7 @@ class Guide:
         return [row for row in services if row["service"] == "sender" and row["alive"]]
 
     def _api(self) -> ApiClient:
-        """For waiting: asked often, it costs less than a command each time."""
+        """For frequent polling, cheaper than running a command."""
         key = (self.command.var / "secrets" / "api_key").read_text().strip()
         return ApiClient(f"http://127.0.0.1:{self.command.port('api')}", key)
 
@@ -358,7 +359,7 @@ class Guide:
 
 
 class Background:
-    """A command that goes on beside the test."""
+    """A command that runs in the background of the test."""
 
     def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
         self.process = process

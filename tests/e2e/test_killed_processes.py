@@ -25,7 +25,7 @@ MODULES = ("services.api", "services.dispatcher", "services.watchdog", "services
 PROGRAMS = ("api", "broker", "dispatcher", "sender-1", "sender-2", "watchdog")
 
 
-def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: RecordingRelay) -> None:
+def test_every_killed_process_is_restarted_once(tmp_path: Path, relay: RecordingRelay) -> None:
     command = Command(tmp_path, {"VASHSENDER_RELAYS": relay.url, "VASHSENDER_SMTP_CONNECTIONS": str(CONNECTIONS)})
     command.settings |= {"VASHSENDER_BATCH_SIZE": "200", "VASHSENDER_HEARTBEAT_SECONDS": "1"}
     try:
@@ -46,20 +46,20 @@ def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: Record
         command.ok("start", "--senders", "2", seconds=400)
         assert back_and_single(command, killed={}, others=pids) == pids
 
-        # And with it a process that was its child: at the next start one is adopted, the other started.
+        # Also kills one of its children: the next start adopts the others and starts this one.
         os.kill(int((command.var / "run" / "supervisord.pid").read_text()), signal.SIGKILL)
         os.kill(pids["sender-2"], signal.SIGKILL)
         monitored(command)
         back_and_single(command, killed={"sender-2": pids["sender-2"]}, others=pids)
 
         wait_for(lambda: command("health-check").returncode == 0, every=1)
-        assert len(relay.copies) < PEOPLE  # all of that while it ran
+        assert len(relay.copies) < PEOPLE  # all of that happened during the campaign
         relay.behaviour.seconds_per_email = 0.0
         last = command.json("campaign", "watch", campaign, "--timeout", "170")
         assert (last["status"], last["counts"]["sent"]) == ("finished", PEOPLE)
         assert last["rescued"] > 0
         assert len(relay.copies) == PEOPLE
-        # Three senders were killed: two, and one of them again.
+        # Three kills: two senders, and one of them again.
         assert relay.duplicates <= 3 * (CONNECTIONS + UNRECORDED)
         command.ok("stop")
         assert command.processes() == []
@@ -67,7 +67,7 @@ def test_everything_that_is_killed_comes_back_once(tmp_path: Path, relay: Record
         command("stop")
 
 
-def test_a_sender_that_begins_anew_is_no_crash(on_shared_broker: Command, relay: RecordingRelay) -> None:
+def test_a_recycled_sender_does_not_count_as_a_crash(on_shared_broker: Command, relay: RecordingRelay) -> None:
     command = on_shared_broker
     command.settings |= {
         "VASHSENDER_RELAYS": relay.url,
@@ -81,7 +81,7 @@ def test_a_sender_that_begins_anew_is_no_crash(on_shared_broker: Command, relay:
     last = command.json("campaign", "watch", campaign, "--timeout", "170")
     assert (last["status"], last["counts"]["sent"]) == ("finished", 400)
     assert (len(relay.copies), relay.duplicates) == (400, 0)
-    assert last["rescued"] == 0  # what they held they gave back
+    assert last["rescued"] == 0  # they gave their batches back
     said = [json.loads(line) for line in command.ok("logs", "sender", "-n", "10000").splitlines() if line[0] == "{"]
     assert sum(line["event"] == "service.restarting" for line in said) >= 2
     assert command.pids() == before
@@ -98,8 +98,9 @@ def send(command: Command, people: int) -> str:
 
 
 def back_and_single(command: Command, killed: dict[str, int], others: dict[str, int]) -> dict[str, int]:
-    """Waits until everything runs again; each program is one process, and what was not killed is the same
-    one. Returns the pids of now."""
+    """Waits until everything runs again, each program once, and the survivors as the same processes.
+
+    Returns the current pids."""
 
     def all_run() -> dict[str, int] | None:
         rows = {row["name"]: row for row in json.loads(command("status", "--json").stdout or "[]")}
@@ -124,10 +125,10 @@ def back_and_single(command: Command, killed: dict[str, int], others: dict[str, 
 
 
 def node_of(broker: int) -> int:
-    """The pid of the one RabbitMQ node that the broker's program runs."""
+    """The pid of the RabbitMQ node."""
 
     def only() -> int:
-        # What a node starts is a copy of it for a moment.
+        # A child of the node is briefly a copy of it.
         nodes = [child.pid for child in psutil.Process(broker).children(recursive=True) if child.name() == "beam.smp"]
         return nodes[0] if len(nodes) == 1 else 0
 
@@ -135,7 +136,7 @@ def node_of(broker: int) -> int:
 
 
 def words_of(process: psutil.Process) -> list[str]:
-    """The arguments of a process, and the values of its environment."""
+    """The arguments of a process and the values of its environment."""
     try:
         return [*process.cmdline(), *process.environ().values()]
     except (psutil.Error, OSError):
@@ -143,7 +144,7 @@ def words_of(process: psutil.Process) -> list[str]:
 
 
 def monitored(command: Command) -> None:
-    """`monitor` runs until it has started supervisord again."""
+    """Runs `monitor` until it has restarted supervisord."""
     with subprocess.Popen(
         command.line("monitor"), env=command.environment(), cwd=command.folder, stderr=subprocess.PIPE, text=True
     ) as monitor:

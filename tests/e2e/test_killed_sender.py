@@ -1,4 +1,4 @@
-"""kill -9 of one of two senders in the middle of 10,000 recipients: everyone is reached, and the counts add up."""
+"""kill -9 of one of two senders in the middle of 10,000 recipients: everyone gets the email, and the counts add up."""
 
 import json
 import os
@@ -24,7 +24,7 @@ UNRECORDED = 64
 LEASE_SECONDS = 15.0
 
 
-def test_everyone_is_reached_and_duplicates_are_bounded(on_shared_broker: Command, tmp_path: Path) -> None:
+def test_everyone_gets_the_email_and_duplicates_are_bounded(on_shared_broker: Command, tmp_path: Path) -> None:
     command = on_shared_broker
     command.settings["VASHSENDER_SMTP_CONNECTIONS"] = str(CONNECTIONS)
     command.settings["VASHSENDER_RELAYS"] = f"smtp://127.0.0.1:{command.port('mailbox')}?tls=none&spare_connections=0"
@@ -85,7 +85,7 @@ def _a_campaign(command: Command, folder: Path) -> str:
 
 
 def _held_by(api: ApiClient, campaign_id: str, slot: str) -> dict[int, int]:
-    """The batches a sender has in hand, with their generations."""
+    """The batches a sender holds, with their generations."""
     return {
         batch["id"]: batch["generation"]
         for batch in api.pages("/v1/batches", state="sending", campaign_id=campaign_id)

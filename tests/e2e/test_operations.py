@@ -1,4 +1,4 @@
-"""What an operator looks at and repairs, against a running installation."""
+"""The commands for inspection and repair, on a running installation."""
 
 import asyncio
 import json
@@ -34,10 +34,10 @@ def draft(command: Command, folder: Path, people: int) -> str:
     return command.ok("campaign", "create", str(folder)).strip()
 
 
-def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path) -> None:
+def test_health_check_reports_and_repairs_problems(on_shared_broker: Command, tmp_path: Path) -> None:
     command = on_shared_broker
     before = command("health-check")
-    assert before.returncode == 69  # no schema: nobody can tell
+    assert before.returncode == 69  # cannot check without a schema
     [topology] = [row for row in json.loads(command("doctor", "--json").stdout) if row["name"] == "topology"]
     assert (topology["ok"], topology["advice"]) == (False, "`vashsender topology declare`")
     running(command)
@@ -68,13 +68,13 @@ def test_what_is_well_and_what_is_not(on_shared_broker: Command, tmp_path: Path)
     assert [(hanging["campaign_id"], hanging["name"]) for hanging in found["hanging"]] == [(campaign, "News")]
 
     fixed = command("health-check", "--fix", "--json")
-    assert fixed.returncode == 1  # a repair brings no sender back
+    assert fixed.returncode == 1  # the repair cannot start a sender
     command.ok("scale", "sender=1")
     assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
     wait_for(lambda: command("health-check").returncode == 0)
 
 
-def test_what_the_doctor_says_of_relays(installation: Callable[..., Command], tmp_path: Path) -> None:
+def test_doctor_checks_relays(installation: Callable[..., Command], tmp_path: Path) -> None:
     certificate = certificate_for_localhost(tmp_path)
     name = quote(PASSWORD)
     with aiosmtpd_relay(Tls.STARTTLS, certificate) as (one, _), aiosmtpd_relay(Tls.IMPLICIT, certificate) as (two, _):
@@ -102,7 +102,7 @@ def test_a_purged_queue_loses_no_mail(on_shared_broker: Command, tmp_path: Path)
     campaign = draft(command, tmp_path, people=20)
     command.ok("campaign", "send", campaign)
     wait_for(lambda: _waiting(command, "email") > 0)
-    assert command("purge", "email").returncode == 64  # nobody is there to be asked
+    assert command("purge", "email").returncode == 64  # cannot ask for confirmation without a terminal
     assert command("purge", "nothing", "--yes").returncode == 65
     assert command.json("purge", "email", "--yes")["dropped"] > 0
     assert _waiting(command, "email") == 0
@@ -113,7 +113,7 @@ def test_a_purged_queue_loses_no_mail(on_shared_broker: Command, tmp_path: Path)
     assert [entry["action"] for entry in noted] == ["start", "purge email", "scale sender=1"]
 
 
-def test_dead_messages_are_shown_and_published_again(on_shared_broker: Command, broker_vhost: BrokerVhost) -> None:
+def test_dead_messages_are_listed_and_replayed(on_shared_broker: Command, broker_vhost: BrokerVhost) -> None:
     command = running(on_shared_broker)
 
     async def publish_nonsense() -> None:
@@ -124,15 +124,15 @@ def test_dead_messages_are_shown_and_published_again(on_shared_broker: Command, 
 
     asyncio.run(publish_nonsense())
     wait_for(lambda: command.json("dead", "list"))
-    for _ in range(2):  # looking takes nothing away
+    for _ in range(2):  # listing removes nothing
         [dead] = command.json("dead", "list")
         assert (dead["queue"], dead["event"], dead["body"]) == ("email", "batch.released", '{"nonsense": true}')
     assert command("dead", "replay").returncode == 64
     assert command.json("dead", "replay", "--yes") == {"replayed": 1}
-    wait_for(lambda: command.json("dead", "list"))  # it is still nonsense
+    wait_for(lambda: command.json("dead", "list"))  # it is still unreadable
 
 
-def test_the_monitor_starts_supervisord_again(on_shared_broker: Command) -> None:
+def test_monitor_restarts_supervisord(on_shared_broker: Command) -> None:
     command = running(on_shared_broker)
     before = command.pids()
     with subprocess.Popen(
@@ -149,7 +149,7 @@ def test_the_monitor_starts_supervisord_again(on_shared_broker: Command) -> None
         try:
             ended = monitor.wait(20)
         except subprocess.TimeoutExpired:
-            monitor.kill()  # leaving the block waits for it
+            monitor.kill()  # the end of the block waits for it
             raise
         assert ended == 0
     after = command.pids()

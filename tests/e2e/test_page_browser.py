@@ -1,4 +1,4 @@
-"""The page in headless Chromium against the whole system: what a person does, from the sign-in to the last retry."""
+"""The page in headless Chromium on the whole system, from the sign-in to the last retry."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(300)
 SECRET = "a key that signs in this test alone"
 RECIPIENTS = 400
 BLOCKED, GONE = 12, 5
-"""Of every campaign so many are refused by policy, and so many have no mailbox."""
+"""Recipients of each campaign that are refused by policy, and that have no mailbox."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def relay() -> Iterator[RecordingRelay]:
 async def system(
     tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
 ) -> AsyncIterator[System]:
-    """Small batches and a slow relay, so that there is something to watch."""
+    """Small batches and a slow relay, so that progress can be watched."""
     vhost = broker_vhost
     async with installation(
         tmp_path,
@@ -57,7 +57,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 def refuse(relay: RecordingRelay) -> None:
-    """Each refusal is worded for its own recipient, as relays do."""
+    """Refusals with a different text for each recipient, as relays word them."""
 
     def answer(rcpt: str, tries: int) -> bytes | None:
         if rcpt.startswith("blocked-"):
@@ -90,7 +90,7 @@ async def fill_form(somebody: Person, file: Path) -> None:
     await page.get_by_label("File of recipients").set_input_files(file)
 
 
-async def test_a_campaign_as_a_person_sees_it(
+async def test_a_person_runs_a_campaign(
     system: System, relay: RecordingRelay, browser: Browser, tmp_path: Path
 ) -> None:
     refuse(relay)
@@ -104,7 +104,7 @@ async def test_a_campaign_as_a_person_sees_it(
         await somebody.assert_accessible()
         await page.get_by_role("button", name="Save the draft").click()
 
-        # The draft: who was imported, who was left out and why; a test to oneself.
+        # The draft shows who was imported, who was left out, and why. Then a test email.
         await page.get_by_text(f"{RECIPIENTS} recipients imported").wait_for()
         await page.get_by_text("1 line left out").click()
         await page.get_by_role("cell", name="nobody", exact=True).wait_for()
@@ -115,7 +115,7 @@ async def test_a_campaign_as_a_person_sees_it(
         await page.get_by_text("The test is on its way.").wait_for()
         campaign = page.url.split("?")[0].rpartition("/")[2]
 
-        # It moves, and nobody reloads the page.
+        # Progress appears without reloading the page.
         await page.get_by_role("button", name="Send now").click()
         await page.get_by_role("button", name="Pause").wait_for()
         await page.evaluate("window.neverReloaded = true")
@@ -123,7 +123,7 @@ async def test_a_campaign_as_a_person_sees_it(
         await somebody.wait_sent(await somebody.wait_sent(5) + 1)
         assert await somebody.focused() == "n-sent", "what moved has taken the focus away"
 
-        # Paused: what the page shows comes to rest, and is what the relay has.
+        # Paused: the counts on the page stop changing and equal those of the relay.
         await page.get_by_role("button", name="Pause").click()
         await page.get_by_role("button", name="Resume").wait_for()
         assert await somebody.text(".facts .badge") == "Paused"
@@ -144,7 +144,7 @@ async def test_a_campaign_as_a_person_sees_it(
         assert await page.locator(".timeline li").count() >= 6
         await somebody.assert_accessible()
 
-        # Why they failed: one group for each kind of reply, however it was worded.
+        # Failures: one group for each kind of reply, despite different texts.
         await page.get_by_role("navigation", name="Campaign").get_by_role("link", name="Failures").click()
         groups = page.locator("article.reply")
         assert await groups.count() == 2
@@ -154,7 +154,7 @@ async def test_a_campaign_as_a_person_sees_it(
         assert await groups.nth(1).locator(".examples li").count() == 3
         await somebody.assert_accessible()
 
-        # Retried: policy has changed its mind; who has no mailbox is not written to again.
+        # Retried: the policy accepts now, and people without a mailbox get no further email.
         relay.behaviour.rcpt = lambda _rcpt, _tries: None
         await page.get_by_role("button", name="Retry failed").click()
         await page.get_by_text("The failed recipients get another try.").wait_for()
@@ -168,7 +168,9 @@ async def test_a_campaign_as_a_person_sees_it(
         assert await page.locator("tbody tr").count() == GONE
 
 
-async def test_suppressions_services_and_the_message(system: System, browser: Browser, relay: RecordingRelay) -> None:
+async def test_suppressions_services_and_the_message_are_shown(
+    system: System, browser: Browser, relay: RecordingRelay
+) -> None:
     await system.start(1)
     campaign = await system.create(["ann@example.test"], html="<p>Hello <b>{{ name }}</b></p>")
     async with person(browser, system.processes["api"].http_url, color_scheme="dark") as somebody:
@@ -234,7 +236,7 @@ async def test_without_scripts_everything_can_be_read_and_every_button_works(
         assert await somebody.text(".facts .badge") == "Cancelled"
 
 
-async def test_a_link_signs_in_once_and_a_revoked_key_ends_what_is_open(system: System, browser: Browser) -> None:
+async def test_a_link_signs_in_once_and_a_revoked_key_ends_open_sessions(system: System, browser: Browser) -> None:
     system.launch("api")
     await system.processes["api"].wait_ready()
     address = system.processes["api"].http_url
@@ -268,5 +270,5 @@ async def given_back(system: System, campaign: str) -> None:
 
 
 def taken(relay: RecordingRelay) -> int:
-    """Emails of the campaign that the relay has taken; the test to oneself is not one of them."""
+    """Emails of the campaign that the relay accepted, without the test email."""
     return sum(1 for email in list(relay.received) if email.rcpt != "me@example.test")

@@ -1,5 +1,6 @@
-"""From one sender to four and back to one while a campaign runs: nothing lost, nothing twice; who stays keeps working,
-who joins gets work at once, who leaves gives it back."""
+"""From one sender to four and back to one while a campaign runs. Nothing is lost or duplicated.
+
+A sender that stays keeps working, a new one gets work at once, and one that leaves gives its batches back."""
 
 import asyncio
 import signal
@@ -27,18 +28,18 @@ pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 RECIPIENTS = 8_000
 CONNECTIONS = 4
 RELAY_SECONDS = 0.02
-"""What the relay takes for an email: senders are limited by it, not by this machine's processors."""
+"""Seconds the relay takes for an email, so that the relay is the limit and not this machine's CPU."""
 
 MEASURED_SECONDS = 2.0
 STAYS, COME_AND_GO = "sender-1", ("sender-2", "sender-3", "sender-4")
 JOIN_SECONDS = 1.0
 LEASE_SECONDS = 15.0
-"""Work that is given back goes on sooner than work that has to be rescued."""
+"""A batch that was given back is claimed sooner than a rescued one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A batch in somebody's hands at a generation."""
+    """A claim: a batch held by a sender at a generation."""
 
     batch_id: int
     generation: int
@@ -48,13 +49,13 @@ class Held:
 
 @dataclass
 class Watch:
-    """Everything that was ever seen in somebody's hands."""
+    """Records every claim it sees."""
 
     ledger: Ledger
     seen: set[Held] = field(default_factory=set)
 
     async def look(self) -> set[Held]:
-        """What is in hand now."""
+        """The current claims."""
         async with self.ledger.read() as connection:
             rows = await connection.execute(
                 select(col(Batch.id), col(Batch.generation), col(Batch.owner), col(Batch.claimed_at)).where(
@@ -66,16 +67,16 @@ class Watch:
         return now
 
     async def now(self) -> float:
-        """By the clock that claims are dated with."""
+        """The time by the clock of the claims."""
         async with self.ledger.read() as connection:
             return await clock(connection)
 
     def of(self, name: str) -> list[Held]:
-        """What a sender had in hand, in the order of its claims."""
+        """The claims of a sender, in order."""
         return sorted((held for held in self.seen if held.owner.startswith(f"{name}@")), key=lambda one: one.claimed_at)
 
     def after(self, held: Held) -> list[Held]:
-        """Who had the same batch later, in that order."""
+        """Later claims of the same batch, in order."""
         later = (one for one in self.seen if one.batch_id == held.batch_id and one.generation > held.generation)
         return sorted(later, key=lambda one: one.generation)
 
@@ -120,7 +121,7 @@ async def watch(database_url: str) -> AsyncIterator[Watch]:
     await ledger.close()
 
 
-async def test_senders_come_and_go_under_load(system: System, relay: RecordingRelay, watch: Watch) -> None:
+async def test_senders_join_and_leave_under_load(system: System, relay: RecordingRelay, watch: Watch) -> None:
     relay.behaviour.seconds_per_email = RELAY_SECONDS
     await system.start(senders=1)
     pid = system.processes[STAYS].pid
@@ -156,7 +157,7 @@ async def test_senders_come_and_go_under_load(system: System, relay: RecordingRe
 
 
 async def _join(system: System, watch: Watch) -> list[float]:
-    """Three more. Seconds from each one's readiness to its first batch; below zero where it had one already."""
+    """Starts three more senders. Returns the seconds from readiness to the first batch of each; may be negative."""
     kept = await _held_by(STAYS, watch)
 
     async def join(name: str) -> float:
@@ -170,7 +171,7 @@ async def _join(system: System, watch: Watch) -> list[float]:
 
 
 async def _leave(system: System, watch: Watch) -> list[float]:
-    """Three go. Seconds from the signal until each batch that was given back is in work again."""
+    """Stops three senders. Returns the seconds from the signal until each returned batch is claimed again."""
     kept = await _held_by(STAYS, watch)
     told = await watch.now()
     for name in COME_AND_GO:
@@ -187,7 +188,7 @@ async def _leave(system: System, watch: Watch) -> list[float]:
 
 
 async def _held_by(name: str, watch: Watch) -> list[Held]:
-    """What a sender has in hand now; it is between two batches at most for a moment."""
+    """The current claims of a sender. Waits, as it may be between two batches."""
     held: list[Held] = []
 
     async def found() -> bool:
@@ -199,7 +200,7 @@ async def _held_by(name: str, watch: Watch) -> list[Held]:
 
 
 async def _assert_finished_by_holder(kept: list[Held], watch: Watch) -> None:
-    """Finishing raises the generation by one: nobody else had them in between."""
+    """Checks that no other sender had them: finishing raises the generation by one."""
     expected = {held.batch_id: held.generation + 1 for held in kept}
     done: dict[int, int] = {}
 
@@ -218,7 +219,7 @@ async def _assert_finished_by_holder(kept: list[Held], watch: Watch) -> None:
 
 
 async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Polls what happens in other processes."""
+    """Polls until the condition is true."""
     async with asyncio.timeout(60):
         while True:
             met = condition()
@@ -233,7 +234,7 @@ async def _rescues(watch: Watch) -> int:
 
 
 async def _rate(relay: RecordingRelay) -> float:
-    """Emails a second that reach the relay now."""
+    """The current rate at the relay, in emails per second."""
     before, began = len(relay.received), time.monotonic()
     await asyncio.sleep(MEASURED_SECONDS)
     return (len(relay.received) - before) / (time.monotonic() - began)

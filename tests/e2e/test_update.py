@@ -1,5 +1,5 @@
-"""An update while a campaign runs: the release before goes on sending while this one migrates, then gives way to it,
-one process after the other. Nothing is lost, nothing is sent twice."""
+"""An update while a campaign runs. The previous release keeps sending while this one migrates, then its processes are
+replaced one by one. Nothing is lost or sent twice."""
 
 import asyncio
 import subprocess
@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
 RECIPIENTS = 8_000
 FEW = 20
-SECONDS_PER_EMAIL = 0.1  # two senders then take 160 a second, so that there is mail left when all are replaced
-SETTINGS = {"batch_size": "50"}  # so that the small campaigns soon get a slot beside the large one
+SECONDS_PER_EMAIL = 0.1  # 160 emails/s with two senders, so that mail is left when all are replaced
+SETTINGS = {"batch_size": "50"}  # so that small campaigns soon get their share beside the large one
 PATIENCE_SECONDS = 90.0
 VASHSENDER = ("-c", "from cli.main import main; main()")
 IN_TURN = ("api", "sender-1", "dispatcher", "watchdog", "sender-2")
@@ -80,13 +80,13 @@ async def test_the_previous_release_sends_while_this_one_migrates_and_takes_over
 
 
 async def _goes_on(system: System, campaign: str, emails: int = 50) -> None:
-    """Mail flows and is recorded."""
+    """Waits until mail flows and is recorded."""
     sent = (await system.show(campaign))["counts"]["sent"]
     await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] >= sent + emails, PATIENCE_SECONDS)
 
 
 async def _from_first_to_last(system: System, name: str) -> None:
-    """A small campaign, imported, sent and closed by whoever works now."""
+    """Runs a small campaign to its end on the current processes."""
     campaign = await system.create([f"{name}-{number}@example.test" for number in range(FEW)])
     await system.send(campaign)
     answer = await system.wait_closed(campaign, PATIENCE_SECONDS)

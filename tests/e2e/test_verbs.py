@@ -1,4 +1,4 @@
-"""The command's verbs as a script sees them: output, and exit codes."""
+"""The output and exit codes of commands, as a script sees them."""
 
 import json
 import re
@@ -17,13 +17,13 @@ NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 def code(command: Command, *arguments: str, **settings: str) -> tuple[int, str]:
-    """Exit code and the first line on stderr; nothing may be on stdout."""
+    """The exit code and the first line of stderr. Stdout must be empty."""
     done = command(*arguments, settings=settings)
     assert done.stdout == "", done.stdout
     return done.returncode, done.stderr.splitlines()[0] if done.stderr else ""
 
 
-def test_usage(installation: Callable[..., Command]) -> None:
+def test_wrong_usage_exits_with_64(installation: Callable[..., Command]) -> None:
     command = installation()
     assert "campaign" in command.ok("--help")
     assert code(command, "nonsense")[0] == 64
@@ -44,12 +44,12 @@ def test_colours_are_for_terminals(installation: Callable[..., Command]) -> None
     assert "VASHSENDER_ENVIRONMENT\tdevelopment\tdefault\n" in command.ok("config", "show")
 
 
-def test_what_needs_neither_broker_nor_api(installation: Callable[..., Command]) -> None:
+def test_some_commands_need_neither_broker_nor_api(installation: Callable[..., Command]) -> None:
     command = installation()
     assert code(command, "status")[0] == 69
     assert code(command, "scale", "sender=2")[0] == 69
     assert code(command, "restart")[0] == 69
-    assert code(command, "topology", "check")[0] == 78  # no broker is named
+    assert code(command, "topology", "check")[0] == 78  # no broker is configured
     assert code(command, "campaign", "list")[0] == 78  # there is no key yet
     assert code(command, "campaign", "list", "--key", "vs_x")[0] == 69
     assert code(command, "logs", "sender")[0] == 65
@@ -64,13 +64,13 @@ def test_what_needs_neither_broker_nor_api(installation: Callable[..., Command])
     [listed] = command.json("key", "list")
     assert listed["name"] == "script"
     assert key not in json.dumps(listed)
-    assert code(command, "key", "revoke", listed["id"])[0] == 64  # nobody is there to be asked
+    assert code(command, "key", "revoke", listed["id"])[0] == 64  # cannot ask for confirmation without a terminal
     command.ok("key", "revoke", listed["id"], "--yes")
     assert code(command, "key", "revoke", listed["id"], "--yes")[0] == 65
     assert code(command, "key", "revoke", "no-uuid", "--yes")[0] == 64
 
 
-def test_settings_as_they_stand(installation: Callable[..., Command]) -> None:
+def test_config_show_prints_values_and_sources(installation: Callable[..., Command]) -> None:
     command = installation(VASHSENDER_DATABASE_URL="postgresql://u:s3cret@db.test/x", VASHSENDER_PROFILE="high")
     (command.folder / ".env").write_text("VASHSENDER_BATCH_SIZE=100\n")
     (command.folder / "relays").write_text("smtp://u:hunter2@mail.test\n")
@@ -90,7 +90,7 @@ def test_settings_as_they_stand(installation: Callable[..., Command]) -> None:
     assert line.startswith("vashsender: VASHSENDER_BATCH_SIZE: ")
 
 
-def test_a_database_that_is_away(installation: Callable[..., Command]) -> None:
+def test_an_unavailable_database_exits_with_69(installation: Callable[..., Command]) -> None:
     command = installation(VASHSENDER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/x")
     for verb in (("db", "check"), ("db", "upgrade"), ("key", "list")):
         status, line = code(command, *verb)
@@ -101,7 +101,7 @@ def test_a_database_that_is_away(installation: Callable[..., Command]) -> None:
     assert "the database cannot be used" in checked.stdout
 
 
-def test_the_doctor_on_a_bad_day(installation: Callable[..., Command]) -> None:
+def test_doctor_reports_many_problems(installation: Callable[..., Command]) -> None:
     command = installation(
         VASHSENDER_DATABASE_URL="postgresql://u:p@127.0.0.1:1/x", VASHSENDER_AMQP_URL="amqp://u:p@127.0.0.1:1/"
     )
@@ -125,7 +125,7 @@ def test_the_doctor_on_a_bad_day(installation: Callable[..., Command]) -> None:
     assert examined["disk"]["ok"]
 
 
-def test_topology(installation: Callable[..., Command], broker_vhost: BrokerVhost) -> None:
+def test_topology_is_declared_and_checked(installation: Callable[..., Command], broker_vhost: BrokerVhost) -> None:
     command = installation(
         VASHSENDER_AMQP_URL=broker_vhost.services_url, VASHSENDER_AMQP_ADMIN_URL=broker_vhost.admin_url
     )
@@ -145,7 +145,7 @@ def test_topology(installation: Callable[..., Command], broker_vhost: BrokerVhos
     assert "VASHSENDER_AMQP_ADMIN_URL" in line
 
 
-def test_a_campaign_from_the_command_line(on_shared_broker: Command, tmp_path: Path) -> None:
+def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_path: Path) -> None:
     command = on_shared_broker
     command.settings["VASHSENDER_RELAYS"] = f"smtp://127.0.0.1:{command.port('mailbox')}?tls=none"
     command.ok("start", "--senders", "1", "--mailbox")
@@ -174,7 +174,7 @@ def test_a_campaign_from_the_command_line(on_shared_broker: Command, tmp_path: P
 
     assert code(command, "campaign", "pause", campaign)[0] == 65  # a draft cannot be paused
     assert code(command, "campaign", "show", NOBODY)[0] == 65
-    assert code(command, "campaign", "cancel", campaign)[0] == 64  # nobody is there to be asked
+    assert code(command, "campaign", "cancel", campaign)[0] == 64  # cannot ask for confirmation without a terminal
     assert code(command, "campaign", "list", VASHSENDER_API_KEY="vs_wrong")[0] == 78
     assert code(command, "campaign", "list", VASHSENDER_URL="http://127.0.0.1:1")[0] == 69
 
@@ -202,7 +202,7 @@ def test_a_campaign_from_the_command_line(on_shared_broker: Command, tmp_path: P
     assert command.json("campaign", "watch", slow, "--timeout", "60")["status"] == "cancelled"
 
 
-def test_senders_come_and_go_and_a_restart_rolls(on_shared_broker: Command) -> None:
+def test_senders_scale_and_a_restart_replaces_one_process_at_a_time(on_shared_broker: Command) -> None:
     command = on_shared_broker
     command.ok("start", "--senders", "1")
     before = command.pids()
@@ -225,12 +225,12 @@ def test_senders_come_and_go_and_a_restart_rolls(on_shared_broker: Command) -> N
 
 
 def scraped(command: Command) -> set[str]:
-    """What Prometheus is told to watch."""
+    """The targets of Prometheus."""
     targets = json.loads((command.var / "prometheus" / "vashsender.json").read_text())
     return {target["labels"]["instance"] for target in targets}
 
 
-def test_a_wrong_setting_stops_the_start_and_leaves_nothing(on_shared_broker: Command) -> None:
+def test_a_wrong_setting_prevents_the_start_and_leaves_no_process(on_shared_broker: Command) -> None:
     status, _ = code(on_shared_broker, "start", VASHSENDER_RELAYS="gopher://mail.example.com")
     assert status == 78
     assert on_shared_broker.processes() == []

@@ -1,4 +1,4 @@
-"""A real supervisord with small programs: started, killed, adopted, scaled, stopped."""
+"""A real supervisord with small programs, which are started, killed, adopted, scaled and stopped."""
 
 import os
 import signal
@@ -84,18 +84,18 @@ def test_a_program_gets_exactly_its_environment_and_its_own_log(
     wait_for(lambda: (supervisor.log_dir / "worker.log").read_text() == "good day\n")
 
 
-def test_every_file_is_its_owners_alone(supervisor: Supervisor, program: Callable[..., Program]) -> None:
+def test_only_the_owner_can_read_any_file(supervisor: Supervisor, program: Callable[..., Program]) -> None:
     supervisor.add([program("worker")])
     wait_for(lambda: is_running(supervisor, "worker"))
     files = [path for folder in (supervisor.run_dir, supervisor.log_dir) for path in folder.rglob("*")]
-    files.append(supervisor.socket)  # elsewhere, where the folder's name is too long for a socket
+    files.append(supervisor.socket)  # elsewhere if the folder's name is too long for a socket
     assert {"supervisor.sock", "supervisord.pid", "supervisord.log", "worker.json", "worker.log"} <= {
         path.name for path in files
     }
     assert [path for path in files if path.stat().st_mode & 0o077] == []
 
 
-def test_a_killed_program_comes_back_and_is_counted(supervisor: Supervisor, program: Callable[..., Program]) -> None:
+def test_a_killed_program_is_restarted_and_counted(supervisor: Supervisor, program: Callable[..., Program]) -> None:
     supervisor.add([program("worker")])
     wait_for(lambda: is_running(supervisor, "worker"))
     first = states(supervisor)["worker"]
@@ -104,18 +104,16 @@ def test_a_killed_program_comes_back_and_is_counted(supervisor: Supervisor, prog
     assert (first.starts, states(supervisor)["worker"].starts) == (1, 2)
 
 
-def test_a_program_that_keeps_ending_is_tried_again_with_back_off(
-    supervisor: Supervisor, program: Callable[..., Program]
-) -> None:
+def test_a_failing_program_is_restarted_with_back_off(supervisor: Supervisor, program: Callable[..., Program]) -> None:
     supervisor.add([program("broken", code="import sys; print('no use', flush=True); sys.exit(78)")])
     wait_for(lambda: (supervisor.log_dir / "broken.log").exists())
     wait_for(lambda: (supervisor.log_dir / "broken.log").read_text().count("no use") >= 3)
     state = states(supervisor)["broken"]
     assert state.state in ("BACKOFF", "STARTING")
-    assert state.exit_code in (0, 78)  # 0 while it is being started again
+    assert state.exit_code in (0, 78)  # 0 during a restart
 
 
-def test_strays_of_a_killed_supervisord_are_adopted_and_never_doubled(
+def test_programs_of_a_killed_supervisord_are_adopted_and_not_duplicated(
     supervisor: Supervisor, program: Callable[..., Program], tmp_path: Path
 ) -> None:
     supervisor.add([program("one"), program("two")])
@@ -128,7 +126,7 @@ def test_strays_of_a_killed_supervisord_are_adopted_and_never_doubled(
     assert {name: state.pid for name, state in states(supervisor).items()} == before
     assert {state.starts for state in supervisor.states()} == {1}
 
-    os.kill(before["one"], signal.SIGKILL)  # an adopted one is watched over like any other
+    os.kill(before["one"], signal.SIGKILL)  # an adopted program is supervised like any other
     wait_for(lambda: is_running(supervisor, "one") and supervisor.holders()["one"] != before["one"])
 
     supervisor.stop(["two"])  # and stopped like any other
@@ -149,7 +147,7 @@ def test_a_program_runs_once_however_often_it_is_launched(
     assert supervisor.holders() == before
 
 
-def test_programs_that_stay_keep_their_process_when_others_come_and_go(
+def test_programs_keep_their_process_when_others_are_added_or_removed(
     supervisor: Supervisor, program: Callable[..., Program]
 ) -> None:
     supervisor.add([program("sender-1"), program("sender-2")])
@@ -161,12 +159,12 @@ def test_programs_that_stay_keep_their_process_when_others_come_and_go(
     assert sorted(states(supervisor)) == ["sender-1", "sender-3"]
     assert supervisor.holders()["sender-1"] == first
 
-    supervisor.stop(["sender-1"])  # what was written meanwhile holds from the next start on
+    supervisor.stop(["sender-1"])  # a configuration written meanwhile applies from the next start
     supervisor.start_program("sender-1")
     wait_for(lambda: (supervisor.log_dir / "sender-1.log").read_text() == "hello\nchanged\n")
 
 
-def test_stopping_takes_all_at_once_and_ends_the_stubborn(
+def test_stop_ends_all_at_once_even_those_that_ignore_sigterm(
     supervisor: Supervisor, program: Callable[..., Program]
 ) -> None:
     names = [f"stubborn-{number}" for number in range(3)]
@@ -179,7 +177,7 @@ def test_stopping_takes_all_at_once_and_ends_the_stubborn(
     assert time.monotonic() - began < 6
 
 
-def test_a_long_path_finds_a_short_socket(tmp_path: Path) -> None:
+def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 30)
     supervisor = Supervisor(folder / "run", folder / "log")
     supervisor.start(tmp_path)

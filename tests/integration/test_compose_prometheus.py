@@ -1,4 +1,4 @@
-"""The Prometheus of deploy/compose: promtool reads configuration, rules and alerts where the container finds them."""
+"""Prometheus in deploy/compose: promtool checks configuration, rules and alerts at their paths in the container."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.support import compose
 
 
-def test_its_configuration_is_valid_with_what_is_mounted(tmp_path: Path) -> None:
+def test_the_mounted_configuration_is_valid(tmp_path: Path) -> None:
     for mount in compose.mounts(compose.load()["services"]["prometheus"]):
         if mount.path is not None:
             here = tmp_path / mount.target.lstrip("/")

@@ -1,4 +1,4 @@
-"""Every query of every panel, asked of a real Prometheus that watches a real system send a campaign with faults."""
+"""Runs every query of every panel on a real Prometheus, while a real system sends a campaign with failures."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.
 RIGHTLY_EMPTY = {
     ("overview", "Alerts"): "no alert has to be pending or to fire in a run that goes well",
 }
-"""Panels of which a query may return nothing here, and why that is right."""
+"""Panels with a query that may return nothing here, and why."""
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ async def system(
 
 
 def refuse(rcpt: str, _tries: int) -> bytes | None:
-    """Of each ten people one does not exist and one is asked to come back later."""
+    """Of ten recipients one does not exist and one is deferred."""
     number = int(rcpt.partition("@")[0].rpartition("-")[2])
     return {3: b"550 5.1.1 no such user\r\n", 7: b"451 4.2.0 later\r\n"}.get(number % 10)
 
 
 @pytest.mark.timeout(300)
-async def test_every_panel_has_data_and_totals_are_the_ledgers(
+async def test_every_panel_has_data_and_totals_equal_the_ledger(
     system: System, broker_vhost: BrokerVhost, relay: RecordingRelay, tmp_path: Path
 ) -> None:
     relay.behaviour.rcpt = refuse
@@ -63,7 +63,7 @@ async def test_every_panel_has_data_and_totals_are_the_ledgers(
         async def wait(expr: str) -> None:
             await asyncio.to_thread(server.wait, expr)
 
-        # Seen before the campaign, so that what it adds is an increase.
+        # Scraped before the campaign, so that increases are visible.
         await wait("count(up == 1) == 7")
         campaign = await system.create(RECIPIENTS, retry_delay_seconds=LONG, name="Spring news")
         await system.send(campaign)
@@ -84,7 +84,7 @@ async def test_every_panel_has_data_and_totals_are_the_ledgers(
 
 
 def panels_without_data(server: Prometheus) -> set[tuple[str, str]]:
-    """Panels of which a query gives no series, or no number."""
+    """Panels with a query that returns no series, or no number."""
     empty = set()
     for name, dashboard in DASHBOARDS.items():
         variables = chosen(server, dashboard)
@@ -110,7 +110,7 @@ def assert_totals(server: Prometheus, counts: Mapping[str, int]) -> None:
 
 
 def by_label(server: Prometheus, name: str, title: str, label: str) -> dict[str, float]:
-    """What the first query of a panel shows, by the value of a label."""
+    """The result of the first query of a panel, by the value of a label."""
     dashboard = DASHBOARDS[name]
     panel = next(panel for panel in dashboard["panels"] if panel["title"] == title)
     found = server.query(substituted(panel["targets"][0]["expr"], chosen(server, dashboard)))
@@ -118,7 +118,7 @@ def by_label(server: Prometheus, name: str, title: str, label: str) -> dict[str,
 
 
 def chosen(server: Prometheus, dashboard: Mapping[str, Any]) -> dict[str, str]:
-    """The variables as Grafana would fill them in: everything where many may be chosen, else the first."""
+    """The variables with Grafana's defaults: all values if several may be chosen, otherwise the first."""
     values = {"__rate_interval": "2m"}
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "custom":

@@ -1,4 +1,4 @@
-"""Back to the version before: it takes the schema that the later one left, and changes nothing."""
+"""Going back to the previous version: it accepts the newer schema and changes nothing."""
 
 import asyncio
 from pathlib import Path
@@ -15,7 +15,7 @@ from shared.ledger.database import Ledger
 LATER = "9999"
 
 
-def test_a_later_schema_is_left_as_it_is(
+def test_a_newer_schema_is_left_unchanged(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VASHSENDER_DATABASE_URL", empty_database_url)

@@ -1,4 +1,4 @@
-"""Every service on an account of its own, with no more rights than it needs: all of it works, and nothing else does."""
+"""Every service has its own account with the least rights: everything works, and nothing else is allowed."""
 
 import asyncio
 import subprocess
@@ -58,7 +58,7 @@ async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> Async
         yield system
 
 
-async def test_a_whole_life_with_a_killed_sender_and_a_new_password_on_the_least_rights(
+async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_password(
     system: System, relay: RecordingRelay, made: Accounts, broker: PrivateBroker, own_postgres: PrivatePostgres
 ) -> None:
     relay.behaviour.rcpt = _rcpt
@@ -78,7 +78,7 @@ async def test_a_whole_life_with_a_killed_sender_and_a_new_password_on_the_least
     apply(made, broker, own_postgres)
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(old)
-    # Who is connected stays so; who comes next has the new password.
+    # Open connections stay. New ones use the new password.
     system.service_settings["sender"] |= made.service_settings()["sender"]
     await system.launch("sender", "sender-3").wait_ready()
     answer = await system.wait_closed(campaign, 90)
@@ -88,7 +88,7 @@ async def test_a_whole_life_with_a_killed_sender_and_a_new_password_on_the_least
     assert (account.lost, account.unrecorded) == (0, 0)
     assert account.duplicated <= 2 + 64
 
-    # The bounced address was suppressed by a sender, so that nobody writes to it again.
+    # A sender suppressed the bounced address.
     await system.post(f"/campaigns/{campaign}/retry-failed")
     again = await system.wait_until(campaign, lambda answer: answer["counts"]["suppressed"] == 1)
     await system.wait_closed(campaign)
@@ -129,7 +129,7 @@ async def _unsubscribe(system: System, campaign: str) -> None:
 
 
 async def _look_around(system: System) -> None:
-    """What people, autoscalers and probes look at."""
+    """The views of people, autoscalers and probes."""
     async with system.client() as client:
         services = (await client.get("/services")).raise_for_status().json()["data"]
         queues = (await client.get("/queues")).raise_for_status().json()["data"]
@@ -158,7 +158,7 @@ async def _cancel_and_delete(system: System, relay: RecordingRelay) -> None:
 
 
 def _health_check(made: Accounts) -> "subprocess.CompletedProcess[str]":
-    """By an operator, who has the watchdog's rights in the database; --fix runs one sweep."""
+    """health-check with the watchdog's rights in the database. --fix runs one sweep."""
     settings = {
         "VASHSENDER_DATABASE_URL": made.database_url("watchdog"),
         "VASHSENDER_AMQP_URL": made.amqp_url("watchdog"),
@@ -207,7 +207,7 @@ FORBIDDEN_SQL = (
 )
 
 
-async def test_what_each_role_may_not_do_in_the_database(made: Accounts) -> None:
+async def test_each_role_is_refused_everything_else_in_the_database(made: Accounts) -> None:
     for service in SERVICES:
         connection = await asyncpg.connect(made.database_url(service))
         try:
@@ -220,7 +220,7 @@ async def test_what_each_role_may_not_do_in_the_database(made: Accounts) -> None
 
 
 async def test_rights_are_the_same_after_every_migration(made: Accounts) -> None:
-    """What was granted by hand is taken away, what was taken away is given back, in the migration's own transaction."""
+    """A migration reverts rights granted or revoked by hand, in its own transaction."""
     ledger = Ledger(made.owner_url, pool_size=1)
     try:
         before = await _acl(ledger)
@@ -246,7 +246,7 @@ async def _acl(ledger: Ledger) -> list[str]:
 KEYS = {key for queue in topology.QUEUES for key in queue.routing_keys}
 
 
-async def test_what_each_account_may_not_do_on_the_broker(made: Accounts) -> None:
+async def test_each_account_is_refused_everything_else_on_the_broker(made: Accounts) -> None:
     await topology.declare(made.admin_url)
     queues = [queue.name for queue in topology.QUEUES] + [topology.DEAD]
     for service in SERVICES:
@@ -309,7 +309,7 @@ async def _bind(queue: AbstractQueue) -> None:
     await queue.bind(topology.EXCHANGE, "batch.released")
 
 
-async def test_the_monitor_sees_depths_and_nothing_more(made: Accounts, broker: PrivateBroker) -> None:
+async def test_the_monitor_sees_only_depths(made: Accounts, broker: PrivateBroker) -> None:
     await topology.declare(made.admin_url)
     address = urlsplit((made.folder / "monitor_management_url").read_text())
     user, vhost = f"{made.prefix}_monitor", made.prefix

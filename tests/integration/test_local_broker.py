@@ -1,4 +1,4 @@
-"""The private RabbitMQ node: accounts, loopback, stop, kill, and nothing left behind."""
+"""The private RabbitMQ node: accounts, loopback, stop, kill, and no process left behind."""
 
 import subprocess
 import time
@@ -54,7 +54,7 @@ async def test_a_bound_queue_can_be_unbound(broker_vhost: BrokerVhost) -> None:
     assert bindings.json() == []
 
 
-def test_there_is_no_guest(broker_vhost: BrokerVhost) -> None:
+def test_there_is_no_account_guest(broker_vhost: BrokerVhost) -> None:
     assert {user["name"] for user in broker_vhost.api.get("/users").json()} == {"admin", "services"}
 
 
@@ -78,14 +78,14 @@ def test_secrets_are_readable_by_their_owner_only(broker: PrivateBroker, tmp_pat
     assert {path.stat().st_mode & 0o077 for path in secrets} == {0}
 
 
-def test_a_taken_port_is_named_with_its_process(broker: PrivateBroker, tmp_path: Path) -> None:
+def test_an_occupied_port_is_reported_with_its_process(broker: PrivateBroker, tmp_path: Path) -> None:
     second = PrivateBroker(tmp_path / "second", broker.amqp_port, *free_ports(4))
     with pytest.raises(PortTakenError, match=rf"port {broker.amqp_port} .* taken by beam.smp \(pid \d+"):
         second.start()
     assert not second.is_running
 
 
-def test_a_supervised_broker_stops_what_its_killed_supervisor_left_and_leaves_nothing(run: TestRun) -> None:
+def test_a_supervised_broker_replaces_the_node_of_a_killed_supervisor(run: TestRun) -> None:
     broker = run.new_broker("supervised")
     with subprocess.Popen(broker.command(), cwd=ROOT) as first:
         broker.wait_ready()
@@ -100,7 +100,7 @@ def test_a_supervised_broker_stops_what_its_killed_supervisor_left_and_leaves_no
     assert broker.processes() == []
 
 
-async def test_messages_survive_a_kill_and_stop_leaves_nothing(own_broker: PrivateBroker) -> None:
+async def test_messages_survive_a_kill_and_stop_leaves_no_process(own_broker: PrivateBroker) -> None:
     await topology.declare(own_broker.amqp_url("admin"))
     connection = await aio_pika.connect(own_broker.amqp_url())
     async with connection:

@@ -1,4 +1,4 @@
-"""The databases that other tests stand on."""
+"""The databases that other tests use."""
 
 from sqlalchemy import text
 
@@ -6,7 +6,7 @@ from shared.ledger import migrate
 from shared.ledger.database import Ledger
 
 
-async def test_a_ledger_is_empty_and_at_the_newest_schema(database_url: str) -> None:
+async def test_a_ledger_is_empty_and_has_the_newest_schema(database_url: str) -> None:
     ledger = Ledger(database_url)
     try:
         async with ledger.read() as connection:

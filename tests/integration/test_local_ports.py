@@ -1,4 +1,4 @@
-"""Ports of this machine: free ones, and who holds one that is not."""
+"""Ports of this machine: finding free ones, and naming the holder of an occupied one."""
 
 import os
 import socket
@@ -24,11 +24,11 @@ def test_free_ports_differ_and_are_free() -> None:
     assert all(map(is_free, ports))
 
 
-def test_a_taken_port_is_not_free(taken_port: int) -> None:
+def test_an_occupied_port_is_not_free(taken_port: int) -> None:
     assert not is_free(taken_port)
 
 
-def test_a_port_taken_on_every_address_is_not_free() -> None:
+def test_a_port_occupied_on_every_address_is_not_free() -> None:
     with socket.socket() as listener:
         listener.bind(("0.0.0.0", 0))
         listener.listen()
@@ -37,13 +37,13 @@ def test_a_port_taken_on_every_address_is_not_free() -> None:
 
 def test_a_port_is_free_again_after_its_connections() -> None:
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like servers
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = listener.accept()
-            accepted.close()  # the server closes first: its side lingers in TIME_WAIT
+            accepted.close()  # the server closes first, so its side stays in TIME_WAIT
             assert client.recv(1) == b""
     assert is_free(port)
 
@@ -52,6 +52,6 @@ def test_the_holder_is_named(taken_port: int) -> None:
     assert f"(pid {os.getpid()}, " in holder(taken_port)
 
 
-def test_a_taken_port_is_refused_with_what_it_is_for(taken_port: int) -> None:
+def test_an_occupied_port_is_refused_with_its_purpose(taken_port: int) -> None:
     with pytest.raises(PortTakenError, match=rf"port {taken_port} \(the page\) is taken by .*pid {os.getpid()}"):
         refuse_taken({"the API": free_ports(1)[0], "the page": taken_port})

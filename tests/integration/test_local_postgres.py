@@ -1,4 +1,4 @@
-"""The private PostgreSQL cluster: durable or fast, killed, restarted, and nothing left behind."""
+"""The private PostgreSQL cluster: durable or fast, killed, restarted, and no process left behind."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_a_refused_statement_says_why(postgres: PrivatePostgres) -> None:
         postgres.query("SELECT 1/0")
 
 
-def test_tests_give_up_durability_and_measurements_do_not(postgres: PrivatePostgres, tmp_path: Path) -> None:
+def test_the_cluster_for_tests_is_not_durable_and_others_are(postgres: PrivatePostgres, tmp_path: Path) -> None:
     assert postgres.query("SHOW fsync") == "off"
     durable = PrivatePostgres(tmp_path / "durable", postgres.port)
     with pytest.raises(PortTakenError, match=rf"port {postgres.port} .* taken by postgres \(pid \d+"):
@@ -44,7 +44,7 @@ def test_tests_give_up_durability_and_measurements_do_not(postgres: PrivatePostg
     assert durable.durable
 
 
-def test_committed_rows_survive_a_kill_and_stop_leaves_nothing(own_postgres: PrivatePostgres) -> None:
+def test_committed_rows_survive_a_kill_and_stop_leaves_no_process(own_postgres: PrivatePostgres) -> None:
     own_postgres.query("CREATE TABLE kept AS SELECT 7 AS id")
     own_postgres.kill()
     assert not own_postgres.is_running

@@ -1,4 +1,4 @@
-"""A test run leaves nothing running: not after Ctrl-C or SIGTERM, and after a kill only until the next one starts."""
+"""A test run leaves no process running after Ctrl-C or SIGTERM; after a kill the next run cleans up."""
 
 import os
 import signal
@@ -69,7 +69,7 @@ def test_an_interrupted_run_stops_its_servers(
     hanging: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
     postmaster = postmaster_of(hanging, tmp_path)
-    for _ in range(3):  # as a person would press Ctrl-C again: Python may swallow one inside a finalizer
+    for _ in range(3):  # again, as a person would: Python may swallow a Ctrl-C inside a finalizer
         hanging.send_signal(number)
         try:
             output, _ = hanging.communicate(timeout=TIMEOUT_SECONDS / 3)

@@ -1,4 +1,4 @@
-"""What is measured agrees with the ledger, across restarts within what docs/metrics.md says."""
+"""Metrics agree with the ledger, also across restarts as far as docs/metrics.md says."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,13 +33,13 @@ async def system(
 
 
 def refuse(rcpt: str, _tries: int) -> bytes | None:
-    """Of each ten people one does not exist and one is asked to come back later."""
+    """Of ten recipients one does not exist and one is deferred."""
     number = int(rcpt.partition("@")[0].rpartition("-")[2])
     return {3: b"550 5.1.1 no such user\r\n", 7: b"451 4.2.0 later\r\n"}.get(number % 10)
 
 
 async def scrape(*processes: ServiceProcess) -> Samples:
-    """Samples of several processes, those of the same name and labels added up."""
+    """Samples of several processes, summed by name and labels."""
     found: Samples = {}
     async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         for process in processes:
@@ -56,7 +56,7 @@ def total(samples: Samples, metric: str, **labels: str) -> float:
     return sum(value for (found, its), value in samples.items() if found == metric and wanted <= dict(its).items())
 
 
-async def test_sums_over_processes_are_the_ledgers(system: System, relay: RecordingRelay) -> None:
+async def test_sums_over_processes_equal_the_ledger(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.rcpt = refuse
     await system.start(senders=2)
     campaign = await system.create(400, retry_delay_seconds=LONG, name="Spring news")
@@ -66,7 +66,7 @@ async def test_sums_over_processes_are_the_ledgers(system: System, relay: Record
     assert (counts["sent"], counts["failed"], counts["deferred"]) == (320, 40, 40)
 
     senders = await scrape(*system.senders)
-    while total(senders, "vashsender_emails_total") < 400:  # counted after the transaction that the api has seen
+    while total(senders, "vashsender_emails_total") < 400:  # counted after the transaction is visible to the api
         senders = await scrape(*system.senders)
     for outcome, reply_class in (("sent", "2"), ("failed", "5"), ("deferred", "4")):
         counted = total(senders, "vashsender_emails_total", outcome=outcome, reply_class=reply_class)
@@ -79,7 +79,7 @@ async def test_sums_over_processes_are_the_ledgers(system: System, relay: Record
         if status != "total":
             assert total(dispatcher, "vashsender_campaign_emails", status=status, **shown) == number
     assert total(dispatcher, "vashsender_open_emails", status="deferred") == counts["deferred"]
-    assert total(dispatcher, "vashsender_backlog_emails") == 0  # those deferred are not due for an hour
+    assert total(dispatcher, "vashsender_backlog_emails") == 0  # deferred recipients are not due for an hour
     assert total(dispatcher, "vashsender_campaigns", status="sending") == 1
     assert total(dispatcher, "vashsender_oldest_unsent_seconds") > 0
     assert 0 < total(dispatcher, "vashsender_deadline_used_ratio") < 0.01
@@ -97,7 +97,7 @@ async def test_sums_over_processes_are_the_ledgers(system: System, relay: Record
     assert total(closed, "vashsender_open_emails") == 0
 
 
-async def test_of_a_killed_sender_only_what_was_not_scraped_is_missing(system: System, relay: RecordingRelay) -> None:
+async def test_a_killed_sender_loses_only_what_was_not_scraped(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.seconds_per_email = 0.01
     await system.start(senders=2)
     campaign = await system.create(3000)

@@ -1,4 +1,4 @@
-"""Configuration, rules and alerts, checked and tested with Prometheus' own promtool; no alert lacks a page."""
+"""Configuration, rules and alerts, checked and tested with promtool. Every alert has a runbook."""
 
 import re
 import subprocess
@@ -27,12 +27,12 @@ def test_configuration_and_rules_are_valid() -> None:
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_is_silent_and_fires_as_it_should(alert: str) -> None:
+def test_an_alert_stays_silent_and_fires_correctly(alert: str) -> None:
     promtool("test", "rules", DEPLOY / "tests" / f"{alert}.yml")
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_has_all_that_it_needs(alert: str) -> None:
+def test_an_alert_is_complete(alert: str) -> None:
     text = (DEPLOY / "alerts" / f"{alert}.yml").read_text()
     names = re.findall(r"- alert: (\w+)", text)
     assert len(names) == 1
@@ -53,5 +53,5 @@ def test_an_alert_has_all_that_it_needs(alert: str) -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_names_follow_prometheus_rules(service: str) -> None:
+def test_metric_names_follow_prometheus_rules(service: str) -> None:
     promtool("check", "metrics", given=generate_latest(registry(service)))

@@ -1,4 +1,4 @@
-"""The link that can be cut does what a network does: holds, loses, resets, and tells nobody."""
+"""The proxy behaves like a network: it holds bytes back, loses them and resets connections, without notice."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ async def say(streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], line: 
         return await streams[0].readline()
 
 
-async def test_bytes_pass_both_ways_and_a_close_is_passed_on(proxy: Proxy) -> None:
+async def test_bytes_pass_in_both_directions_and_a_close_is_passed_on(proxy: Proxy) -> None:
     streams = await asyncio.open_connection(LOOPBACK, proxy.port)
     assert await say(streams) == b"hello\n"
     assert proxy.connections == 1
@@ -48,9 +48,7 @@ async def test_bytes_pass_both_ways_and_a_close_is_passed_on(proxy: Proxy) -> No
 
 
 @pytest.mark.parametrize(("requests", "answers"), [(True, False), (False, True), (True, True)])
-async def test_what_is_held_while_the_link_is_cut_comes_when_it_is_restored(
-    proxy: Proxy, requests: bool, answers: bool
-) -> None:
+async def test_bytes_held_back_arrive_when_the_link_is_restored(proxy: Proxy, requests: bool, answers: bool) -> None:
     streams = await asyncio.open_connection(LOOPBACK, proxy.port)
     await say(streams)
     proxy.cut(requests=requests, answers=answers)
@@ -67,7 +65,7 @@ async def test_what_is_held_while_the_link_is_cut_comes_when_it_is_restored(
         writer.close()
 
 
-async def test_a_reset_is_told_to_whoever_is_connected(proxy: Proxy) -> None:
+async def test_a_reset_reaches_both_ends(proxy: Proxy) -> None:
     streams = await asyncio.open_connection(LOOPBACK, proxy.port)
     await say(streams)
     proxy.reset()

@@ -1,4 +1,4 @@
-"""What each service tells systemd, on a real datagram socket: sd_notify(3)."""
+"""What each service reports to systemd, on a real datagram socket: sd_notify(3)."""
 
 import asyncio
 import os
@@ -19,14 +19,14 @@ from tests.conftest import ServiceFactory
 from tests.support.relay import RecordingRelay
 from tests.support.seeds import seed_campaign
 
-SECONDS = 100.0  # a busy machine starts a process slowly
+SECONDS = 100.0  # processes start slowly on a busy machine
 pytestmark = pytest.mark.timeout(400)
 
 NOBODY = "amqp://nobody:nothing@127.0.0.1:1/none"  # no broker listens there
 
 
 class Systemd:
-    """The other end: what was told, by which process."""
+    """The receiving end: messages and the processes that sent them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Systemd:
         self.told: list[tuple[int, str]] = []
 
     def settings(self, url: str, watchdog_seconds: float = 0.0, **settings: str) -> dict[str, str]:
-        """The environment of a service that this systemd starts, without a broker."""
+        """The environment of a service started by this systemd, without a broker."""
         return {
             "NOTIFY_SOCKET": str(self.path),
             **({"WATCHDOG_USEC": f"{watchdog_seconds * 1e6:.0f}"} if watchdog_seconds else {}),
@@ -55,7 +55,7 @@ class Systemd:
         self.told.append((struct.unpack("3i", credentials)[0], text.decode()))
 
     async def wait(self, condition: Callable[[str], bool], pid: int) -> str:
-        """The first message from now on that meets the condition; fails after a while."""
+        """Waits for the first message from now on that meets the condition."""
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             before = len(self.told)
@@ -67,7 +67,7 @@ class Systemd:
         raise AssertionError(f"not in {SECONDS:g} s; told was {self.told[-10:]}")
 
     async def silence(self, word: str, seconds: float) -> None:
-        """Fails where `word` is told within so long."""
+        """Fails if a message contains `word` within the given seconds."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             before = len(self.told)
@@ -77,7 +77,7 @@ class Systemd:
 
 @pytest.fixture
 def systemd() -> Iterator[Systemd]:
-    # Not in tmp_path, whose name may be too long for a socket.
+    # tmp_path may be too long for a socket.
     path = Path("/tmp") / f"vashsender-notify-{os.getpid()}.sock"
     path.unlink(missing_ok=True)
     listening = Systemd(path)
@@ -87,7 +87,7 @@ def systemd() -> Iterator[Systemd]:
 
 
 @pytest.mark.parametrize("service", ["api", "dispatcher", "sender", "watchdog"])
-async def test_a_service_tells_that_it_started_lives_and_stops_and_opens_its_log_anew(
+async def test_a_service_reports_start_life_and_stop_and_reopens_its_log(
     service: str, systemd: Systemd, service_process: ServiceFactory, sqlite_url: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "own.log"
@@ -96,7 +96,7 @@ async def test_a_service_tells_that_it_started_lives_and_stops_and_opens_its_log
         service, systemd.settings(sqlite_url, watchdog_seconds=1.0, relays=relay, log_file=str(log)), name="stdout"
     )
     await systemd.wait(lambda text: text == "READY=1", process.pid)
-    # The broker is away: the start does not wait for it, and systemctl shows what is waited for.
+    # Without a broker the start does not wait, and systemctl shows what the service waits for.
     await systemd.wait(lambda text: text.startswith("STATUS=waiting for") and "broker" in text, process.pid)
     for _ in range(2):
         await systemd.wait(lambda text: text == "WATCHDOG=1", process.pid)
@@ -114,7 +114,7 @@ async def test_a_service_tells_that_it_started_lives_and_stops_and_opens_its_log
     assert process.log_text() == ""
 
 
-async def test_a_sender_that_recycles_says_so_and_is_the_same_process(
+async def test_a_recycling_sender_reports_it_and_stays_the_same_process(
     systemd: Systemd, service_process: ServiceFactory, sqlite_url: str
 ) -> None:
     relay = RecordingRelay()
@@ -154,14 +154,14 @@ async def _fail() -> None:
 
 @pytest.fixture
 def process(systemd: Systemd, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> Process[CommonSettings]:
-    """A service's process within this one."""
+    """A service running inside this process."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
     settings: dict[str, Any] = {"database_url": sqlite_url, "amqp_url": NOBODY, "hung_seconds": 0.5}
     return Process("watchdog", CommonSettings(**settings))
 
 
-async def test_a_tick_that_hangs_withholds_the_sign_of_life(systemd: Systemd, process: Process[CommonSettings]) -> None:
+async def test_a_hanging_tick_stops_the_sign_of_life(systemd: Systemd, process: Process[CommonSettings]) -> None:
     async with process._reporting(), asyncio.TaskGroup() as group:
         clock = group.create_task(process.clock(_hang, 0.1))
         await systemd.wait(lambda text: text == "WATCHDOG=1", os.getpid())
@@ -171,7 +171,7 @@ async def test_a_tick_that_hangs_withholds_the_sign_of_life(systemd: Systemd, pr
     await process.ledger.close()
 
 
-async def test_ticks_that_fail_or_may_last_or_wait_for_the_database_are_no_hang(
+async def test_failing_long_or_waiting_ticks_do_not_count_as_hanging(
     systemd: Systemd, process: Process[CommonSettings]
 ) -> None:
     async def wait_for_the_database() -> None:

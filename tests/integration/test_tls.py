@@ -1,4 +1,4 @@
-"""Broker, database and relays behind a private authority: everything works, and a wrong certificate is refused."""
+"""Broker, database and relays with a private authority: everything works, and a wrong certificate is refused."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -26,14 +26,14 @@ from tests.support.system import installation
 from tests.support.tls import enable_tls, tls_broker, with_host
 
 GOOD_HOST, WRONG_HOST = "localhost", "127.0.0.1"
-"""Certificates name the first only; both lead to this machine."""
+"""Certificates name only the first; both resolve to this machine."""
 
 RELAY_USER = f"{USER}:{PASSWORD.replace(' ', '%20')}"
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Addresses with the good host; `secrets` must never be shown."""
+    """URLs with the good host. No output may contain `secrets`."""
 
     authority: Authority
     amqp_url: str
@@ -69,7 +69,7 @@ def servers(run: TestRun, own_postgres: PrivatePostgres, tmp_path: Path) -> Iter
         )
 
 
-async def test_a_campaign_through_tls_and_nobody_is_trusted_without_a_reason(
+async def test_a_campaign_runs_over_tls_and_wrong_certificates_are_refused(
     servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = Command(servers, monkeypatch, capsys)
@@ -121,7 +121,7 @@ async def _campaign(servers: Servers, tmp_path: Path) -> None:
 
 
 async def tried(url: str, ca_file: Path | None = None) -> RelayTry:
-    """What `doctor` finds where `ca_file` is the authority to trust besides the system's."""
+    """The findings of `doctor` with `ca_file` as a trusted authority."""
     return await try_relay(parse_relay(url, SETTINGS.model_copy(update={"ca_file": ca_file})), stage_seconds=10)
 
 
@@ -142,7 +142,7 @@ async def _refusals(command: "Command", servers: Servers, tmp_path: Path) -> Non
 
 
 async def _not_ready(servers: Servers, tmp_path: Path) -> None:
-    """A service says why, and goes on trying."""
+    """A service reports the reason and keeps trying."""
     wrong = {
         "database_url": with_host(servers.database_url, WRONG_HOST),
         "amqp_url": with_host(servers.amqp_url, WRONG_HOST),
@@ -163,7 +163,7 @@ async def _not_ready(servers: Servers, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """`vashsender ...` in this process, with the good settings but for those given. Gives exit code and stderr."""
+    """Runs `vashsender` in this process, with the good settings except those given. Returns exit code and stderr."""
 
     servers: Servers
     monkeypatch: pytest.MonkeyPatch
@@ -180,7 +180,7 @@ class Command:
         return exit_code, self.capsys.readouterr().err
 
     async def refused(self, words: Sequence[str], exit_code: int, why: str, **settings: str) -> None:
-        """The verb ends with this exit code and one line that says why, without a password."""
+        """The command exits with this code and one line with the reason, without a password."""
         ended, said = await self(*words, **settings)
         assert (ended, len(said.splitlines())) == (exit_code, 1), said
         assert why in said

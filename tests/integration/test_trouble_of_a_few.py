@@ -1,4 +1,4 @@
-"""What goes wrong with a few recipients costs the others nothing: emails that hang, emails that are put off."""
+"""Problems of a few recipients (hanging or deferred emails) do not slow down the others."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,10 +32,8 @@ async def system(
         yield system
 
 
-async def test_batches_of_which_one_email_hangs_do_not_keep_those_behind_them(
-    system: System, relay: RecordingRelay
-) -> None:
-    """One in each of twelve batches, for longer than this test lasts, where a sender holds two batches."""
+async def test_batches_with_a_hanging_email_do_not_block_others(system: System, relay: RecordingRelay) -> None:
+    """One email in each of twelve batches hangs longer than this test, with a capacity of two batches."""
     relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt in TROUBLED else After.ACCEPT
     await system.start(senders=1)
     campaign = await system.create(RECIPIENTS)
@@ -47,7 +45,7 @@ async def test_batches_of_which_one_email_hangs_do_not_keep_those_behind_them(
     assert taken == 0, "a batch that only waits for replies takes no slot"
 
 
-async def test_retries_that_are_not_due_yet_take_no_slot(system: System, relay: RecordingRelay) -> None:
+async def test_retries_that_are_not_due_take_no_capacity(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.dot = lambda rcpt, tries: b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
     await system.start(senders=1)
     campaign = await system.create(RECIPIENTS, retry_delay_seconds=3)

@@ -35,7 +35,7 @@ async def wakeups(system: System, cause: str) -> float:
     return sum([await process.metric(sample) for process in system.processes.values()])
 
 
-async def test_events_alone_carry_a_campaign_to_its_end(system: System) -> None:
+async def test_a_campaign_ends_on_events_alone(system: System) -> None:
     """With the clock slowed to an hour and no faults."""
     system.settings |= {"clock_seconds": HOUR, "ticket_patience_seconds": HOUR}
     await system.start()
@@ -50,10 +50,10 @@ async def test_events_alone_carry_a_campaign_to_its_end(system: System) -> None:
     assert await wakeups(system, "clock") == by_clock
 
 
-async def test_the_clock_alone_carries_a_campaign_to_its_end(
+async def test_a_campaign_ends_on_the_clock_alone(
     system: System, broker_vhost: BrokerVhost, relay: RecordingRelay
 ) -> None:
-    """With every event dropped: nothing that is published arrives anywhere."""
+    """With every event dropped before it reaches a queue."""
     for queue in topology.QUEUES:
         broker_vhost.unbind(topology.EXCHANGE, queue.name)
     system.settings |= {"clock_seconds": "0.3", "ticket_patience_seconds": "0.3"}
@@ -74,10 +74,10 @@ async def test_the_clock_alone_carries_a_campaign_to_its_end(
     assert await wakeups(system, "clock") > 0
 
 
-async def test_without_heartbeats_mail_still_flows_but_nobody_knows_the_senders(
+async def test_without_heartbeats_mail_still_flows_but_no_sender_is_known(
     system: System, broker_vhost: BrokerVhost
 ) -> None:
-    """What only heartbeats decide: how many slots there are, hence the window, and who is alive."""
+    """Only heartbeats tell the capacity of senders, and so the window, and which senders are alive."""
     await system.start(senders=2)
     dispatcher = system.processes["dispatcher"]
     first = await system.create(500)

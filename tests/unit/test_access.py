@@ -1,4 +1,4 @@
-"""The accounts of an installation: the files, and that the rights name what there is."""
+"""The accounts of an installation: their files, and rights that name existing tables and queues."""
 
 import ast
 import base64
@@ -26,8 +26,8 @@ def passwords(folder: Path) -> dict[str, str]:
     return {path.name: urlsplit(path.read_text()).password or "" for path in folder.glob("*_url")}
 
 
-def test_every_table_is_somebodys_and_every_name_is_a_tables() -> None:
-    """A migration that adds a table fails here until it is said who needs it."""
+def test_rights_cover_every_table_and_name_only_existing_columns() -> None:
+    """Fails for a new table until its rights are defined."""
     tables = SQLModel.metadata.tables
     named = {table for rights in RIGHTS.values() for table in rights}
     assert named == set(tables), "give the table a place in shared.ledger.rights.RIGHTS"
@@ -38,7 +38,7 @@ def test_every_table_is_somebodys_and_every_name_is_a_tables() -> None:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_service_may_publish_what_its_source_makes_and_nothing_else(service: str) -> None:
+def test_a_service_may_publish_only_the_events_in_its_source(service: str) -> None:
     made = {
         node.func.id
         for path in (ROOT / "services" / service).rglob("*.py")
@@ -93,19 +93,19 @@ def test_a_renewed_account_has_a_new_password_at_the_same_place(tmp_path: Path) 
     assert (old, len(newest) >= 32) == (key, True)
 
 
-def test_what_was_interrupted_is_finished(tmp_path: Path) -> None:
+def test_an_interrupted_run_is_completed(tmp_path: Path) -> None:
     write(tmp_path, Servers())
     (tmp_path / "watchdog_database_url").unlink()
     assert {path.name for path in write(tmp_path, Servers())} == {"watchdog_database_url", ROLES_SQL}
 
 
 @pytest.mark.parametrize("server", ["", "a b", "user@host", "host/path", "host:port", "::1"])
-def test_a_server_is_a_host(tmp_path: Path, server: str) -> None:
+def test_a_server_must_be_a_host(tmp_path: Path, server: str) -> None:
     with pytest.raises(ConfigurationError, match="HOST"):
         write(tmp_path, Servers(server))
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "access"
     assert run(["access", "new", str(folder), "--broker-host", "[::1]:5", "--json"]) == 0
     written = json.loads(capsys.readouterr().out)["written"]

@@ -1,4 +1,4 @@
-"""A migration that would stop the release before it is refused; one that only adds passes."""
+"""A migration that would break the previous release is refused; one that only adds passes."""
 
 import sqlite3
 from pathlib import Path
@@ -51,7 +51,7 @@ REMADE = {
         ),
     ],
 )
-def test_what_the_release_before_would_stumble_over(tmp_path: Path, change: str, problems: list[str]) -> None:
+def test_changes_that_break_the_previous_release_are_found(tmp_path: Path, change: str, problems: list[str]) -> None:
     path = tmp_path / "schema.db"
     database = sqlite3.connect(path)
     database.executescript(BEFORE)

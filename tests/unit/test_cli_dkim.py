@@ -1,4 +1,4 @@
-"""`vashsender dkim new`: a key that only its owner reads, and the record to publish."""
+"""`vashsender dkim new` creates a key that only its owner can read, and prints the record to publish."""
 
 import json
 import stat
@@ -14,7 +14,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VASHSENDER_DKIM_DIR", raising=False)
 
 
-def test_a_key_and_its_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_and_its_record_are_created(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["dkim", "new", "example.com", "--selector", "one", "--dir", str(tmp_path), "--json"]) == 0
     made = json.loads(capsys.readouterr().out)
     path = tmp_path / "example.com.one.pem"
@@ -41,7 +41,7 @@ def test_the_record_stands_alone_on_stdout(tmp_path: Path, capsys: pytest.Captur
         (["example.com", "--selector", "NO!", "--dir", "."], 65, "selector"),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_errors_are_reported(
     arguments: list[str],
     exit_code: int,
     word: str,

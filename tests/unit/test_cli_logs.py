@@ -1,4 +1,4 @@
-"""Log files: kept bounded while they are written, shown in order of time, and what people did is noted."""
+"""Log files: rotated while they are written, shown in order of time; actions of operators are recorded."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def line(timestamp: str, **more: str) -> str:
     return json.dumps({"timestamp": timestamp, "level": "info", "event": "x", "instance": "i", **more}) + "\n"
 
 
-def test_a_file_is_emptied_under_its_writer_and_older_ones_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_rotated_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotate_logs, "ROTATE_BYTES", 10)
     path = tmp_path / "sender-1.log"
     writer = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -46,7 +46,7 @@ def test_small_files_and_the_supervisors_own_are_left_alone(tmp_path: Path, monk
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_what_was_done_is_noted_with_who_when_and_how_it_ended(config: LocalSettings) -> None:
+def test_an_action_is_recorded_with_person_time_and_result(config: LocalSettings) -> None:
     with control(config, "scale sender=4") as result:
         result.text = "started: sender-4"
     with pytest.raises(DataError), control(config, "stop"):
@@ -68,7 +68,7 @@ def test_lines_of_several_files_come_in_order_of_time(tmp_path: Path, capsys: py
     assert shown == ["02Z", "03Z", "04Z"]
 
 
-def test_a_campaigns_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_a_campaign_come_from_all_services(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = "".join(line("2026-01-01T00:00:02Z") for _ in range(5000))
     (tmp_path / "api.log").write_text(line("2026-01-01T00:00:01Z", campaign_id="wanted") + noise)
     (tmp_path / "sender-1.log").write_text(line("2026-01-01T00:00:03Z", campaign_id="wanted"))
@@ -76,7 +76,7 @@ def test_a_campaigns_story(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_story_goes_back_to_what_was_put_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_a_campaign_include_rotated_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, name in enumerate(("api.log.2", "api.log.1", "api.log")):
         (tmp_path / name).write_text("".join(line(f"2026-01-01T00:00:{number}{each}Z") for each in range(3)))
     show_logs(tmp_path, "api", follow=False, lines=5, campaign="", raw=True)
@@ -84,7 +84,7 @@ def test_a_story_goes_back_to_what_was_put_aside(tmp_path: Path, capsys: pytest.
     assert shown == ["11Z", "12Z", "20Z", "21Z", "22Z"]
 
 
-def test_a_service_is_all_its_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_means_all_its_processes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("sender-1", "sender-2", "senderless"):
         (tmp_path / f"{name}.log").write_text(line("2026-01-01T00:00:01Z", event=name))
     show_logs(tmp_path, "sender", follow=False, lines=50, campaign="", raw=True)

@@ -15,7 +15,7 @@ LETTER = b"MAIL FROM:<news@example.com>\r\nRCPT TO:<ann@example.com>\r\nDATA\r\n
 
 
 class Wire(asyncio.Transport):
-    """What the other end would see."""
+    """Records what the client would see."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ async def test_an_email_may_come_in_single_octets(dialogue: Dialogue, maildir: M
         (b"a\n.\nb\r\n.\r\n", b"a\n.\nb\r\n"),  # only CRLF . CRLF ends a body (RFC 5321, 4.1.1.4)
     ],
 )
-async def test_where_a_body_ends(dialogue: Dialogue, maildir: Maildir, body: bytes, kept: bytes) -> None:
+async def test_only_crlf_dot_crlf_ends_a_body(dialogue: Dialogue, maildir: Maildir, body: bytes, kept: bytes) -> None:
     dialogue.say(HELLO + LETTER)
     assert dialogue.say(body + b"NOOP\r\n") == [250, 250]
     [key] = maildir.keys()
@@ -141,7 +141,7 @@ async def test_the_next_campaign_defers_the_same_address_again(dialogue: Dialogu
         (b"RSET\r\n", 250),
     ],
 )
-async def test_commands_out_of_place(dialogue: Dialogue, line: bytes, code: int) -> None:
+async def test_commands_out_of_sequence_are_refused(dialogue: Dialogue, line: bytes, code: int) -> None:
     assert dialogue.say(line) == [code]
 
 
@@ -157,7 +157,7 @@ async def test_an_endless_line_ends_the_dialogue(dialogue: Dialogue) -> None:
     assert dialogue.wire.closed
 
 
-async def test_a_full_disk_is_told_and_survived(
+async def test_a_full_disk_is_reported_and_survived(
     dialogue: Dialogue, maildir: Maildir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_parts: bytes) -> str:
@@ -170,7 +170,7 @@ async def test_a_full_disk_is_told_and_survived(
     assert dialogue.say(LETTER + b"A: b\r\n\r\n.\r\n") == [250, 250, 354, 250]
 
 
-def test_keys_are_names_in_the_folder_and_nothing_else(maildir: Maildir) -> None:
+def test_keys_are_only_names_in_the_folder(maildir: Maildir) -> None:
     key = maildir.store(b"A: b\r\n\r\n")
     for wrong in ("../../etc/passwd", f"../tmp/{key}", "", f"{key}x/..", "no-such-key"):
         with pytest.raises(KeyError):

@@ -1,4 +1,4 @@
-"""docs/settings.md names every setting there is, with its default and what it is for, and none that is not."""
+"""docs/settings.md documents every setting with its default and purpose, and no other."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ COMMAND_ONLY = {"VASHSENDER_AMQP_ADMIN_URL", "VASHSENDER_API_KEY", "VASHSENDER_U
 
 
 def rows() -> Iterator[str]:
-    """The row of each setting as it has to stand in the page."""
+    """The expected row of each setting."""
     for _, name, field in fields():
         yield f"| `{variable(name)}` | {default(name, field)} | {field.description} |"
 
@@ -31,18 +31,18 @@ def default(name: str, field: FieldInfo) -> str:
     return f"`{value}`"
 
 
-def test_every_setting_is_documented_as_it_is() -> None:
+def test_every_setting_is_documented_correctly() -> None:
     page = PAGE.read_text()
     missing = [row for row in rows() if row not in page]
     assert not missing, "docs/settings.md lacks these rows:\n" + "\n".join(missing)
 
 
-def test_nothing_is_documented_that_does_not_exist() -> None:
+def test_only_existing_settings_are_documented() -> None:
     documented = set(re.findall(r"^\| `(VASHSENDER_\w+)`", PAGE.read_text(), re.MULTILINE))
     assert documented == {variable(name) for _, name, _ in fields()} | COMMAND_ONLY
 
 
-def test_the_profiles_are_documented_as_they_are() -> None:
+def test_the_profiles_are_documented_correctly() -> None:
     page = PAGE.read_text()
     for name in PROFILES["medium"]:
         values = " | ".join(str(PROFILES[profile][name]) for profile in ("low", "medium", "high"))

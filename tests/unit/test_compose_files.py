@@ -1,4 +1,4 @@
-"""deploy/compose: valid by the specification's own schema, and hardened, pinned and gated as docs/deploy.md says."""
+"""deploy/compose: valid by the schema of the specification, and hardened and pinned as docs/deploy.md says."""
 
 import re
 import subprocess
@@ -25,7 +25,7 @@ ONCE = {"access", "migrate", "topology"}
 LONG_RUNNING = sorted(SERVICES.keys() - ONCE)
 
 
-def test_the_specification_s_schema_accepts_it() -> None:
+def test_it_is_valid_by_the_specification() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", compose.FILE],
         capture_output=True,
@@ -36,7 +36,7 @@ def test_the_specification_s_schema_accepts_it() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_a_container_can_change_nothing_but_its_data(name: str) -> None:
+def test_a_container_can_change_only_its_data(name: str) -> None:
     service = SERVICES[name]
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
@@ -50,19 +50,19 @@ def test_a_container_can_change_nothing_but_its_data(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LONG_RUNNING)
-def test_what_runs_long_restarts_has_limits_and_is_watched(name: str) -> None:
+def test_services_restart_and_have_limits_and_health_checks(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["deploy"]["resources"]["limits"]["memory"]
     assert service["logging"]["options"]["max-size"]
-    if name not in OURS:  # whose check is the image's own
+    if name not in OURS:  # the check is in the image
         assert service["healthcheck"]["test"][0] == "CMD"
     drain = SenderSettings.model_fields["drain_seconds"].default
     assert compose.seconds(service["stop_grace_period"]) >= drain + 15
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_nothing_is_open_but_on_this_machine(name: str) -> None:
+def test_every_port_is_on_loopback(name: str) -> None:
     service = SERVICES[name]
     assert "container_name" not in service
     for port in service.get("ports", ()):
@@ -74,12 +74,12 @@ def test_nothing_is_open_but_on_this_machine(name: str) -> None:
     assert WHOLE["networks"]["inside"] == {"internal": True}
 
 
-def test_a_service_that_scales_has_nothing_that_only_one_can_have() -> None:
+def test_a_scalable_service_has_no_fixed_name_or_port() -> None:
     assert not {"ports", "container_name", "hostname"} & SERVICES["sender"].keys()
 
 
 @pytest.mark.parametrize("name", sorted(OURS))
-def test_services_start_when_all_is_there(name: str) -> None:
+def test_services_start_after_schema_and_topology(name: str) -> None:
     conditions = {other: rule["condition"] for other, rule in SERVICES[name]["depends_on"].items()}
     assert conditions == {
         "migrate": "service_completed_successfully",
@@ -91,7 +91,7 @@ def test_services_start_when_all_is_there(name: str) -> None:
     assert SERVICES["topology"]["depends_on"] == {"rabbitmq": {"condition": "service_healthy"}}
 
 
-def test_profiles() -> None:
+def test_profiles_select_the_mailbox_and_observability() -> None:
     by_profile: dict[str, set[str]] = {}
     for name, service in SERVICES.items():
         for profile in service.get("profiles", [""]):
@@ -123,7 +123,7 @@ def test_a_service_has_its_own_accounts_only(name: str) -> None:
     assert ("relays" in mine.values()) == (name == "sender")
 
 
-def test_no_password_stands_in_it() -> None:
+def test_it_contains_no_password() -> None:
     names = {variable(name) for _, name, _ in fields()}
     for service in SERVICES.values():
         given = service.get("environment", {})
@@ -146,7 +146,7 @@ def test_images_are_pinned_and_ours_is_this_version() -> None:
             assert tag == version
 
 
-def test_what_containers_run_exists() -> None:
+def test_commands_of_containers_exist() -> None:
     ran = [service["command"][1] for service in SERVICES.values() if service.get("command", [""])[0] == "run"]
     assert {*OURS, "mailbox"} == set(ran)
     assert all(find_spec(Service(name).module) for name in ran)

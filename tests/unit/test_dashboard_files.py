@@ -1,4 +1,4 @@
-"""The dashboards are in step with their source, keep to Grafana's own schema, and say what they show.
+"""The dashboards match their source, follow Grafana's schema, and describe what they show.
 
 The schemas in tests/support/grafana are made from the types of npm's @grafana/schema; see docs/dashboards.md.
 """
@@ -17,7 +17,7 @@ from scripts.dashboards.common import PAGES
 SCHEMAS = Path(__file__).parents[1] / "support" / "grafana"
 DASHBOARDS = sorted(FOLDER.glob("*.json"))
 UNITS = {"short", "s", "bytes", "cps", "reqps", "percentunit"}
-"""Of Grafana's unit ids, those in use here: a wrong one would be shown as text behind the number."""
+"""Grafana's unit ids in use. Grafana would show a wrong one as text after the number."""
 
 
 @pytest.fixture(params=DASHBOARDS, ids=lambda path: path.stem)
@@ -36,14 +36,14 @@ def assert_valid(schema: str, instance: object) -> None:
     assert not problems, "\n".join(problems)
 
 
-def test_the_files_are_in_step_with_their_source() -> None:
+def test_the_files_match_their_source() -> None:
     wanted = files()
     assert set(DASHBOARDS) == set(wanted)
     for path, text in wanted.items():
         assert path.read_text() == text, "run: python -m scripts.dashboards"
 
 
-def test_grafanas_schema_accepts_it(dashboard: dict[str, Any]) -> None:
+def test_a_dashboard_is_valid_by_grafanas_schema(dashboard: dict[str, Any]) -> None:
     assert_valid("dashboard", dashboard)
     for panel in panels(dashboard):
         assert_valid(f"{panel['type']}.options", panel["options"])
@@ -51,13 +51,13 @@ def test_grafanas_schema_accepts_it(dashboard: dict[str, Any]) -> None:
             assert_valid("timeseries.field", panel["fieldConfig"]["defaults"]["custom"])
 
 
-def test_grafanas_schema_rejects_what_is_wrong(dashboard: dict[str, Any]) -> None:
+def test_grafanas_schema_rejects_mistakes(dashboard: dict[str, Any]) -> None:
     dashboard["panels"][1]["fieldConfig"]["defaults"]["units"] = "s"
     with pytest.raises(AssertionError, match="units"):
         assert_valid("dashboard", dashboard)
 
 
-def test_each_panel_says_what_it_shows_and_in_which_unit(dashboard: dict[str, Any]) -> None:
+def test_each_panel_has_a_description_and_a_unit(dashboard: dict[str, Any]) -> None:
     titles = [panel["title"] for panel in panels(dashboard)]
     assert len(set(titles)) == len(titles)
     for panel in panels(dashboard):

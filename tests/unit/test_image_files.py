@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 IGNORE = (ROOT / ".dockerignore").read_text().splitlines()
 
 
-def test_the_base_has_a_version_and_can_be_another() -> None:
+def test_the_base_has_a_version_and_can_be_replaced() -> None:
     base = next(rest for word, rest in dockerfile.instructions() if word == "ARG")
     assert re.fullmatch(r"BASE=docker\.io/library/python:3\.11-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
     stages = [rest for word, rest in dockerfile.instructions() if word == "FROM"]
@@ -25,7 +25,7 @@ def test_dependencies_are_locked_and_no_index_is_named() -> None:
         assert not re.search(r"https?://|--index-url|--extra-index-url|--trusted-host|--find-links", path.read_text())
 
 
-def test_only_what_the_dockerfile_copies_leaves_this_machine() -> None:
+def test_the_build_context_has_only_what_the_dockerfile_copies() -> None:
     assert next(line for line in IGNORE if not line.startswith("#")) == "*"
     let_through = {line[1:] for line in IGNORE if line.startswith("!")}
     copied: set[str] = set()
@@ -37,7 +37,7 @@ def test_only_what_the_dockerfile_copies_leaves_this_machine() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_it_runs_as_somebody_without_rights() -> None:
+def test_it_runs_as_an_unprivileged_user() -> None:
     stage = dockerfile.last_stage()
     assert [rest for word, rest in stage if word == "USER"] == ["10001:10001"]
     assert dockerfile.entrypoint() == ["vashsender"]
@@ -45,13 +45,13 @@ def test_it_runs_as_somebody_without_rights() -> None:
     assert dockerfile.health_check()[0] == "python3", "exec form: no shell is needed"
 
 
-def test_its_environment_is_made_of_settings() -> None:
+def test_its_environment_consists_of_settings() -> None:
     known = {variable(name) for _, name, _ in fields()} | {"PATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
     environment = dockerfile.environment()
     assert environment.keys() <= known
     assert ("EXPOSE", environment["VASHSENDER_HTTP_PORT"]) in dockerfile.last_stage()
 
 
-def test_its_version_is_this_one() -> None:
+def test_its_version_is_current() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert ("ARG", f"VERSION={version}") in dockerfile.last_stage()

@@ -1,4 +1,4 @@
-"""deploy/kubernetes names nothing that the code does not have: settings, commands, ports, queue, metrics, rules."""
+"""deploy/kubernetes names only existing settings, commands, ports, queues, metrics and rules."""
 
 import re
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ DOCUMENTS = list(chain.from_iterable(SOURCES.values()))
 SERVICES = ("api", "dispatcher", "sender", "watchdog")
 COMMAND_ONLY = {"VASHSENDER_URL"}
 MOUNTED_AT = "/run/secrets/vashsender/"
-"""Where each pod finds the files of its Secret."""
+"""The folder where each pod finds the files of its Secret."""
 
 
 def document(kind: str, name: str, path: str = "") -> dict[str, Any]:
@@ -55,7 +55,7 @@ def overlays() -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def values() -> Iterator[tuple[str, str]]:
-    """Every setting that is given anywhere, and what it is set to; empty where only the cluster knows."""
+    """Every setting in any file with its value. Empty if only the cluster knows it."""
     for variables in kubernetes.values_of(DOCUMENTS, "env"):
         yield from ((one["name"], one.get("value", "")) for one in variables)
     for generator in chain.from_iterable(kubernetes.values_of(DOCUMENTS, "configMapGenerator")):
@@ -74,8 +74,8 @@ def test_every_setting_exists() -> None:
     assert not unknown
 
 
-def test_settings_are_read_as_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in production; the files are the cluster's."""
+def test_settings_have_valid_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads them as in production. Files exist only in the cluster."""
     for name, value in values():
         if value and not name.endswith("_FILE"):
             monkeypatch.setenv(name, value)
@@ -101,7 +101,7 @@ def test_every_command_exists() -> None:
 
 
 def _is_verb(command: Any, words: list[str]) -> bool:
-    """`command` is a group of verbs, or a verb with what remains as its argument."""
+    """Finds a command of the CLI and its arguments."""
     verbs = getattr(command, "commands", None)
     if verbs is None:
         return not words or (command.name == "run" and words in [[service.value] for service in Service])
@@ -109,7 +109,7 @@ def _is_verb(command: Any, words: list[str]) -> bool:
 
 
 @pytest.mark.parametrize("name", SERVICES)
-def test_a_service_has_its_account_its_secret_and_its_port(name: str) -> None:
+def test_a_service_has_its_own_account_secret_and_port(name: str) -> None:
     deployment = document("Deployment", f"vashsender-{name}", "base")
     template = deployment["spec"]["template"]
     pod = template["spec"]
@@ -124,7 +124,7 @@ def test_a_service_has_its_account_its_secret_and_its_port(name: str) -> None:
     )
 
 
-def test_a_pod_is_given_longer_than_its_process_takes_to_stop() -> None:
+def test_a_pods_grace_period_exceeds_the_drain() -> None:
     drain = SenderSettings.model_fields["drain_seconds"].default
     publish = CommonSettings.model_fields["publish_timeout_seconds"].default
     sender = document("Deployment", "vashsender-sender", "base")["spec"]["template"]["spec"]
@@ -134,14 +134,14 @@ def test_a_pod_is_given_longer_than_its_process_takes_to_stop() -> None:
     assert api["terminationGracePeriodSeconds"] > wait + HTTP_CLOSE_SECONDS + 4 * publish
 
 
-def test_every_pod_is_nobody_and_can_change_nothing() -> None:
-    """`pod.yaml` is put over all of ours; what the development overlay adds says it itself."""
+def test_every_pod_is_unprivileged_and_read_only() -> None:
+    """`pod.yaml` is merged into all of our pods. The development overlay's pods set the same themselves."""
     pods = [template["spec"] for template in kubernetes.values_of(DOCUMENTS, "template")]
     whole = [pod for pod in pods if "securityContext" in pod]
     assert len(whole) == 4
     for pod in whole:
         assert pod["automountServiceAccountToken"] is False
-        # Else the Service vashsender-api sets VASHSENDER_API_PORT=tcp://..., which is no port number.
+        # Otherwise the Service vashsender-api sets VASHSENDER_API_PORT=tcp://..., which is not a port number.
         assert pod["enableServiceLinks"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -158,7 +158,7 @@ def test_every_pod_is_nobody_and_can_change_nothing() -> None:
                 }
 
 
-def test_it_fits_the_image() -> None:
+def test_it_matches_the_image() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     ours = document("Deployment", "any", "base/pod.yaml")["spec"]["template"]["spec"]
     service = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]
@@ -172,7 +172,7 @@ def test_it_fits_the_image() -> None:
     assert service["containers"][0]["ports"] == [{"name": "http", "containerPort": port}]
 
 
-def test_probes_ask_what_every_service_answers() -> None:
+def test_probes_use_paths_that_every_service_answers() -> None:
     routes = {route.path for route in Health(CollectorRegistry()).routes()}
     service = document("Deployment", "any", "base/service.yaml")["spec"]["template"]["spec"]["containers"][0]
     asked = {name: service[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
@@ -200,7 +200,7 @@ def test_secrets_are_files_that_access_new_writes(overlay: Path, kustomization: 
     assert generated["vashsender-topology"] == {"amqp_url"}
 
 
-def test_senders_scale_on_what_the_system_tells() -> None:
+def test_senders_scale_on_existing_metrics_and_queues() -> None:
     scaling = document("ScaledObject", "vashsender-sender")["spec"]
     assert document("Deployment", scaling["scaleTargetRef"]["name"], "base")
     triggers = {trigger["type"]: trigger for trigger in scaling["triggers"]}
@@ -231,11 +231,11 @@ def document_of_production() -> dict[str, Any]:
     return SOURCES[Path("overlays/production/kustomization.yaml")][0]
 
 
-def test_the_rules_are_prometheus_rules() -> None:
+def test_the_rules_match_those_of_prometheus() -> None:
     assert kubernetes_rules.TARGET.read_text() == kubernetes_rules.manifest(), "run: python -m scripts.kubernetes_rules"
 
 
-def test_nothing_latest_and_no_secret_is_kept() -> None:
+def test_no_image_is_latest_and_no_secret_is_in_the_repository() -> None:
     for image in kubernetes.values_of(DOCUMENTS, "image"):
         assert image == "vashsender" or re.search(r":\d", image), image
     for _, kustomization in overlays():

@@ -1,4 +1,4 @@
-"""Packages: found by a file, installed only where one may."""
+"""Packages: found by a file, and installed only by a user who may."""
 
 import subprocess
 import sys
@@ -11,13 +11,13 @@ from cli.local import packages
 
 @pytest.fixture
 def bare_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing installed, an ordinary user, no sudo."""
+    """A machine with nothing installed, and an ordinary user without sudo."""
     monkeypatch.setattr(packages, "PROOFS", {"rabbitmq-server": str(tmp_path.relative_to("/") / "none")})
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setattr("shutil.which", lambda program: "/usr/bin/apt-get" if program == "apt-get" else None)
 
 
-def test_a_package_is_known_by_a_file_of_any_version(tmp_path: Path) -> None:
+def test_a_package_is_found_by_a_file_of_any_version(tmp_path: Path) -> None:
     assert packages.missing(["postgresql"], tmp_path) == ["postgresql"]
     (tmp_path / "usr/lib/postgresql/17/bin").mkdir(parents=True)
     (tmp_path / "usr/lib/postgresql/17/bin/postgres").touch()
@@ -25,7 +25,7 @@ def test_a_package_is_known_by_a_file_of_any_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bare_machine")
-def test_who_may_not_install_is_told_what_to_run() -> None:
+def test_a_user_who_may_not_install_sees_what_to_run() -> None:
     with pytest.raises(packages.PackagesMissingError) as error:
         packages.ensure(["rabbitmq-server"])
     message = str(error.value)

@@ -1,4 +1,4 @@
-"""docs/metrics.md says what the code measures, and the names follow Prometheus' rules."""
+"""docs/metrics.md matches the code, and names follow the conventions of Prometheus."""
 
 import re
 
@@ -9,10 +9,10 @@ from scripts.metrics_page import PAGE, SERVICES, instruments, page
 OTHER_UNITS = {"milliseconds", "ms", "minutes", "hours", "kilobytes", "megabytes", "mb", "percent", "count"}
 GROWING = {"campaign", "campaign_id", "name", "recipient", "email", "reply", "batch", "batch_id"}
 BOUNDED = {"campaign", "name"}
-"""Labels that grow with the data, of the one metric that holds at most fifty campaigns."""
+"""Labels that grow with the data: only of a metric with at most fifty campaigns."""
 
 
-def test_the_page_is_in_step_with_the_code() -> None:
+def test_the_page_matches_the_code() -> None:
     assert PAGE.read_text() == page(), "run: python -m scripts.metrics_page"
 
 

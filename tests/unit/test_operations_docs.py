@@ -1,5 +1,5 @@
-"""docs/operations.md: each ability of the old operators' guide has its place here, under the guide's own heading; every
-command it names exists; and the Russian edition says the same."""
+"""docs/operations.md: it covers every ability of the old operators' guide under its headings, every command in it exists,
+and the Russian edition matches."""
 
 import re
 from collections.abc import Iterator
@@ -99,16 +99,16 @@ GUIDE = {
     ),
     "Обновление": (f"{SCRIPT} stop", "the code updated", f"{SCRIPT} start", f"{SCRIPT} status"),
 }
-"""The guide's headings (chapter: section), in its order, and what it could do under each."""
+"""The headings of the guide (chapter: section), in order, with the abilities under each."""
 
 
 def headings(page: str) -> list[tuple[int, str]]:
-    """Level and text of each, outside code."""
+    """Level and text of each heading outside code."""
     return [(len(marks), text) for marks, text in re.findall(r"^(#+) (.+)$", page, re.MULTILINE)]
 
 
 def tables(page: str) -> dict[str, list[tuple[str, ...]]]:
-    """The rows of the tables under each heading, cells without their backticks."""
+    """The rows of the tables under each heading, without backticks."""
     found: dict[str, list[tuple[str, ...]]] = {}
     current = ""
     for line in page.splitlines():
@@ -121,7 +121,7 @@ def tables(page: str) -> dict[str, list[tuple[str, ...]]]:
 
 
 def commands(page: str) -> list[str]:
-    """Every `vashsender ...` in code, as it is written."""
+    """Every `vashsender ...` in code."""
     spans = re.findall(r"`([^`\n]+)`", page) + re.findall(r"^ {4}(.+)$", page, re.MULTILINE)
     return [span.partition("  #")[0].strip() for span in spans if re.match(r"(?:\w+=\S+ )*vashsender ", span)]
 
@@ -142,7 +142,7 @@ def test_every_ability_of_the_guide_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("path", [ENGLISH, RUSSIAN], ids=["en", "ru"])
-def test_every_command_that_is_named_exists(path: Path) -> None:
+def test_every_command_in_it_exists(path: Path) -> None:
     root = typer.main.get_command(app)
     there = {words for words in leaves(root) if words}
     named = commands(path.read_text())
@@ -159,7 +159,7 @@ def test_every_command_that_is_named_exists(path: Path) -> None:
 
 
 def alternatives(words: list[str]) -> Iterator[tuple[str, ...]]:
-    """The verbs a line may mean: `a b | c` and `a b|c` are `a b` and `a c`."""
+    """The verbs that a line means: `a b | c` and `a b|c` mean `a b` and `a c`."""
     first = words[0]
     yield (first,)
     for word in words[1:]:
@@ -174,7 +174,7 @@ def find(root: object, verb: tuple[str, ...]) -> typer.core.TyperCommand:
     return root  # type: ignore[return-value]
 
 
-def test_every_setting_that_is_named_exists() -> None:
+def test_every_setting_in_it_exists() -> None:
     there = {variable(name) for _, name, _ in fields()} | COMMAND_ONLY
     assert set(re.findall(r"VASHSENDER_\w+", ENGLISH.read_text())) <= there
 

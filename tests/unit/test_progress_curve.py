@@ -1,4 +1,4 @@
-"""Which points of a progress curve go when there are too many."""
+"""Which points of a progress curve are removed when there are too many."""
 
 from itertools import pairwise
 
@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from shared.ledger.history import crowded
 
 
-def test_few_points_all_stay() -> None:
+def test_few_points_are_all_kept() -> None:
     assert crowded([], 3) == []
     assert crowded([1.0, 2.0, 3.0], 3) == []
 
 
-def test_the_most_crowded_goes_first_and_the_ends_stay() -> None:
+def test_the_most_crowded_point_is_removed_first_and_the_ends_stay() -> None:
     assert crowded([0.0, 10.0, 11.0, 20.0, 30.0], 4) == [11.0]
     assert sorted(crowded([0.0, 10.0, 11.0, 20.0, 30.0], 2)) == [10.0, 11.0, 20.0]
 
@@ -27,8 +27,8 @@ def test_first_and_last_always_stay(moments: list[float], keep: int) -> None:
     assert (stay[0], stay[-1]) == (moments[0], moments[-1])
 
 
-def test_points_that_come_one_by_one_stay_evenly_spread() -> None:
-    """A day, noted every second: no stretch is much coarser than another."""
+def test_points_added_one_by_one_stay_evenly_spread() -> None:
+    """A day with a point per second: no part is much coarser than another."""
     kept: list[float] = []
     for second in range(86_400):
         kept.append(float(second))

@@ -1,4 +1,4 @@
-"""Each process is a target of its own, by its name; scaling and stopping rewrite the files."""
+"""Each process is a separate target under its name. Scaling and stopping rewrite the files."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ def instances(home: Path, job: str) -> dict[str, str]:
     return {target["labels"]["instance"]: target["targets"][0] for target in found}
 
 
-def test_each_replica_is_a_target_until_it_is_taken_away(tmp_path: Path) -> None:
+def test_each_replica_is_a_target_until_it_is_removed(tmp_path: Path) -> None:
     config = LocalSettings(var_dir=tmp_path, sender_port=9000, http_host="0.0.0.0")
     write_targets(config, [*SERVICES, "sender-1", "sender-2"])
     assert instances(tmp_path, "vashsender") == {

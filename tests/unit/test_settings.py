@@ -1,4 +1,4 @@
-"""Settings: from the environment, from files for secrets, by profile; a wrong one is one clear line."""
+"""Settings come from the environment, secrets from files, defaults from profiles. A wrong one gives one clear line."""
 
 import stat
 from pathlib import Path
@@ -22,7 +22,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ("profile", "connections", "processes", "recycle"),
     [("low", 4, 1, 1000), ("medium", 8, 1, 500), ("high", 16, 2, 250)],
 )
-def test_a_profile_gives_the_guides_defaults(
+def test_profiles_have_the_values_of_the_old_guide(
     monkeypatch: pytest.MonkeyPatch, profile: str, connections: int, processes: int, recycle: int
 ) -> None:
     monkeypatch.setenv("VASHSENDER_PROFILE", profile)
@@ -42,7 +42,7 @@ def test_any_single_setting_overrides_its_profile(monkeypatch: pytest.MonkeyPatc
     assert (settings.smtp_connections, settings.recycle_after_batches) == (3, 250)
 
 
-def test_the_guides_deadlines_are_the_defaults() -> None:
+def test_deadlines_default_to_those_of_the_old_guide() -> None:
     sender, dispatcher = load(SETTINGS["sender"]), load(SETTINGS["dispatcher"])
     assert isinstance(sender, SenderSettings)
     assert (sender.batch_soft_seconds, sender.batch_hard_seconds) == (480, 600)
@@ -59,7 +59,7 @@ def test_a_secret_comes_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         load(SenderSettings)
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
         load(ApiSettings).http_port = 1  # type: ignore[misc]
 
@@ -82,7 +82,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("SECRET_KEY", "short", "secret_key is shorter than 32 characters"),
     ],
 )
-def test_a_wrong_setting_is_one_clear_line(
+def test_a_wrong_setting_gives_one_clear_line(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"VASHSENDER_{name}", value)
@@ -92,7 +92,7 @@ def test_a_wrong_setting_is_one_clear_line(
     assert caught.value.exit_code == 78
 
 
-def test_production_refuses_what_is_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_production_refuses_unsafe_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
     with pytest.raises(ConfigurationError, match="secret_key must be set"):
         load(CommonSettings)
@@ -112,6 +112,6 @@ def test_the_development_secret_is_made_once_and_only_its_owner_reads_it(tmp_pat
     assert len(first[0]) >= 32
 
 
-def test_a_broker_that_nobody_named_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_missing_broker_url_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is not set"):
         _ = load(CommonSettings, var_dir=tmp_path).broker_url

@@ -1,4 +1,4 @@
-"""Whom the notifier speaks to, and how long it may be silent. What it says: tests/integration/test_sd_notify.py."""
+"""The notifier's socket and its watchdog interval. tests/integration/test_sd_notify.py tests its messages."""
 
 import os
 
@@ -9,7 +9,7 @@ from shared.settings import CommonSettings, SenderSettings, load
 from shared.ticks import Ticks
 
 
-def test_without_systemd_nobody_is_told() -> None:
+def test_without_systemd_nothing_is_sent() -> None:
     notifier = Notifier({})
     notifier.ready()
     notifier.alive()
@@ -17,18 +17,18 @@ def test_without_systemd_nobody_is_told() -> None:
     assert notifier.watchdog_seconds == 0
 
 
-def test_a_watchdog_meant_for_another_process_is_not_ours() -> None:
+def test_a_watchdog_for_another_process_is_ignored() -> None:
     assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}).watchdog_seconds == 30
     assert Notifier({"WATCHDOG_USEC": "30000000"}).watchdog_seconds == 30
     assert Notifier({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}).watchdog_seconds == 0
 
 
-def test_a_socket_that_is_gone_does_not_end_the_work(tmp_path: object) -> None:
+def test_a_missing_socket_does_not_end_the_process(tmp_path: object) -> None:
     Notifier({"NOTIFY_SOCKET": f"{tmp_path}/gone"}).ready()
     Notifier({"NOTIFY_SOCKET": "@vashsender/nobody"}).alive()
 
 
-def test_a_tick_lasts_only_while_it_is_at_work() -> None:
+def test_a_tick_is_watched_only_while_it_works() -> None:
     ticks = Ticks("looks")
     assert ticks.seconds == 0
     with ticks:
@@ -46,6 +46,6 @@ def test_senders_of_one_machine_have_different_ports(slot: str, number: int) -> 
     assert load(SenderSettings, slot=slot).slot_number == number
 
 
-def test_an_empty_log_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_log_file_setting_means_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASHSENDER_LOG_FILE", "")
     assert load(CommonSettings).log_file is None

@@ -1,4 +1,4 @@
-"""deploy/systemd, read as text and by systemd itself, where it is installed."""
+"""deploy/systemd, checked as text, and by systemd if it is installed."""
 
 import re
 import shutil
@@ -30,7 +30,7 @@ def only(unit: str, name: str) -> str:
 
 
 def made() -> set[str]:
-    """The secrets for which the installer sees to a file: those that `vashsender access new` writes, and relays."""
+    """The secrets for which the installer creates files: those of `vashsender access new`, and relays."""
     text = (FOLDER / "install").read_text()
     alone = re.search(r"^for secret in (.*); do$", text, re.MULTILINE)
     of_services = re.search(r"^for service in (.*); do$", text, re.MULTILINE)
@@ -44,13 +44,13 @@ def test_there_is_a_unit_for_every_service() -> None:
     assert {f"vashsender-{name}.service" for name in SERVICES} | {"vashsender-sender@.service"} <= set(UNITS)
 
 
-def test_a_sender_may_finish_its_drain() -> None:
+def test_a_sender_has_time_to_drain() -> None:
     drain = SenderSettings.model_fields["drain_seconds"].default
     assert int(only("vashsender-sender@.service", "TimeoutStopSec")) > drain + FLUSH_SECONDS
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_every_secret_handed_over_is_read_and_has_its_file(unit: str) -> None:
+def test_every_credential_is_read_and_has_a_file(unit: str) -> None:
     handed = {value.partition(":")[0] for name, value in lines(unit) if name == "LoadCredential"}
     files = {Path(value.partition(":")[2]) for name, value in lines(unit) if name == "LoadCredential"}
     read = {
@@ -64,7 +64,7 @@ def test_every_secret_handed_over_is_read_and_has_its_file(unit: str) -> None:
 
 
 @pytest.mark.parametrize("unit", [unit for unit in UNITS if unit not in ("vashsender-prepare.service",)])
-def test_what_ends_comes_back_unless_a_setting_is_wrong(unit: str) -> None:
+def test_units_restart_unless_a_setting_is_wrong(unit: str) -> None:
     assert only(unit, "Type") == "notify"
     assert only(unit, "Restart") == "always"
     assert only(unit, "RestartPreventExitStatus") == "78"
@@ -75,7 +75,7 @@ def test_every_service_gives_signs_of_life() -> None:
         assert int(only(unit, "WatchdogSec")) == 30
 
 
-def test_systemd_finds_them_hardly_exposed() -> None:
+def test_systemd_rates_their_exposure_as_low() -> None:
     analyze = shutil.which("systemd-analyze")
     for unit in UNITS if analyze else ():
         told = subprocess.run(

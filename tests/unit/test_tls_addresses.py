@@ -1,4 +1,4 @@
-"""Addresses of broker and database: whom they trust, and what they may not ask for."""
+"""URLs of broker and database: which authorities they trust, and which options are refused."""
 
 import ssl
 from pathlib import Path
@@ -22,7 +22,7 @@ CA = Path("/etc/my authority.pem")
         ("amqp://mq/v", "amqp://mq/v"),
     ],
 )
-def test_the_broker_is_vouched_for(given: str, expected: str) -> None:
+def test_the_broker_is_verified_against_the_right_authority(given: str, expected: str) -> None:
     assert broker_address(given, CA) == expected
     assert broker_address(given, None) == given
 
@@ -49,13 +49,13 @@ def test_the_broker_is_always_verified(value: str) -> None:
         ("sqlite+aiosqlite:////a/b.db", "sqlite+aiosqlite:////a/b.db"),
     ],
 )
-def test_the_database_is_vouched_for(given: str, expected: str) -> None:
+def test_the_database_is_verified_against_the_right_authority(given: str, expected: str) -> None:
     assert database_address(given, CA) == expected
     assert database_address(given, None) == given
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-ca", "verify-full"])
-def test_whatever_encrypts_verifies_certificate_and_host(mode: str, tmp_path: Path) -> None:
+def test_every_encrypted_mode_verifies_certificate_and_host(mode: str, tmp_path: Path) -> None:
     ca_file = Authority(tmp_path).ca_file
     url, context = database_tls(f"postgresql+asyncpg://db/x?sslmode={mode}&sslrootcert={ca_file}&timeout=3")
     assert isinstance(context, ssl.SSLContext)
@@ -64,7 +64,7 @@ def test_whatever_encrypts_verifies_certificate_and_host(mode: str, tmp_path: Pa
     assert url.query == {"timeout": "3"}
 
 
-def test_what_the_modes_mean() -> None:
+def test_each_mode_is_interpreted_correctly() -> None:
     assert database_tls("postgresql+asyncpg://db/x")[1] is None
     assert database_tls("postgresql+asyncpg://db/x?sslmode=disable")[1] is False
     assert database_tls("sqlite+aiosqlite:////a/b.db")[1] is None
@@ -73,7 +73,7 @@ def test_what_the_modes_mean() -> None:
             database_tls(f"postgresql+asyncpg://db/x?sslmode={mode}")
 
 
-def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_files_are_refused(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no certificate")
     for path in (text, tmp_path / "nothing"):
@@ -99,5 +99,5 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         ("sqlite+aiosqlite:////a/b.db", False),
     ],
 )
-def test_what_goes_in_the_clear(url: str, clear: bool) -> None:
+def test_unencrypted_connections_are_found(url: str, clear: bool) -> None:
     assert in_the_clear(url) is clear
