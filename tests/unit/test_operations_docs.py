@@ -1,5 +1,5 @@
-"""docs/operations.md: it covers every ability of the old operators' guide under its headings, every command in it exists,
-and the Russian edition matches."""
+"""docs/operations.md covers every ability of the old operators' guide under its headings, names only existing commands,
+and matches the Russian edition."""
 
 import re
 from collections.abc import Iterator
