@@ -1,8 +1,8 @@
-"""Email addresses: what is accepted, and when two of them are the same.
+"""Email addresses: which are accepted, and when two are the same.
 
-An address is stored as it goes on the wire: the local part as given, the domain as lower-case A-labels (IDNA), so that
-SMTPUTF8 (RFC 6531) is needed only where the local part itself is not ASCII. Limits are those of RFC 5321, 4.5.3.1.
-Quoted local parts and address literals are refused; `example.test` and `localhost` are fine.
+An address is stored as SMTP sends it: the local part as given, the domain as lower-case A-labels (IDNA). So SMTPUTF8
+(RFC 6531) is needed only if the local part is not ASCII. Limits are those of RFC 5321, section 4.5.3.1. Quoted local
+parts and address literals are refused; `example.test` and `localhost` are accepted.
 """
 
 import re
@@ -32,17 +32,20 @@ _PLAIN = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@((?:{_LABEL}\.)*{_LAST_LABEL})")
 
 
 class Address(NamedTuple):
-    """`email` goes on the wire; two addresses are one mailbox where `key` (all lower-case) is equal."""
+    """A checked and normalised address."""
 
+    #: As SMTP sends it.
     email: str
+    #: The address in lower case: addresses with the same key are the same recipient.
     key: str
 
 
 class AddressError(DataError):
-    """Not a usable address. `reason` is a sentence that does not repeat it."""
+    """Not a usable address."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
+        #: A sentence that does not repeat the address.
         self.reason = reason
 
 
@@ -67,7 +70,7 @@ def parse_domain(raw: str) -> str:
 
 
 def needs_smtputf8(email: str) -> bool:
-    """Whether a normalised address can only go to a relay that offers SMTPUTF8 (RFC 6531)."""
+    """Whether a normalised address needs a relay with SMTPUTF8 (RFC 6531)."""
     return not email.isascii()
 
 

@@ -1,8 +1,8 @@
-"""The keys that sign for a domain (RFC 6376): where they lie, and how a new one is made.
+"""DKIM keys (RFC 6376): where they are, and how to create one.
 
-A key is one file, `<domain>.<selector>.pem`, in the folder that VASHSENDER_DKIM_DIR names. Of several keys of a domain
-the one whose selector is last by name signs. A second key is therefore made as `<domain>.<selector>.pem.new`: it signs
-once its DNS record is published and the file is renamed.
+A key is a file `<domain>.<selector>.pem` in the folder VASHSENDER_DKIM_DIR. If a domain has several keys, the one whose
+selector sorts last signs. So a second key is created as `<domain>.<selector>.pem.new`, to be renamed once its DNS
+record is published.
 """
 
 import base64
@@ -34,22 +34,23 @@ class KeyFile(NamedTuple):
 
 
 class NewKey(NamedTuple):
-    """A key that was made. Publish `record_text` as a TXT record at `record_name`.
-
-    `zone_line` is the same record as a line of a zone file. `active` is False where the domain has a key already:
-    then rename the file to end in `.pem` once the record can be seen."""
+    """A new key, and the TXT record to publish for it."""
 
     path: Path
+    #: Name of the TXT record.
     record_name: str
+    #: Text of the TXT record.
     record_text: str
+    #: The same record as a line of a zone file.
     zone_line: str
+    #: False if the domain already has a key: then rename the file to end in `.pem` once the record is visible.
     active: bool
 
 
 def new_key(directory: Path, domain: str, selector: str | None = None) -> NewKey:
-    """Makes an RSA-2048 key that only its owner can read. The selector is `vs` and the day's date unless given.
+    """Creates an RSA-2048 key that only its owner can read. The default selector is `vs` and today's date.
 
-    Raises AddressError for a wrong domain, DataError for a wrong selector or where that key exists already."""
+    Raises AddressError for a wrong domain, DataError for a wrong selector or if that key exists."""
     domain = parse_domain(domain)
     selector = selector or f"vs{datetime.now(UTC):%Y%m%d}"
     if not _SELECTOR.fullmatch(selector):
@@ -62,7 +63,7 @@ def new_key(directory: Path, domain: str, selector: str | None = None) -> NewKey
     waiting = path.with_name(path.name + ".new")
     for taken in (path, waiting):
         if taken.exists():
-            raise DataError(f"{taken} exists already; name another selector.")
+            raise DataError(f"{taken} exists already; choose another selector.")
     key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = path if active else waiting
@@ -74,7 +75,7 @@ def new_key(directory: Path, domain: str, selector: str | None = None) -> NewKey
 
 
 def find_keys(directory: Path) -> list[KeyFile]:
-    """All keys in a folder, by domain and selector."""
+    """All keys in a folder, sorted by domain and selector."""
     keys = []
     for path in sorted(directory.glob("*.pem")):
         domain, _, selector = path.name.removesuffix(".pem").rpartition(".")
@@ -84,14 +85,14 @@ def find_keys(directory: Path) -> list[KeyFile]:
 
 
 def load_key(file: KeyFile) -> rsa.RSAPrivateKey:
-    """The key in a file. Raises ConfigurationError where it is no RSA key of 1024 bits, or open to everyone."""
+    """Reads a key. Raises ConfigurationError if it is no RSA key of at least 1024 bits, or if everyone can read it."""
     try:
         key = serialization.load_pem_private_key(file.path.read_bytes(), password=None)
         mode = file.path.stat().st_mode
     except (OSError, ValueError, TypeError) as error:
         raise ConfigurationError(f"{file.path}: not a readable DKIM key: {error}") from error
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < 1024:
-        raise ConfigurationError(f"{file.path}: not an RSA key of 1024 bits or more; make one: vashsender dkim new")
+        raise ConfigurationError(f"{file.path}: not an RSA key of 1024 bits or more; create one: vashsender dkim new")
     if mode & stat.S_IRWXO:
         raise ConfigurationError(f"{file.path}: everyone can read this key; chmod 600 it, or mount it with mode 0440.")
     return key

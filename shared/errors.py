@@ -1,13 +1,11 @@
-"""The one base class of errors that are meant for people."""
+"""The base class of errors that are meant for people."""
 
 
 class VashSenderError(Exception):
-    """Something a person can understand and mend.
+    """An error that a person can understand and fix. The message says what is wrong, where, and what to do about it."""
 
-    The message says what is wrong, where, and what to do about it. `exit_code` is the command's exit status when the
-    error ends it (as rabbitmqctl: 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration).
-    """
-
+    #: Exit status of a command that ends with this error, as in rabbitmqctl: 64 usage, 65 bad data or not found,
+    #: 69 unavailable, 75 timeout, 78 configuration.
     exit_code = 1
 
 
@@ -18,12 +16,12 @@ class ConfigurationError(VashSenderError):
 
 
 class UnavailableError(VashSenderError, ConnectionError):
-    """Something this process depends on cannot be reached now."""
+    """Something that this process depends on cannot be reached."""
 
     exit_code = 69
 
 
 class DataError(VashSenderError, ValueError):
-    """What was handed over is not usable."""
+    """The given data is not usable."""
 
     exit_code = 65

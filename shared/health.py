@@ -14,23 +14,25 @@ from shared.ledger import migrate
 from shared.ledger.database import Ledger
 
 CHECK_SECONDS = 2.0
-LATE_TURNS = 3
+LATE_TICKS = 3
 LATE_SECONDS = 15.0
 
 Check = Callable[[], Awaitable[str]]
-"""Returns what is wrong, or an empty string."""
+"""Returns what is wrong; empty if nothing is."""
 
 
 class Health:
-    """The readiness of one process: its checks by name. `refresh` runs before metrics are read: gauges that look."""
+    """The health and metrics of one process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        #: What readiness checks, by name.
         self.checks: dict[str, Check] = {}
+        #: Called before metrics are read, to fill gauges.
         self.refresh: list[Callable[[], Awaitable[None]]] = []
 
     async def report(self) -> Mapping[str, str]:
-        """What each check says: `ok`, or what is wrong. All run at once, each for at most two seconds."""
+        """The result of each check: `ok`, or what is wrong. All run at once, each for at most CHECK_SECONDS."""
 
         async def run(check: Check) -> str:
             try:
@@ -38,7 +40,7 @@ class Health:
                     return await check() or "ok"
             except TimeoutError:
                 return f"no answer within {CHECK_SECONDS:g} s"
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is what is wrong
+            except Exception as error:  # noqa: BLE001 - any error is a result
                 return f"{type(error).__name__}: {error}".splitlines()[0]
 
         results = await asyncio.gather(*(run(check) for check in self.checks.values()))
@@ -66,22 +68,23 @@ class Health:
 
 
 def database_check(ledger: Ledger) -> Check:
-    """The database answers, takes what is written, and its schema is one this code works on."""
+    """Checks that the database answers and accepts writes, and that this code can work with its schema."""
 
     async def check() -> str:
         async with ledger.read() as connection:
             current = await migrate.current(connection)
         if migrate.suits(current):
-            return f"it takes no writes: {ledger.trouble}" if ledger.trouble else ""
+            return f"it accepts no writes: {ledger.trouble}" if ledger.trouble else ""
         return f"the schema is at {current or 'nothing'}, this code needs {migrate.head()}: run `vashsender db upgrade`"
 
     return check
 
 
 def late(ended_at: float, clock_seconds: float, what: str) -> str:
-    """What to say of turns that should end every `clock_seconds` or sooner, the last one at this monotonic moment."""
+    """What is wrong with ticks that should end at least every `clock_seconds`; `ended_at` is the monotonic time of the
+    last end. Empty if nothing is."""
     ago = time.monotonic() - ended_at
-    return f"no {what} has ended for {ago:.0f} s" if ago > LATE_TURNS * clock_seconds + LATE_SECONDS else ""
+    return f"no {what} has ended for {ago:.0f} s" if ago > LATE_TICKS * clock_seconds + LATE_SECONDS else ""
 
 
 def broker_check(bus: Bus) -> Check:

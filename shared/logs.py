@@ -1,4 +1,4 @@
-"""Structured logs: JSON for machines, one readable line for people. Always with `service` and `instance`."""
+"""Structured logs: JSON for machines or readable lines for people, always with `service` and `instance`."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 
 def configure(service: str, instance: str, *, log_format: Literal["json", "text"], level: str) -> None:
-    """Sends everything, the libraries' logs included, to stdout in one form."""
+    """Sends all logs, including those of libraries, to stdout in one format."""
 
     def identify(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
         event["service"] = service
@@ -47,9 +47,8 @@ def configure(service: str, instance: str, *, log_format: Literal["json", "text"
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.INFO), force=True)
-    # Libraries speak only of trouble: their ordinary talk would bury a campaign's story.
+    # Only warnings and errors of libraries: their ordinary logs would bury a campaign's events.
     for name in (
-        "alembic",
         "uvicorn.access",
         "aio_pika",
         "aiormq",
@@ -64,8 +63,8 @@ def configure(service: str, instance: str, *, log_format: Literal["json", "text"
 
 
 def write_to(path: Path) -> None:
-    """All that this process writes goes into a file of its owner's alone, which is opened anew at SIGHUP: whoever
-    rotates renames it and then sends that signal, and no line is lost. Raises OSError."""
+    """Sends stdout and stderr to a file that only its owner can read. SIGHUP reopens it, so that log rotation can
+    rename it first without losing a line. Raises OSError."""
 
     def open_file(_number: int = 0, _frame: FrameType | None = None) -> None:
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""Exchanges, queues and bindings, declared in one step of its own: services need no right to configure."""
+"""Exchanges, queues and bindings. They are declared in a separate step, so services need no right to configure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,8 @@ DELIVERY_LIMIT = 5
 HEARTBEATS_KEPT = 10_000
 HEARTBEAT_TTL_MS = 60_000
 DEAD_KEPT = 100_000
-UNLIMITED = -1  # where there is a limit unless one says so: since 4.0; before, a negative one was a limit of none
+#: RabbitMQ 4.0 and later limit deliveries by default; -1 turns that off. Earlier versions read -1 as a limit of 0.
+UNLIMITED = -1
 LIMITED_SINCE = 4
 
 
@@ -49,15 +50,15 @@ QUEUES = (
     Queue(
         HEARTBEATS,
         (events.SenderHeartbeat.ROUTING_KEY,),
-        # No dead-letter exchange: a heartbeat that grew old has nothing left to tell.
+        # No dead-letter exchange: an old heartbeat is worthless.
         {"x-single-active-consumer": True, "x-max-length": HEARTBEATS_KEPT, "x-message-ttl": HEARTBEAT_TTL_MS},
     ),
 )
 
 
 async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
-    """Declares everything; repeating it changes nothing. Raises what aio-pika raises, notably ChannelPreconditionFailed
-    when a queue of that name exists in another form."""
+    """Declares everything. Safe to repeat. Raises aio-pika's errors, such as ChannelPreconditionFailed if a queue
+    exists with other arguments."""
     connection = await aio_pika.connect(url, timeout=timeout_seconds)
     async with connection:
         channel = await connection.channel()
@@ -79,8 +80,8 @@ async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
 
 
 async def _declare_dead(connection: AbstractConnection) -> AbstractQueue:
-    """`dead` has no delivery limit: to look at its messages is to have them delivered. One that was declared with a
-    limit, by an older release or on an older broker, is made anew as soon as it is empty."""
+    """Declares `dead` without a delivery limit, because looking at its messages counts as a delivery. If an older
+    release or broker declared it with a limit, it is declared again once it is empty."""
     arguments: dict[str, Any] = {"x-queue-type": "quorum", "x-max-length": DEAD_KEPT}
     if major_version(connection) >= LIMITED_SINCE:
         arguments["x-delivery-limit"] = UNLIMITED
@@ -92,12 +93,12 @@ async def _declare_dead(connection: AbstractConnection) -> AbstractQueue:
         queue = await channel.declare_queue(DEAD, passive=True)
         if queue.declaration_result.message_count:
             return queue
-        await queue.delete(if_unused=False, if_empty=False)  # quorum queues know neither
+        await queue.delete(if_unused=False, if_empty=False)  # quorum queues support neither condition
         return await channel.declare_queue(DEAD, durable=True, arguments=arguments)
 
 
 def major_version(connection: AbstractConnection) -> int:
-    """Of the broker, such as 4."""
+    """The broker's major version, such as 4."""
     assert connection.transport is not None
     version: Any = connection.transport.connection.server_properties.get("version", "0")
     text = version.decode() if isinstance(version, bytes) else str(version)
@@ -105,7 +106,7 @@ def major_version(connection: AbstractConnection) -> int:
 
 
 async def check(url: str, *, timeout_seconds: float = 10.0) -> list[str]:
-    """The names of the queues and exchanges that are missing."""
+    """The names of the missing queues."""
     missing = []
     connection = await aio_pika.connect(url, timeout=timeout_seconds)
     async with connection:
