@@ -1,4 +1,4 @@
-"""The database and the broker, reached by the command itself, without the API: errors become exit code 69."""
+"""The command's direct access to database and broker, without the API. Their errors get exit codes."""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -24,7 +24,7 @@ _NOT_ALLOWED = (aiormq.exceptions.ChannelAccessRefused, aiormq.exceptions.Probab
 
 @asynccontextmanager
 async def ledger_of(config: CommonSettings) -> AsyncIterator[Ledger]:
-    """The ledger, for one command. Raises UnavailableError when the database is away, or was never made."""
+    """The ledger, for one command. Raises UnavailableError if the database is away or does not exist."""
     if not has_database(config):
         raise UnavailableError("there is no database yet: run `vashsender start` or `vashsender db upgrade`")
     ledger = Ledger(config.ledger_url, pool_size=1, application="vashsender")
@@ -37,13 +37,13 @@ async def ledger_of(config: CommonSettings) -> AsyncIterator[Ledger]:
 
 
 def has_database(config: CommonSettings) -> bool:
-    """False where SQLite's file does not exist: to open it would make it. Of a server only asking tells."""
+    """Whether there may be a database: False if SQLite's file is missing, since opening it would create it."""
     url = make_url(config.ledger_url)
     return url.get_backend_name() != "sqlite" or Path(url.database or "").exists()
 
 
 async def revision(config: CommonSettings) -> str | None:
-    """The schema's revision; None for a database without one."""
+    """The schema's revision; None if the database has none."""
     if not has_database(config):
         return None
     async with ledger_of(config) as ledger, ledger.read() as connection:
@@ -56,13 +56,13 @@ async def create_key(config: CommonSettings, name: str) -> str:
 
 
 async def knows_key(config: CommonSettings, secret: str) -> bool:
-    """Whether this ledger has that key, and it is not revoked."""
+    """Whether this ledger has the key and it is not revoked."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
         return await keys.project_of(connection, secret) is not None
 
 
 async def sign_in_link(config: CommonSettings, api_key: str, page_url: str) -> str:
-    """An address that signs a person in to the page, once, within a quarter of an hour."""
+    """A link that signs a person in to the page, once, within 15 minutes."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
         return await make_link(connection, config.secret_keys[0], api_key, page_url)
 
@@ -78,27 +78,26 @@ async def revoke_key(config: CommonSettings, key_id: UUID) -> bool:
 
 
 async def declare(url: str) -> None:
-    """Declares the topology. Raises ConfigurationError where the account may not, UnavailableError where nobody
-    answers."""
+    """Declares the topology. Raises ConfigurationError if the broker refuses, UnavailableError if it is away."""
     with broker_errors():
         await topology.declare(url, timeout_seconds=TOPOLOGY_SECONDS)
 
 
 async def missing_topology(url: str) -> list[str]:
-    """Queues that the broker does not have. Raises as `declare`."""
+    """The queues that the broker lacks. Raises like `declare`."""
     with broker_errors():
         return await topology.check(url, timeout_seconds=TOPOLOGY_SECONDS)
 
 
 @contextmanager
 def broker_errors() -> Iterator[None]:
-    """The broker's refusals as ConfigurationError, its absence as UnavailableError."""
+    """Raises ConfigurationError if the broker refuses, UnavailableError if it is away."""
     try:
         yield
     except aio_pika.exceptions.ChannelPreconditionFailed as error:
         raise ConfigurationError(
-            f"the broker has a queue of that name in another form: {error}. Delete it, or "
-            "use a virtual host of its own."
+            f"the broker has a queue of that name with other arguments: {error}. Delete it, or "
+            "use a separate virtual host."
         ) from None
     except _NOT_ALLOWED as error:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The files of an installation's accounts: one address per service and server, and what makes the accounts there."""
+"""The files of an installation's accounts: addresses per service and server, and files that create the accounts."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ ROLES_SQL = "postgresql_roles.sql"
 TEMPLATE = Path(__file__).with_name("access_roles.sql")
 SCRAM_ITERATIONS = 4096
 FOLDER_MODE = 0o700
-# A container sees the file alone, not the folder that keeps others out, and reads it as a user who is not its owner.
+# A container mounts only the file, and reads it as another user. On the host the folder keeps others out.
 FILE_MODE = 0o644
 
 _SERVER = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
@@ -35,14 +35,14 @@ _SERVER = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Where the broker and the database are, as HOST or HOST:PORT; with TLS or in the clear."""
+    """Broker and database, each as HOST or HOST:PORT, with or without TLS."""
 
     broker: str = "localhost"
     database: str = "localhost"
     tls: bool = False
 
     def broker_url(self, role: str, password: str) -> str:
-        """AMQP for everybody; the management API for `monitor`."""
+        """An AMQP URL; for `monitor` the URL of the management API."""
         if role == MONITOR:
             scheme, port = ("https", 15671) if self.tls else ("http", 15672)
             return f"{scheme}://{account(role)}:{password}@{_host(self.broker)}:{port}/{VHOST}"
@@ -55,10 +55,10 @@ class Servers:
 
 
 def write(folder: Path, servers: Servers, renew: Collection[str] = ()) -> Sequence[Path]:
-    """Writes what is missing and what is named in `renew`; returns the files written. A file that exists is kept, and
-    its password too: the two files for the servers always agree with the addresses beside them.
+    """Writes missing files and those in `renew`, and returns the files written. Existing files keep their passwords, so
+    the two files for the servers always match the addresses.
 
-    Raises ConfigurationError where the folder cannot be used."""
+    Raises ConfigurationError if the folder cannot be used."""
     try:
         folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         return _write(folder, servers, renew)
@@ -87,7 +87,7 @@ def _write(folder: Path, servers: Servers, renew: Collection[str]) -> Sequence[P
     key = folder / SECRET_KEY
     written += _missing(key, _secret())
     if SECRET_KEY in renew and key not in written:
-        # The new one signs; links that were signed with the old ones stay valid.
+        # The new key signs; links signed with the old keys stay valid.
         written += _replaced(key, f"{_secret()},{key.read_text()}")
     return written
 
@@ -97,7 +97,7 @@ def _missing(path: Path, text: str) -> Sequence[Path]:
 
 
 def _replaced(path: Path, text: str) -> Sequence[Path]:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
@@ -118,7 +118,7 @@ def _is_older(path: Path, others: Iterable[Path]) -> bool:
 def _password(path: Path) -> str:
     password = urlsplit(path.read_text().strip()).password
     if not password:
-        raise ConfigurationError(f"{path} holds no address with a password: remove it, or put it right")
+        raise ConfigurationError(f"{path} has no address with a password: remove or correct it")
     return password
 
 
@@ -138,7 +138,7 @@ def _roles_sql(passwords: Mapping[str, str]) -> str:
 
 
 def _scram(password: str) -> str:
-    """PostgreSQL's verifier of a password: RFC 5802, section 3, with SHA-256 (RFC 7677)."""
+    """PostgreSQL's verifier of a password (RFC 5802, section 3, with SHA-256 of RFC 7677)."""
     salt = os.urandom(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
@@ -152,8 +152,8 @@ def _with_port(server: str, port: int) -> str:
 
 
 def _host(server: str) -> str:
-    """The host without its port; an IPv6 address stays in its brackets."""
+    """The host without its port. An IPv6 address keeps its brackets."""
     found = _SERVER.fullmatch(server)
     if found is None:
-        raise ConfigurationError(f"{server!r} is no host: say HOST or HOST:PORT")
+        raise ConfigurationError(f"{server!r} is not a host: use HOST or HOST:PORT")
     return found.group(1)

@@ -1,7 +1,7 @@
-"""The broker accounts of an installation, and what each may do: one per service, with no more than it needs.
+"""The broker accounts of an installation and their rights: one account per service, with only the rights it needs.
 
-Nobody but `admin` may declare anything, and `admin` may declare only what VashSender has. What a service may publish
-is bound by routing key (RabbitMQ's topic permissions), so none can speak for another.
+Only `admin` may declare anything, and only VashSender's topology. Topic permissions limit each service to the routing
+keys that it publishes, so no service can publish another's events.
 """
 
 import base64
@@ -14,9 +14,9 @@ from shared import events, topology
 VHOST = "vashsender"
 SERVICES = ("api", "dispatcher", "sender", "watchdog")
 ADMIN = "admin"
-"""Declares topology, purges, reads and replays the dead: the operator's command."""
+"""For the operator's command: declares topology, purges queues, reads and replays dead messages."""
 MONITOR = "monitor"
-"""Reads queue depths through the management API: an autoscaler."""
+"""For an autoscaler: reads queue depths through the management API."""
 
 PUBLISHES: Mapping[str, Sequence[type[events.Event]]] = {
     "api": (events.CampaignRequested,),
@@ -37,14 +37,14 @@ _QUEUES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 
 
 def account(role: str) -> str:
-    """The name of a role's account, on the broker as in the database."""
+    """The name of a role's account, the same on broker and database."""
     return f"vashsender_{role}"
 
 
 def definitions(passwords: Mapping[str, str]) -> dict[str, object]:
-    """What RabbitMQ loads (`load_definitions`): accounts with hashed passwords, the virtual host, rights; no topology.
+    """The definitions that RabbitMQ loads (`load_definitions`): accounts with hashed passwords, virtual host, rights.
 
-    `passwords` by role: every service, `admin`, `monitor`."""
+    `passwords` by role: every service, `admin` and `monitor`."""
     return {
         "users": [
             {
@@ -65,7 +65,7 @@ def definitions(passwords: Mapping[str, str]) -> dict[str, object]:
 
 
 def permissions(role: str) -> dict[str, str]:
-    """Regular expressions over names of exchanges and queues."""
+    """A role's permissions, as regular expressions for names of exchanges and queues."""
     if role == ADMIN:
         ours = _one_of((*_EXCHANGES, *_QUEUES))
         return {"configure": ours, "write": ours, "read": ours}
@@ -75,7 +75,7 @@ def permissions(role: str) -> dict[str, str]:
 
 
 def topic_permissions(role: str) -> dict[str, str]:
-    """A regular expression over routing keys; nobody but `admin` binds, so nobody reads by topic."""
+    """A role's topic permissions, as regular expressions for routing keys. No role reads by topic."""
     return {"write": _one_of([event.ROUTING_KEY for event in PUBLISHES[role]]), "read": NOTHING}
 
 

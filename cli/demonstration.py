@@ -1,4 +1,4 @@
-"""The demo: a campaign from HTTP to mailbox on this machine, watched, and counted from both sides."""
+"""The demo: sends a campaign from HTTP to mailbox on this machine, and counts it from both sides."""
 
 import asyncio
 import csv
@@ -30,7 +30,7 @@ INCOMPLETE = 1
 
 
 def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, timeout_seconds: float) -> int:
-    """Runs the demo and returns its exit code: 0 when every recipient is accounted for, once."""
+    """Runs the demo. Returns the exit code: 0 if every recipient is accounted for exactly once."""
     began = time.monotonic()
     installation = Installation(config)
     say("Starting VashSender on this machine")
@@ -53,9 +53,9 @@ def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, tim
     account = settle(ledger, mailbox)
     _tell(installation, campaign_id, last, max(keys, default=None), time.monotonic() - began)
     if account.astray:
-        say(f"{account.astray} emails are in the mailbox though the ledger says that they were not sent")
+        say(f"{account.astray} emails are in the mailbox although the ledger says they were not sent")
     out.print(account.line(), markup=False)
-    # A killed sender may leave copies of what it had not recorded: that is the promise, and it is bounded.
+    # A killed sender may have sent emails without recording them: docs/guarantees.md promises this bound.
     allowed = config.smtp_connections + config.unrecorded_limit if kill_a_sender else 0
     exact = account.lost == 0 and account.astray == 0 and account.duplicated <= allowed
     return 0 if exact else INCOMPLETE
@@ -70,8 +70,8 @@ def _start(installation: Installation) -> None:
     }
     if installation.is_running and installation.overrides != wanted:
         raise LocalError(
-            "VashSender runs here with relays of your own; the demo would send its made-up addresses there. Stop it "
-            "first (`vashsender stop`), or give the demo a VASHSENDER_VAR_DIR and ports of its own."
+            "VashSender is running here with your relays, and the demo would send to made-up addresses through them. "
+            "Stop it first (`vashsender stop`), or give the demo another VASHSENDER_VAR_DIR and other ports."
         )
     installation.start(senders=SENDERS, mailbox=True, overrides=wanted)
 
@@ -79,13 +79,13 @@ def _start(installation: Installation) -> None:
 def _send(api: ApiClient, folder: Path) -> str:
     files = read_campaign(folder)
     if files.recipients is None:
-        raise DataError(f"{folder}: a campaign for the demo names its recipients_file")
+        raise DataError(f"{folder}: a campaign for the demo needs a recipients_file")
     with step("campaign") as current:
         campaign_id = str(create_campaign(api, files)["id"])
         current.note = f"created {campaign_id}"
     with step("suppressions") as current:
         forgotten = _forget_bounces(api, files.recipients)
-        current.note = f"{forgotten} addresses that bounced in an earlier demo are written to again"
+        current.note = f"removed {forgotten} addresses that bounced in an earlier demo"
     with step("recipients") as current:
         report = import_recipients(api, campaign_id, files.recipients)
         current.note = f"{report['accepted']} accepted, {report['duplicates']} duplicates, {report['invalid']} invalid"
@@ -99,8 +99,8 @@ def _page_link(config: LocalSettings) -> str:
 
 
 def _forget_bounces(api: ApiClient, recipients: Path) -> int:
-    """The addresses that the mailbox refuses are suppressed by each demo; here they are made up, so the next one may
-    write to them again. Returns how many there were."""
+    """Removes suppressions of the addresses that the mailbox refused in an earlier demo, and returns how many. They are
+    made up, so the demo may send to them again."""
     with recipients.open(newline="", encoding="utf-8") as file:
         emails = {row["email"] for row in csv.DictReader(file)}
     bounced = [row["email"] for row in api.pages("/v1/suppressions", reason="bounced") if row["email"] in emails]
@@ -110,7 +110,7 @@ def _forget_bounces(api: ApiClient, recipients: Path) -> int:
 
 
 def _killing(seen: Iterator[Look], installation: Installation) -> Iterator[Look]:
-    """Kills a sender in the middle, as a crash would."""
+    """Kills a sender halfway, like a crash."""
     killed = False
     for look in seen:
         if not killed and look.closed >= look.counts["total"] * KILL_AT_SHARE:
@@ -125,11 +125,11 @@ def _tell(installation: Installation, campaign_id: str, last: Look, key: str | N
     config = installation.config
     page = f"http://{config.local_host}:{config.mailbox_page_port}"
     running = ", ".join(state.name for state in installation.states())
-    say(f"\nThe campaign is {last.campaign['status']} ({last.words()}); all of it took {seconds:.0f} s.")
-    say(f"  Left running   {running}")
-    say("                 `make stop` or `vashsender stop` stops all of it")
+    say(f"\nThe campaign is {last.campaign['status']} ({last.words()}); the whole demo took {seconds:.0f} s.")
+    say(f"  Still running  {running}")
+    say("                 `make stop` or `vashsender stop` stops everything")
     say(f"  Page           {_page_link(config)}")
-    say("                 signs in once, within 15 minutes; later with the key below")
+    say("                 this link works once, within 15 minutes; later sign in with the key below")
     say(f"  API            {config.api_url}/v1/campaigns/{campaign_id}")
     say(f"  Its key        {relative(config.secrets_dir / 'api_key')}")
     say(f"  Mailbox        {page}/, as a Maildir in {relative(config.home / 'mailbox')}")

@@ -1,4 +1,4 @@
-"""All processes, live: and supervisord itself is started again if it died. Ctrl-C ends the watching, nothing else."""
+"""Shows all processes live, and restarts supervisord if it died. Ctrl-C ends only the display."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ STYLES = {"running": "green", "starting": "yellow", "stopping": "yellow"}
 
 
 def monitor(installation: Installation) -> None:
-    """Watches until Ctrl-C: a table on a terminal, else one line for each change."""
+    """Watches until Ctrl-C: with a table on a terminal, otherwise with one line per change."""
     watch = _Watch(installation)
     if not out.is_terminal:
         while True:
@@ -40,12 +40,12 @@ class _Watch:
         self._news: list[str] = []
 
     def look(self) -> list[str]:
-        """Looks once, for a second; returns what has changed, in words."""
+        """Looks once, which takes a second, and returns what has changed, in words."""
         news = []
         if not self._installation.is_running:
             with control(self._installation.config, "monitor: supervisord was gone"):
                 self._installation.revive()
-            news.append("supervisord was gone: started again, and what outlived it adopted")
+            news.append("supervisord was gone: restarted; it adopted the programs that were still running")
         self._uses = processes(self._installation.states(), LOOK_SECONDS)
         now = {use.name: (use.state, use.pid) for use in self._uses}
         for name in sorted({*now, *self._known}):
@@ -71,5 +71,5 @@ class _Watch:
                 f"{use.cpu_percent:.0f}",
                 f"{use.memory_bytes / 1e6:.0f}",
             )
-        where = Text(f"{Path(self._installation.config.home)}, {time.strftime('%H:%M:%S')}; Ctrl-C ends the watching")
+        where = Text(f"{Path(self._installation.config.home)}, {time.strftime('%H:%M:%S')}; Ctrl-C ends the display")
         return Group(table, Text(""), *(Text(line) for line in self._news), where)

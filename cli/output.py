@@ -1,4 +1,4 @@
-"""What the command shows: data on stdout, messages on stderr, tables for people, JSON for scripts."""
+"""The command's output: data on stdout, messages on stderr, tables for people, JSON for scripts."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from shared.errors import VashSenderError
 
-# Both read NO_COLOR and find out by themselves whether a terminal listens.
+# Both respect NO_COLOR, and detect a terminal by themselves.
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -26,7 +26,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; where nobody looks, tab-separated lines without a heading."""
+    """A table on stdout; without a terminal, tab-separated lines without a heading."""
     if not out.is_terminal:
         for row in rows:
             sys.stdout.write("\t".join(_cell(value) for value in row) + "\n")
@@ -45,12 +45,12 @@ def say(text: str) -> None:
 
 
 def moment(seconds: float | None) -> str:
-    """A moment of the ledger in this machine's time; a dash for none."""
+    """A ledger time in this machine's time zone; a dash for None."""
     return "-" if seconds is None else datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `1 d 3 h`, `4 min 10 s`."""
+    """Seconds in words, such as `1 d 3 h` or `4 min 10 s`."""
     whole = round(seconds)
     days, hours, minutes, rest = whole // 86_400, whole // 3600 % 24, whole // 60 % 60, whole % 60
     parts = [f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")) if value]
@@ -58,16 +58,16 @@ def duration(seconds: float) -> str:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Asks before something is destroyed. Without a terminal to ask on, --yes is needed: exit code 64."""
+    """Asks before something is destroyed. Raises UsageError (exit code 64) without --yes and without a terminal."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError(f"{question} Say --yes, since there is nobody to ask.")
+        raise UsageError(f"{question} Pass --yes: there is no terminal to ask on.")
     typer.confirm(question, abort=True, err=True)
 
 
 class UsageError(VashSenderError):
-    """The command was called in a way that cannot be meant."""
+    """The command was called wrongly."""
 
     exit_code = 64
 
@@ -79,15 +79,16 @@ def _cell(value: object) -> str:
 
 
 class Step:
-    """One step of a longer command; `note` is what there is to say of it."""
+    """One step of a longer command."""
 
     def __init__(self) -> None:
+        #: What to print about it.
         self.note = "done"
 
 
 @contextmanager
 def step(name: str) -> Iterator[Step]:
-    """Names a step on stderr, and says how it went and how long it took."""
+    """Prints a step on stderr with its result and duration."""
     began = time.monotonic()
     current = Step()
     try:

@@ -1,4 +1,4 @@
-"""A campaign on its way, followed until it closes: a progress bar on a terminal, else one plain line a second."""
+"""Follows a campaign until it closes: with a progress bar on a terminal, otherwise with a line per second."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -21,10 +21,13 @@ CLOSED = frozenset(status.value for status in FINAL)
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A campaign at one moment. `per_second`: emails closed lately; `left_seconds` is None while nothing moves."""
+    """A campaign at one moment."""
 
+    #: As the API shows it.
     campaign: Mapping[str, Any]
+    #: Recipients closed per second lately.
     per_second: float
+    #: Estimated time until none is open; None while nothing moves.
     left_seconds: float | None
 
     @property
@@ -62,9 +65,9 @@ class Look:
 
 
 def looks(api: ApiClient, campaign_id: str, *, timeout_seconds: float | None = None) -> Iterator[Look]:
-    """Looks at a campaign until it has closed. An API that is away for a moment is waited for.
+    """Looks at a campaign until it has closed. Tolerates an API that is away for up to PATIENCE_SECONDS.
 
-    Raises ApiTimeoutError."""
+    Raises ApiTimeoutError if the campaign has not closed in time."""
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     answered = time.monotonic()
     history: list[tuple[float, int]] = []
@@ -86,13 +89,13 @@ def looks(api: ApiClient, campaign_id: str, *, timeout_seconds: float | None = N
 
 
 def follow(seen: Iterator[Look]) -> Look:
-    """Shows looks as they come, on stderr, and returns the last one."""
+    """Shows looks on stderr as they come, and returns the last one."""
     return _bar(seen) if err.is_terminal else _lines(seen)
 
 
 def detached(campaign_id: str) -> None:
-    """What Ctrl-C comes to."""
-    say(f"detached; the campaign goes on. `vashsender campaign watch {campaign_id}` follows it again.")
+    """Says how to follow the campaign again after Ctrl-C."""
+    say(f"detached; the campaign continues. `vashsender campaign watch {campaign_id}` follows it again.")
 
 
 def _look(campaign: Mapping[str, Any], history: list[tuple[float, int]], now: float) -> Look:

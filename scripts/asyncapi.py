@@ -30,7 +30,7 @@ DESCRIPTION = (
 
 def document() -> str:
     """The AsyncAPI 3.0.0 document, as JSON."""
-    broker = RabbitBroker("amqp://localhost/vashsender", description="The broker, in a virtual host of its own.")
+    broker = RabbitBroker("amqp://localhost/vashsender", description="RabbitMQ, in a separate virtual host.")
     exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True)
     for event in EVENTS:
         broker.publisher(

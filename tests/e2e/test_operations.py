@@ -158,7 +158,7 @@ def test_monitor_restarts_supervisord(on_shared_broker: Command) -> None:
     }
     assert after["sender-1"] != before["sender-1"]
 
-    status, said = command.on_terminal("monitor", interrupt_at="Ctrl-C ends the watching")
+    status, said = command.on_terminal("monitor", interrupt_at="Ctrl-C ends the display")
     assert status == 0
     assert "Restarts" in said
     assert command.pids() == after

@@ -196,7 +196,7 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert code(command, "campaign", "watch", slow, "--timeout", "0.1")[0] == 75
     status, said = command.on_terminal("campaign", "watch", slow, interrupt_at="0/2")
     assert status == 0
-    assert "detached; the campaign goes on" in said
+    assert "detached; the campaign continues" in said
     assert command.json("campaign", "show", slow)["status"] == "scheduled"
     command.ok("campaign", "cancel", slow, "--yes")
     assert command.json("campaign", "watch", slow, "--timeout", "60")["status"] == "cancelled"
