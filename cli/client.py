@@ -29,8 +29,8 @@ class ApiClient:
 
     def __init__(self, url: str = "", key: str = "") -> None:
         config = local_settings() if not url or not key else None
-        self.url = (url or (config.api_url if config else "")).rstrip("/")
-        secret = key or (_own_key(config) if config else "")
+        self.url = (url or (config and config.url) or (config.api_url if config else "")).rstrip("/")
+        secret = key or (_key_for(self.url, config) if config else "")
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {secret}"},
@@ -89,6 +89,23 @@ class ApiClient:
         if not answer.is_success:
             raise _error(answer)
         return answer.json() if answer.content else None
+
+
+def _key_for(url: str, config: LocalSettings) -> str:
+    """The key for the API at `url`. This installation's own key goes to its own API only."""
+    given = config.api_key.get_secret_value()
+    if given:
+        return given
+    if _origin(url) != _origin(config.api_url):
+        raise ConfigurationError(f"{url} is not this installation's API: give its key by --key or VASHSENDER_API_KEY")
+    return _own_key(config)
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    """RFC 6454, section 4; this machine's names count as one."""
+    parts = httpx.URL(url)
+    host = "127.0.0.1" if parts.host == "localhost" else parts.host
+    return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _own_key(config: LocalSettings) -> str:

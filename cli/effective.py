@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from cli.settings import LocalSettings
 from shared import settings
+from shared.env_file import env_file
 from shared.settings import PREFIX, PROFILES, SETTINGS, CommonSettings
 
 CLASSES: Mapping[str, type[CommonSettings]] = {**SETTINGS, "this machine": LocalSettings}
@@ -45,9 +46,10 @@ def effective_settings() -> list[Setting]:
     """Every setting. Raises the same ConfigurationError as the services."""
     loaded = {owner: settings.load(settings_class) for owner, settings_class in CLASSES.items()}
     loaded["common"] = loaded["this machine"]
-    file = {name.upper() for name in dotenv_values(Path(".env"))}
+    path = env_file()
+    file = {name.upper() for name in dotenv_values(path)} if path else set()
     return [
-        Setting(variable(name), _shown(getattr(loaded[owner], name)), _source(name, loaded[owner], file))
+        Setting(variable(name), _shown(getattr(loaded[owner], name)), _source(name, loaded[owner], file, path))
         for owner, name, _ in fields()
     ]
 
@@ -58,12 +60,12 @@ def _shown(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
 
-def _source(name: str, loaded: CommonSettings, file: set[str]) -> str:
+def _source(name: str, loaded: CommonSettings, file: set[str], path: Path | None) -> str:
     names = {key.upper() for key in os.environ}
     if variable(name) in names:
         return "environment"
     if f"{variable(name)}_FILE" in names and isinstance(getattr(loaded, name), SecretStr):
         return f"file {os.environ[f'{variable(name)}_FILE']}"
     if variable(name) in file:
-        return ".env"
+        return f"file {path}"
     return f"profile {loaded.profile}" if name in PROFILES[loaded.profile] else "default"

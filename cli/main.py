@@ -4,11 +4,11 @@ runs, so that `--help` is fast."""
 import logging
 import os
 import sys
-from pathlib import Path
 
 import typer
 
 from cli.commands import access, campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
+from shared.env_file import env_file, ignored_file
 from shared.errors import ConfigurationError, VashSenderError
 
 USAGE = 64
@@ -50,6 +50,8 @@ def run(arguments: list[str]) -> int:
     try:
         if os.geteuid() == 0 and arguments and "--help" not in arguments:
             _step_down()
+        if (ignored := ignored_file()) is not None:
+            sys.stderr.write(f"vashsender: {ignored} is not read; VASHSENDER_ENV_FILE={ignored} makes it count\n")
         result = app(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:
         return exiting.exit_code
@@ -71,8 +73,11 @@ def run(arguments: list[str]) -> int:
 
 def _step_down() -> None:
     """Drops root's rights if VASHSENDER_USER names a user."""
-    if not os.environ.get("VASHSENDER_USER") and not Path(".env").exists():
-        return  # the usual case, without loading the settings
+    try:
+        if not os.environ.get("VASHSENDER_USER") and env_file() is None:
+            return  # the usual case, without loading the settings
+    except ConfigurationError:
+        return  # the verb reports it
     from cli.local.user import step_down
     from cli.settings import local_settings
 

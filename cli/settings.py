@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from shared.settings import SenderSettings, load
 
@@ -13,7 +13,6 @@ class LocalSettings(SenderSettings):
     """One block of ports, on loopback by default. Extends the sender's settings, because `start` needs the number of
     senders and the drain time."""
 
-    api_port: int = Field(8700, ge=1, le=65535, description="The API and the page under `vashsender start`.")
     broker_port: int = Field(8701, ge=1, le=65535, description="AMQP of the private broker.")
     broker_management_port: int = Field(8702, ge=1, le=65535, description="Management of the private broker.")
     mailbox_page_port: int = Field(8704, ge=1, le=65535, description="The page of the development mailbox.")
@@ -27,6 +26,10 @@ class LocalSettings(SenderSettings):
         ge=1,
         le=65535,
         description="`/health` and `/metrics` of the first sender; further senders take the ports after it.",
+    )
+    url: str = Field("", description="URL of the API that the command speaks to. Empty: this installation's.")
+    api_key: SecretStr = Field(
+        SecretStr(""), description="Key of that API. Empty: this installation's, in `secrets` of `VASHSENDER_VAR_DIR`."
     )
     log_dir: Path | None = Field(None, description="Folder of the log files. Empty: `log` in `VASHSENDER_VAR_DIR`.")
 

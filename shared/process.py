@@ -31,7 +31,8 @@ from shared.metrics import Metrics
 from shared.notify import Notifier
 from shared.ticks import Ticks
 
-DEFAULT_PORTS = {"api": 8700, "dispatcher": 8710, "watchdog": 8711, "sender": 8720}
+PORT_OFFSETS = {"dispatcher": 10, "watchdog": 11, "sender": 20}
+"""Where the HTTP port of a service lies in the block of ports."""
 ALIVE_SECONDS = 5.0
 """How often a service notes in the ledger that it is alive."""
 SIGNS_PER_LIMIT = 4
@@ -140,7 +141,7 @@ class Process(Generic[S]):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         config = self.settings
-        port = config.http_port or DEFAULT_PORTS[self.service] + config.slot_number - 1
+        port = config.http_port or self._default_port()
         async with serving(app or Starlette(routes=self.health.routes()), config.http_host, port), self._reporting():
             self.bus.start()
             log.info("service.started")
@@ -160,6 +161,11 @@ class Process(Generic[S]):
                 await self.bus.close()
                 await self.ledger.close()
                 log.info("service.stopped")
+
+    def _default_port(self) -> int:
+        if self.service == "api":
+            return self.settings.api_port
+        return self.settings.base_port + PORT_OFFSETS[self.service] + self.settings.slot_number - 1
 
     def _stop(self) -> None:
         self.told_to_stop = True

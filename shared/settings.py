@@ -1,30 +1,40 @@
-"""The settings of every service: environment variables `VASHSENDER_*`, `.env`, or a file for a secret (`*_FILE`).
+"""The settings of every service: environment variables `VASHSENDER_*`, a settings file, or a file for a secret
+(`*_FILE`).
 
 One frozen class per service, with units in the names. docs/settings.md lists every setting; a test keeps it complete.
 """
 
 import os
+import re
 import secrets
 import socket
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared import tls
+from shared.addresses import AddressError, parse_domain
+from shared.env_file import env_file
 from shared.errors import ConfigurationError
 
 PREFIX = "VASHSENDER_"
+BASE_PORT = 8700
+MAX_PUBLIC_URL_CHARACTERS = 500
 PROFILES: Mapping[str, Mapping[str, int]] = {
     "low": {"smtp_connections": 4, "sender_processes": 1, "recycle_after_batches": 1000},
     "medium": {"smtp_connections": 8, "sender_processes": 1, "recycle_after_batches": 500},
     "high": {"smtp_connections": 16, "sender_processes": 2, "recycle_after_batches": 250},
 }
+
+
+_PRINTABLE = re.compile(r"[^\x00-\x20\x7f-\xa0\u2028\u2029]+")
+_IP_HOST = re.compile(r"[0-9.]+|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -47,7 +57,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 class CommonSettings(BaseSettings):
     """Read by every service and by the command."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     environment: Literal["development", "production"] = Field(
         "development", description="In `production`, a process with unsafe settings refuses to start."
@@ -83,6 +93,13 @@ class CommonSettings(BaseSettings):
         le=65535,
         description="The HTTP port. 0: the service's default port; `sender-2` takes the one after `sender-1`.",
     )
+    base_port: int = Field(
+        BASE_PORT,
+        ge=1,
+        le=65_000,
+        description="First port of this installation's block. The defaults of all other ports follow it.",
+    )
+    api_port: int = Field(BASE_PORT, ge=1, le=65535, description="The API and the page on this machine.")
     clock_seconds: float = Field(1.0, gt=0, description="Seconds between two ticks of a service's clock.")
     publish_timeout_seconds: float = Field(
         5.0, gt=0, description="Longest wait in seconds for the broker to confirm an event."
@@ -109,17 +126,29 @@ class CommonSettings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class names it
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+        dotenv = DotEnvSettingsSource(settings_cls, env_file=env_file())
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv
 
     @model_validator(mode="before")
     @classmethod
-    def _profile_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The profile gives defaults; a setting of its own overrides them."""
+    def _defaults_that_follow(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Defaults that follow another setting: the profile's, the block of ports, the URL of the API's port."""
         profile = PROFILES.get(str(values.get("profile", cls.model_fields["profile"].default)), {})
-        return {**{name: value for name, value in profile.items() if name in cls.model_fields}, **values}
+        defaults: dict[str, Any] = {name: value for name, value in profile.items() if name in cls.model_fields}
+        base = str(values.get("base_port", BASE_PORT))
+        if base.isdecimal():
+            defaults |= {
+                name: int(base) + field.default - BASE_PORT
+                for name, field in cls.model_fields.items()
+                if name.endswith("_port") and name != "base_port" and field.default
+            }
+        merged = {**defaults, **values}
+        if "public_url" not in values and "api_port" in merged:
+            merged["public_url"] = f"http://127.0.0.1:{merged['api_port']}"
+        return merged
 
     @field_validator("ca_file")
     @classmethod
@@ -138,10 +167,22 @@ class CommonSettings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _public_url_is_a_url(cls, value: str) -> str:
-        parts = urlsplit(value)
+        """In the form that stands in links: lower-case scheme, an ASCII host (IDNA), no slash at the end."""
+        example = "write it as https://mail.example.com, with a port or a path if need be"
+        if len(value) > MAX_PUBLIC_URL_CHARACTERS or not _PRINTABLE.fullmatch(value.strip()):
+            raise ValueError(f"is not a URL of at most {MAX_PUBLIC_URL_CHARACTERS} characters; {example}")
+        try:
+            parts = urlsplit(value.strip())
+            port = parts.port
+        except ValueError as error:
+            raise ValueError(f"is not a URL: {error}; {example}") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("must be a URL such as https://mail.example.com")
-        return value.rstrip("/")
+            raise ValueError(f"is not an http or https URL; {example}")
+        if parts.username is not None or "?" in value or "#" in value:
+            raise ValueError(f"holds a user, a query or a fragment, which would break every link; {example}")
+        host = parts.hostname if _IP_HOST.fullmatch(parts.hostname) else _ascii_host(parts.hostname)
+        path = quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._")
+        return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}{path}"
 
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> Self:
@@ -376,6 +417,13 @@ def load(settings_class: type[S], **values: Any) -> S:
         return settings_class(**values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_line(dict(problem)) for problem in error.errors())) from None
+
+
+def _ascii_host(host: str) -> str:
+    try:
+        return parse_domain(host)
+    except AddressError as error:
+        raise ValueError(f"names no usable host: {error.reason}") from None
 
 
 def _text_of(variable: str) -> str | None:

@@ -20,15 +20,17 @@ def new(
     domain: Annotated[str, typer.Argument(help="Domain of the From addresses, such as example.com.")],
     selector: Annotated[str | None, typer.Option(help="The key's name in DNS. Default: from the date.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--dir", envvar="VASHSENDER_DKIM_DIR", help="Folder of the keys.")
+        Path | None, typer.Option("--dir", help="Folder of the keys. Default: VASHSENDER_DKIM_DIR.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Make an RSA-2048 key that only you can read, and print the DNS record to publish."""
     from cli.output import out, say, show_json
+    from cli.settings import local_settings
     from shared.dkim_keys import new_key
     from shared.errors import ConfigurationError
 
+    folder = folder or local_settings().dkim_dir
     if folder is None:
         raise ConfigurationError(
             "Name the folder of the keys: --dir FOLDER, or VASHSENDER_DKIM_DIR, which senders read too."

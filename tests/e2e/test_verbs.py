@@ -72,18 +72,26 @@ def test_some_commands_need_neither_broker_nor_api(installation: Callable[..., C
 
 def test_config_show_prints_values_and_sources(installation: Callable[..., Command]) -> None:
     command = installation(VASHSENDER_DATABASE_URL="postgresql://u:s3cret@db.test/x", VASHSENDER_PROFILE="high")
-    (command.folder / ".env").write_text("VASHSENDER_BATCH_SIZE=100\n")
+    (command.folder / "settings.env").write_text("VASHSENDER_BATCH_SIZE=100\n")
+    command.settings["VASHSENDER_ENV_FILE"] = str(command.folder / "settings.env")
     (command.folder / "relays").write_text("smtp://u:hunter2@mail.test\n")
     command.settings["VASHSENDER_RELAYS_FILE"] = str(command.folder / "relays")
     shown = command.json("config", "show")
     assert shown["VASHSENDER_DATABASE_URL"] == {"value": "(set)", "source": "environment"}
     assert shown["VASHSENDER_RELAYS"] == {"value": "(set)", "source": f"file {command.folder / 'relays'}"}
-    assert shown["VASHSENDER_BATCH_SIZE"] == {"value": 100, "source": ".env"}
+    assert shown["VASHSENDER_BATCH_SIZE"] == {"value": 100, "source": f"file {command.folder / 'settings.env'}"}
     assert shown["VASHSENDER_SMTP_CONNECTIONS"] == {"value": 16, "source": "profile high"}
     assert shown["VASHSENDER_LEASE_SECONDS"] == {"value": 15.0, "source": "default"}
     text = command.ok("config", "show")
     assert "s3cret" not in text
     assert "hunter2" not in text
+
+    del command.settings["VASHSENDER_ENV_FILE"]
+    (command.folder / ".env").write_text("VASHSENDER_BATCH_SIZE=101\n")
+    done = command("config", "show", "--json")
+    assert json.loads(done.stdout)["VASHSENDER_BATCH_SIZE"] == {"value": 500, "source": "default"}
+    assert f"{command.folder / '.env'} is not read" in done.stderr
+    (command.folder / ".env").unlink()
 
     status, line = code(command, "config", "show", VASHSENDER_BATCH_SIZE="many")
     assert status == 78

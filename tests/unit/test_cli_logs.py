@@ -15,7 +15,7 @@ from shared.errors import DataError
 
 @pytest.fixture
 def config(tmp_path: Path) -> LocalSettings:
-    return LocalSettings(_env_file=None, var_dir=tmp_path / "var")
+    return LocalSettings(var_dir=tmp_path / "var")
 
 
 def line(timestamp: str, **more: str) -> str:

@@ -11,7 +11,7 @@ from cli.effective import fields, variable
 from shared.settings import PROFILES
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
-COMMAND_ONLY = {"VASHSENDER_AMQP_ADMIN_URL", "VASHSENDER_API_KEY", "VASHSENDER_URL"}
+COMMAND_ONLY = {"VASHSENDER_AMQP_ADMIN_URL", "VASHSENDER_ENV_FILE"}
 
 
 def rows() -> Iterator[str]:

@@ -28,7 +28,7 @@ from shared.relays.replies import Stage
 from shared.settings import SenderSettings
 from shared.templates import compile_content
 
-SETTINGS = SenderSettings(_env_file=None, unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
+SETTINGS = SenderSettings(unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
 
 
 def facts(*, at_most_once: bool = False) -> CampaignFacts:

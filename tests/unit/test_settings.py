@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.client import ApiClient
+from cli.settings import local_settings
+from shared.env_file import ignored_file
 from shared.errors import ConfigurationError
 from shared.settings import SETTINGS, ApiSettings, CommonSettings, SenderSettings, load
 
@@ -78,7 +81,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PROFILE", "huge", "VASHSENDER_PROFILE"),
         ("EMAIL_SOFT_SECONDS", "301", r"email_soft_seconds \(301\) exceeds email_hard_seconds \(300\)"),
         ("RENEW_SECONDS", "10", "renew_seconds must be at most half of lease_seconds"),
-        ("PUBLIC_URL", "mail.example.com", "VASHSENDER_PUBLIC_URL: must be a URL"),
+        ("PUBLIC_URL", "mail.example.com", "VASHSENDER_PUBLIC_URL: is not an http or https URL"),
         ("SECRET_KEY", "short", "secret_key is shorter than 32 characters"),
     ],
 )
@@ -115,3 +118,111 @@ def test_the_development_secret_is_made_once_and_only_its_owner_reads_it(tmp_pat
 def test_a_missing_broker_url_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is not set"):
         _ = load(CommonSettings, var_dir=tmp_path).broker_url
+
+
+def test_one_base_port_moves_the_whole_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = local_settings().model_dump()
+    monkeypatch.setenv("VASHSENDER_BASE_PORT", "9700")
+    monkeypatch.setenv("VASHSENDER_MAILBOX_PORT", "2525")
+    after = local_settings().model_dump()
+    ports = [name for name in before if name.endswith("_port") and name != "http_port"]
+    assert len(ports) >= 12
+    expected = {name: before[name] + 1000 for name in ports} | {"mailbox_port": 2525}
+    assert {name: after[name] for name in ports} == expected
+    assert after["public_url"] == "http://127.0.0.1:9700"
+
+
+def test_links_follow_the_port_of_the_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_API_PORT", "8800")
+    assert load(SenderSettings).public_url == "http://127.0.0.1:8800"
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com")
+    assert load(SenderSettings).public_url == "https://mail.example.com"
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("https://почта.рф", "https://xn--80a1acny.xn--p1ai"),
+        ("HTTPS://X.Example", "https://x.example"),
+        ("https://x.example/", "https://x.example"),
+        (" https://x.example/News/ ", "https://x.example/News"),
+        ("https://x.example:8443/a", "https://x.example:8443/a"),
+        ("https://x.example/новости", "https://x.example/%D0%BD%D0%BE%D0%B2%D0%BE%D1%81%D1%82%D0%B8"),
+        ("http://127.0.0.1:8700", "http://127.0.0.1:8700"),
+        ("http://[::1]:8700", "http://[::1]:8700"),
+        ("http://localhost", "http://localhost"),
+        ("https://x.example/\n", "https://x.example"),
+    ],
+)
+def test_the_public_url_is_put_into_the_form_that_links_need(
+    monkeypatch: pytest.MonkeyPatch, given: str, url: str
+) -> None:
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", given)
+    assert load(SenderSettings).public_url == url
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "mail.example.com",
+        "ftp://x.example",
+        "https://",
+        "https://x.example?list=1",
+        "https://x.example/?",
+        "https://x.example/#top",
+        "https://user:secret@x.example",
+        "https://x.example:99999",
+        "https://x example",
+        "https://-x-.example",
+        "https://x..example",
+        "https://x.example/" + "a" * 500,
+        "https://[x.example",
+    ],
+)
+def test_a_public_url_that_would_break_links_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", given)
+    with pytest.raises(ConfigurationError, match="VASHSENDER_PUBLIC_URL") as caught:
+        load(SenderSettings)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_settings_file_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("VASHSENDER_API_PORT=1\n")
+    assert load(ApiSettings).api_port == 8700
+    assert ignored_file() == tmp_path / ".env"
+    named = tmp_path / "vashsender.env"
+    named.write_text("VASHSENDER_API_PORT=8800\nVASHSENDER_URL=https://api.example.com\nVASHSENDER_API_KEY=vs_x\n")
+    named.chmod(0o600)
+    monkeypatch.setenv("VASHSENDER_ENV_FILE", str(named))
+    assert ignored_file() is None
+    assert load(ApiSettings).api_port == 8800
+    assert ApiClient().url == "https://api.example.com"
+    monkeypatch.setenv("VASHSENDER_API_PORT", "8801")
+    assert load(ApiSettings).api_port == 8801
+
+
+def test_a_settings_file_that_others_can_change_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    named = tmp_path / "vashsender.env"
+    monkeypatch.setenv("VASHSENDER_ENV_FILE", str(named))
+    with pytest.raises(ConfigurationError, match="there is no file"):
+        load(ApiSettings)
+    named.write_text("")
+    for mode in (0o620, 0o602):
+        named.chmod(mode)
+        with pytest.raises(ConfigurationError, match="chmod go-w"):
+            load(ApiSettings)
+    named.chmod(0o640)
+    load(ApiSettings)
+
+
+def test_this_installations_key_goes_to_its_own_api_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "var" / "secrets").mkdir(parents=True)
+    (tmp_path / "var" / "secrets" / "api_key").write_text("vs_own")
+    ApiClient()
+    ApiClient("http://localhost:8700/")
+    with pytest.raises(ConfigurationError, match="not this installation's API"):
+        ApiClient("https://api.example.com")
+    ApiClient("https://api.example.com", "vs_theirs")
+    monkeypatch.setenv("VASHSENDER_URL", "https://api.example.com")
+    with pytest.raises(ConfigurationError, match="not this installation's API"):
+        ApiClient()
