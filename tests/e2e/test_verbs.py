@@ -184,7 +184,9 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert code(command, "campaign", "show", NOBODY)[0] == 65
     assert code(command, "campaign", "cancel", campaign)[0] == 64  # cannot ask for confirmation without a terminal
     assert code(command, "campaign", "list", VASHSENDER_API_KEY="vs_wrong")[0] == 78
-    assert code(command, "campaign", "list", VASHSENDER_URL="http://127.0.0.1:1")[0] == 69
+    elsewhere = "http://127.0.0.1:1"
+    assert code(command, "campaign", "list", VASHSENDER_URL=elsewhere)[0] == 78  # this key is not for there
+    assert code(command, "campaign", "list", VASHSENDER_URL=elsewhere, VASHSENDER_API_KEY="vs_x")[0] == 69
 
     assert command.json("campaign", "send", campaign)["status"] == "queued"
     assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
