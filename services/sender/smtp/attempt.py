@@ -1,6 +1,7 @@
 """One email on its way through the engine: from the moment it is taken until it is reported."""
 
 import re
+from enum import Enum, auto
 
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from shared.relays.replies import Reply, Stage
@@ -12,23 +13,41 @@ class BadAddressError(ValueError):
     """An address that must not be put into an SMTP command."""
 
 
+class Failure(Enum):
+    """Why an email comes back from a connection without having been accepted."""
+
+    REFUSED = auto()  # 4xx or 5xx
+    AMBIGUOUS = auto()  # body bytes left, and no reply will come
+    INTERRUPTED = auto()  # the relay fell silent or hung up at this email's step; it cannot have been delivered
+    DISPLACED = auto()  # the connection ended or hangs, but at a step of the email before this one
+    WITHDRAWN = auto()  # it is not to leave: the job or the caller said so
+    TOO_BIG = auto()  # larger than the relay takes; no byte of the body has left
+    UNMADE = auto()  # the job could not make its body, or could not say whether it may leave
+
+
 class Attempt:
-    """A job, its clock, and what has been tried. `envelope` is MAIL, RCPT and DATA as they go over the wire."""
+    """A job, its clock, and what has been tried."""
 
     __slots__ = ("avoid", "body", "envelope", "failure", "job", "smtputf8", "started", "tries")
 
     def __init__(self, job: Job, started: float) -> None:
         self.job = job
+        #: When it was taken, by the event loop's clock.
         self.started = started
+        #: Failures so far that another relay or connection may put right.
         self.tries = 0
-        self.avoid: frozenset[str] = frozenset()  # relays that failed this email
-        self.failure: Outcome | None = None  # what it comes to if no other relay can be tried
-        self.body: bytes | None = None  # kept when the email moves to another connection
+        #: Names of the relays that failed this email.
+        self.avoid: frozenset[str] = frozenset()
+        #: Its outcome if no other relay can be tried.
+        self.failure: Outcome | None = None
+        #: None until it is made; kept when the email moves to another connection.
+        self.body: bytes | None = None
         self.smtputf8 = job.smtputf8
+        #: MAIL, RCPT and DATA as they go over the wire.
         self.envelope = _envelope(job.mail_from, job.rcpt_to, self.smtputf8)
 
     def sized_envelope(self) -> bytes:
-        """The same, with the size of the body at MAIL where that is known (RFC 1870): a relay then refuses early."""
+        """The envelope with the size of the body at MAIL, if the body is made (RFC 1870): a relay can refuse early."""
         if self.body is None:
             return self.envelope
         return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % len(self.body), 1)
@@ -36,7 +55,7 @@ class Attempt:
     def outcome(
         self, verdict: Verdict, relay: str, stage: Stage | None, reply: Reply, now: float, *, suppress: bool = False
     ) -> Outcome:
-        """What `reply` makes of this attempt."""
+        """The outcome of this attempt, with `reply` as its reason."""
         accepted = verdict is Verdict.ACCEPTED
         return Outcome(
             verdict,

@@ -1,49 +1,87 @@
-"""One connection to a relay: the SMTP dialogue, pipelined where the relay allows it (RFC 2920).
+"""One connection to a relay: its transport, its clock, and the emails that are on it.
 
-In steady state one write carries `body . MAIL RCPT DATA`: the body of one email and the envelope of the next, so an
-email costs one round trip. At most one body is out at a time, and it is always the oldest thing unanswered; so a lost
-connection makes exactly that email ambiguous.
+In steady state one write carries `body . MAIL RCPT DATA`: the body of one email and the envelope of the next. At most
+one body is out at a time, and it is always the oldest thing unanswered, so a lost connection makes exactly that email
+ambiguous.
 
-There are no tasks, timers or futures per email: bytes arrive, replies pair with the steps that were said
-(`commands.py`), and at the end of each chunk of bytes `_pump` writes whatever may be written now. Replies that nobody
-asked for therefore never pair with a command that was written after them.
+There are no tasks, timers or futures per email. Bytes arrive, the dialogue makes events of them, and at the end of each
+chunk `_pump` writes what may be written now. So a reply to nothing never pairs with a command that is written later.
 """
 
 import asyncio
 import math
 from collections.abc import Container
+from typing import Protocol
 
-from services.sender.smtp.answers import Answers
-from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.attempt import Attempt, Failure
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.contract import Job
-from services.sender.smtp.dialogue import STAGES, Owner, Step, seconds_to_answer
+from services.sender.smtp.dialogue import DOT, QUIT, Dialogue, Step
 from services.sender.smtp.making import Making
-from services.sender.smtp.replies import BadReplyError, ReplyReader
 from shared.relays.replies import Reply, Stage
 from shared.relays.session import Session
 
 SURELY_BODY_BYTES = 4096  # more than this in the transport's buffer is more than an envelope: the dot has not left
 
+WITHDRAWN = Reply(0, b"withdrawn before its body")
 
-class Connection(Answers, asyncio.Protocol):
-    """Takes over an established transport and works for `owner` until it is closed."""
+
+class Owner(Protocol):
+    """Gives a connection its emails, and takes each back once, by `accepted` or `failed`."""
+
+    def next_attempt(self, connection: "Connection") -> Attempt | None:
+        """The next email for this connection, or None."""
+
+    def accepted(self, connection: "Connection", attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+        """2xx after the final dot, `dot_seconds` after the body was written."""
+
+    def failed(self, connection: "Connection", attempt: Attempt, failure: Failure, stage: Stage, reply: Reply) -> None:
+        """It was not accepted. `reply` says why; its code is 0 unless the relay gave one."""
+
+    def reclaimed(self, attempt: Attempt) -> bool:
+        """The relay has caught up: whether a DISPLACED email is given back to its connection, as if it had not failed.
+
+        False if another connection has it."""
+
+    def idle(self, connection: "Connection") -> None:
+        """Nothing is outstanding, and there was no email to take."""
+
+    def closed(self, connection: "Connection") -> None:
+        """The transport is gone, or going. Called before the emails in flight come back."""
+
+
+class Connection(asyncio.Protocol):
+    """Takes over an established transport, and works for `owner` until it is closed. Times are the event loop's."""
 
     def __init__(self, owner: Owner, relay: str, session: Session, config: EngineConfig, most_emails: int) -> None:
-        super().__init__(owner, relay, session.pipelining)
+        #: The relay's name.
+        self.relay = relay
+        self.pipelining = session.pipelining
         self.smtputf8 = session.smtputf8
-        self.stalled = False  # it waits unusually long
-        self.retiring = False  # it takes no further email
-        self._loop = asyncio.get_running_loop()
+        #: Whether the relay has accepted an email on it.
+        self.delivered = False
+        #: It waits unusually long for a reply.
+        self.stalled = False
+        #: It takes no further email.
+        self.retiring = False
+        self.closed = False
+        self._owner = owner
         self._transport = session.transport
-        self._emails_left = most_emails
-        self._reader = ReplyReader()
+        self._dialogue = Dialogue(session.pipelining)
         self._making = Making(self)
         self._size_limit = session.size_limit
-        self._soft_seconds = config.email_soft_seconds
-        self._hard_seconds = config.email_hard_seconds
-        self._limits = seconds_to_answer(config)
-        self.opened_at = self.quiet_since = self._loop.time()
+        self._emails_left = most_emails
+        self._config = config
+        self._sent: Attempt | None = None  # its body is out
+        self._open: Attempt | None = None  # its envelope is out, its body is not
+        self._displaced: Attempt | None = None  # its envelope is out, and another connection may have it by now
+        self._accepted: tuple[Attempt, Reply, float] | None = None  # the owner has not been told yet
+        self._hearing = False  # in the middle of events: nothing is written before the last of them
+        self._loop = asyncio.get_running_loop()
+        self._spoke_at = 0.0  # when the oldest thing unanswered was written
+        self.opened_at = self._loop.time()
+        #: When the latest reply came, or when something was written of which nothing was unanswered before.
+        self.quiet_since = self.opened_at
         session.transport.set_protocol(self)
 
     @property
@@ -53,11 +91,11 @@ class Connection(Answers, asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is outstanding, and it may take an email."""
-        return not (self.closed or self.retiring or self._expected or self._open or self._reader.mid_reply)
+        """Whether nothing is outstanding and it may take an email."""
+        return not (self.closed or self.retiring or self._open) and self._dialogue.idle
 
     def offer(self) -> None:
-        """There may be work: take it if there is room."""
+        """There may be an email: take it if there is room."""
         self._pump()
 
     def retire(self) -> None:
@@ -80,47 +118,52 @@ class Connection(Answers, asyncio.Protocol):
             if self._sent is None:
                 self.withdrawn(attempt)
             else:
-                self._open = None
-                self._owner.withdrawn(self, attempt)
+                self._give_back(attempt, Failure.WITHDRAWN, Stage.DATA, WITHDRAWN)
 
     def check(self, now: float, stall_seconds: float) -> None:
-        """Look at the clock: end what has waited too long, and say what waits unusually long."""
-        if self.closed or not (self._expected or self._open or self._reader.mid_reply):
+        """Look at the clock: end what has waited too long, and note what waits unusually long."""
+        if self.closed or (self._open is None and self._dialogue.idle):
             return
         waited = now - self.quiet_since
-        if waited >= self._limit():
-            # With nothing to be answered, it is our own side that took so long.
-            self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=bool(self._expected))
+        awaiting = self._dialogue.awaiting
+        if waited >= self._limit(awaiting):
+            # If no reply is due, it is our own side that took too long.
+            self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=awaiting is not None)
         elif waited > stall_seconds:
             self.stalled = True
             if self._sent is not None and self._open is not None:
                 # Its envelope is out, its body is not: another connection can carry it.
-                self._displaced, self._open = self._open, None
+                self._displaced = self._open
                 self._making.stop()
-                self._owner.displaced(self, self._displaced, Reply(0, b"the email before it waits for its reply"))
+                reply = Reply(0, b"the email before it waits for its reply")
+                self._give_back(self._open, Failure.DISPLACED, Stage.DATA, reply)
 
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
-        """Pair replies with steps, then write what may be written."""
+        """Make events of bytes, then write what may be written."""
         if self.closed:
             return
-        try:
-            replies = self._reader.feed(data)
-        except BadReplyError as error:
-            self._end(Reply(0, f"not SMTP: {error}".encode()), blame=True)
-            return
-        if replies:
+        dialogue = self._dialogue
+        before = dialogue.replies
+        events = dialogue.receive_data(data)
+        if dialogue.replies != before:
             self.quiet_since = self._loop.time()
             self.stalled = False
-        for reply in replies:
-            if self._expected:
-                self.answer(self._expected.popleft(), reply)
-            else:
-                # 421 may come at any time (RFC 5321, 3.8). Anything else: replies and commands no longer pair.
-                self._end(reply, blame=reply.code != 421)
-            if self.closed:
-                return
+        if events:
+            self._hearing = True
+            for event, stage, reply in events:
+                if event == "accepted":
+                    self._on_accepted(reply)
+                elif event == "go ahead":
+                    self._on_go_ahead()
+                elif event == "refused":
+                    self._on_refused(stage, reply)
+                else:
+                    self._end(reply, blame=event == "broken")
+                if self.closed:
+                    return
+            self._hearing = False
         self._pump()
         self._tell_accepted()
 
@@ -133,39 +176,73 @@ class Connection(Answers, asyncio.Protocol):
         """The transport is gone."""
         self._end(Reply(0, f"the connection was lost: {exc or 'closed'}".encode()), blame=True)
 
+    # events
+
+    def _on_accepted(self, reply: Reply) -> None:
+        if self._sent is None or not self._dot_may_have_left():
+            self._end(Reply(0, b"out of step: accepted before the final dot had left"), blame=True)
+            return
+        self.delivered = True
+        self._accepted = (self._sent, reply, self.quiet_since - self._spoke_at)
+        self._sent = None
+
+    def _tell_accepted(self) -> None:
+        """Called once the relay has its next body: while it works on that, we work on the result of the last."""
+        if self._accepted is not None:
+            accepted, self._accepted = self._accepted, None
+            self._owner.accepted(self, *accepted)
+
+    def _on_go_ahead(self) -> None:
+        if self._open is not None:
+            return
+        if self._displaced is not None and self._owner.reclaimed(self._displaced):
+            self._open = self._displaced
+            self._making.begin(self._open)
+        else:
+            # Its email has gone elsewhere, and a lone dot would deliver an empty one in its place.
+            self._end(Reply(0, b"its email went elsewhere"), blame=False)
+
+    def _on_refused(self, stage: Stage, reply: Reply) -> None:
+        if stage is Stage.DOT:
+            attempt, self._sent = self._sent, None
+        else:
+            attempt, self._open = self._open, None
+            self._making.stop()
+        if attempt is not None:
+            self._owner.failed(self, attempt, Failure.REFUSED, stage, reply)
+
     # writing
 
     def _pump(self) -> None:
-        if self.closed or (self._reader.mid_reply and not self._expected):
+        dialogue = self._dialogue
+        if self.closed or self._hearing or not dialogue.may_write:
             return
-        silent = not self._expected
-        out: list[bytes] = []
-        if self._go_ahead:
+        silent = dialogue.awaiting is None
+        if dialogue.body_due:
             body = self._body_to_send()
             if body is None:
                 return
             self._sent, self._open = self._open, None
-            self._go_ahead = self._commands.envelope_busy = False
-            self._expected.append(Step.DOT)
-            out += (body, b".\r\n")
+            dialogue.send_body(body)
         fresh = None
-        if self._commands.unasked:
-            if self._expected or self._too_late(self._open):
+        if dialogue.command_due:
+            if self._too_late(self._open):
                 return
-            self._commands.ask_next(out)
-        elif self._commands.may_begin():
-            fresh = self._begin(out)
+            dialogue.ask()
+        elif dialogue.may_begin:
+            fresh = self._begin()
+        out = dialogue.data_to_send()
         if out:
             if silent:  # a body always leaves in silence: everything before it has been answered
                 self.quiet_since = self._spoke_at = self._loop.time()
             self._transport.writelines(out)
         if fresh is not None:
             self._making.begin(fresh)
-        elif not (self._expected or self._open):
+        elif self._open is None and dialogue.awaiting is None:
             self._nothing_to_do()
 
-    def _begin(self, out: list[bytes]) -> Attempt | None:
-        """Take an email and put its envelope, or the first command of it, into `out`."""
+    def _begin(self) -> Attempt | None:
+        """Take an email and begin its envelope."""
         while not self.retiring and self._emails_left and (attempt := self._owner.next_attempt(self)) is not None:
             self._open, self._displaced = attempt, None
             if self._size_limit is not None:
@@ -173,7 +250,7 @@ class Connection(Answers, asyncio.Protocol):
                 if self._open is None or self._too_big(attempt):
                     continue
             self._emails_left -= 1
-            self._commands.begin(attempt.envelope if self._size_limit is None else attempt.sized_envelope(), out)
+            self._dialogue.begin(attempt.envelope if self._size_limit is None else attempt.sized_envelope())
             return attempt
         return None
 
@@ -191,22 +268,22 @@ class Connection(Answers, asyncio.Protocol):
         """Whether the relay has said that it takes no message of this size (RFC 1870)."""
         if self._size_limit is None or attempt.body is None or len(attempt.body) <= self._size_limit:
             return False
-        self._open = None
-        self._owner.too_big(self, attempt, self._size_limit)
+        words = f"5.3.4 the message of {len(attempt.body)} octets is larger than the relay takes ({self._size_limit})"
+        self._give_back(attempt, Failure.TOO_BIG, Stage.MAIL, Reply(0, words.encode()))
         return True
 
     def _nothing_to_do(self) -> None:
-        if not (self.retiring or self._emails_left == 0):
+        if not self.retiring and self._emails_left:
             self._owner.idle(self)
             return
         self.retiring = True
-        self._expected.append(Step.QUIT)
+        self._dialogue.quit()
         self.quiet_since = self._loop.time()
-        self._transport.write(b"QUIT\r\n")
+        self._transport.writelines(self._dialogue.data_to_send())
 
     def _too_late(self, attempt: Attempt | None) -> bool:
         """Past its soft limit an email begins no further step. Ends the connection, which is in the middle of it."""
-        if attempt is None or self._loop.time() - attempt.started <= self._soft_seconds:
+        if attempt is None or self._loop.time() - attempt.started <= self._config.email_soft_seconds:
             return False
         self._end(Reply(0, b"too late for the next step"), blame=True)
         return True
@@ -218,38 +295,43 @@ class Connection(Answers, asyncio.Protocol):
         self._pump()
 
     def withdrawn(self, attempt: Attempt) -> None:
-        """After a 354 nothing but a body can follow; so the connection has to go."""
-        self._open = None
-        self._owner.withdrawn(self, attempt)
+        """After 354 nothing but a body can follow, so the connection has to go."""
+        self._give_back(attempt, Failure.WITHDRAWN, Stage.DATA, WITHDRAWN)
         self._end(Reply(0, b"an email was withdrawn"), blame=False)
 
     def unmade(self, attempt: Attempt, error: BaseException) -> None:
-        """The email is reported; the connection has to go if its body was due."""
-        self._open = None
-        self._owner.unmade(self, attempt, error)
-        if self._go_ahead:
+        """The email comes back. The connection has to go if its body was due."""
+        words = f"the email could not be made: {type(error).__name__}: {error}"
+        self._give_back(attempt, Failure.UNMADE, Stage.DATA, Reply(0, words.encode()))
+        if self._dialogue.body_due:
             self._end(Reply(0, b"an email could not be made"), blame=False)
 
-    # what Answers asks for
+    # ending
 
-    def _write(self, data: bytes) -> None:
-        self._transport.write(data)
+    def _give_back(self, attempt: Attempt, failure: Failure, stage: Stage, reply: Reply) -> None:
+        """The email whose body has not left."""
+        self._open = None
+        self._owner.failed(self, attempt, failure, stage, reply)
+
+    def _limit(self, awaiting: Step | None) -> float:
+        """Seconds that the present silence may last."""
+        if awaiting is None or awaiting is DOT:
+            seconds = math.inf  # only the email's own limit counts
+        elif awaiting is QUIT:
+            seconds = self._config.quit_seconds
+        else:
+            seconds = self._config.reply_seconds
+        oldest = self._sent or self._open
+        if oldest is None:
+            return min(seconds, self._config.email_hard_seconds)
+        return min(seconds, oldest.started + self._config.email_hard_seconds - self.quiet_since)
 
     def _dot_may_have_left(self) -> bool:
         return self._transport.get_write_buffer_size() <= SURELY_BODY_BYTES
 
-    # ending
-
-    def _limit(self) -> float:
-        """Seconds that the present silence may last."""
-        oldest = self._sent or self._open
-        phase = self._limits[self._expected[0]] if self._expected else math.inf
-        if oldest is None:
-            return min(phase, self._hard_seconds)
-        return min(phase, oldest.started + self._hard_seconds - self.quiet_since)
-
     def _end(self, reply: Reply, *, blame: bool) -> None:
-        """Drop the connection; report what was in flight. `blame`: whoever's turn it was is under suspicion.
+        """Drop the connection and give back the emails in flight. `blame`: the relay is to blame, or the email whose
+        step it was.
 
         Never `close()`: that may still deliver what is in the buffer."""
         if self.closed:
@@ -258,16 +340,15 @@ class Connection(Answers, asyncio.Protocol):
         self.closed = True
         sent, attempt = self._sent, self._open
         self._sent = self._open = None
-        stage = STAGES.get(self._expected[0], Stage.DOT) if self._expected else Stage.DATA
+        awaiting = self._dialogue.awaiting
+        stage = Stage.DATA if awaiting is None else awaiting.stage
         whole = sent is not None and self._dot_may_have_left()
         self._making.stop()
         self._transport.abort()
         self._owner.closed(self)
-        if sent is not None and whole:
-            self._owner.ambiguous(self, sent, reply)
-        elif sent is not None:
-            self._owner.interrupted(self, sent, Stage.BODY, reply)
-        if attempt is not None and blame and sent is None:
-            self._owner.interrupted(self, attempt, stage, reply)
-        elif attempt is not None:
-            self._owner.displaced(self, attempt, reply)
+        if sent is not None:
+            failure, at = (Failure.AMBIGUOUS, Stage.DOT) if whole else (Failure.INTERRUPTED, Stage.BODY)
+            self._owner.failed(self, sent, failure, at, reply)
+        if attempt is not None:
+            failure = Failure.INTERRUPTED if blame and sent is None else Failure.DISPLACED
+            self._owner.failed(self, attempt, failure, stage, reply)

@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Container
 from dataclasses import replace
 
-from services.sender.smtp.answers import Answers
-from services.sender.smtp.attempt import Attempt, BadAddressError
+from services.sender.smtp.attempt import Attempt, BadAddressError, Failure
 from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import Job, Outcome, Source, Verdict
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.pool import Pool
+from services.sender.smtp.relay import Relay
 from shared.relays.replies import Reply, Stage
 
 
@@ -93,14 +93,58 @@ class Dispatch:
             pass
         return fresh
 
-    def accepted(self, connection: Answers, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+    def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         """250 after the final dot."""
         self._pool.by_name[connection.relay].accepted(dot_seconds)
         self._observer.phase(connection.relay, Stage.DOT, dot_seconds)
         now = self._loop.time()
         self._finish(attempt, attempt.outcome(Verdict.ACCEPTED, connection.relay, Stage.DOT, reply, now))
 
-    def refused(self, connection: Answers, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+    def failed(self, connection: Connection, attempt: Attempt, failure: Failure, stage: Stage, reply: Reply) -> None:
+        """It was not accepted here: another relay or connection, or an outcome."""
+        match failure:
+            case Failure.REFUSED:
+                self._refused(connection, attempt, stage, reply)
+            case Failure.AMBIGUOUS:
+                self._ambiguous(connection, attempt, stage, reply)
+            case Failure.INTERRUPTED:
+                self._interrupted(connection, attempt, stage, reply)
+            case Failure.DISPLACED:
+                self._displaced(connection, attempt, reply)
+            case Failure.WITHDRAWN:
+                self._report(connection, attempt, Verdict.NOT_STARTED, stage, reply)
+            case Failure.TOO_BIG:
+                self._unsuited(connection, attempt, Verdict.SENDER_REFUSED, reply)
+            case Failure.UNMADE:  # spends an attempt, so that an email which can never be made comes to an end
+                self._report(connection, attempt, Verdict.TRANSIENT, None, reply)
+
+    def reclaimed(self, attempt: Attempt) -> bool:
+        """A displaced email that nobody has taken over yet goes back to its connection."""
+        if attempt not in self._waiting:
+            return False
+        self._waiting.remove(attempt)
+        return True
+
+    def idle(self, connection: Connection) -> None:
+        """A connection waits for work."""
+        self._pool.by_name[connection.relay].now_idle(connection)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection is gone; another one may be needed."""
+        self._pool.by_name[connection.relay].forget(connection)
+        self.news.set()
+        self.offer_soon()
+
+    # what the pool asks and tells
+
+    def could_not_open(self, relay: Relay, stage: Stage, reply: Reply) -> None:
+        """A connection could not be opened."""
+        throttled = classify(stage, reply)[0] is Verdict.THROTTLED
+        relay.could_not_open(stage, reply, self._loop.time(), throttled=throttled)
+
+    # failures
+
+    def _refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
         """The relay said no: decide whom that concerns."""
         verdict, suppress = classify(stage, reply)
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
@@ -119,16 +163,14 @@ class Dispatch:
             attempt.avoid |= {relay.name}
             self._try_again(attempt, outcome)
 
-    def ambiguous(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
-        """Body bytes left and no reply came."""
-        now = self._loop.time()
+    def _ambiguous(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
         if not self.draining:
-            self._pool.by_name[connection.relay].at_fault(Stage.DOT, reply, now)
+            self._pool.by_name[connection.relay].at_fault(stage, reply, self._loop.time())
             self._pool.choose()
-        self._finish(attempt, attempt.outcome(Verdict.AMBIGUOUS, connection.relay, Stage.DOT, reply, now))
+        self._report(connection, attempt, Verdict.AMBIGUOUS, stage, reply)
 
-    def interrupted(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """The relay fell silent or hung up before the email's body had left. Another try tells whose fault it is."""
+    def _interrupted(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
+        """Whether the relay or the email is at fault is not known: another try tells."""
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
         verdict = Verdict.RELAY_FAULT if stage is Stage.MAIL and not connection.pipelining else Verdict.TRANSIENT
         if self.draining:
@@ -140,48 +182,18 @@ class Dispatch:
             attempt.avoid |= {relay.name}
         self._try_again(attempt, attempt.outcome(verdict, relay.name, stage, reply, now))
 
-    def displaced(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
-        """Its connection is of no use any more, through no fault of this email: another takes it over."""
+    def _displaced(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        """Not the fault of this email: another connection takes it over."""
         if self.draining or self._late(attempt):
-            now = self._loop.time()
-            self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, connection.relay, None, reply, now))
+            self._report(connection, attempt, Verdict.NOT_STARTED, None, reply)
         else:
             self._waiting.append(attempt)
             self.offer_soon()
 
-    def reclaimed(self, attempt: Attempt) -> bool:
-        """A displaced email that nobody has taken over yet goes back to its connection."""
-        if attempt not in self._waiting:
-            return False
-        self._waiting.remove(attempt)
-        return True
-
-    def withdrawn(self, connection: Connection, attempt: Attempt) -> None:
-        """`may_send_body` said no."""
-        reply = Reply(0, b"withdrawn before its body")
-        now = self._loop.time()
-        self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, connection.relay, Stage.DATA, reply, now))
-
-    def unmade(self, connection: Connection, attempt: Attempt, error: BaseException) -> None:
-        """The job failed. That spends an attempt, so that an email which can never be made comes to an end."""
-        reply = Reply(0, f"the email could not be made: {type(error).__name__}: {error}".encode())
-        now = self._loop.time()
-        self._finish(attempt, attempt.outcome(Verdict.TRANSIENT, connection.relay, None, reply, now))
-
-    def too_big(self, connection: Connection, attempt: Attempt, limit: int) -> None:
-        """The email exceeds the limit that the relay has named: another one, else as if it had said so at MAIL."""
-        words = f"the message of {len(attempt.body or b'')} octets is larger than the relay takes ({limit})"
-        self._unsuited(connection, attempt, Verdict.SENDER_REFUSED, "5.3.4", words)
-
-    def idle(self, connection: Connection) -> None:
-        """A connection waits for work."""
-        self._pool.by_name[connection.relay].now_idle(connection)
-
-    def closed(self, connection: Connection) -> None:
-        """A connection is gone; another one may be needed."""
-        self._pool.by_name[connection.relay].forget(connection)
-        self.news.set()
-        self.offer_soon()
+    def _report(
+        self, connection: Connection, attempt: Attempt, verdict: Verdict, stage: Stage | None, reply: Reply
+    ) -> None:
+        self._finish(attempt, attempt.outcome(verdict, connection.relay, stage, reply, self._loop.time()))
 
     # emails
 
@@ -234,19 +246,18 @@ class Dispatch:
         return self._loop.time() - attempt.started >= self._soft_seconds
 
     def _suits(self, connection: Connection, attempt: Attempt) -> bool:
-        """Whether the relay can carry it; if not, it goes to another one that can, or comes back."""
+        """Whether the relay can carry it; if not, it goes to another relay, or is reported."""
         if connection.smtputf8 or not attempt.smtputf8:
             return True
-        self._unsuited(
-            connection, attempt, Verdict.PERMANENT, "5.6.7", "the address needs SMTPUTF8, which no relay offers"
-        )
+        reply = Reply(0, b"5.6.7 the address needs SMTPUTF8, which no relay offers")
+        self._unsuited(connection, attempt, Verdict.PERMANENT, reply)
         return False
 
-    def _unsuited(self, connection: Connection, attempt: Attempt, verdict: Verdict, enhanced: str, why: str) -> None:
-        """This relay cannot carry the email: another one, else the verdict stands."""
+    def _unsuited(self, connection: Connection, attempt: Attempt, verdict: Verdict, reply: Reply) -> None:
+        """This relay cannot carry the email, as `reply` (our own words) says. Another one, else the verdict stands."""
         attempt.avoid |= {connection.relay}
-        reply, now = Reply(0, f"{enhanced} {why}".encode()), self._loop.time()
-        outcome = attempt.outcome(verdict, connection.relay, Stage.MAIL, reply, now)
+        outcome = attempt.outcome(verdict, connection.relay, Stage.MAIL, reply, self._loop.time())
+        enhanced, _, _ = reply.text.partition(" ")
         self._try_again(attempt, replace(outcome, enhanced=enhanced))
 
     def _give_up(self, attempt: Attempt) -> None:

@@ -38,7 +38,7 @@ class Engine:
         self._timer = loop.call_later(self._tick_seconds, self._tick, loop, dispatch)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._pool.start(dispatch, tasks, dispatch.offer_soon)
+                self._pool.start(dispatch, tasks)
                 feeder = tasks.create_task(self._feed(source, dispatch))
                 try:
                     await self._stop.wait()

@@ -1,18 +1,27 @@
 """All relays and their connections: which relay is used now, opening, the clock's work, closing."""
 
 import asyncio
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
+from typing import Protocol
 
-from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig
-from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import Job, RelayStatus, Verdict
-from services.sender.smtp.dialogue import Owner
+from services.sender.smtp.connection import Connection, Owner
+from services.sender.smtp.contract import Job, RelayStatus
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.relay import Relay
 from shared.relays.config import RelayConfig
-from shared.relays.replies import Stage
+from shared.relays.replies import Reply, Stage
 from shared.relays.session import EstablishError, establish
+
+
+class PoolOwner(Owner, Protocol):
+    """The owner of all connections."""
+
+    def could_not_open(self, relay: Relay, stage: Stage, reply: Reply) -> None:
+        """A connection could not be opened: decide what that says about the relay."""
+
+    def offer_soon(self) -> None:
+        """A connection was opened, or could not be."""
 
 
 class Pool:
@@ -28,11 +37,10 @@ class Pool:
         self._observer = observer
         self._openings: set[asyncio.Task[None]] = set()
 
-    def start(self, owner: Owner, tasks: asyncio.TaskGroup, changed: Callable[[], None]) -> None:
-        """Connections will report to `owner`; `changed` is called when one was opened or could not be."""
+    def start(self, owner: PoolOwner, tasks: asyncio.TaskGroup) -> None:
+        """Connections will report to `owner`, and are opened in `tasks`."""
         self._owner = owner
         self._tasks = tasks
-        self._changed = changed
         self._next_reap = asyncio.get_running_loop().time() + self._config.reap_seconds
         self.choose()
 
@@ -121,8 +129,7 @@ class Pool:
         try:
             session = await establish(relay.config, relay.context, self._config.connect_seconds, phase)
         except EstablishError as error:
-            throttled = classify(error.stage, error.reply)[0] is Verdict.THROTTLED
-            relay.could_not_open(error.stage, error.reply, loop.time(), throttled=throttled)
+            self._owner.could_not_open(relay, error.stage, error.reply)
         else:
             most_emails = relay.config.max_emails_per_connection
             connection = Connection(self._owner, relay.name, session, self._config, most_emails)
@@ -133,4 +140,4 @@ class Pool:
         finally:
             relay.opening -= 1
             self.choose()
-            self._changed()
+            self._owner.offer_soon()

@@ -3,8 +3,7 @@
 import asyncio
 from typing import Any, cast
 
-from services.sender.smtp.answers import Answers
-from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.attempt import Attempt, Failure
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from shared.relays.replies import Reply, Stage
@@ -60,33 +59,15 @@ class FakeOwner:
         self.given.append(letter.rcpt_to)
         return Attempt(letter, asyncio.get_running_loop().time())
 
-    def accepted(self, _connection: Answers, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
+    def accepted(self, _connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         assert dot_seconds >= 0
         self._tell("accepted", attempt, Stage.DOT, reply)
 
-    def refused(self, _connection: Answers, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        self._tell("refused", attempt, stage, reply)
-
-    def ambiguous(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
-        self._tell("ambiguous", attempt, Stage.DOT, reply)
-
-    def interrupted(self, _connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        self._tell("interrupted", attempt, stage, reply)
-
-    def displaced(self, _connection: Connection, attempt: Attempt, reply: Reply) -> None:
-        self._tell("displaced", attempt, None, reply)
+    def failed(self, connection: Connection, attempt: Attempt, failure: Failure, stage: Stage, reply: Reply) -> None:
+        self._tell(failure.name.lower(), attempt, stage, reply)
 
     def reclaimed(self, attempt: Attempt) -> bool:
         return self.gives_back and self.told.pop(attempt.job.rcpt_to)[0] == "displaced"
-
-    def withdrawn(self, _connection: Connection, attempt: Attempt) -> None:
-        self._tell("withdrawn", attempt, None, None)
-
-    def unmade(self, _connection: Connection, attempt: Attempt, error: BaseException) -> None:
-        self._tell("unmade", attempt, None, Reply(0, str(error).encode()))
-
-    def too_big(self, _connection: Connection, attempt: Attempt, limit: int) -> None:
-        self._tell("too_big", attempt, None, Reply(0, b"%d" % limit))
 
     def idle(self, connection: Connection) -> None:
         assert connection.in_flight == 0
