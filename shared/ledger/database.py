@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
-from shared.tls import database_tls
+from shared.ledger.tls import database_tls
 
 SQLITE_BUSY_SECONDS = 20
 CONNECT_SECONDS = 10

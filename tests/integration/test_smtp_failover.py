@@ -250,7 +250,7 @@ async def test_an_outage_in_mid_campaign_costs_no_recipient_an_attempt() -> None
 
 
 async def test_names_must_differ() -> None:
-    with pytest.raises(ValueError, match="name of its own"):
+    with pytest.raises(ValueError, match="names that differ"):
         Engine([nobody(), nobody()], QUICK)
     with pytest.raises(ValueError, match="at least one relay"):
         Engine([], QUICK)

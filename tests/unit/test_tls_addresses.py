@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigurationError
+from shared.ledger.tls import database_tls
 from shared.settings import CommonSettings, load
-from shared.tls import broker_address, database_address, database_tls, in_the_clear
+from shared.tls import broker_address, database_address, in_the_clear
 from tests.support.smtp.certificates import Authority
 
 CA = Path("/etc/my authority.pem")

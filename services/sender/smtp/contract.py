@@ -1,8 +1,8 @@
 """What the delivery engine and its caller agree on.
 
-The caller (`services.sender.batch`) owns batches, leases and results. The engine owns relays, connections and
-replies. The engine *pulls*: a connection that can take an email asks the source for one, so nothing is rendered
-before it can leave, and the caller decides at that moment whether an email may start.
+The caller (`services.sender.feed`) owns batches, leases and results. The engine owns relays, connections and replies.
+The engine *pulls*: a connection that can take an email asks the source for one. So nothing is rendered before it can
+leave, and the caller decides at that moment whether an email may start.
 """
 
 from collections.abc import Awaitable
@@ -14,21 +14,21 @@ from shared.relays.replies import Stage
 
 
 class Verdict(StrEnum):
-    """What an attempt came to."""
+    """How an attempt ended."""
 
     ACCEPTED = "accepted"  # 250 after the final dot: the relay has taken responsibility (RFC 5321, 6.1)
     TRANSIENT = "transient"  # try this recipient again later; spends one of its attempts
     PERMANENT = "permanent"  # this recipient is refused for good
     SENDER_REFUSED = "sender_refused"  # 5xx at MAIL: the campaign's own address, or its size; pauses the campaign
     RELAY_FAULT = "relay_fault"  # no relay could be used; spends no attempt
-    THROTTLED = "throttled"  # the relay asks to slow down (421, 4.7.x); spends no attempt
-    AMBIGUOUS = "ambiguous"  # body bytes left and no reply came: nobody can know
+    THROTTLED = "throttled"  # the relay asks us to slow down (421, 4.7.x); spends no attempt
+    AMBIGUOUS = "ambiguous"  # body bytes left and no reply came: delivered or not, it cannot be known
     NOT_STARTED = "not_started"  # withdrawn before any body byte left (gate closed, deadline, drain)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of one attempt at one email. `seconds` runs from the first SMTP step of this email to its verdict."""
+    """The result of one attempt at one email."""
 
     verdict: Verdict
     relay: str = ""
@@ -37,12 +37,14 @@ class Outcome:
     enhanced: str | None = None
     reply: str = ""
     queue_id: str | None = None
-    suppress: bool = False  # the reply says that the mailbox does not exist (FIELD: RFC 3463 x.1.1 and friends)
+    #: The reply says that the mailbox does not exist (RFC 3463, x.1.1 and similar).
+    suppress: bool = False
+    #: From the first SMTP step of this email to its verdict.
     seconds: float = 0.0
 
 
 class Job(Protocol):
-    """One email on its way: an envelope, and a body that is made when it is needed."""
+    """One email: an envelope, and a body that is made when it is needed."""
 
     @property
     def mail_from(self) -> str: ...
@@ -54,18 +56,18 @@ class Job(Protocol):
     def body(self) -> bytes | Awaitable[bytes]:
         """The whole message: CRLF line ends only, dot-stuffed, ending in CRLF, without the final dot.
 
-        An awaitable where making it takes a thread (signing)."""
+        An awaitable if making it takes a thread (signing)."""
         ...
 
     def may_send_body(self) -> bool | Awaitable[bool]:
         """Asked after the relay's 354 and immediately before the first body byte. False withdraws the email.
 
-        An awaitable where an intent must first be committed (at_most_once)."""
+        An awaitable if an intent must be committed first (at_most_once)."""
         ...
 
 
 class Source(Protocol):
-    """Where connections get their emails, and where they report."""
+    """Where connections get their emails, and report their outcomes."""
 
     def take(self) -> Job | None:
         """The next email that may start at this instant, or None. Never blocks."""
@@ -82,7 +84,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """One relay as the pool sees it now."""
+    """The state of one relay."""
 
     name: str
     state: str  # "up", "slow" (throttled) or "resting"

@@ -17,23 +17,26 @@ from shared.relays.replies import Reply, Stage
 
 
 class Dispatch:
-    """The connections' owner (`dialogue.Owner`): gives them emails, and reports each taken email exactly once."""
+    """The owner of all connections: gives them emails, and reports each taken email exactly once."""
 
     def __init__(self, source: Source, pool: Pool, config: EngineConfig, observer: Observer) -> None:
-        self.hungry = asyncio.Event()  # somebody asked the source for an email and got none
-        self.news = asyncio.Event()  # an email was reported, or a connection closed
+        #: Set when the source was asked for an email and had none.
+        self.hungry = asyncio.Event()
+        #: Set when an email was reported during a drain, or a connection closed.
+        self.news = asyncio.Event()
+        #: No email is taken any more.
         self.draining = False
         self._source = source
         self._pool = pool
         self._observer = observer
         self._soft_seconds = config.email_soft_seconds
         self._most_tries = len(pool.relays) + 1
-        self._waiting: list[Attempt] = []  # taken, and without a connection
+        self._waiting: list[Attempt] = []  # emails that were taken and have no connection
         self._offer_due = False
         self._loop = asyncio.get_running_loop()
 
     def offer(self) -> None:
-        """Emails to connections; more connections while there are emails that have none."""
+        """Give emails to idle connections, and open more connections for emails that have none."""
         self._offer_due = False
         if self.draining:
             return
@@ -51,23 +54,23 @@ class Dispatch:
             self._pool.open(relay)
 
     def offer_soon(self) -> None:
-        """The same, once this turn of the loop is over: connections may be in the middle of something."""
+        """`offer`, after the running callback of the event loop: a connection may be in the middle of something."""
         if not self._offer_due and not self.draining:
             self._offer_due = True
             self._loop.call_soon(self.offer)
 
     def tick(self) -> None:
-        """Whatever the clock has changed may have made room."""
+        """Time has passed: a relay may be available again, or allow another connection."""
         if self._waiting or not self.hungry.is_set():
             self.offer_soon()
 
     def stop_taking(self) -> None:
-        """From now on emails only come back. Those without a connection do so now."""
+        """Take no more emails. Those without a connection are reported now."""
         self.draining = True
         self._place_waiting()
 
     def give_up(self, jobs: Container[Job], why: str) -> None:
-        """Stop with those of these emails that have no connection."""
+        """Report those of these emails that have no connection."""
         for attempt in self._waiting[:]:
             if attempt.job in jobs:
                 self._waiting.remove(attempt)
@@ -77,7 +80,7 @@ class Dispatch:
     # what connections ask and tell
 
     def next_attempt(self, connection: Connection) -> Attempt | None:
-        """An email that waits, else a fresh one if this connection's relay is the one to take for."""
+        """An email that waits; else a fresh one, if emails are taken for this connection's relay."""
         if self.draining:
             return None
         for attempt in self._waiting[:] if self._waiting else ():
@@ -94,14 +97,14 @@ class Dispatch:
         return fresh
 
     def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
-        """250 after the final dot."""
+        """2xx after the final dot."""
         self._pool.by_name[connection.relay].accepted(dot_seconds)
         self._observer.phase(connection.relay, Stage.DOT, dot_seconds)
         now = self._loop.time()
         self._finish(attempt, attempt.outcome(Verdict.ACCEPTED, connection.relay, Stage.DOT, reply, now))
 
     def failed(self, connection: Connection, attempt: Attempt, failure: Failure, stage: Stage, reply: Reply) -> None:
-        """It was not accepted here: another relay or connection, or an outcome."""
+        """It was not accepted here: try another relay or connection, or report it."""
         match failure:
             case Failure.REFUSED:
                 self._refused(connection, attempt, stage, reply)
@@ -119,18 +122,18 @@ class Dispatch:
                 self._report(connection, attempt, Verdict.TRANSIENT, None, reply)
 
     def reclaimed(self, attempt: Attempt) -> bool:
-        """A displaced email that nobody has taken over yet goes back to its connection."""
+        """Whether a displaced email still waits, and so can go back to its connection."""
         if attempt not in self._waiting:
             return False
         self._waiting.remove(attempt)
         return True
 
     def idle(self, connection: Connection) -> None:
-        """A connection waits for work."""
+        """A connection waits for an email."""
         self._pool.by_name[connection.relay].now_idle(connection)
 
     def closed(self, connection: Connection) -> None:
-        """A connection is gone; another one may be needed."""
+        """A connection is gone, and another may be needed."""
         self._pool.by_name[connection.relay].forget(connection)
         self.news.set()
         self.offer_soon()
@@ -145,7 +148,7 @@ class Dispatch:
     # failures
 
     def _refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """The relay said no: decide whom that concerns."""
+        """The relay said no: decide whether the email, the relay or our rate is at fault."""
         verdict, suppress = classify(stage, reply)
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
         outcome = attempt.outcome(verdict, relay.name, stage, reply, now, suppress=suppress)
@@ -170,7 +173,7 @@ class Dispatch:
         self._report(connection, attempt, Verdict.AMBIGUOUS, stage, reply)
 
     def _interrupted(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """Whether the relay or the email is at fault is not known: another try tells."""
+        """Another try shows whether the relay or the email is at fault."""
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
         verdict = Verdict.RELAY_FAULT if stage is Stage.MAIL and not connection.pipelining else Verdict.TRANSIENT
         if self.draining:
@@ -198,7 +201,7 @@ class Dispatch:
     # emails
 
     def _take(self) -> Attempt | None:
-        """The next email of the source whose addresses can be used."""
+        """The next email of the source with usable addresses; those without are reported."""
         while True:
             job = self._source.take()
             if job is None:
@@ -212,12 +215,12 @@ class Dispatch:
                 self._source.done(job, outcome)
 
     def _place_waiting(self) -> None:
-        """Find connections for emails without one; report those that no relay can take now."""
-        served: Counter[str] = Counter()  # by connections that are on their way
+        """Find connections for waiting emails; report those that no relay can take now."""
+        served: Counter[str] = Counter()  # emails per relay that a connection being opened will take
         for attempt in self._waiting[:]:
             relay = None if self.draining or self._late(attempt) else self._pool.relay_avoiding(attempt.avoid)
             if attempt not in self._waiting:
-                continue  # a connection has taken it meanwhile
+                continue  # a connection has just taken it
             if relay is None:
                 self._waiting.remove(attempt)
                 self._give_up(attempt)
@@ -230,7 +233,7 @@ class Dispatch:
                 self._pool.open(relay)
 
     def _try_again(self, attempt: Attempt, failure: Outcome) -> None:
-        """On another relay or connection, unless its tries, its time, or the relays are used up."""
+        """Use another relay or connection, unless tries, time or relays are used up."""
         attempt.failure = failure
         attempt.tries += 1
         self._observer.attempt(attempt.job, failure)
@@ -261,7 +264,7 @@ class Dispatch:
         self._try_again(attempt, replace(outcome, enhanced=enhanced))
 
     def _give_up(self, attempt: Attempt) -> None:
-        """No relay can take it now. A connection lost on the way to that was the relay's doing, not the recipient's."""
+        """No relay can take it now. A lost connection then counts against the relay, not the recipient."""
         outcome = attempt.failure
         if outcome is None or (outcome.verdict is Verdict.TRANSIENT and self._pool.current is None):
             outcome = self._no_relay(attempt)
@@ -277,7 +280,7 @@ class Dispatch:
         return attempt.outcome(verdict, failed.name, *failed.failure, now)
 
     def _finish(self, attempt: Attempt, outcome: Outcome) -> None:
-        if outcome is not attempt.failure:  # which has been told
+        if outcome is not attempt.failure:  # that was observed when it happened
             self._observer.attempt(attempt.job, outcome)
         self._source.done(attempt.job, outcome)
         if self.draining:

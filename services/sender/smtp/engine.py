@@ -10,16 +10,16 @@ from services.sender.smtp.observe import Observer, Silent
 from services.sender.smtp.pool import Pool
 from shared.relays.config import RelayConfig
 
-LONGEST_TICK_SECONDS = 0.25  # how finely deadlines are kept
+LONGEST_TICK_SECONDS = 0.25  # deadlines are kept to within this
 SHORTEST_TICK_SECONDS = 0.01
-SPURIOUS_PAUSE_SECONDS = 0.02  # between two questions to a source that says it is ready and has nothing
+SPURIOUS_PAUSE_SECONDS = 0.02  # before a source is asked again that said it was ready and had nothing
 
 
 class Engine:
-    """Delivers what a source holds through the first relay that can be used.
+    """Delivers the emails of a source through the first relay that is available.
 
-    `run` works until `drain` is done or it is cancelled. Emails are taken only while a relay is available; one that
-    fails before its body left is tried on another relay at once. Not reusable after `run` has returned.
+    `run` works until `drain` has finished or it is cancelled; it runs once. Emails are taken only while a relay is
+    available. One that fails before its body has left is tried on another relay at once.
     """
 
     def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer | None = None) -> None:
@@ -32,7 +32,7 @@ class Engine:
         self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, shortest / 4))
 
     async def run(self, source: Source) -> None:
-        """Deliver until drained or cancelled. Whatever was taken has been reported when this returns."""
+        """Deliver until drained or cancelled. Every email that was taken has been reported when this returns."""
         dispatch = self._dispatch = Dispatch(source, self._pool, self._config, self._observer)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._tick_seconds, self._tick, loop, dispatch)
@@ -51,7 +51,7 @@ class Engine:
             self._pool.abort_all("the engine has stopped")
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing more; give what is in flight `seconds` to finish, then abort it; then let `run` return."""
+        """Take no more emails; give those in flight `seconds` to finish, then abort them; then let `run` return."""
         if self._dispatch is not None:
             self._dispatch.stop_taking()
             self._pool.retire_all()
@@ -68,27 +68,27 @@ class Engine:
         self._stop.set()
 
     def abort(self, jobs: Container[Job], why: str) -> None:
-        """Stop with these emails now; each is reported before this returns, as ambiguous if its body is out."""
+        """Stop with these emails now. Each is reported before this returns, as ambiguous if its body is out."""
         if self._dispatch is not None:
             self._pool.give_up(jobs, why)
-            self._dispatch.give_up(jobs, why)  # also those that have just lost their connection
+            self._dispatch.give_up(jobs, why)  # including those that have just lost their connection
 
     def open_connections(self) -> int:
-        """Of all relays."""
+        """Open connections to all relays."""
         return len(self._pool.connections())
 
     def status(self) -> list[RelayStatus]:
-        """Every relay as it is now, in order of preference."""
+        """The state of every relay, in order of preference."""
         return self._pool.status()
 
     def blocked_reason(self) -> str | None:
-        """Why no email can leave at present, in a sentence; None while a relay is available."""
+        """Why no email can leave now, in a sentence; None if a relay is available."""
         return self._pool.blocked_reason()
 
     async def _feed(self, source: Source, dispatch: Dispatch) -> None:
-        """Wake connections when the source has something again.
+        """Wake connections when the source has emails again.
 
-        Listens first and asks then, so that nothing is missed if the source only tells whoever listens.
+        It waits for `ready` first and asks for an email then: nothing is missed if the source only wakes its waiters.
         """
         dispatch.hungry.set()
         while True:
@@ -106,7 +106,7 @@ class Engine:
                 ready.cancel()
 
     def _tick(self, loop: asyncio.AbstractEventLoop, dispatch: Dispatch) -> None:
-        """The one timer."""
+        """The only timer of the engine."""
         self._timer = loop.call_later(self._tick_seconds, self._tick, loop, dispatch)
         if not dispatch.draining:
             self._pool.tick(loop.time())

@@ -1,6 +1,6 @@
-"""What is asked of a job, and when: its body while the relay looks at the envelope, its permission after the 354.
+"""What a job is asked, and when: its body while the relay looks at the envelope, its permission after the 354.
 
-Both may be awaitables (signing in a thread, committing an intent). One is awaited at a time, without a task of its own.
+Both answers may be awaitables (signing in a thread, committing an intent). One is awaited at a time.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from services.sender.smtp.attempt import Attempt
 
 
 class Maker(Protocol):
-    """Who asks: the connection that the email is on."""
+    """The connection that the email is on."""
 
     def made(self) -> None:
-        """What was awaited has come: the body may be there, or may leave."""
+        """A body or a permission that was awaited has come."""
 
     def withdrawn(self, attempt: Attempt) -> None:
         """`may_send_body` said no."""
@@ -24,7 +24,7 @@ class Maker(Protocol):
 
 
 class Making:
-    """The one email of a connection whose body has not left."""
+    """The body and the permission of the one email on a connection whose body has not left."""
 
     __slots__ = ("_awaited", "_maker", "_permitted")
 
@@ -34,13 +34,13 @@ class Making:
         self._awaited: asyncio.Future[object] | None = None
 
     def begin(self, attempt: Attempt) -> None:
-        """Have the body made, unless it is."""
+        """Ask for the body, unless it is made."""
         self._permitted = False
         if attempt.body is not None:
             return
         try:
             body = attempt.job.body()
-        except Exception as error:  # noqa: BLE001 - whatever the job raises, it must be reported, and once
+        except Exception as error:  # noqa: BLE001 - whatever the job raises must be reported, once
             self._maker.unmade(attempt, error)
             return
         if isinstance(body, bytes):
@@ -49,7 +49,7 @@ class Making:
             self._wait(attempt, body)
 
     def body_to_send(self, attempt: Attempt) -> bytes | None:
-        """The body, if it is made and may leave at this instant; else whoever asks will hear of it."""
+        """The body, if it is made and may leave at this instant. If None, the maker is called later."""
         if attempt.body is None or self._awaited is not None:
             return None
         if self._permitted:
@@ -68,7 +68,7 @@ class Making:
         return None
 
     def stop(self) -> None:
-        """Whatever is awaited is no longer wanted."""
+        """Cancel what is awaited."""
         if self._awaited is not None:
             awaited, self._awaited = self._awaited, None
             awaited.cancel()

@@ -1,4 +1,4 @@
-"""What the engine tells while it works: how long phases took, and what each attempt came to."""
+"""What the engine reports while it works: how long stages took, and the outcome of each attempt."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,13 +11,13 @@ from shared.relays.replies import Stage, without_addresses
 
 
 class Observer(Protocol):
-    """Called on the hot path: must be quick, must not raise."""
+    """Called for every email: must be quick, must not raise."""
 
     def phase(self, relay: str, stage: Stage, seconds: float) -> None:
-        """A phase of a connection (CONNECT to AUTH), or the wait for the reply to a body (DOT), is over."""
+        """A stage of opening a connection (CONNECT to AUTH), or the wait for the reply to a body (DOT), is over."""
 
     def attempt(self, job: Job, outcome: Outcome) -> None:
-        """An attempt is over. The same outcome goes to the source, unless another relay or connection is tried now."""
+        """An attempt is over. The source gets the same outcome, unless another relay or connection is tried now."""
 
     def relay(self, relay: str, state: str, reason: str, seconds: float) -> None:
         """A relay is now `up`, `slow` or `resting`, for about `seconds`."""
@@ -39,8 +39,8 @@ class Silent:
 class LogObserver(Silent):
     """One structured event per attempt: accepted ones at debug level, the others at info, without addresses.
 
-    `fields` gives what identifies the job (campaign, batch, recipient id). The level is looked at once, here: make the
-    observer after logging was configured. An accepted email then costs nothing unless somebody listens.
+    `fields` gives what identifies the job (campaign, batch, recipient id). The log level is read once, when this is
+    made, so that accepted emails cost nothing above debug level: configure logging first.
     """
 
     def __init__(self, fields: Callable[[Job], Mapping[str, object]] = lambda _job: {}) -> None:

@@ -1,4 +1,4 @@
-"""All relays and their connections: which relay is used now, opening, the clock's work, closing."""
+"""All relays and their connections: which relay is used now, opening, deadlines, closing."""
 
 import asyncio
 from collections.abc import Container, Sequence
@@ -25,13 +25,14 @@ class PoolOwner(Owner, Protocol):
 
 
 class Pool:
-    """Relays in order of preference. `current` is the first that is available: emails are taken for that one."""
+    """Relays in order of preference."""
 
     def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer) -> None:
         if not relays or len({relay.name for relay in relays}) != len(relays):
-            raise ValueError("the engine needs at least one relay, each with a name of its own")
+            raise ValueError("the engine needs at least one relay, and names that differ")
         self.relays = [Relay(relay, config, relay.tls_context(), observer.relay) for relay in relays]
         self.by_name = {relay.name: relay for relay in self.relays}
+        #: The first relay that is available; emails are taken for this one.
         self.current: Relay | None = None
         self._config = config
         self._observer = observer
@@ -45,17 +46,17 @@ class Pool:
         self.choose()
 
     def choose(self) -> None:
-        """Something about a relay has changed: see which one is to be used."""
+        """Find the first available relay, after something about a relay has changed."""
         now = asyncio.get_running_loop().time()
         self.current = next((relay for relay in self.relays if relay.available(now)), None)
 
     def relay_avoiding(self, names: frozenset[str]) -> Relay | None:
-        """The first available relay that is none of `names`."""
+        """The first available relay whose name is not in `names`."""
         now = asyncio.get_running_loop().time()
         return next((relay for relay in self.relays if relay.name not in names and relay.available(now)), None)
 
     def open(self, relay: Relay) -> None:
-        """Open one more connection; it asks for an email as soon as it is there."""
+        """Open one more connection, which asks for an email as soon as it is ready."""
         relay.opening += 1
         task = self._tasks.create_task(self._establish(relay))
         self._openings.add(task)
@@ -66,11 +67,11 @@ class Pool:
         return [connection for relay in self.relays for connection in relay.connections]
 
     def in_flight(self) -> int:
-        """Emails that a connection works on."""
+        """Emails that are on a connection."""
         return sum(connection.in_flight for connection in self.connections())
 
     def tick(self, now: float) -> None:
-        """Deadlines of every connection, ends of rests, reaping."""
+        """Look at deadlines, ends of rests, idle and aged connections."""
         reap = now >= self._next_reap
         if reap:
             self._next_reap = now + self._config.reap_seconds
@@ -84,34 +85,34 @@ class Pool:
         self.choose()
 
     def watch(self, now: float) -> None:
-        """Deadlines only: for the time of a drain."""
+        """Look at deadlines only, during a drain."""
         for relay in self.relays:
             relay.watch(now)
 
     def retire_all(self) -> None:
-        """Nothing new: no connection is opened, each closes when it has nothing in flight."""
+        """Open no more connections; each one closes when it has nothing in flight."""
         for task in self._openings:
             task.cancel()
         for connection in self.connections():
             connection.retire()
 
     def abort_all(self, why: str) -> None:
-        """Drop every connection now; what is in flight on it is reported."""
+        """Drop every connection now, and report the emails in flight."""
         for connection in self.connections():
             connection.abort(why)
 
     def give_up(self, jobs: Container[Job], why: str) -> None:
-        """Stop with these emails, wherever they are."""
+        """Stop with those of these emails that are on a connection."""
         for connection in self.connections():
             connection.give_up(jobs, why)
 
     def status(self) -> list[RelayStatus]:
-        """Every relay as it is now."""
+        """The state of every relay."""
         now = asyncio.get_running_loop().time()
         return [relay.status(now) for relay in self.relays]
 
     def blocked_reason(self) -> str | None:
-        """Why no relay is available, in a sentence; None while one is."""
+        """Why no relay is available, in a sentence; None if one is."""
         now = asyncio.get_running_loop().time()
         if any(relay.available(now) for relay in self.relays):
             return None

@@ -1,8 +1,8 @@
 """One relay as the pool sees it: its connections, and whether it may be used now.
 
-Two things can be wrong. A relay that *cannot be used* (refused, silent, rejects before MAIL, keeps losing connections)
-is rested, twice as long each time, then probed with one connection. A relay that *wants less* (421, 4.7.x) is slowed:
-half the connections, and a pause, twice as long each time. One accepted email is proof of health.
+Two things can be wrong. A relay that *cannot be used* (it refuses connections, is silent, rejects before MAIL, or keeps
+losing connections) rests, twice as long each time, and is then probed with one connection. A relay that *wants less*
+(421, 4.7.x) is slowed: half the connections, and a pause, twice as long each time. One accepted email proves health.
 """
 
 import random
@@ -15,13 +15,13 @@ from services.sender.smtp.contract import RelayStatus
 from shared.relays.config import RelayConfig
 from shared.relays.replies import Reply, Stage, without_addresses
 
-IN_A_ROW = 3  # refusals or losses without an accepted email in between, before the whole relay is thought of
-ASSUMED_REPLY_SECONDS = 0.4  # the usual wait, until the relay has shown it
+IN_A_ROW = 3  # refusals or losses, with no email accepted in between, that count against the relay as a whole
+ASSUMED_REPLY_SECONDS = 0.4  # the usual reply to a body, until the relay has shown its own
 LEAST_WEIGHT = 0.05  # of the newest reply in the running mean
-STALL_FACTOR = 10  # times the usual wait
-PROOF_EMAILS = 100  # accepted since a connection stalled: then it is its email that hangs, not the relay
-MOST_HANGING = 256  # such connections, beside the spare ones
-RECOVERY_SECONDS = 1.0  # a slowed relay gets one connection back this often
+STALL_FACTOR = 10  # usual replies: a connection that waits longer is stalled
+PROOF_EMAILS = 100  # accepted since a connection stalled, they prove that its email hangs and not the relay
+MOST_HANGING = 256  # such connections that do not count as spare ones
+RECOVERY_SECONDS = 1.0  # how often a slowed relay gets one connection back
 
 StateChange = Callable[[str, str, str, float], None]  # relay, state, reason, seconds
 
@@ -36,33 +36,36 @@ class Relay:
         self.name = relay.name
         self.context = context
         self.connections: set[Connection] = set()
+        #: Connections being opened.
         self.opening = 0
-        self.failure: tuple[Stage | None, Reply] | None = None  # the latest one
-        self.throttled_last = False  # whether that was a wish to slow down
-        self._stalled: dict[Connection, int] = {}  # emails accepted by the relay when it stalled
-        self._idle: list[Connection] = []  # the one used last is used first, so that the others age and close
+        #: The latest failure.
+        self.failure: tuple[Stage | None, Reply] | None = None
+        #: Whether the latest failure was a wish to slow down.
+        self.throttled_last = False
+        self._stalled: dict[Connection, int] = {}  # and the value of `_accepted` when it stalled
+        self._idle: list[Connection] = []  # used from the end, so that the others stay idle and close
         self._engine = config
         self._changed = changed
         self._allowed = relay.connections
-        self._accepted = 0
+        self._accepted = 0  # emails
         self._usual_reply = ASSUMED_REPLY_SECONDS
         self._bad_in_a_row = 0
         self._backoff = config.rest_seconds
         self._resting = False
         self._until = 0.0  # end of a rest or a pause
-        self._open_after = 0.0  # it has just refused one more connection
+        self._open_after = 0.0  # no connection is opened before: it has refused one more
         self._open_backoff = config.rest_seconds
-        self._next_change = 0.0  # of the number of connections, up or down
+        self._next_change = 0.0  # when `adjust` may next change the number of connections
 
     # may it be used?
 
     def available(self, now: float) -> bool:
-        """Whether emails may be taken for it now."""
+        """Whether emails may be taken for this relay now."""
         return not self._resting and now >= self._until
 
     def can_open(self, now: float) -> bool:
-        """Whether one more connection may be opened. A relay that hangs as a whole gets its spare connections and no
-        more; one that goes on beside emails that hang gets another for each of those."""
+        """Whether one more connection may be opened. A relay that hangs as a whole gets its spare connections only; one
+        that accepts emails while others hang gets one for each that hangs."""
         total = len(self.connections) + self.opening - min(self._hanging(), MOST_HANGING)
         return (
             self.available(now)
@@ -72,18 +75,18 @@ class Relay:
         )
 
     def wants_probe(self, now: float) -> bool:
-        """Whether its rest is over and nobody is trying it yet."""
+        """Whether the rest is over and no connection is being opened yet."""
         return self._resting and now >= self._until and not self.opening
 
     # connections that wait for work
 
     def now_idle(self, connection: Connection) -> None:
-        """It may be given an email."""
+        """This connection may be given an email."""
         if connection not in self._idle:
             self._idle.append(connection)
 
     def next_idle(self, now: float) -> Connection | None:
-        """A connection to give an email to. One that lay idle for long is closed: the relay may have forgotten it."""
+        """A connection for an email. One that was idle for too long is closed: the relay may have dropped it."""
         while self._idle:
             connection = self._idle.pop()
             if now - connection.quiet_since >= self.config.idle_seconds:
@@ -93,14 +96,14 @@ class Relay:
         return None
 
     def forget(self, connection: Connection) -> None:
-        """It is closed."""
+        """This connection is closed."""
         self.connections.discard(connection)
         self._stalled.pop(connection, None)
         if connection in self._idle:
             self._idle.remove(connection)
 
     def watch(self, now: float) -> None:
-        """Keep the deadlines of every connection."""
+        """Check the deadlines of every connection."""
         stall_seconds = max(self._engine.stall_seconds, STALL_FACTOR * self._usual_reply)
         for connection in list(self.connections):
             connection.check(now, stall_seconds)
@@ -110,7 +113,7 @@ class Relay:
                 self._stalled.setdefault(connection, self._accepted)
 
     def reap(self, now: float) -> None:
-        """Close what is idle or old."""
+        """Close connections that are idle or old."""
         for connection in list(self.connections):
             idle = connection.is_idle and now - connection.quiet_since >= self.config.idle_seconds
             if idle or now - connection.opened_at >= self.config.max_age_seconds:
@@ -119,20 +122,20 @@ class Relay:
     # what happened
 
     def opened(self, now: float) -> None:
-        """A connection was established. One that was under way when a rest began does not end it."""
+        """A connection was opened. It ends a rest, unless the rest began while it was being opened."""
         self._open_backoff = self._engine.rest_seconds
         if self._resting and now >= self._until:
             self._resting = False
             self._changed(self.name, "up", "", 0.0)
 
     def could_not_open(self, stage: Stage, reply: Reply, now: float, *, throttled: bool) -> None:
-        """A connection was refused, at whatever stage before MAIL. Others may be open, or under way."""
+        """A connection could not be opened, at any stage before MAIL. Others may be open, or being opened."""
         self._remember(stage, reply, throttled)
         others = self._working() + self.opening - 1
         if not others:
             self._rest(now)
             return
-        # It serves us, but not with one more: stay with what there is for a while.
+        # It serves the others, but takes no more: keep to those for a while.
         self._allowed = min(self._allowed, others)
         if now >= self._open_after:
             self._open_after = self._next_change = now + self._open_backoff
@@ -140,14 +143,14 @@ class Relay:
             self._open_backoff = min(self._engine.rest_max_seconds, 2 * self._open_backoff)
 
     def at_fault(self, stage: Stage | None, reply: Reply, now: float) -> None:
-        """It lost a connection, or answered in a way that makes it useless."""
+        """The relay lost a connection, or gave a reply that makes it useless."""
         self._remember(stage, reply, throttled=False)
         self._bad_in_a_row += 1
         if self._bad_in_a_row >= IN_A_ROW:
             self._rest(now)
 
     def throttled(self, stage: Stage, reply: Reply, now: float) -> None:
-        """It asked to slow down. Once may be about one recipient (greylisting); a row of them is about us."""
+        """It asked us to slow down. Once may be about one recipient (greylisting); several in a row are about us."""
         self._remember(stage, reply, throttled=True)
         self._bad_in_a_row += 1
         if self._bad_in_a_row < IN_A_ROW or now < self._until:
@@ -161,7 +164,7 @@ class Relay:
         self._changed(self.name, "slow", self.reason, pause)
 
     def accepted(self, dot_seconds: float) -> None:
-        """It took an email."""
+        """The relay accepted an email."""
         self._accepted += 1
         self._usual_reply += max(LEAST_WEIGHT, 1 / self._accepted) * (dot_seconds - self._usual_reply)
         if self._bad_in_a_row:
@@ -170,7 +173,7 @@ class Relay:
             self._backoff = self._engine.rest_seconds
 
     def adjust(self, now: float) -> None:
-        """Give a slowed relay a connection back, or close one of too many: one step at a time."""
+        """Give a slowed relay one connection back, or close one of too many."""
         if now < self._next_change or not self.available(now):
             return
         if self._allowed < self.config.connections:
@@ -186,7 +189,7 @@ class Relay:
 
     @property
     def reason(self) -> str:
-        """Stage, code and words of the latest failure; no address."""
+        """Stage, code and words of the latest failure, without addresses."""
         if self.failure is None:
             return ""
         stage, reply = self.failure
@@ -213,7 +216,7 @@ class Relay:
         return sum(1 for accepted in self._stalled.values() if self._accepted - accepted >= PROOF_EMAILS)
 
     def _active(self) -> list[Connection]:
-        """Those that take emails, the busiest first."""
+        """The connections that take emails, the busiest first."""
         active = [connection for connection in self.connections if not (connection.stalled or connection.retiring)]
         return sorted(active, key=lambda connection: connection.in_flight, reverse=True)
 
