@@ -1,12 +1,12 @@
 """Emails per second and CPU per email of the SMTP engine, beside other clients, against Postfix's smtp-sink.
 
-Contestants: the engine with bodies made beforehand and with rendering, `aiosmtplib.sendmail`, `smtplib` in threads,
-Postfix's C client smtp-source, and `bare`: the engine's bytes through plain sockets by a client that does nothing else,
-hence what the server and the machine give to whoever makes one round trip per email. All take turns within each round,
-against the same smtp-sink, so that the machine's mood is the same for all; the median round counts. The sink's share of
-a core is measured meanwhile. Then the same with two smtp-sinks, through a proxy that adds 20 ms of round trip, and with
-one email in 500 that hangs; and what each part of an email costs.
-Prints tables, writes JSON to var/bench/smtp.json. Postfix is fetched once, as a package, and only unpacked.
+Contestants: the engine with prepared bodies and with rendering, `aiosmtplib.sendmail`, `smtplib` in threads,
+Postfix's C client smtp-source, and `bare`: a client that only writes the engine's bytes to plain sockets, which shows
+the limit of server and machine at one round trip per email. Each round runs all of them against the same smtp-sink,
+so that they share the same conditions; the median round counts. The CPU of the sink is measured as well. Then the
+same with two smtp-sinks, through a proxy that adds 20 ms of round trip, and with one hanging email in 500; and the
+cost of each part of an email. Prints tables, writes JSON to var/bench/smtp.json. Postfix is fetched once, as a
+package, and only unpacked.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""What one email in 500 that hangs after its body costs the others, at the engine alone.
+"""How much one email in 500 that hangs after its body slows the others, with the engine alone.
 
-Runs with and without take turns against the tests' relay, in a process of its own; the median pair counts.
-Throughput is all emails but the hanging ones, until the last of those has its reply. The whole system: bench.trouble.
+Runs with and without hanging emails alternate against the tests' relay, in a separate process; the median pair counts.
+Throughput counts all emails except the hanging ones, until the last of them has its reply. bench.trouble measures the
+whole system.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ KILOBYTES = 2
 
 
 class ToSomeone(Email):
-    """To a recipient of its own: the relay hangs by address."""
+    """Addresses an email to a new recipient, since the relay hangs by address."""
 
     __slots__ = ("rcpt_to",)
 

@@ -55,7 +55,7 @@ def main() -> int:
 
 @contextmanager
 def relay(kind: str, one_in: int) -> Iterator[int]:
-    """A relay in a process of its own; gives its port."""
+    """Starts a relay in a separate process. Yields its port."""
     ours, theirs = multiprocessing.Pipe()
     done = multiprocessing.Event()
     process = multiprocessing.Process(target=_serve, args=(theirs, done, kind, one_in))

@@ -87,7 +87,7 @@ class Screen:
 
 
 def record(command: Command, *arguments: str, during: Callable[[float], None] = lambda _seconds: None) -> list[Frame]:
-    """Runs a command on a terminal of its own to its end. `during` is called again and again with the seconds since its
+    """Runs a command on a new terminal to its end. `during` is called again and again with the seconds since its
     start."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
@@ -176,7 +176,7 @@ def main() -> None:
 
 
 def _campaign(command: Command) -> str:
-    """A campaign of its own, limited so that there is time to look; some of its addresses are deferred or refused."""
+    """Creates a campaign with a rate limit, so that there is time to look. Some addresses are deferred or refused."""
     odd = dict.fromkeys(range(100, 2000, 200), "deferred") | dict.fromkeys(range(50, 2000, 250), "refused")
     people = [f"{odd.get(number, 'person')}-{number}@example.com" for number in range(2000)]
     (command.folder / "people.csv").write_text("\n".join(["email", *people]) + "\n")

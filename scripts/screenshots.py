@@ -185,7 +185,7 @@ async def add_campaign(
     seconds: float | None,
     started: float | None = None,
 ) -> UUID:
-    """A campaign with its batches; rows of recipients only where somebody failed while it is being sent."""
+    """A campaign with its batches; recipients only if some failed while it is sent."""
     campaign = UUID(int=uuid7().int)
     has_begun = status not in ("draft", "scheduled")
     started = started or (created + 120 if has_begun else None)

@@ -1,5 +1,5 @@
-"""Makes a base into what services run on: nothing that installs, nothing that raises rights, a user of their own and
-one folder that this user may write to."""
+"""Prepares a base image for services: removes everything that installs or raises privileges, and adds a separate user
+with one folder that this user may write to."""
 
 import os
 import shutil

@@ -28,7 +28,7 @@ QUEUES = (
     Panel(
         "timeseries",
         "Consumers",
-        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; nobody `dead`.",
+        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; none `dead`.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_consumers{{{OURS}}})", "{{queue}}")],
     ),

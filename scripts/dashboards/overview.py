@@ -64,7 +64,7 @@ MOVING = (
     Panel(
         "timeseries",
         "By outcome and reply",
-        "Recipients recorded per second, by what became of them and the first digit of the relay's reply (0: none).",
+        "Recipients recorded per second, by outcome and the first digit of the relay's reply (0: none).",
         "cps",
         [
             Query(

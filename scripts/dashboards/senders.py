@@ -33,7 +33,7 @@ SCALING = (
     Panel(
         "stat",
         "Slots in use",
-        "Batches in hand of those that could be. At 100 % more senders help.",
+        "Held batches as a share of the capacity. At 100 % more senders help.",
         "percentunit",
         [Query('sum(vashsender_batches_in_hand{job="$job"}) / sum(vashsender_batch_slots{job="$job"})')],
         width=6,
@@ -67,7 +67,7 @@ SCALING = (
     Panel(
         "timeseries",
         "Slots in use, by replica",
-        "Saturation: batches in hand of those a replica can hold.",
+        "Saturation: held batches as a share of the replica's capacity.",
         "percentunit",
         [
             Query(
@@ -117,7 +117,7 @@ DELIVERY = (
     ),
     Panel(
         "timeseries",
-        "Put off",
+        "Deferred",
         "Attempts per second that will be tried again.",
         "cps",
         [
@@ -138,7 +138,7 @@ DELIVERY = (
     ),
     Panel(
         "timeseries",
-        "Batches: 95 % in hand for",
+        "Batches: 95 % held for",
         "From claim to being let go.",
         "s",
         [
@@ -182,7 +182,7 @@ LEDGER = (
     Panel(
         "timeseries",
         "Lease age and idle time",
-        "The oldest lease in hand, and the batch that has brought no result for longest. A lease ends after 15 s.",
+        "Age of the oldest lease, and longest time without a result for a batch. A lease ends after 15 s.",
         "s",
         [
             Query('vashsender_lease_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} lease"),

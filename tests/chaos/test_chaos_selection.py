@@ -14,7 +14,7 @@ from tests.chaos.world import Conditions
 SEED = 1
 SHORT_LEASE_SECONDS = 3.0  # for faults that outlast the lease
 BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
-"""Faults that break a server which tests share: these get a server of their own."""
+"""Faults that break a server which tests share: these get a private server."""
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 

@@ -240,7 +240,7 @@ def test_a_wrong_setting_is_reported_and_not_retried_forever(server: Machine) ->
 def test_services_start_without_a_broker_and_connect_later(server: Machine) -> None:
     server.run("systemctl", "stop", "vashsender-broker")
     server.run("systemctl", "restart", "vashsender-dispatcher")
-    server.wait(lambda: "broker" in _status(server, "vashsender-dispatcher"), 100, "systemctl tells what is missing")
+    server.wait(lambda: "broker" in _status(server, "vashsender-dispatcher"), 100, "systemctl shows what is missing")
     assert server.unit("vashsender-dispatcher", "ActiveState") == "active"
     server.run("systemctl", "start", "vashsender-broker")
     _wait_ready(server, "vashsender-dispatcher")
@@ -253,7 +253,7 @@ def test_rotation_loses_no_line(server: Machine) -> None:
     before = {unit: _pid(server, unit) for unit in (*SERVICES, *SENDERS)}
     server.run("logrotate", "--force", "/etc/logrotate.d/vashsender")
     names = [f"{name}.log" for name in ("api", "dispatcher", "watchdog", "sender-1", "sender-2")]
-    server.wait(lambda: all((folder / name).exists() for name in names), 100, "every service opened its log anew")
+    server.wait(lambda: all((folder / name).exists() for name in names), 100, "every service reopened its log")
     campaign.account()
     assert {unit: _pid(server, unit) for unit in before} == before
     lines = [line for name in names for path in (folder / f"{name}.1", folder / name) for line in _json_lines(path)]

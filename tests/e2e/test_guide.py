@@ -108,12 +108,12 @@ class Guide:
                 assert one.process.wait(30) == 0
 
     def by_hand(self) -> None:
-        with self._hand("--connections", "2", "--batches-in-hand", "1", "--log-format", "text") as hand:
-            wait_for(lambda: [row["slots"] for row in self._senders() if row["pid"] == hand.process.pid] == [1])
-            assert "service.started" in hand.said()
-            assert '"event"' not in hand.said()  # readable, as requested
-            hand.process.send_signal(signal.SIGINT)
-            assert hand.process.wait(60) == 0
+        with self._hand("--connections", "2", "--batches-in-hand", "1", "--log-format", "text") as by_hand:
+            wait_for(lambda: [row["slots"] for row in self._senders() if row["pid"] == by_hand.process.pid] == [1])
+            assert "service.started" in by_hand.said()
+            assert '"event"' not in by_hand.said()  # readable, as requested
+            by_hand.process.send_signal(signal.SIGINT)
+            assert by_hand.process.wait(60) == 0
 
     def emails_are_not_sent_and_a_campaign_hangs(self) -> None:
         """The relay is down, a sender dies while it holds a batch, and the watchdog is frozen: `--fix` repairs it."""
@@ -125,12 +125,12 @@ class Guide:
 
     def _a_campaign_hangs(self, watchdog: psutil.Process) -> None:
         command = self.command
-        with self._hand("--batches-in-hand", "1") as hand:
-            wait_for(lambda: any(row["pid"] == hand.process.pid for row in self._senders()))
+        with self._hand("--batches-in-hand", "1") as by_hand:
+            wait_for(lambda: any(row["pid"] == by_hand.process.pid for row in self._senders()))
             watchdog.suspend()
             with self._relay_away():
                 campaign = self._send("hangs", 10 * BATCH)
-                wait_for(lambda: self._holds_a_batch(hand.process.pid))
+                wait_for(lambda: self._holds_a_batch(by_hand.process.pid))
                 [hanging] = wait_for(lambda: self._hanging(campaign), every=1)
                 assert "Connection refused" in hanging["reason"]
                 examined = command("doctor", "--json")
@@ -138,8 +138,8 @@ class Guide:
                 wrong = [row["name"] for row in json.loads(examined.stdout) if not row["ok"]]
                 assert wrong == [f"relay 127.0.0.1:{self.relay.port}"]
                 assert "Connection refused" in command.ok("logs", "sender", "-n", "200")
-                hand.process.kill()  # nothing it held is ambiguous, as it never reached the relay
-                hand.process.wait()
+                by_hand.process.kill()  # nothing it held is ambiguous, as it never reached the relay
+                by_hand.process.wait()
 
         wait_for(lambda: self._counts(campaign)["sent"] == 9 * BATCH)
         wait_for(lambda: "sender that is gone" in "".join(row["reason"] for row in self._hanging(campaign)), every=1)
@@ -152,7 +152,7 @@ class Guide:
         fixed = command("health-check", "--fix", "--timeout", MINUTES, "--json")
         found = json.loads(fixed.stdout)
         assert [row["campaign_id"] for row in found["hung"]] == [campaign]
-        assert [(deed["kind"], deed["campaign_id"]) for deed in found["fixed"]] == [("rescue", campaign)]
+        assert [(fix["kind"], fix["campaign_id"]) for fix in found["fixed"]] == [("rescue", campaign)]
         self._finished(campaign)
         assert command.json("campaign", "show", campaign)["blocked_by"] is None
         watchdog.resume()
@@ -336,8 +336,8 @@ class Guide:
 
     @contextmanager
     def _hand(self, *options: str) -> "Iterator[Background]":
-        with self._background("hand", "run", "sender", "--port", str(free_port()), *options) as hand:
-            yield hand
+        with self._background("hand", "run", "sender", "--port", str(free_port()), *options) as by_hand:
+            yield by_hand
 
     @contextmanager
     def _background(self, name: str, *arguments: str) -> "Iterator[Background]":

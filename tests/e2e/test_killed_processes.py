@@ -1,6 +1,7 @@
-"""kill -9 of everything that is supervised, one after the other, and of supervisord, while a campaign runs: everything
-is back by itself, nothing is doubled, and the campaign ends with everyone reached. And senders that begin anew by
-themselves, which nobody counts as a crash."""
+"""kill -9 of every supervised process, one after the other, and of supervisord, while a campaign runs.
+
+Everything restarts automatically, nothing is duplicated, and everyone gets the email. A sender that recycles does not
+count as crashed."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from tests.support.command import Command
 
 pytestmark = pytest.mark.timeout(480)
 
-NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
+UNKNOWN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 def code(command: Command, *arguments: str, **settings: str) -> tuple[int, str]:
@@ -181,7 +181,7 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert {problem["line"] for problem in report["problems"]} >= {4}
 
     assert code(command, "campaign", "pause", campaign)[0] == 65  # a draft cannot be paused
-    assert code(command, "campaign", "show", NOBODY)[0] == 65
+    assert code(command, "campaign", "show", UNKNOWN_ID)[0] == 65
     assert code(command, "campaign", "cancel", campaign)[0] == 64  # cannot ask for confirmation without a terminal
     assert code(command, "campaign", "list", VASHSENDER_API_KEY="vs_wrong")[0] == 78
     elsewhere = "http://127.0.0.1:1"

@@ -1,4 +1,4 @@
-"""Tickets nobody can handle: they end in `dead` with the reason, harm nobody, and the mail is sent without them."""
+"""Unreadable tickets end in `dead` with the reason, do no harm, and the mail is sent without them."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ async def test_poison_on_every_queue_ends_in_dead_and_mail_goes_on(system: Syste
         beats = await system.processes["watchdog"].metric(
             'vashsender_events_consumed_total{event="sender.heartbeat",outcome="ok"}'
         )
-        assert beats > 0, "a heartbeat that nobody can read holds up no other"
+        assert beats > 0, "an unreadable heartbeat does not block others"
 
         assert await queues.replay(broker_vhost.admin_url, 100) == len(POISON)
         again = await dead(broker_vhost, len(POISON))

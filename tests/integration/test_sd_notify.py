@@ -22,7 +22,7 @@ from tests.support.seeds import seed_campaign
 SECONDS = 100.0  # processes start slowly on a busy machine
 pytestmark = pytest.mark.timeout(400)
 
-NOBODY = "amqp://nobody:nothing@127.0.0.1:1/none"  # no broker listens there
+NO_BROKER = "amqp://nobody:nothing@127.0.0.1:1/none"  # no broker listens there
 
 
 class Systemd:
@@ -42,7 +42,7 @@ class Systemd:
             "NOTIFY_SOCKET": str(self.path),
             **({"WATCHDOG_USEC": f"{watchdog_seconds * 1e6:.0f}"} if watchdog_seconds else {}),
             "VASHSENDER_DATABASE_URL": url,
-            "VASHSENDER_AMQP_URL": NOBODY,
+            "VASHSENDER_AMQP_URL": NO_BROKER,
             **{f"VASHSENDER_{name.upper()}": value for name, value in settings.items()},
         }
 
@@ -157,7 +157,7 @@ def process(systemd: Systemd, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) 
     """A service running inside this process."""
     monkeypatch.setenv("NOTIFY_SOCKET", str(systemd.path))
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
-    settings: dict[str, Any] = {"database_url": sqlite_url, "amqp_url": NOBODY, "hung_seconds": 0.5}
+    settings: dict[str, Any] = {"database_url": sqlite_url, "amqp_url": NO_BROKER, "hung_seconds": 0.5}
     return Process("watchdog", CommonSettings(**settings))
 
 

@@ -1,4 +1,4 @@
-"""A sender that begins anew in place while somebody stops it: it stops."""
+"""A sender that is stopped while it restarts itself in place stops."""
 
 import asyncio
 import signal

@@ -42,7 +42,7 @@
       }
     }
   }
-  for (const one of all("[tabindex]")) need(one.tabIndex <= 0, `an order of its own: ${told(one)}`);
+  for (const one of all("[tabindex]")) need(one.tabIndex <= 0, `a positive tabindex: ${told(one)}`);
 
   // Contrast (WCAG 2.2, 1.4.3): 4.5, large text 3.
   const canvas = document.createElement("canvas");

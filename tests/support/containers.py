@@ -97,7 +97,7 @@ def built_image(base_packages: Sequence[str]) -> Iterator[Image]:
 
 
 class Container:
-    """A process of an image, as PID 1 of its own process namespace and, as in compose.yaml, without privileges.
+    """A process of an image, as PID 1 of a process namespace and, as in compose.yaml, without privileges.
 
     `command` follows the image's entrypoint. `secrets` maps names of files under `/run/secrets` to their text.
     The output goes to `folder/NAME.log`.

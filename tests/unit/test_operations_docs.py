@@ -87,7 +87,7 @@ GUIDE = {
     "Логирование": ("/var/log/vashsender/", "celery_worker.log", "celery_beat.log", "celery.log"),
     "Безопасность": (
         "access to logs and pid files restricted",
-        "a user of its own",
+        "a separate user",
         "a firewall for Redis",
         "logs rotated regularly",
     ),
