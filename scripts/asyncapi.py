@@ -30,11 +30,7 @@ DESCRIPTION = (
 
 def document() -> str:
     """The AsyncAPI 3.0.0 document, as JSON."""
-<<<<<<< Updated upstream
     broker = RabbitBroker("amqp://localhost/vashsender", description="RabbitMQ, in a separate virtual host.")
-=======
-    broker = RabbitBroker("amqp://localhost/vashsender", description="The broker, in a separate virtual host.")
->>>>>>> Stashed changes
     exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True)
     for event in EVENTS:
         broker.publisher(
