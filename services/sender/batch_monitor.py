@@ -98,8 +98,8 @@ class BatchMonitor:
             held.stop_for(StopCause.OUT_OF_TIME, f"it was in hand for {settings.batch_soft_seconds:g} s")
         if held.stop is None and self._blocked_since and now - self._blocked_since > RELAY_PATIENCE_SECONDS:
             held.stop_for(StopCause.OUT_OF_TIME, f"no relay could be used for {RELAY_PATIENCE_SECONDS:g} s")
-        if age > settings.batch_hard_seconds and held.in_flight:
-            emails = frozenset(held.in_flight)
+        if age > settings.batch_hard_seconds and held.in_flight_count:
+            emails = held.in_flight()
             held.stop_for(
                 StopCause.OUT_OF_TIME,
                 f"{len(emails)} emails in flight were aborted after {settings.batch_hard_seconds:g} s",

@@ -1,8 +1,8 @@
 """DKIM signatures (RFC 6376): rsa-sha256, relaxed/relaxed, one key per sending domain.
 
-Each signed header is named once more than it occurs, so that none can be added afterwards (RFC 6376, 8.15). There is
-no `l=`. Signing takes most of a millisecond, nearly all of it RSA, which lets other threads run meanwhile: call `sign`
-in a thread.
+Each signed header is named once more than it occurs, so that none can be added afterwards (RFC 6376, 8.15). `l=` is not
+used. Signing takes most of a millisecond, nearly all of it RSA, during which other threads can run: call `sign` in a
+thread.
 """
 
 import time
@@ -39,17 +39,15 @@ _FOLD = 72
 
 
 class Unsigned(NamedTuple):
-    """A message as a signature looks at it: an empty line stands between `head` and `body`; no line begins with a dot,
-    so what is signed is what a receiver sees. In `canonical_body` spaces in a row are one, none ends a line, and no
-    empty lines end the body (RFC 6376, 3.4.4)."""
+    """A message to be signed. No line begins with a dot, so what is signed is what a receiver sees."""
 
-    head: bytes
+    head: bytes  # without the empty line that follows it
     body: bytes
-    canonical_body: bytes
+    canonical_body: bytes  # relaxed: runs of spaces are one, none ends a line, no empty lines at the end (3.4.4)
 
 
 class DkimSigner:
-    """Signs for one domain. Holds a parsed key; safe to share between threads."""
+    """Signs for one domain. It may be shared between threads."""
 
     def __init__(self, domain: str, selector: str, key: RSAPrivateKey, clock: Callable[[], float] = time.time) -> None:
         self.domain = domain
@@ -81,7 +79,7 @@ class DkimSigner:
 
 
 def load_signers(directory: Path | None) -> Mapping[str, DkimSigner]:
-    """The signer of each domain that has a key in this folder; none without a folder. Raises ConfigurationError."""
+    """The signers by domain, one for each that has a key in this folder. Raises ConfigurationError."""
     signers = {}
     for file in find_keys(directory) if directory else ():
         signers[file.domain] = DkimSigner(file.domain, file.selector, load_key(file))
@@ -89,7 +87,8 @@ def load_signers(directory: Path | None) -> Mapping[str, DkimSigner]:
 
 
 def _signed_headers(head: bytes) -> tuple[list[bytes], list[bytes]]:
-    """Names for `h=`, and the canonical headers they stand for: of one name the last first (RFC 6376, 5.4.2)."""
+    """The names for `h=`, and the canonical headers they stand for; of headers with one name, the last comes first
+    (RFC 6376, 5.4.2)."""
     found: dict[bytes, list[bytes]] = {}
     for line in head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ").split(b"\r\n"):
         name, _, value = line.partition(b":")

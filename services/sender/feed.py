@@ -24,7 +24,11 @@ class Feed:
     def __init__(
         self, settings: SenderSettings, held_batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0
     ) -> None:
-        self._settings = settings
+        self._lease_seconds = settings.lease_seconds
+        #: An email may start this long after the last renewal.
+        self._start_seconds = settings.lease_seconds * LEASE_SHARE
+        self._slice_size = settings.slice_size
+        self._unrecorded_limit = settings.unrecorded_limit
         self._batches = held_batches
         self._metrics = held_batches.metrics
         self._timer: asyncio.TimerHandle | None = None
@@ -48,7 +52,7 @@ class Feed:
                     earliest = min(start, earliest or start)
                     break
                 email = self._prepare(held, held.worklist.take(), now)
-                if held.worklist.needs_slice(self._settings.slice_size):
+                if held.worklist.needs_slice(self._slice_size):
                     held.note_change()
                 if email is not None:
                     return email
@@ -78,15 +82,16 @@ class Feed:
         self._signers.shutdown(wait=False)
 
     def _may_start(self, held: HeldBatch, now: float) -> bool:
-        return held.may_send(now, self._settings.lease_seconds * LEASE_SHARE) and self._few_in_doubt()
+        return held.may_send(now, self._start_seconds) and self._few_in_doubt()
 
     def _few_in_doubt(self) -> bool:
         """A crash may send twice what is unrecorded and, per connection, one email in flight. A pipelined connection
         has its next email already; those count too, because they are soon unrecorded with others behind them."""
-        limit, unrecorded = self._settings.unrecorded_limit, self._batches.unrecorded()
+        limit = self._unrecorded_limit
+        unrecorded, in_flight = self._batches.in_doubt()
         if unrecorded >= limit:
             return False
-        in_doubt = unrecorded + self._batches.in_flight()
+        in_doubt = unrecorded + in_flight
         return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
     def _prepare(self, held: HeldBatch, row: WorklistRow, now: float) -> Email | None:
@@ -117,7 +122,7 @@ class Feed:
     def _may_send_body(self, email: Email) -> bool | asyncio.Future[bool]:
         """The last gate. Under at_most_once the intent is committed first, together with whatever else waits."""
         held = email.held
-        if not held.may_send(time.monotonic(), self._settings.lease_seconds):
+        if not held.may_send(time.monotonic(), self._lease_seconds):
             return False
         if not held.facts.retries.at_most_once:
             return True

@@ -1,5 +1,6 @@
-"""Header text as octets: RFC 2047 where it is not plain ASCII, folded so that no line is long. Input is already checked
-by `shared.header_text`; nothing here can make a new line that does not begin with a space.
+"""Header text as octets: RFC 2047 if it is not plain ASCII, folded so that no line is long.
+
+`shared.header_text` has checked the input. Every line made here but the first begins with a space.
 """
 
 import re
@@ -13,7 +14,7 @@ _PLAIN = re.compile(r"[!-~]+(?: [!-~]+)*")
 
 
 def unstructured(name: str, text: str) -> bytes:
-    """The value of a header such as Subject. `name` counts in the length of its first line."""
+    """The value of a header such as Subject. The first line leaves room for `name`."""
     plain = text.isascii() and "=?" not in text and _PLAIN.fullmatch(text)
     if not plain:
         return encoded_words(text)
@@ -24,7 +25,7 @@ def unstructured(name: str, text: str) -> bytes:
 
 
 def mailbox(display_name: str, email: str) -> bytes:
-    """`name <address>` (RFC 5322, 3.4). An address that is not ASCII makes the header UTF-8 (RFC 6532)."""
+    """`name <address>` (RFC 5322, 3.4). If the address is not ASCII, the header is UTF-8 (RFC 6532)."""
     address = email.encode()
     if not display_name:
         return address
@@ -38,14 +39,14 @@ def mailbox(display_name: str, email: str) -> bytes:
 
 
 def encoded_words(text: str) -> bytes:
-    """Encoded-words in UTF-8 and base64, one a line, no character cut in two (RFC 2047, 5)."""
+    """Encoded-words in UTF-8 and base64, one a line, without splitting a character (RFC 2047, 5)."""
     octets = text.encode()
     words = []
     start = 0
     while start < len(octets):
         end = start + _WORD_OCTETS
         if end < len(octets):
-            while octets[end] & 0xC0 == 0x80:  # a continuation octet: its character begins earlier
+            while octets[end] & 0xC0 == 0x80:  # a continuation octet: its character starts earlier
                 end -= 1
         words.append(b"=?utf-8?B?" + b2a_base64(octets[start:end], newline=False) + b"?=")
         start = end

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from email.utils import formatdate
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -90,6 +90,7 @@ class HeldBatch:
         "claimed_at",
         "date",
         "facts",
+        "in_flight_count",
         "lease",
         "unrecorded",
         "worklist",
@@ -105,7 +106,9 @@ class HeldBatch:
         self.lease: Final = Lease(claimed_at)
         self.worklist: Final = Worklist()
         self.unrecorded: Final = Unrecorded()
+        #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()
+        self.in_flight_count = 0
         #: Emails taken from the worklist so far, repeats included: paces a batch with a rate limit.
         self._started = 0
         #: Results so far, by status and in total.
@@ -140,10 +143,9 @@ class HeldBatch:
 
     # Emails
 
-    @property
-    def in_flight(self) -> Collection["Email"]:
+    def in_flight(self) -> frozenset["Email"]:
         """Emails that have started and have no result yet."""
-        return self._in_flight
+        return frozenset(self._in_flight)
 
     def may_send(self, now: float, lease_seconds: float) -> bool:
         """It is not stopped, and its lease, renewed less than `lease_seconds` ago, allows it."""
@@ -160,6 +162,7 @@ class HeldBatch:
         """An email goes to the engine."""
         self._started += 1
         self._in_flight.add(email)
+        self.in_flight_count += 1
 
     def close(self, row: WorklistRow, status: RecipientStatus, reply: str | None = None) -> None:
         """Closes a recipient without an attempt."""
@@ -172,7 +175,8 @@ class HeldBatch:
 
     def settle(self, email: "Email", outcome: Outcome) -> bool:
         """Takes the outcome of an email that was in flight; returns whether the recipient has a result."""
-        self._in_flight.discard(email)
+        self._in_flight.remove(email)
+        self.in_flight_count -= 1
         self._changed.set()
         row, verdict = email.row, outcome.verdict
         if verdict is not Verdict.ACCEPTED and (verdict is Verdict.AMBIGUOUS or outcome.stage in _BODY_STAGES):
@@ -224,7 +228,7 @@ class HeldBatch:
             campaign_id=self.claim.campaign_id,
             generation=self.claim.generation,
             done=self._done,
-            in_flight=len(self._in_flight),
+            in_flight=self.in_flight_count,
             idle_seconds=now - self._last_progress,
             age_seconds=now - self.claimed_at,
         )

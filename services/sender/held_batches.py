@@ -87,13 +87,13 @@ class HeldBatches:
         self._emails_done += 1
         self.recordable.set()
 
-    def unrecorded(self) -> int:
-        """Results that the ledger does not have yet: a crash now would lose them, and send their emails again."""
-        return sum([len(held.unrecorded) for held in self._batches])
-
-    def in_flight(self) -> int:
-        """Emails that have started and have no result yet."""
-        return sum([len(held.in_flight) for held in self._batches])
+    def in_doubt(self) -> tuple[int, int]:
+        """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""
+        unrecorded = in_flight = 0
+        for held in self._batches:
+            unrecorded += held.unrecorded.count
+            in_flight += held.in_flight_count
+        return unrecorded, in_flight
 
     def progress(self, now: float) -> Sequence[BatchProgress]:
         """What a heartbeat says about each batch."""

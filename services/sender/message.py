@@ -1,7 +1,7 @@
-"""Whole messages, ready for the wire: the skeleton is built once per campaign, per recipient it is only filled.
+"""Whole messages, ready for the wire: a skeleton is built once per campaign and filled in for each recipient.
 
-A message has CRLF line ends only, ends in CRLF, is 7-bit (RFC 6532 headers where a local part is not ASCII apart) with
-lines of at most 998 octets, and no line of it begins with a dot, so it is its own dot-stuffed form (RFC 5321, 4.5.2).
+A message has only CRLF line ends and ends in one. It is 7-bit, but for RFC 6532 headers if a local part is not ASCII.
+Its lines have at most 998 octets, and none begins with a dot, so it needs no dot-stuffing (RFC 5321, 4.5.2).
 """
 
 import re
@@ -39,23 +39,20 @@ class Attachment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CampaignHeaders:
-    """What all emails of a campaign have in common. Addresses are normalised (`shared.addresses`).
-
-    `list_id` becomes List-Id (RFC 2919), such as `news.example.com`; `feedback_id` Feedback-ID;
-    `unsubscribe_mailto` a second way out in List-Unsubscribe (RFC 2369)."""
+    """What all emails of a campaign have in common. Addresses are normalised (`shared.addresses`)."""
 
     campaign_id: UUID
     from_email: str
     from_name: str = ""
     reply_to: str = ""
-    list_id: str = ""
+    list_id: str = ""  # of List-Id (RFC 2919), such as `news.example.com`
     feedback_id: str = ""
-    unsubscribe_mailto: str = ""
+    unsubscribe_mailto: str = ""  # an address to unsubscribe by email, in List-Unsubscribe (RFC 2369)
     attachments: tuple[Attachment, ...] = ()
 
 
 class MessageBuilder:
-    """Builds the messages of one campaign. Raises HeaderError where its facts cannot stand in a header."""
+    """Builds the messages of one campaign. Raises HeaderError if something cannot be put into a header."""
 
     def __init__(self, content: Content, headers: CampaignHeaders) -> None:
         _, at, domain = headers.from_email.rpartition("@")
@@ -82,7 +79,7 @@ class MessageBuilder:
     def build(
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> bytes:
-        """The message to one recipient, the same octets each time for the same arguments: see `build_unsigned`."""
+        """The message to one recipient. The same arguments give the same octets; see `build_unsigned`."""
         head, body = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
         return b"".join((head, b"\r\n\r\n", *body))
 
@@ -91,8 +88,8 @@ class MessageBuilder:
     ) -> Unsigned:
         """The same message for `DkimSigner.sign`.
 
-        `date` is an RFC 5322 date, `email` a normalised address; without `unsubscribe_url` there is no List-Unsubscribe
-        and no value for that field. Raises RenderError where this recipient's values do not fit."""
+        `date` is an RFC 5322 date, `email` a normalised address. Without `unsubscribe_url` there is no List-Unsubscribe
+        header, and the field has no value. Raises RenderError if this recipient's values do not fit."""
         head, pieces = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
         body = canonical = b"".join(pieces)
         if self._spaced:
@@ -139,7 +136,7 @@ class MessageBuilder:
 
 
 class _Part(NamedTuple):
-    """One body part: what stands before it, how it is made, what stands after it."""
+    """One body part, with what comes before and after it."""
 
     before: bytes
     template: Template
@@ -213,7 +210,7 @@ def _around(kind: bytes, headers: CampaignHeaders, files: Sequence[Attachment]) 
 
 
 def _boundary(headers: CampaignHeaders, kind: str) -> bytes:
-    """`=_` occurs in no encoded body, so nothing that a recipient or an author writes can be a boundary."""
+    """No encoded body contains `=_`, so nothing that an author or a recipient writes can be a boundary."""
     return f"=_{kind}_{headers.campaign_id.hex}".encode()
 
 

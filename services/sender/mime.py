@@ -1,11 +1,11 @@
-"""Transfer encodings that cost what the merge values cost, not what the message weighs.
+"""Transfer encodings whose cost per email grows with the merge values, not with the size of the message.
 
-Fixed text is encoded once per campaign. Per email the encoder walks the pieces of a rendered template, takes the fixed
-ones as they are and encodes the rest. Decoders ignore where encoded lines break (RFC 2045, 6.7 and 6.8), so a fixed
+Fixed text is encoded once per campaign. For each email the encoder walks the pieces of a rendered template, reuses the
+encoded fixed ones and encodes the rest. Decoders ignore where encoded lines break (RFC 2045, 6.7 and 6.8), so a fixed
 piece may begin on a new line; no line exceeds 76 characters.
 
-Nothing encoded here ever begins a line with a dot, so these parts need no dot-stuffing (RFC 5321, 4.5.2), or holds
-`=_`, so no boundary collides with them.
+No encoded line begins with a dot, so these parts need no dot-stuffing (RFC 5321, 4.5.2), and none contains `=_`, so no
+boundary collides with them.
 """
 
 import re
@@ -25,16 +25,14 @@ _LINE_START = re.compile(rb"^(?:\.|F(?=rom ))")  # a mailbox file would take "Fr
 
 
 class Encoder(Protocol):
-    """Makes the encoded body of one part. In a multipart `end` stands between it and the boundary's line.
+    """Makes the encoded body of one part."""
 
-    `spaced` are the pieces `encode` may append that hold spaces in a row, each with its canonical form for DKIM."""
-
-    name: bytes
-    end: bytes
-    spaced: Mapping[bytes, bytes]
+    name: bytes  # of the encoding, as in Content-Transfer-Encoding
+    end: bytes  # comes between the part and the next boundary
+    spaced: Mapping[bytes, bytes]  # encoded pieces that contain runs of spaces, with their canonical forms for DKIM
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
-        """Appends the encoded pieces, whose line ends are LF. Raises UnicodeEncodeError for half characters."""
+        """Appends the encoded pieces, whose line ends are LF. Raises UnicodeEncodeError for lone surrogates."""
         ...
 
 

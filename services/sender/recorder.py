@@ -33,31 +33,30 @@ class Recorder:
                 recordable.set()
 
     async def _commit(self, waiting: list[HeldBatch]) -> None:
-        groups = [(held, _group(held, held.unrecorded.begin_commit())) for held in waiting]
+        commits = [(held, held.unrecorded.begin_commit()) for held in waiting]
+        groups = [_group(held, commit) for held, commit in commits]
         before = time.monotonic()
-        recorded = await until_available(
-            lambda: record(self._ledger, [group for _, group in groups], self._lease_seconds)
-        )
+        recorded = await until_available(lambda: record(self._ledger, groups, self._lease_seconds))
         self._metrics.commit.observe(time.monotonic() - before)
-        self._metrics.group.observe(sum(len(group.results) for _, group in groups))
-        for held, group in groups:
-            self._settle(held, group, recorded[group.batch_id], before)
+        self._metrics.group.observe(sum(len(group.results) for group in groups))
+        for held, commit in commits:
+            self._settle(held, recorded[held.claim.batch_id], before)
+            held.unrecorded.end_commit(commit, may_leave=held.stop is None)
+            held.note_change()
         self._batches.wake_feed()
 
-    def _settle(self, held: HeldBatch, group: Group, recorded: Recorded, before: float) -> None:
+    def _settle(self, held: HeldBatch, recorded: Recorded, before: float) -> None:
         if recorded.lost:
             self._batches.lose(held)
         else:
             held.lease.renewed(before)
-        held.unrecorded.end_commit(may_leave=held.stop is None)
-        held.note_change()
         self._metrics.recorded(recorded.results)
         if recorded.known_duplicates:
             self._metrics.known_duplicates.inc(recorded.known_duplicates)
             log.warning(
                 "email.known_duplicate",
-                campaign_id=str(group.campaign_id),
-                batch_id=group.batch_id,
+                campaign_id=str(held.claim.campaign_id),
+                batch_id=held.claim.batch_id,
                 emails=recorded.known_duplicates,
             )
 

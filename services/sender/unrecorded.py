@@ -21,17 +21,15 @@ class Commit:
 class Unrecorded:
     """Results, intents and withdrawals of one batch: those that wait, and those in the commit that is running."""
 
-    __slots__ = ("_committing", "_intents", "_results", "_withdrawals")
+    __slots__ = ("_intents", "_is_committing", "_results", "_withdrawals", "count")
 
     def __init__(self) -> None:
         self._results: list[Result] = []
         self._intents: dict[int, asyncio.Future[bool]] = {}
         self._withdrawals: list[int] = []
-        self._committing: Commit | None = None
-
-    def __len__(self) -> int:
-        """Results that a crash would lose, so that their emails might be sent again."""
-        return len(self._results) + (len(self._committing.results) if self._committing else 0)
+        self._is_committing = False
+        #: Results that the ledger does not have yet, those in the running commit included.
+        self.count = 0
 
     @property
     def waits(self) -> bool:
@@ -41,11 +39,12 @@ class Unrecorded:
     @property
     def is_empty(self) -> bool:
         """Nothing waits and no commit is running."""
-        return not self.waits and self._committing is None
+        return not self.waits and not self._is_committing
 
     def add(self, result: Result) -> None:
         """Adds a result to the next commit."""
         self._results.append(result)
+        self.count += 1
 
     def add_intent(self, recipient_id: int) -> asyncio.Future[bool]:
         """Adds an intent to the next commit; the future says afterwards whether the body may leave."""
@@ -54,19 +53,21 @@ class Unrecorded:
         return may_leave
 
     def withdraw_intent(self, recipient_id: int) -> None:
-        """Takes an intent back: out of the next commit, or out of the ledger if it is there or on its way."""
-        if self._intents.pop(recipient_id, None) is None:
-            self._withdrawals.append(recipient_id)
+        """No body left: the ledger forgets the intent, which it may have, may be about to get, or never gets."""
+        self._intents.pop(recipient_id, None)
+        self._withdrawals.append(recipient_id)
 
     def begin_commit(self) -> Commit:
         """Hands over everything that waits. One commit runs at a time; it is repeated until it succeeds."""
-        self._committing = Commit(self._results, self._withdrawals, self._intents)
+        commit = Commit(self._results, self._withdrawals, self._intents)
         self._results, self._withdrawals, self._intents = [], [], {}
-        return self._committing
+        self._is_committing = True
+        return commit
 
-    def end_commit(self, *, may_leave: bool) -> None:
+    def end_commit(self, commit: Commit, *, may_leave: bool) -> None:
         """The ledger has the commit; bodies that waited for their intent may leave or not."""
-        commit, self._committing = self._committing, None
-        for intent in commit.intents.values() if commit else ():
+        self._is_committing = False
+        self.count -= len(commit.results)
+        for intent in commit.intents.values():
             if not intent.done():
                 intent.set_result(may_leave)

@@ -8,7 +8,7 @@ from uuid import UUID
 import aio_pika
 import httpx
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from shared import topology
@@ -234,6 +234,65 @@ async def test_at_most_once_ends_a_silent_relay_as_unknown(
     found = await state_of(ledger, seeded.id)
     assert (found["sent"], found["unknown"]) == (9, 1)
     assert relay.duplicates == 0
+
+
+async def intended(ledger: Ledger) -> int:
+    """Open recipients whose body may have left, as far as the ledger knows."""
+    async with ledger.read() as connection:
+        is_open = col(Recipient.status).in_(("pending", "deferred"))
+        found = await connection.execute(
+            select(func.count()).where(is_open, col(Recipient.intent_at).is_not(None)).select_from(Recipient)
+        )
+        return int(found.scalar_one())
+
+
+async def given_back(ledger: Ledger) -> bool:
+    return not {"released", "sending"} & set(await batch_states(ledger))
+
+
+async def release_again(ledger: Ledger) -> None:
+    """The dispatcher's part after a resume."""
+    async with ledger.write() as connection:
+        await connection.execute(update(Campaign).values(status="sending"))
+        await connection.execute(
+            update(Batch).where(col(Batch.state) == "waiting").values(state="released", released_at=0.0)
+        )
+
+
+async def test_at_most_once_a_pause_makes_no_recipient_unknown(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    """Some emails have their intent in the ledger when the pause comes, and no body has left."""
+    seeded = await seed_campaign(ledger, 3000, batch_size=1500, delivery="at_most_once")
+    launch_sender(ticket_patience_seconds="0", clock_seconds="0.1")
+    for _ in range(3):
+        received = len(relay.received)
+        await until(lambda received=received: len(relay.received) > received + 100)  # type: ignore[misc]
+        async with ledger.write() as connection:
+            await connection.execute(update(Campaign).values(status="paused"))
+        await until(lambda: given_back(ledger))
+        assert await intended(ledger) == 0
+        await release_again(ledger)
+
+    async def done() -> bool:
+        return set(await batch_states(ledger)) == {"done"}
+
+    await until(done)
+    assert (await state_of(ledger, seeded.id))["sent"] == 3000
+    assert relay.duplicates == 0
+
+
+async def test_at_most_once_a_stopped_sender_leaves_no_intent(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    seeded = await seed_campaign(ledger, 1000, batch_size=500, delivery="at_most_once")
+    sender = launch_sender(ticket_patience_seconds="0", clock_seconds="0.1")
+    await until(lambda: len(relay.received) > 100)
+    await sender.stop()
+    found = await state_of(ledger, seeded.id)
+    assert found["sent"] == len(relay.received) < 1000
+    assert found["unknown"] == 0
+    assert await intended(ledger) == 0
 
 
 async def test_a_sender_address_that_is_refused_pauses_the_campaign_and_fails_nobody(

@@ -94,14 +94,16 @@ def take(feed: Feed) -> Email:
 
 
 def unrecorded(held: HeldBatch) -> list[Result]:
-    """The results that wait for the next commit, which begins with this."""
-    return list(held.unrecorded.begin_commit().results)
+    """The results that waited for a commit, which has them now."""
+    commit = held.unrecorded.begin_commit()
+    held.unrecorded.end_commit(commit, may_leave=True)
+    return list(commit.results)
 
 
 def commit(held: HeldBatch) -> tuple[list[int], list[int]]:
     """Plays the recorder; returns the recipient ids of the intents and withdrawals that it wrote."""
     written = held.unrecorded.begin_commit()
-    held.unrecorded.end_commit(may_leave=held.stop is None)
+    held.unrecorded.end_commit(written, may_leave=held.stop is None)
     return list(written.intents), list(written.withdrawals)
 
 
@@ -156,9 +158,9 @@ def test_no_email_starts_while_too_many_results_are_unrecorded(batches: HeldBatc
     for _ in range(3):
         feed.done(take(feed), Outcome(Verdict.ACCEPTED, "r", code=250))
     assert feed.take() is None
-    held.unrecorded.begin_commit()
+    commit = held.unrecorded.begin_commit()
     assert feed.take() is None, "what a commit carries is not recorded yet"
-    held.unrecorded.end_commit(may_leave=True)
+    held.unrecorded.end_commit(commit, may_leave=True)
     assert feed.take() is not None
 
 
@@ -250,16 +252,27 @@ class TestAtMostOnce:
         email.may_send_body()
         running = held.unrecorded.begin_commit()
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
-        held.unrecorded.end_commit(may_leave=True)
+        held.unrecorded.end_commit(running, may_leave=True)
         assert list(running.intents) == [1]
         assert commit(held) == ([], [1])
 
-    async def test_an_intent_that_was_not_committed_yet_is_forgotten(self, held: HeldBatch, feed: Feed) -> None:
+    async def test_an_intent_that_was_not_committed_yet_never_is(self, held: HeldBatch, feed: Feed) -> None:
         email = take(feed)
         email.may_send_body()
         held.stop_for(StopCause.DRAINING, "why")
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        assert commit(held) == ([], [1])
         assert held.is_over
+
+    async def test_an_email_that_moved_to_another_connection_has_asked_twice(self, held: HeldBatch, feed: Feed) -> None:
+        """Its first intent is in the ledger, the second is not."""
+        email = take(feed)
+        email.may_send_body()
+        commit(held)
+        email.may_send_body()
+        held.stop_for(StopCause.DRAINING, "why")
+        feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
+        assert commit(held) == ([], [1])
 
     async def test_the_email_starts_again_under_a_new_intent(self, held: HeldBatch, feed: Feed) -> None:
         email = take(feed)
@@ -288,7 +301,6 @@ def test_the_relays_fault_is_tried_again_a_few_times_and_then_left_for_later(bat
         feed.done(email, Outcome(Verdict.RELAY_FAULT, "r"))
     assert feed.take() is None
     assert unrecorded(held) == []
-    held.unrecorded.end_commit(may_leave=True)
     assert held.rest_seconds == FAULT_PAUSE_SECONDS
     assert held.is_over
 
