@@ -38,11 +38,11 @@ class PrivateBroker:
     def __init__(
         self,
         data_dir: Path,
-        amqp_port: int = 8701,
-        management_port: int = 8702,
-        prometheus_port: int = 8705,
-        dist_port: int = 8706,
-        epmd_port: int = 8707,
+        amqp_port: int,
+        management_port: int,
+        prometheus_port: int,
+        dist_port: int,
+        epmd_port: int,
         *,
         node_name: str | None = None,
     ) -> None:

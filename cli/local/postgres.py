@@ -40,7 +40,7 @@ class PrivatePostgres:
     `durable=False` turns fsync off: data survives a killed server but not a power cut. For tests, never for measuring.
     """
 
-    def __init__(self, data_dir: Path, port: int = 8708, *, durable: bool = True) -> None:
+    def __init__(self, data_dir: Path, port: int, *, durable: bool = True) -> None:
         self.data_dir = data_dir.absolute()
         self.port = port
         self.durable = durable
