@@ -195,7 +195,7 @@ async def test_suppressions_services_and_the_message_are_shown(
         await page.get_by_text("2 addresses added.").wait_for()
         await somebody.assert_accessible()
         await page.get_by_role("button", name="Remove ann@example.test").click()
-        await page.get_by_text("The address may be written to again.").wait_for()
+        await page.get_by_text("Emails to this address are allowed again.").wait_for()
         assert await page.locator("tbody tr").count() == 1
 
         await page.get_by_role("link", name="Services").click()

@@ -1,4 +1,4 @@
-"""What one can do with a campaign, in every state: what is allowed happens, what is not is a 409 that says what is."""
+"""Actions in every status: allowed ones happen, others are a 409 that says what is possible."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -42,7 +42,7 @@ OUTCOMES["resolve-unknown"] = OUTCOMES["retry-failed"]
 
 
 async def put(api: ApiRig, campaign: str, **values: Any) -> None:
-    """Brings a campaign where a test needs it."""
+    """Puts a campaign into the status that a test needs."""
     async with api.ledger.write() as connection:
         await connection.execute(update(Campaign).where(col(Campaign.id) == UUID(campaign)).values(**values))
 
@@ -94,8 +94,8 @@ async def test_every_action_in_every_state(api: ApiRig, status: CampaignStatus) 
         api.bus.events = told
 
 
-async def test_a_campaign_goes_from_request_to_the_last_recipient(api: ApiRig) -> None:
-    """The whole way through the ledger, with the real dispatcher and an honest sender."""
+async def test_a_campaign_runs_from_the_request_to_the_last_recipient(api: ApiRig) -> None:
+    """Through the ledger, with the real dispatcher and a sender that always delivers."""
     campaign = await api.create(7)
     sent = await api.post(f"/v1/campaigns/{campaign}/send")
     assert (sent["status"], sent["counts"]["pending"]) == ("queued", 7)
@@ -113,7 +113,7 @@ async def test_a_campaign_goes_from_request_to_the_last_recipient(api: ApiRig) -
     await assert_sound(api.ledger)
 
 
-async def test_accepted_means_accepted_though_the_broker_is_away(api: ApiRig) -> None:
+async def test_send_is_accepted_while_the_broker_is_away(api: ApiRig) -> None:
     api.bus.away = True
     campaign = await api.create(1)
     await api.post(f"/v1/campaigns/{campaign}/send")
@@ -122,7 +122,7 @@ async def test_accepted_means_accepted_though_the_broker_is_away(api: ApiRig) ->
     assert (await api.show(campaign))["status"] == "sending"
 
 
-async def test_send_refuses_what_makes_no_sense(api: ApiRig) -> None:
+async def test_send_refuses_impossible_times_and_empty_campaigns(api: ApiRig) -> None:
     empty = await api.create()
     assert "no recipients" in (await api.post(f"/v1/campaigns/{empty}/send", expect=409))["title"]
     campaign = await api.create(1)
@@ -146,7 +146,7 @@ async def test_send_without_a_body_sends_now_within_72_hours(api: ApiRig) -> Non
     assert within == pytest.approx(72 * 3600, abs=30)
 
 
-async def test_failed_recipients_open_again_with_a_new_time_limit(api: ApiRig) -> None:
+async def test_failed_recipients_open_again_with_a_new_deadline(api: ApiRig) -> None:
     campaign = await api.create(3)
     await with_batch(api, campaign, "failed")
     await put(api, campaign, status="finished", deliver_by=db_now() - 60, finished_at=db_now())
@@ -167,7 +167,7 @@ async def test_failed_recipients_open_again_with_a_new_time_limit(api: ApiRig) -
 
 
 @pytest.mark.parametrize(("settle", "emails"), [("sent", 0), ("resend", 2)])
-async def test_unknown_recipients_are_settled_as_a_person_says(api: ApiRig, settle: str, emails: int) -> None:
+async def test_unknown_recipients_are_settled_as_requested(api: ApiRig, settle: str, emails: int) -> None:
     campaign = await api.create(2)
     await with_batch(api, campaign, "unknown")
     await put(api, campaign, status="finished", deliver_by=db_now() + 60)
@@ -182,14 +182,14 @@ async def test_unknown_recipients_are_settled_as_a_person_says(api: ApiRig, sett
     await assert_sound(api.ledger)
 
 
-async def test_there_must_be_something_to_retry(api: ApiRig) -> None:
+async def test_retry_without_failed_recipients_is_refused(api: ApiRig) -> None:
     campaign = await api.create(1)
     await put(api, campaign, status="finished")
     assert (await api.post(f"/v1/campaigns/{campaign}/retry-failed", expect=409))["type"].endswith("nothing-to-do")
     await api.post(f"/v1/campaigns/{campaign}/resolve-unknown", {"as": "lost"}, 422)
 
 
-async def test_a_test_is_a_small_campaign_of_its_own(api: ApiRig) -> None:
+async def test_a_test_is_a_separate_small_campaign(api: ApiRig) -> None:
     campaign = await api.create(
         1, subject="Hello {{ name|default('you') }}", reply_to="answers@example.test", emails_per_second=1
     )
@@ -211,7 +211,7 @@ async def test_a_test_is_a_small_campaign_of_its_own(api: ApiRig) -> None:
     assert problem["errors"][0]["pointer"] == "#/recipients/0/data/name"
 
 
-async def test_recipients_come_only_before_sending(api: ApiRig) -> None:
+async def test_recipients_can_be_added_only_before_sending(api: ApiRig) -> None:
     campaign = await api.create(1)
     await api.post(f"/v1/campaigns/{campaign}/send")
     problem = await api.load(campaign, ndjson([{"email": "late@example.test"}]), NDJSON, 409)

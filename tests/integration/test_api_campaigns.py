@@ -1,4 +1,4 @@
-"""Campaigns over HTTP: create, list, show, change, delete; what is wrong with a request, and whose it is."""
+"""Campaigns over HTTP: create, list, show, change, delete; wrong requests, and other projects."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -70,7 +70,7 @@ async def test_a_draft_shows_what_was_given_and_what_was_filled_in(api: ApiRig) 
         ({"attachments": [{"filename": "x", "content": "not base64!"}]}, "#/attachments/0/content"),
     ],
 )
-async def test_what_is_wrong_is_pointed_to_and_nothing_is_stored(
+async def test_an_error_points_to_what_is_wrong_and_nothing_is_stored(
     api: ApiRig, change: dict[str, Any], pointer: str
 ) -> None:
     problem = await api.post("/v1/campaigns", {**campaign_body(), **change}, 422)
@@ -127,7 +127,7 @@ async def test_a_draft_changes_until_it_is_sent_then_only_its_rate_and_priority(
     assert await rows_in(api, RateLimit) == [0]
 
 
-async def test_content_cannot_come_to_need_a_field_that_a_recipient_lacks(api: ApiRig) -> None:
+async def test_content_may_not_change_to_need_a_field_that_a_recipient_lacks(api: ApiRig) -> None:
     campaign = await api.create()
     rows = [{"email": "a@example.test", "name": "Ann", "city": "Rome"}, {"email": "b@example.test", "name": "Bob"}]
     await api.load(campaign, ndjson(rows), NDJSON)
@@ -136,7 +136,7 @@ async def test_content_cannot_come_to_need_a_field_that_a_recipient_lacks(api: A
     await api.request("PATCH", path, json={"subject": "To {{ name }}, {{ city|default('you') }}"})
 
 
-async def test_a_schedule_moves_and_ends(api: ApiRig) -> None:
+async def test_a_schedule_can_be_moved_and_removed(api: ApiRig) -> None:
     campaign = await api.create(1)
     path = f"/v1/campaigns/{campaign}"
     await api.request("PATCH", path, 409, json={"scheduled_at": "2999-01-01T00:00:00Z"})
@@ -149,7 +149,9 @@ async def test_a_schedule_moves_and_ends(api: ApiRig) -> None:
     assert (await api.request("PATCH", path, json={"scheduled_at": None}))["status"] == "draft"
 
 
-async def test_deleting_leaves_nothing_and_only_before_sending(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_an_unsent_campaign_is_deleted_and_nothing_is_left(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("services.api.usecases.campaigns.DELETE_CHUNK_ROWS", 3)
     kept, gone = await api.create(2), await api.create(8, emails_per_second=1)
     await api.post(f"/v1/campaigns/{gone}/send", {"scheduled_at": "2999-01-01T00:00:00Z"})

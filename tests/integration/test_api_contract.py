@@ -1,4 +1,4 @@
-"""The contract: valid OpenAPI, and the app keeps it whatever is thrown at it."""
+"""The contract: it is valid OpenAPI, and the app keeps it for any request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -47,7 +47,7 @@ async def test_the_document_is_valid_openapi_and_needs_no_key(api: ApiRig) -> No
 
 
 async def test_examples_of_the_contract_work(api: ApiRig) -> None:
-    """What a newcomer copies from the document is accepted."""
+    """Requests copied from the document are accepted."""
     document = await api.get("/openapi.json")
     campaign = await api.create(1)
     path = "/v1/campaigns/{campaign_id}/recipients"
@@ -60,7 +60,7 @@ async def test_examples_of_the_contract_work(api: ApiRig) -> None:
 def test_the_app_keeps_the_contract(
     tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, service_process: Callable[..., ServiceProcess]
 ) -> None:
-    """schemathesis sends valid and invalid requests to every operation; answers must be what the document says."""
+    """schemathesis sends valid and invalid requests to every operation; the answers must match the document."""
     asyncio.run(topology.declare(broker_vhost.admin_url))
     process = service_process(
         "api",

@@ -1,4 +1,4 @@
-"""What a client gets when something is wrong with the request, the key, or the world."""
+"""Errors: wrong requests, wrong keys, an unavailable database, mistakes of ours."""
 
 import json
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ async def test_without_a_valid_key_nothing_is_read(api: ApiRig, given: str | Non
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_revoked_key_opens_nothing(database_url: str) -> None:
+async def test_a_revoked_key_is_refused(database_url: str) -> None:
     async with api_on(database_url) as api:
         async with api.ledger.write() as connection:
             secret = await keys.create_key(connection, "second")
@@ -53,7 +53,7 @@ async def test_the_ledger_keeps_only_a_digest_of_a_key(sqlite_url: str) -> None:
     assert secret not in str(rows)
 
 
-async def test_what_is_not_there_and_what_cannot_be_done_there(api: ApiRig) -> None:
+async def test_unknown_paths_and_methods_are_problems(api: ApiRig) -> None:
     await api.get("/v1/nothing", 404)
     await api.get(f"/v1/campaigns/{uuid4()}", 404)
     await api.get("/v1/campaigns/17", 422)
@@ -73,13 +73,13 @@ async def test_malformed_json_says_where(api: ApiRig, content: bytes, line: int,
 
 
 @pytest.mark.parametrize("content", [b'"\xff"', b"[" * 1000, b"9" * 1900])
-async def test_json_that_only_looks_so(api: ApiRig, content: bytes) -> None:
+async def test_bytes_that_only_look_like_json_are_refused(api: ApiRig, content: bytes) -> None:
     answer = await api.client.post("/v1/campaigns", content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
 
 
-async def test_half_characters_are_refused_wherever_they_stand(api: ApiRig) -> None:
+async def test_lone_surrogates_are_refused_everywhere(api: ApiRig) -> None:
     for body in (
         campaign_body(name="\ud800"),
         campaign_body(text="\ud800"),
@@ -92,7 +92,7 @@ async def test_half_characters_are_refused_wherever_they_stand(api: ApiRig) -> N
         )
 
 
-async def test_numbers_no_database_holds_are_refused(api: ApiRig) -> None:
+async def test_numbers_beyond_the_database_are_refused(api: ApiRig) -> None:
     for number in (10**30, float("nan"), float("inf")):
         body = campaign_body(recipients=[{"email": "a@example.test", "data": {"x": number}}])
         await api.request(
@@ -109,7 +109,7 @@ async def test_bodies_that_are_not_json_or_too_large(api: ApiRig) -> None:
     assert problem["limit_bytes"] == 2000
 
 
-async def test_a_database_that_is_away_is_said_so() -> None:
+async def test_a_database_that_is_away_is_a_503() -> None:
     ledger = Ledger(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
     rig = ApiRig.on(ledger)
     rig.client.headers["Authorization"] = f"Bearer vs_{'A' * 43}"
@@ -120,7 +120,7 @@ async def test_a_database_that_is_away_is_said_so() -> None:
     assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_a_mistake_of_ours_is_a_problem_too(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unforeseen_error_is_a_problem_too(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError("a secret detail")
 
@@ -130,7 +130,7 @@ async def test_a_mistake_of_ours_is_a_problem_too(api: ApiRig, monkeypatch: pyte
     assert api.value("http_requests_total", route="/v1/campaigns/{campaign_id}", method="GET", status="500") == 1
 
 
-async def test_requests_are_counted_by_route_and_never_by_what_they_name(api: ApiRig) -> None:
+async def test_requests_are_counted_by_route_and_never_by_path(api: ApiRig) -> None:
     for number in range(3):
         await api.client.get(f"/v1/campaigns/{uuid4()}")
         await api.client.get(f"/nowhere/{number}")

@@ -1,11 +1,11 @@
-"""A POST that is repeated with its Idempotency-Key is done once: after an answer, beside itself, after a crash."""
+"""A POST repeated with its Idempotency-Key is done once: after an answer, at the same time, after a crash."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, event, func, insert, select, update
 from sqlmodel import col
 
 from services.api.housekeeping import Housekeeping
@@ -106,7 +106,7 @@ async def _digest_of(api: ApiRig) -> str:
     return str(digest)
 
 
-async def test_who_was_taken_over_leaves_no_effect(api: ApiRig) -> None:
+async def test_a_request_that_was_taken_over_has_no_effect(api: ApiRig) -> None:
     project = Project(api.api, DEFAULT_PROJECT)
     slow = Once(project, "k", "d")
     assert await slow.begin() is None
@@ -123,6 +123,29 @@ async def test_who_was_taken_over_leaves_no_effect(api: ApiRig) -> None:
         await finish()
     [shown] = (await api.get("/v1/campaigns"))["data"]
     assert shown["name"] != "changed"
+
+
+async def test_a_key_that_is_released_while_it_is_looked_up_is_taken(api: ApiRig) -> None:
+    """The first request fails between the INSERT and the SELECT of the second."""
+    project = Project(api.api, DEFAULT_PROJECT)
+    first = Once(project, "k", "d")
+    assert await first.begin() is None
+    engine = api.ledger.engine.sync_engine
+    released = False
+
+    def release_before_the_look(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        nonlocal released
+        if statement.startswith("SELECT idempotency_key.request_digest") and not released:
+            released = True
+            connection.exec_driver_sql("DELETE FROM idempotency_key")
+
+    event.listen(engine, "before_cursor_execute", release_before_the_look)
+    try:
+        assert await Once(project, "k", "d").begin() is None
+    finally:
+        event.remove(engine, "before_cursor_execute", release_before_the_look)
+    assert released
+    assert await keys(api) == [None]
 
 
 async def test_an_import_is_repeated_with_its_whole_body(api: ApiRig) -> None:

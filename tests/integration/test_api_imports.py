@@ -32,13 +32,13 @@ async def api(database_url: str) -> AsyncIterator[ApiRig]:
 
 
 async def stored(api: ApiRig) -> int:
-    """Rows of recipients in the ledger, whether they count or not."""
+    """Recipients in the ledger, whether they count or not."""
     async with api.ledger.read() as connection:
         return int((await connection.execute(select(func.count()).select_from(Recipient))).scalar_one())
 
 
 class Upload:
-    """A body that arrives when the test says so."""
+    """A body that arrives when the test pushes it."""
 
     def __init__(self) -> None:
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -65,7 +65,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def begin(api: ApiRig, campaign: str, upload: Upload, **headers: str) -> tuple[asyncio.Task[Any], int]:
-    """An upload under way; gives its request and the import's id."""
+    """Starts an upload; returns its request and the import's id."""
     request = asyncio.create_task(
         api.client.post(f"/v1/campaigns/{campaign}/recipients", content=upload, headers={**NDJSON, **headers})
     )
@@ -85,7 +85,7 @@ async def eventually_stored(api: ApiRig, rows: int) -> None:
             pass
 
 
-async def test_csv_goes_in_and_says_what_it_left_out(api: ApiRig) -> None:
+async def test_a_csv_is_imported_and_the_report_says_what_was_left_out(api: ApiRig) -> None:
     campaign = await api.create(["old@example.test"])
     document = (
         "email;name\nann@example.test;Ann\nOLD@example.test;Old\nnobody;N\nbob@example.test;Bob\nAnn@example.test;A\n"
@@ -155,7 +155,7 @@ async def test_a_broken_file_is_refused_whole(api: ApiRig, media: dict[str, str]
     await api.load(campaign, people(0, 3), NDJSON)
 
 
-async def test_a_field_that_the_file_has_not_is_refused(api: ApiRig) -> None:
+async def test_a_file_without_a_field_of_the_message_is_refused(api: ApiRig) -> None:
     campaign = await api.create(subject="Hello {{ first_name }}")
     problem = await api.load(campaign, "email,firstname\na@example.test,Ann\n", CSV, 422)
     assert (problem["field"], problem["type"]) == ("first_name", "urn:vashsender:problem:unknown-field")
@@ -230,7 +230,21 @@ async def test_a_cancelled_import_leaves_nothing(api: ApiRig) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_an_upload_that_stands_still_or_is_cut_off_leaves_nothing(database_url: str) -> None:
+async def test_an_import_that_is_given_up_releases_its_key_at_once(api: ApiRig) -> None:
+    """Even while the request that holds the key has not noticed."""
+    campaign = await api.create()
+    upload = Upload()
+    request, import_id = await begin(api, campaign, upload, **{"Idempotency-Key": "again"})
+    await api.post(f"/v1/campaigns/{campaign}/imports/{import_id}/cancel", expect=200)
+    again = await api.load(campaign, people(0, 3), {**NDJSON, "Idempotency-Key": "again"})
+    assert again["accepted"] == 3
+    upload.end()
+    assert (await request).status_code == 409
+    assert (await api.show(campaign))["counts"]["total"] == 3
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_upload_that_stands_still_leaves_nothing(database_url: str) -> None:
     async with api_on(database_url, import_timeout_seconds=0.3, import_chunk_rows=4) as api:
         campaign = await api.create()
         request, import_id = await begin(api, campaign, Upload())
@@ -269,9 +283,9 @@ async def test_the_clock_ends_an_import_whose_process_died(api: ApiRig, monkeypa
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_an_import_is_its_process_s_as_long_as_that_lives_and_anybodys_soon_after(api: ApiRig) -> None:
-    """Its lease is renewed by the clock of the process that takes it in, however slowly rows come. Without it, another
-    process takes the rows out, and lets its Idempotency-Key go."""
+async def test_an_import_belongs_to_its_process_until_its_lease_runs_out(api: ApiRig) -> None:
+    """The process that receives it renews its lease, however slowly rows arrive. When the lease has run out, another
+    process removes the rows and releases the Idempotency-Key."""
     campaign = await api.create(1)
     upload = Upload()
     request, import_id = await begin(api, campaign, upload, **{"Idempotency-Key": "again"})
@@ -300,7 +314,7 @@ async def test_an_import_is_its_process_s_as_long_as_that_lives_and_anybodys_soo
     await api.post(f"/v1/campaigns/{campaign}/send")
 
 
-async def test_the_clock_goes_on_with_an_undoing_that_was_interrupted(api: ApiRig) -> None:
+async def test_the_clock_continues_to_undo_where_that_was_interrupted(api: ApiRig) -> None:
     campaign = await api.create(2)
     [done] = (await api.get(f"/v1/campaigns/{campaign}/imports"))["data"]
     async with api.ledger.write() as connection:
@@ -313,10 +327,10 @@ async def test_the_clock_goes_on_with_an_undoing_that_was_interrupted(api: ApiRi
     assert await stored(api) == 0
 
 
-async def test_other_requests_are_answered_while_a_large_list_comes_in(
+async def test_other_requests_are_answered_while_a_large_list_arrives(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parsing happens beside the event loop. How quick they are, bench/import_.py measures."""
+    """Parsing happens beside the event loop. bench/import_.py measures how fast they are."""
     parsed_in = []
     feed = NdjsonParser.feed
 
@@ -338,8 +352,8 @@ async def test_other_requests_are_answered_while_a_large_list_comes_in(
     assert threading.main_thread() not in parsed_in
 
 
-async def test_an_import_and_send_at_the_same_moment(api: ApiRig) -> None:
-    """Whoever locks the campaign first wins; either way every row that is there counts, and no other does."""
+async def test_import_and_send_at_the_same_time(api: ApiRig) -> None:
+    """The first to lock the campaign wins. Either way every stored row counts, and no other does."""
     for _ in range(8):
         campaign = await api.create(1)
         path = f"/v1/campaigns/{campaign}"

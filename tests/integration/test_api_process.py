@@ -1,4 +1,4 @@
-"""The API as the process it is: a real port, real broker, live events, SIGTERM, and what stops its start."""
+"""The API as a process: a real port, a real broker, live events, SIGTERM, and a failed start."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def settings(folder: Path, database_url: str, amqp_url: str, **more: str) -> dic
 async def client(
     tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, service_process: ServiceFactory
 ) -> AsyncIterator[tuple[ServiceProcess, httpx.AsyncClient]]:
-    """A process that is ready, on the account that may not configure, and a client of it."""
+    """A process that is ready, on a broker account without the right to configure, and its client."""
     await topology.declare(broker_vhost.admin_url)
     process = service_process("api", settings(tmp_path, database_url, broker_vhost.services_url))
     await process.wait_ready()
@@ -104,7 +104,7 @@ async def test_queues_are_seen_without_the_right_to_configure(
     assert queues["campaigns"] == {"name": "campaigns", "exists": True, "messages": 1, "consumers": 0}
 
 
-async def test_it_tells_that_it_lives_and_that_it_leaves(
+async def test_it_reports_that_it_is_alive_and_that_it_stops(
     client: tuple[ServiceProcess, httpx.AsyncClient], database_url: str
 ) -> None:
     process, http = client
@@ -168,7 +168,7 @@ async def test_an_upload_that_is_cut_off_leaves_nothing(
     assert (await http.get(f"{path}/recipients")).json()["data"] == []
 
 
-async def test_an_upload_does_not_hold_the_stop_up_and_is_undone_by_the_next_process(
+async def test_an_upload_does_not_delay_the_stop_and_is_undone_by_the_next_process(
     client: tuple[ServiceProcess, httpx.AsyncClient],
 ) -> None:
     process, http = client
@@ -193,7 +193,7 @@ async def test_an_upload_does_not_hold_the_stop_up_and_is_undone_by_the_next_pro
     assert "stopped" in shown["error"]
 
 
-async def test_what_a_killed_process_was_taking_in_is_undone_by_the_next_one(
+async def test_an_import_of_a_killed_process_is_undone_by_the_next_one(
     client: tuple[ServiceProcess, httpx.AsyncClient], ledger: Ledger
 ) -> None:
     process, http = client

@@ -1,4 +1,4 @@
-"""Watching: live events end with the campaign, the timeline tells its story, batches and services are listed."""
+"""Watching a campaign: live events, the timeline, batches and services."""
 
 import asyncio
 import json
@@ -32,7 +32,9 @@ def events_in(text: str) -> list[tuple[str, Any]]:
     return found
 
 
-async def test_events_tell_each_change_and_end_with_the_campaign(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_change_is_an_event_and_the_stream_ends_with_the_campaign(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("services.api.rest.progress.LOOK_SECONDS", 0.02)
     campaign = await api.create(4)
     watching = asyncio.create_task(api.client.get(f"/v1/campaigns/{campaign}/events"))
@@ -66,7 +68,7 @@ async def test_events_end_when_the_process_stops_or_the_campaign_is_deleted(
         await watching[1]
 
 
-async def test_the_timeline_tells_the_story_in_order(api: ApiRig) -> None:
+async def test_the_timeline_lists_what_happened_in_order(api: ApiRig) -> None:
     campaign = await api.create(1)
     for action in ("send", "pause", "resume", "cancel"):
         await api.post(f"/v1/campaigns/{campaign}/{action}")
@@ -95,7 +97,7 @@ async def test_batches_are_listed_by_state(api: ApiRig) -> None:
     await api.get("/v1/batches", 422, state="lost")
 
 
-async def test_a_service_unheard_of_is_not_alive(api: ApiRig) -> None:
+async def test_a_service_that_has_not_reported_is_not_alive(api: ApiRig) -> None:
     await Housekeeping(api.api, "api-1").tick()
     await register_sender(api.ledger, 3, "sender-9@test")
     async with api.ledger.write() as connection:
@@ -113,7 +115,7 @@ async def test_a_service_unheard_of_is_not_alive(api: ApiRig) -> None:
     assert (await api.get("/v1/services"))["data"][0]["draining"]
 
 
-async def test_what_holds_a_campaign_up_is_shown(api: ApiRig) -> None:
+async def test_what_blocks_a_campaign_is_shown(api: ApiRig) -> None:
     campaign = await api.create(1)
     async with api.ledger.write() as connection:
         await connection.execute(

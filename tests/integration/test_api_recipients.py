@@ -89,7 +89,7 @@ async def test_a_few_failed_among_many_are_found_without_reading_the_many(api: A
     assert read[0][0].count("BETWEEN") == 2
 
 
-async def test_suppressions_come_singly_and_in_bulk_and_go(api: ApiRig) -> None:
+async def test_suppressions_are_added_one_by_one_or_in_bulk_and_removed(api: ApiRig) -> None:
     assert await api.post("/v1/suppressions", {"email": "Ann@Example.test", "detail": "by telephone"}, 200) == {
         "added": 1,
         "known": 0,
@@ -159,7 +159,7 @@ async def test_the_link_shows_a_page_and_only_the_button_acts(api: ApiRig) -> No
         {"files": {"List-Unsubscribe": (None, "One-Click")}},
     ],
 )
-async def test_one_click_unsubscribes_at_once_and_again(api: ApiRig, options: dict[str, Any]) -> None:
+async def test_one_click_unsubscribes_and_may_be_repeated(api: ApiRig, options: dict[str, Any]) -> None:
     campaign = await api.create(["ann@example.test", "bob@example.test"])
     path = await link(api, campaign)
     for _ in range(2):
@@ -174,7 +174,7 @@ async def test_one_click_unsubscribes_at_once_and_again(api: ApiRig, options: di
     )
 
 
-async def test_a_link_nobody_made_says_so_kindly(api: ApiRig) -> None:
+async def test_a_link_that_was_not_made_here_gets_a_friendly_page(api: ApiRig) -> None:
     campaign = await api.create(["ann@example.test"])
     good = await link(api, campaign)
     forged = good[:-1] + ("A" if good[-1] != "A" else "B")

@@ -1,4 +1,4 @@
-"""Who may see the page: keys, links, sessions, forms of other sites; on both databases."""
+"""Who may see the page: keys, links, sessions, and forms from other sites."""
 
 import re
 
@@ -25,7 +25,7 @@ async def bearer(rig: ApiRig) -> str:
     return rig.client.headers["authorization"].removeprefix("Bearer ")
 
 
-async def test_a_key_signs_in_and_the_way_leads_back(database_url: str) -> None:
+async def test_a_key_signs_in_and_leads_back_to_the_page_asked_for(database_url: str) -> None:
     async with api_on(database_url) as rig:
         visitor = Visitor.of(rig)
         for path in PAGES:
@@ -45,7 +45,7 @@ async def test_a_key_signs_in_and_the_way_leads_back(database_url: str) -> None:
         assert (await visitor.client.get("/sign-in")).status_code == 303
 
 
-async def test_behind_https_the_cookie_never_travels_without(sqlite_url: str) -> None:
+async def test_behind_https_the_cookie_is_never_sent_without_tls(sqlite_url: str) -> None:
     async with api_on(sqlite_url, public_url="https://mail.example.com") as rig:
         visitor = Visitor.of(rig)
         visitor.client.base_url = "https://api.test"
@@ -55,7 +55,7 @@ async def test_behind_https_the_cookie_never_travels_without(sqlite_url: str) ->
         await visitor.get("/")
 
 
-async def test_a_wrong_key_is_told_and_nothing_of_it_is_shown(database_url: str) -> None:
+async def test_a_wrong_key_is_refused_and_not_shown_again(database_url: str) -> None:
     async with api_on(database_url) as rig:
         visitor = Visitor.of(rig)
         for key in ("", "vs_" + "x" * 43, "nonsense"):
@@ -108,7 +108,7 @@ async def test_revoking_the_key_ends_its_sessions_and_no_others(database_url: st
         await second.get("/")
 
 
-async def test_a_session_has_an_end(database_url: str) -> None:
+async def test_a_session_expires(database_url: str) -> None:
     async with api_on(database_url) as rig:
         async with rig.ledger.read() as connection:
             key = (await list_keys(connection))[0]
@@ -155,7 +155,7 @@ async def test_another_site_cannot_act(sqlite_url: str, site: str) -> None:
         assert (await rig.show(campaign))["status"] == "queued"
 
 
-async def test_the_token_of_one_session_is_nothing_in_another(sqlite_url: str) -> None:
+async def test_the_form_token_of_one_session_is_refused_in_another(sqlite_url: str) -> None:
     async with api_on(sqlite_url) as rig:
         first, second = Visitor.of(rig), Visitor.of(rig)
         await first.sign_in(await bearer(rig))
@@ -170,7 +170,7 @@ async def test_a_sign_in_form_without_its_cookie_is_refused(sqlite_url: str) -> 
         await Visitor.of(rig).post(page, "/sign-in", expect=403, key=await bearer(rig))
 
 
-async def test_every_page_says_what_may_run_on_it(sqlite_url: str) -> None:
+async def test_every_page_has_a_content_security_policy(sqlite_url: str) -> None:
     async with api_on(sqlite_url) as rig:
         visitor = Visitor.of(rig)
         open_pages = ["/sign-in", f"{PATH}/nonsense"]
@@ -188,7 +188,7 @@ async def test_every_page_says_what_may_run_on_it(sqlite_url: str) -> None:
             assert not re.search(r"(src|href)=\"https?:", answer.text)
 
 
-async def test_scripts_learn_of_the_end_of_a_session(sqlite_url: str) -> None:
+async def test_scripts_are_redirected_when_the_session_is_over(sqlite_url: str) -> None:
     async with api_on(sqlite_url) as rig:
         by_script = await Visitor.of(rig, **{"HX-Request": "true"}).client.get("/")
         assert by_script.headers["hx-redirect"] == PATH
@@ -196,7 +196,7 @@ async def test_scripts_learn_of_the_end_of_a_session(sqlite_url: str) -> None:
         assert stream.status_code == 401
 
 
-async def test_style_and_scripts_are_kept_by_browsers(sqlite_url: str) -> None:
+async def test_style_and_scripts_are_cached_by_browsers(sqlite_url: str) -> None:
     async with api_on(sqlite_url) as rig:
         visitor = Visitor.of(rig)
         assets = re.findall(r'(?:src|href)="(/static/[^"]+)"', await visitor.get("/sign-in"))

@@ -1,4 +1,4 @@
-"""What the pages show and what their forms do; on both databases."""
+"""What the pages show and what their forms do."""
 
 import asyncio
 import re
@@ -44,7 +44,7 @@ async def page_on(database_url: str) -> AsyncIterator[tuple[ApiRig, Visitor]]:
 
 
 async def fail(rig: ApiRig, campaign: UUID, reply: str, number: int) -> None:
-    """So many recipients of a seeded campaign fail, those of each batch counted in it."""
+    """Makes recipients of a seeded campaign fail, counted in their batches."""
     async with rig.ledger.write() as connection:
         await connection.execute(
             update(Recipient)
@@ -83,7 +83,7 @@ async def test_a_campaign_is_made_imported_and_sent(database_url: str) -> None:
         assert len(rig.bus.of(CampaignRequested)) == 1
 
 
-async def test_a_form_that_needs_another_look_keeps_what_was_typed(database_url: str) -> None:
+async def test_a_refused_form_keeps_what_was_typed(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         new = await visitor.get("/campaigns/new")
         wrong = {**DRAFT, "from_email": "news", "html": "<p>{{ first_name </p>"}
@@ -114,7 +114,7 @@ async def test_a_file_that_cannot_be_read_is_refused_with_its_line(database_url:
         assert (await rig.show(campaign))["counts"]["total"] == 1
 
 
-async def test_the_buttons_are_those_that_do_something(database_url: str) -> None:
+async def test_only_buttons_that_do_something_are_shown(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         empty = await visitor.get(f"/campaigns/{await rig.create(0)}")
         assert "Send now" not in empty
@@ -148,7 +148,7 @@ async def test_a_schedule_is_in_utc(database_url: str) -> None:
         assert (await rig.show(campaign))["scheduled_at"] == "2099-01-01T12:00:00Z"
 
 
-async def test_a_test_reads_as_the_first_email_will(database_url: str) -> None:
+async def test_a_test_uses_the_fields_of_the_first_recipient(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         campaign = await rig.create(0, text="Dear {{ first_name }}", subject="News")
         await rig.load(campaign, CSV, {"Content-Type": "text/csv"})
@@ -178,7 +178,7 @@ async def test_a_draft_is_deleted(database_url: str) -> None:
         await visitor.post(page, f"/campaigns/{campaign}/delete", expect=404)
 
 
-async def test_failures_in_groups_and_one_by_one_then_tried_again(database_url: str) -> None:
+async def test_failures_are_grouped_listed_and_retried(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         campaign = (await seed_campaign(rig.ledger, 20, status="finished", finished_at=db_now())).id
         await fail(rig, campaign, "rejected <by> policy", 5)
@@ -195,7 +195,7 @@ async def test_failures_in_groups_and_one_by_one_then_tried_again(database_url: 
         await visitor.post(page, f"{base}/retry-failed")
         assert (await rig.show(str(campaign)))["reopening"] == "failed"
         await visitor.post(page, f"{base}/retry-failed", expect=303)
-        assert "Nobody is in this state" in await visitor.get(f"{base}/failures?status=unknown")
+        assert "No recipients have this status" in await visitor.get(f"{base}/failures?status=unknown")
 
 
 async def test_a_sample_says_that_it_is_one(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ async def test_a_sample_says_that_it_is_one(database_url: str, monkeypatch: pyte
         assert "A sample: 3 of 5 recipients" in text(await visitor.get(f"/campaigns/{campaign}/failures"))
 
 
-async def test_the_unknown_are_settled(database_url: str) -> None:
+async def test_unknown_recipients_are_settled(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         campaign = (await seed_campaign(rig.ledger, 3, status="finished", finished_at=db_now())).id
         async with rig.ledger.write() as connection:
@@ -220,7 +220,7 @@ async def test_the_unknown_are_settled(database_url: str) -> None:
         assert (await rig.show(str(campaign)))["reopening"] == "unknown_sent"
 
 
-async def test_the_curve_is_drawn_to_its_end(database_url: str) -> None:
+async def test_the_curve_is_drawn_to_the_end(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         campaign = (await seed_campaign(rig.ledger, 100, started_at=1000.0, finished_at=1020.0, status="finished")).id
         async with rig.ledger.write() as connection:
@@ -229,11 +229,11 @@ async def test_the_curve_is_drawn_to_its_end(database_url: str) -> None:
                 update(Batch).where(col(Batch.campaign_id) == campaign).values(sent=95, failed=5, pending=0)
             )
         page = await visitor.get(f"/campaigns/{campaign}")
-        assert "Over 20 s: 4.8 emails sent a second on average, 7 at the most" in text(page)
+        assert "Over 20 s: 4.8 emails sent per second on average, at most 7" in text(page)
         assert page.count('class="touch"') == 20
 
 
-async def test_campaigns_page_by_page(database_url: str) -> None:
+async def test_campaigns_are_listed_in_pages(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         for number in range(30):
             await rig.create(0, name=f"Number {number}")
@@ -244,12 +244,12 @@ async def test_campaigns_page_by_page(database_url: str) -> None:
         shown = [re.findall(r">(Number \d+)<", page) for page in (first, second)]
         assert shown == [[f"Number {one}" for one in range(29, 4, -1)], [f"Number {one}" for one in range(4, -1, -1)]]
         assert 'rel="next"' not in second
-        assert "There is no campaign here" in await visitor.get("/?show=closed")
+        assert "There are no campaigns here" in await visitor.get("/?show=closed")
         assert ">Number 29<" in await visitor.get("/?show=planned&cursor=" + str(UUID(int=2**127)))
         await visitor.get("/?show=nonsense", expect=404)
 
 
-async def test_what_is_another_projects_is_not_there(database_url: str) -> None:
+async def test_data_of_another_project_is_not_found(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         other = uuid4()
         async with rig.ledger.write() as connection:
@@ -299,7 +299,7 @@ async def test_without_a_broker_the_services_are_still_shown(database_url: str) 
         assert "No sender is alive" in said
 
 
-async def test_a_page_of_a_database_that_is_away_says_so(tmp_path: object, sqlite_url: str) -> None:
+async def test_a_page_says_when_the_database_is_away(tmp_path: object, sqlite_url: str) -> None:
     async with page_on(sqlite_url) as (rig, visitor):
         await rig.ledger.close()
         path = sqlite_url.partition("///")[2]

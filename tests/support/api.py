@@ -1,4 +1,4 @@
-"""The API as an object in the test's own process: on a real ledger, spoken to over HTTP without a socket."""
+"""The API as an object in the test process: a real ledger, and HTTP without a socket."""
 
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -28,11 +28,11 @@ CSV = {"Content-Type": "text/csv"}
 
 @dataclass
 class ApiRig:
-    """The app, its parts, and a client with a key. `bus` keeps the events."""
+    """The app, its parts, and a client with a key."""
 
     app: FastAPI
     api: Api
-    bus: RecordedBus
+    bus: RecordedBus  # keeps the events
     metrics: Metrics
     client: httpx.AsyncClient
 
@@ -43,7 +43,7 @@ class ApiRig:
         given = {"secret_key": SECRET_KEY, "amqp_url": "amqp://127.0.0.1:1/", **settings}
         api = Api(load(ApiSettings, **given), ledger, ApiMetrics(metrics.registry), bus.publish)
         app = create_app(api, Health(metrics.registry))
-        # What nobody foresaw is a 500 here too, as it is behind a socket.
+        # An unforeseen error is a 500 here too, as it is behind a socket.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         return cls(app, api, bus, metrics, httpx.AsyncClient(transport=transport, base_url="http://api.test"))
 
@@ -80,7 +80,7 @@ class ApiRig:
         return campaign
 
     async def load(self, campaign: str, content: str | bytes, media: Mapping[str, str], expect: int = 201) -> Any:
-        """Imports; returns the report, or the problem."""
+        """Imports a list; returns the report, or the problem."""
         path = f"/v1/campaigns/{campaign}/recipients"
         return await self.request("POST", path, expect, content=content, headers=media)
 
@@ -99,7 +99,7 @@ class ApiRig:
             cursor = {"cursor": page["next_cursor"]}
 
     async def kinds(self, campaign: str) -> list[str]:
-        """What the timeline tells, in order."""
+        """The kinds of the timeline's entries, in order."""
         return [entry["kind"] for entry in (await self.get(f"/v1/campaigns/{campaign}/timeline"))["data"]]
 
     def value(self, name: str, **labels: str) -> float:
@@ -120,7 +120,7 @@ async def api_on(database_url: str, **settings: Any) -> AsyncIterator[ApiRig]:
 
 
 def campaign_body(**fields: Any) -> dict[str, Any]:
-    """The least a campaign needs."""
+    """The smallest valid body of a campaign."""
     return {
         "name": "Spring news",
         "from": {"email": "news@example.test", "name": "News"},

@@ -1,4 +1,4 @@
-"""Somebody at the page without a browser: forms are read from what is shown, filled, and posted, as browsers do."""
+"""A visitor of the page without a browser: reads forms from the page, fills them in and posts them, as browsers do."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tests.support.api import ApiRig
 
 @dataclass
 class Visitor:
-    """One cookie jar. `headers` come along with every request."""
+    """One cookie jar."""
 
     client: httpx.AsyncClient
 
@@ -30,7 +30,7 @@ class Visitor:
     async def post(
         self, page: str, action: str, *, expect: Any = 303, files: Any = None, **fields: Any
     ) -> httpx.Response:
-        """Posts a form that stands in `page`; `files` is what is uploaded. The answer must have this status."""
+        """Posts a form of `page`; `files` are uploaded with it. The answer must have this status."""
         hidden = forms(page)[action]
         answer = await self.client.post(action, data={**hidden, **fields}, files=files)
         assert answer.status_code == expect, f"POST {action}: {answer.status_code} {answer.text}"
@@ -62,5 +62,5 @@ def forms(page: str) -> dict[str, dict[str, str]]:
 
 
 def text(page: str) -> str:
-    """What a page says, without its tags."""
+    """The text of a page, without its tags."""
     return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", page))).strip()

@@ -11,12 +11,12 @@ def even(seconds: int, per_second: int, start: float = 1000.0) -> list[Point]:
     return [Point(start + second, second * per_second, 0) for second in range(seconds + 1)]
 
 
-def test_an_even_rate_is_drawn_as_one() -> None:
+def test_an_even_rate_gives_even_columns() -> None:
     drawn = chart.draw(even(60, 250))
     assert drawn is not None
     assert len(drawn.columns) == 60
     assert len({column.sent_height for column in drawn.columns}) == 1
-    assert "250 emails sent a second on average, 250 at the most" in drawn.summary
+    assert "250 emails sent per second on average, at most 250" in drawn.summary
     assert [tick.label for tick in drawn.heights] == ["0", "100", "200", "300", "400"]
 
 
@@ -36,7 +36,7 @@ def test_a_long_campaign_has_as_many_columns_as_fit() -> None:
     assert drawn.moments[-1].label == "1 d"
 
 
-def test_failures_that_are_tried_again_draw_nothing_below_the_ground() -> None:
+def test_retried_failures_draw_nothing_below_the_axis() -> None:
     drawn = chart.draw([Point(0.0, 0, 0), Point(5.0, 100, 50), Point(10.0, 200, 0)])
     assert drawn is not None
     assert all(column.failed_height >= 0 for column in drawn.columns)
@@ -50,7 +50,7 @@ def test_too_little_is_not_drawn() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1e5), st.integers(0, 10**6), st.integers(0, 1000)), min_size=1, max_size=120))
-def test_whatever_comes_stays_inside_the_picture(steps: list[tuple[float, int, int]]) -> None:
+def test_every_curve_stays_inside_the_picture(steps: list[tuple[float, int, int]]) -> None:
     curve = [Point(0.0, 0, 0)]
     for seconds, sent, failed in steps:
         curve.append(Point(curve[-1].at + seconds, curve[-1].sent + sent, failed))
@@ -60,7 +60,7 @@ def test_whatever_comes_stays_inside_the_picture(steps: list[tuple[float, int, i
         assert chart.TOP - 0.5 <= column.failed_y <= column.sent_y <= chart.HEIGHT - chart.BOTTOM
 
 
-def test_lately() -> None:
+def test_the_rate_of_the_last_seconds() -> None:
     assert chart.lately([]) == 0.0
     assert chart.lately(even(60, 100)) == 100.0
     assert chart.lately([*even(60, 100), Point(1070.0, 6000, 0)]) == 0.0

@@ -1,4 +1,4 @@
-"""Replies in groups, and which batches a sample is taken from."""
+"""Replies in groups, and the batches that a sample is taken from."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -31,11 +31,11 @@ def test_the_same_refusal_of_many_addresses_is_one_group() -> None:
     assert [one.email for one in groups[0].examples] == ["a@x.test", "b@y.test"]
 
 
-def test_what_is_the_same_for_all_stays() -> None:
+def test_what_all_replies_share_is_kept() -> None:
     assert replies.general("5.7.1 blocked, see RFC 5321 and policy 12") == "5.7.1 blocked, see RFC … and policy 12"
 
 
-def test_no_reply_is_a_group_of_its_own() -> None:
+def test_missing_replies_form_one_group() -> None:
     (group,) = replies.group([row("a@x.test", None, None, None)])
     assert (group.code, group.text, group.meaning) == ("", "", "The relay gave no reply.")
 
@@ -56,7 +56,7 @@ def test_a_sample_is_bounded_and_takes_each_batch_once(sizes: list[tuple[int, in
         assert sorted(chosen) == list(range(len(held)))
 
 
-def test_a_sample_is_taken_from_all_over() -> None:
+def test_a_sample_is_spread_over_the_campaign() -> None:
     chosen = sorted(replies.spread([(number, 500, 100) for number in range(1000)]))
     assert len(chosen) == 10
     assert chosen[0] < 250

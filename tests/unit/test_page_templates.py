@@ -1,4 +1,4 @@
-"""What the page is made of: nothing runs or styles inline, nothing comes from elsewhere, data is escaped."""
+"""Templates: no inline scripts or styles, nothing from other sites, data is escaped."""
 
 import hashlib
 import re
@@ -33,7 +33,7 @@ def test_every_form_that_acts_carries_its_token(template: Path) -> None:
         assert 'name="csrf"' in form or "{{ token }}" in form, form
 
 
-def test_what_data_holds_is_text() -> None:
+def test_data_is_escaped() -> None:
     row = SimpleNamespace(email=EVIL, attempts=1, smtp_code=550, enhanced_code="5.7.1", reply=EVIL, relay=EVIL)
     groups = replies.Groups(replies.group([row]), 1, 1)
     counts = dict.fromkeys(("failed", "deferred", "unknown"), 1)
@@ -53,12 +53,12 @@ def test_what_data_holds_is_text() -> None:
     assert page.count("&lt;script&gt;") >= 4
 
 
-def test_a_name_that_is_missing_is_an_error() -> None:
+def test_an_undefined_name_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         render.html("_state.html")
 
 
-def test_scripts_of_others_are_what_the_readme_says() -> None:
+def test_vendored_scripts_match_their_checksums() -> None:
     readme = (PAGE / "vendor" / "README.md").read_text()
     scripts = list((PAGE / "vendor").glob("*.js"))
     assert len(scripts) == 2

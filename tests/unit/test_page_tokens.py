@@ -1,4 +1,4 @@
-"""Sign-in links, sessions and form tokens: who holds no secret can neither make nor change one."""
+"""Sign-in links, sessions and form tokens: only a holder of the secret can make or change one."""
 
 from uuid import UUID, uuid4
 
@@ -17,7 +17,7 @@ OTHER = b"another secret, another secret, a"
 
 
 @given(st.uuids(), st.integers(min_value=0, max_value=2**40), st.sampled_from(Purpose))
-def test_a_token_says_whose_and_until_when(key_id: UUID, until: int, purpose: Purpose) -> None:
+def test_a_token_carries_its_key_and_expiry(key_id: UUID, until: int, purpose: Purpose) -> None:
     said = read_token([SECRET], purpose, make_token(SECRET, purpose, key_id, until))
     assert (said.key_id, said.until) == (key_id, until)
 
@@ -65,12 +65,12 @@ def test_a_form_belongs_to_its_session() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/campaigns/018f?status=failed&cursor=5", "/?show=closed", "/u/a%20b"])
-def test_a_sign_in_leads_on_within_the_page(path: str) -> None:
+def test_a_sign_in_leads_to_a_path_of_the_page(path: str) -> None:
     assert _local(path) == path
 
 
 @pytest.mark.parametrize(
     "path", ["//evil.example", "/\\evil.example", "https://evil.example", "evil", "", "/\r\nSet-Cookie: a=b", "/@evil:"]
 )
-def test_a_sign_in_leads_nowhere_else(path: str) -> None:
+def test_a_sign_in_never_leads_to_another_site(path: str) -> None:
     assert _local(path) == "/"

@@ -1,4 +1,4 @@
-"""Rate over time: a campaign's curve of totals as columns of emails per second, and where they stand in the picture."""
+"""A campaign's rate over time: its curve of totals as columns of emails per second, and where they are drawn."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _TICKS_AT_MOST = 7
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One stretch of time. Lengths are of the picture, from its left upper corner."""
+    """One interval. Lengths are in units of the picture, from its upper left corner."""
 
     x: float
     width: float
@@ -43,18 +43,18 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """What the template draws. `rows` say the same in words, a few of them, for who does not see the picture."""
+    """What the template draws."""
 
     columns: Sequence[Column]
     heights: Sequence[Tick]
     moments: Sequence[Tick]
-    rows: Sequence[tuple[str, float, float]]
+    rows: Sequence[tuple[str, float, float]]  # a few intervals as text, for people who do not see the picture
     has_failed: bool
     summary: str
 
 
 def draw(curve: Sequence[Point]) -> Chart | None:
-    """The chart of a curve, oldest point first; None where it is too short to show anything."""
+    """The chart of a curve, oldest point first; None if it is too short to show anything."""
     if len(curve) < 2 or curve[-1].at - curve[0].at < 1.0 or curve[-1][1:] == (0, 0):
         return None
     start, seconds = curve[0].at, curve[-1].at - curve[0].at
@@ -86,9 +86,9 @@ def draw(curve: Sequence[Point]) -> Chart | None:
         rows=_rows(curve, start, seconds),
         has_failed=any(failed for _, failed in rates),
         summary=(
-            f"Over {words.lasting(seconds)}: {words.number((curve[-1].sent - curve[0].sent) / seconds)} emails sent a "
-            f"second on average, {words.number(rates[highest][0])} at the most, {words.lasting(highest * span)} after "
-            "the start."
+            f"Over {words.lasting(seconds)}: {words.number((curve[-1].sent - curve[0].sent) / seconds)} emails "
+            f"sent per second on average, at most {words.number(rates[highest][0])}, "
+            f"{words.lasting(highest * span)} after the start."
         ),
     )
 
@@ -105,7 +105,7 @@ def lately(curve: Sequence[Point]) -> float:
 def _rates(curve: Sequence[Point], start: float, seconds: float, number: int) -> list[tuple[float, float]]:
     totals = [_totals(curve, start + seconds * index / number) for index in range(number + 1)]
     span = seconds / number
-    # Failures that are tried again are failures no more: the total sinks, which is no rate.
+    # The total of failures falls when they are retried; that is not a rate.
     return [
         (max(later[0] - earlier[0], 0.0) / span, max(later[1] - earlier[1], 0.0) / span)
         for earlier, later in pairwise(totals)
@@ -113,7 +113,7 @@ def _rates(curve: Sequence[Point], start: float, seconds: float, number: int) ->
 
 
 def _totals(curve: Sequence[Point], at: float) -> tuple[float, float]:
-    """Sent and failed at a moment; between two points as if it went evenly."""
+    """Sent and failed at a moment, interpolated between two points."""
     for earlier, later in pairwise(curve):
         if at <= later.at:
             part = (at - earlier.at) / (later.at - earlier.at) if later.at > earlier.at else 1.0
@@ -130,7 +130,7 @@ def _height(value: float, top: float) -> float:
 
 
 def _round_up(value: float) -> float:
-    """The next number that is easily divided: 1, 2, 4, 5 or 8 times a power of ten."""
+    """The next number that divides well: 1, 2, 4, 5 or 8 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
     return next(step * power for step in (1, 2, 4, 5, 8, 10) if step * power >= value * 0.9999)
 
@@ -159,7 +159,7 @@ def _rows(curve: Sequence[Point], start: float, seconds: float) -> list[tuple[st
 
 def _told(since: float, until: float, sent: float, failed: float) -> str:
     more = f", {words.number(failed)} failed" if failed else ""
-    return f"{_elapsed(since)} – {_elapsed(until)}: {words.number(sent)} sent{more} a second"
+    return f"{_elapsed(since)} – {_elapsed(until)}: {words.number(sent)} sent{more} per second"
 
 
 def _elapsed(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Numbers, moments and states as a person reads them: the filters of the templates."""
+"""Numbers, moments and statuses in words: the filters of the templates."""
 
 import math
 from datetime import UTC, datetime
@@ -22,22 +22,22 @@ STATUS_WORDS = {
 
 RECIPIENT_WORDS = {
     RecipientStatus.SENT: ("Sent", "a relay has accepted the email"),
-    RecipientStatus.PENDING: ("Waiting", "their turn has not come"),
+    RecipientStatus.PENDING: ("Waiting", "not tried yet, or to be tried again"),
     RecipientStatus.DEFERRED: ("To be retried", "refused for now, or the connection was lost"),
     RecipientStatus.FAILED: ("Failed", "refused for good, or the retries are used up"),
-    RecipientStatus.UNKNOWN: ("Unknown", "the relay fell silent after the email, so nobody can know"),
-    RecipientStatus.SUPPRESSED: ("Suppressed", "on the list of those nobody writes to"),
+    RecipientStatus.UNKNOWN: ("Unknown", "the relay did not reply after the email, so it may or may not have arrived"),
+    RecipientStatus.SUPPRESSED: ("Suppressed", "on the project's suppression list"),
     RecipientStatus.EXPIRED: ("Expired", "not sent in time, so never sent"),
-    RecipientStatus.CANCELLED: ("Cancelled", "the campaign was cancelled before their turn"),
+    RecipientStatus.CANCELLED: ("Cancelled", "the campaign was cancelled before they were sent to"),
 }
-"""In the order in which they are shown: a word, and what it means."""
+"""A word and its meaning, in the order in which they are shown."""
 
 AT_THE_END = (RecipientStatus.PENDING,)
-"""What a bar of progress leaves empty."""
+"""What a progress bar leaves empty."""
 
 
 def number(value: float | None) -> str:
-    """`12,345`; `7.5` and `0.04` where a whole number would say too little."""
+    """`12,345`, `7.5`, `0.04`: small numbers with decimals."""
     if value is None:
         return "–"
     if value == int(value) or value >= 10:
@@ -46,7 +46,7 @@ def number(value: float | None) -> str:
 
 
 def share(part: float, whole: float) -> float:
-    """Percent, never rounded to 0 or 100 where it is not exactly that."""
+    """Percent; 0 and 100 only if it is exactly that."""
     if whole <= 0:
         return 0.0
     percent = part * 100 / whole

@@ -26,7 +26,7 @@ class ProblemOut(BaseModel):
     )
 
 
-class MalformedError(HttpError):
+class MalformedJsonError(HttpError):
     status = 400
     kind = "malformed"
     title = "The body is malformed"
@@ -105,9 +105,11 @@ def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
-def _malformed(body: str, found: Mapping[str, Any]) -> MalformedError:
+def _malformed(body: str, found: Mapping[str, Any]) -> MalformedJsonError:
     position = int(found["loc"][1])
     line = body.count("\n", 0, position) + 1
     column = position - body.rfind("\n", 0, position)
     reason = found.get("ctx", {}).get("error", found["msg"])
-    return MalformedError(f"The body is not JSON: line {line}, column {column}: {reason}.", line=line, column=column)
+    return MalformedJsonError(
+        f"The body is not JSON: line {line}, column {column}: {reason}.", line=line, column=column
+    )

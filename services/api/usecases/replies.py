@@ -1,6 +1,6 @@
-"""Why emails were not accepted: replies of relays, grouped so that the same refusal of many addresses is one line.
+"""Why emails were not accepted: replies of relays in groups, so that the same refusal of many addresses is one line.
 
-Grouping reads rows, so it reads a bounded number of them: a sample, evenly from the batches that count such rows.
+A bounded number of rows is read: a sample, spread evenly over the batches that count such rows.
 """
 
 import re
@@ -19,13 +19,13 @@ from shared.ledger.states import RecipientStatus
 
 ROWS_GROUPED = 1000
 ROWS_READ = 20_000
-"""Rows in the ranges that are read to find them."""
+"""Rows in the ranges that are searched for them."""
 EXAMPLES = 3
 GROUPS_SHOWN = 50
 
 _ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+\.?>?")
 _PECULIAR = re.compile(r"\b(?=\w*\d)\w{6,}\b|\b\d{4,}\b")
-"""Words that only this email has: queue ids, moments, counters."""
+"""Words that only one email has: queue ids, times, counters."""
 
 _MEANINGS: Sequence[tuple[str, str]] = (
     (r"5\.1\.([12346]|10)|5\.2\.1|5\.7\.13", "The mailbox or its domain does not exist."),
@@ -33,18 +33,18 @@ _MEANINGS: Sequence[tuple[str, str]] = (
     (r"5\.7\..*", "Policy or reputation: not the recipient's fault."),
     (r"5\.6\..*|5\.3\.4", "The content or size of the message is refused."),
     (r"5\.1\.[78]", "The sender's address is refused."),
-    (r"4\.7\..*", "Policy for now: rate, greylisting or reputation."),
-    (r"4\.4\..*", "The network, or the way to the mailbox."),
-    (r"4\.3\..*", "The relay's own trouble."),
+    (r"4\.7\..*", "Policy, for now: rate, greylisting or reputation."),
+    (r"4\.4\..*", "The network, or the route to the mailbox."),
+    (r"4\.3\..*", "A problem of the relay itself."),
 )
 
 
 @dataclass(slots=True)
 class Group:
-    """One kind of reply. `text` is the first such reply, what is peculiar to an email replaced by `…`."""
+    """One kind of reply."""
 
     code: str
-    text: str
+    text: str  # the first such reply, with `…` for what only one email has
     meaning: str
     count: int
     relays: Counter[str]
@@ -53,11 +53,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Of `total` rows `grouped` were looked at; the rest was not. The most frequent first."""
+    """The groups of one status."""
 
-    groups: Sequence[Group]
-    grouped: int
-    total: int
+    groups: Sequence[Group]  # the largest first
+    grouped: int  # rows that were read
+    total: int  # rows there are
 
     @property
     def is_sample(self) -> bool:
@@ -65,7 +65,7 @@ class Groups:
 
 
 async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: RecipientStatus, total: int) -> Groups:
-    """The replies of a campaign's recipients in one state; `total` is how many there are."""
+    """The replies to a campaign's recipients in one status, of whom there are `total`."""
     if not total:
         return Groups((), 0, 0)
     count = getattr(Batch, status.value)
@@ -102,8 +102,8 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
 
 
 def spread(held: Sequence[tuple[int, int, int]]) -> list[int]:
-    """The batches to read, from (id, size, rows wanted) of each that holds any: all, or as many from all over as
-    together hold the rows that are grouped, and no more than may be read."""
+    """The batches to read, given (id, size, rows wanted) of each. If they hold more rows than may be grouped or read,
+    only some of them, spread over the campaign."""
     wanted = read = 0
     chosen: list[int] = []
     for batch_id, size, holds in _all_over(held):
@@ -135,7 +135,7 @@ def group(rows: Iterable[Any]) -> list[Group]:
 
 
 def general(reply: str) -> str:
-    """A reply without what is peculiar to one email: addresses, queue ids, long numbers."""
+    """A reply without what only one email has: addresses, queue ids, long numbers."""
     return _PECULIAR.sub("…", _ADDRESS.sub("…", reply)).strip()
 
 

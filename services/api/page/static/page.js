@@ -1,7 +1,7 @@
-// What the page does beyond reading and its buttons, both of which work without it.
+// Extras. Reading and the buttons work without this script.
 "use strict";
 
-// Moments in the reader's own time; the server gives UTC.
+// Shows times in the reader's time zone; the server gives UTC.
 const today = () => new Date().toDateString();
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const calendar = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -15,7 +15,7 @@ function localise(root) {
   }
 }
 
-// One menu at a time; Escape and a click elsewhere close it.
+// One menu is open at a time. Escape or a click elsewhere closes it.
 function closeMenus(except) {
   for (const menu of document.querySelectorAll("details.menu[open]")) {
     if (menu !== except) menu.open = false;
@@ -32,7 +32,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// A page that is not live any more says so.
+// Says when the page is no longer live.
 function tellLost(lost) {
   const note = document.getElementById("lost");
   if (note) note.hidden = !lost;
