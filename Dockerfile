@@ -1,6 +1,6 @@
 # One image for every service: `docker run IMAGE run sender`. See docs/deploy.md.
 #
-# BASE is a Debian with Python 3.11 as `python3` and its venv module; name a digest to fix it for good:
+# BASE is a Debian with Python 3.11 as `python3` and its venv module. To pin it, name a digest:
 #   --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:...
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
 
@@ -8,8 +8,8 @@ FROM ${BASE} AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 RUN python3 -m venv /opt/vashsender
 WORKDIR /source
-# The dependencies first: as long as the lock file stays, this step is not repeated. A package index of your own comes as
-# a secret and leaves no trace: --secret id=pip,src=pip.conf
+# Dependencies first, so that this layer is reused while the lock file is unchanged. For your own package index, use a
+# secret, which leaves no trace: --secret id=pip,src=pip.conf
 COPY requirements/run.txt requirements/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/vashsender/bin/pip install --quiet --require-hashes -r requirements/run.txt
@@ -30,10 +30,10 @@ LABEL org.opencontainers.image.title="VashSender" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# What could install anything goes; the user has no shell. /var/lib/vashsender is all that is ever written to.
+# Removes everything that could install software. The user has no shell, and writes only to /var/lib/vashsender.
 RUN --mount=type=bind,source=deploy/image,target=/mnt/image python3 /mnt/image/prepare.py
 COPY --from=build /opt/vashsender /opt/vashsender
-# In the image every service listens on the same port; its network is its own.
+# Every service listens on the same port, as each container has its own network.
 ENV PATH=/opt/vashsender/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -41,7 +41,7 @@ ENV PATH=/opt/vashsender/bin:$PATH \
     VASHSENDER_HTTP_PORT=8700 \
     VASHSENDER_VAR_DIR=/var/lib/vashsender
 USER 10001:10001
-# Readable by whoever a container runs as, writable by nobody.
+# Readable by any user of a container, writable by none.
 WORKDIR /opt/vashsender
 EXPOSE 8700
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 CMD ["python3", "-P", "-m", "cli.probe"]

@@ -1,4 +1,4 @@
-"""One honest number: emails a second from `send` to the last row recorded, and CPU per email of each process.
+"""Emails per second from `send` to the last row recorded, and CPU per email of each process.
 
 The whole system on this machine: a private broker, the ledger on SQLite and on PostgreSQL (both durable), api,
 dispatcher, watchdog, senders, and Postfix's smtp-sink as the relay. Prints a table, writes JSON under var/bench/.
@@ -39,7 +39,7 @@ TEXT = "Dear {{ name|default('you') }},\n" + "Some long text of a newsletter wit
 
 @dataclass(frozen=True)
 class Run:
-    """One campaign on one ledger. `seconds`: from `send` to the last row recorded."""
+    """One campaign on one ledger. `seconds` is the time from `send` to the last row recorded."""
 
     recipients: int
     seconds: float
@@ -61,7 +61,7 @@ def main() -> None:
     with private_broker() as broker, smtp_sink() as port:
         relay = f"smtp://127.0.0.1:{port}?tls=none"
         for _ in range(options.runs):
-            for database in options.databases:  # interleaved: the machine's mood is the same for both
+            for database in options.databases:  # interleaved, so that both share the same conditions
                 with folder() as work, ledger_url(database, work) as url:
                     migrate.upgrade(url)
                     result = asyncio.run(one_run(work, url, broker, relay, options))

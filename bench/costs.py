@@ -1,6 +1,6 @@
-"""What each part of a 10 KB email costs: microseconds of the sender's CPU to render, encode, sign, send and record it.
+"""The cost of each part of a 10 KB email: microseconds of the sender's CPU to render, encode, sign, send and record it.
 
-All parts take turns within each round; the median round counts. Prints a table, writes JSON to var/bench/costs.json.
+Each round measures all parts; the median round counts. Prints a table, writes JSON to var/bench/costs.json.
 """
 
 import argparse

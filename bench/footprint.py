@@ -1,8 +1,8 @@
-"""What an email costs everywhere: CPU of each process, of PostgreSQL and of RabbitMQ, room and log (WAL) in the
-database, messages on the broker. docs/scaling.md reckons with these.
+"""The cost of an email in all parts: CPU of each process, of PostgreSQL and of RabbitMQ, disk space and WAL of the
+database, messages on the broker. docs/scaling.md uses these numbers.
 
 The whole system on this machine as in bench.campaign, the ledger on a durable PostgreSQL, smtp-sink as the relay. CPU
-is taken from `send` to the last row recorded, room at the end, after a checkpoint. Prints a table, writes JSON.
+is measured from `send` to the last row recorded, disk space at the end after a checkpoint. Prints a table, writes JSON.
 """
 
 import argparse
@@ -35,7 +35,7 @@ DATABASE = "bench"
 
 @dataclass(frozen=True)
 class Footprint:
-    """Per email, for a campaign of `recipients`. `wal_bytes`: what PostgreSQL logs of the import, and of sending."""
+    """Per email, for a campaign of `recipients`. `wal_bytes`: WAL of the import and of sending."""
 
     recipients: int
     senders: int
@@ -115,7 +115,7 @@ async def _one_run(
 
 
 def _cpu(system: System, postgres: PrivatePostgres, broker: PrivateBroker) -> dict[str, float]:
-    """Seconds so far: each of our processes, the senders together, PostgreSQL, RabbitMQ."""
+    """CPU seconds so far of each of our processes (senders together), PostgreSQL and RabbitMQ."""
     used = cpu_seconds(system)
     senders = sum(used.pop(name) for name in list(used) if name.startswith("sender"))
     servers = {"postgresql": postgres.cluster, "rabbitmq": broker.data_dir}
@@ -123,7 +123,7 @@ def _cpu(system: System, postgres: PrivatePostgres, broker: PrivateBroker) -> di
 
 
 def _server_seconds(data: Path) -> float:
-    """Of every process that was started for this folder, and of what these started, the ended ones too."""
+    """CPU seconds of every process started for this folder and its children, including ended ones."""
     roots = [
         one for one in psutil.process_iter(["cmdline"]) if any(str(data) in word for word in one.info["cmdline"] or ())
     ]
@@ -158,7 +158,7 @@ def _log_position(postgres: PrivatePostgres) -> float:
 
 
 def _room(postgres: PrivatePostgres, recipients: int) -> dict[str, float]:
-    """Bytes per recipient with indexes, by table; those that take less than one byte are left out."""
+    """Bytes per recipient with indexes, by table. Tables with less than one byte are omitted."""
     postgres.query("CHECKPOINT", DATABASE)
     rows = postgres.query(
         "SELECT relname, pg_total_relation_size(oid) FROM pg_class WHERE relkind = 'r' AND relnamespace = "

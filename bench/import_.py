@@ -1,6 +1,6 @@
-"""How fast recipients come in: rows a second over HTTP, by format and ledger, and how quick other requests stay.
+"""Speed of imports: rows per second over HTTP, by format and ledger, and the latency of other requests meanwhile.
 
-The real API process on a real port; PostgreSQL with fsync on. The ceiling beside it: COPY of the same rows into a table
+The real API process on a real port; PostgreSQL with fsync on. For comparison: COPY of the same rows into a table
 without indexes. Prints a table, writes JSON under var/bench/.
 """
 
@@ -104,7 +104,7 @@ async def measure(
             return [
                 await one_import(client, process, work, ledger, name, files[name], options.rows)
                 for _ in range(options.runs)
-                for name in MEDIA  # interleaved: the machine's mood is the same for both
+                for name in MEDIA  # interleaved, so that both share the same conditions
             ]
     finally:
         process.kill()
@@ -183,7 +183,7 @@ async def new_key(url: str) -> str:
 
 
 async def copy_rate(url: str, rows: int) -> float:
-    """Rows a second that COPY alone brings into a bare table: what no import with indexes can reach."""
+    """Rows per second of COPY into a table without indexes: an upper bound for imports."""
     connection = await asyncpg.connect(url.replace("+asyncpg", ""))
     try:
         columns = "campaign_id uuid, import_id bigint, email text, key text, data text"

@@ -109,7 +109,7 @@ async def _import(system: System, campaign: str, recipients: int) -> None:
 
 @asynccontextmanager
 async def _peaks(system: System) -> AsyncIterator[dict[str, float]]:
-    """The most resident memory of each process, in megabytes, while the block runs."""
+    """The peak resident memory of each process during the block, in megabytes."""
     processes = {name: psutil.Process(process.pid) for name, process in system.processes.items()}
     peaks = dict.fromkeys(processes, 0.0)
 

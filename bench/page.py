@@ -1,9 +1,9 @@
-"""How long a person waits for each page: 10,000 campaigns and 1,000,000 recipients on PostgreSQL.
+"""Latency of each page with 10,000 campaigns and 1,000,000 recipients on PostgreSQL.
 
 The real API as a process, a private broker, a private PostgreSQL. One campaign holds half of the recipients, and one in
-a hundred of them has failed. Each page is asked for again and again over one connection; what is measured is from the
+a hundred of them has failed. Each page is requested repeatedly over one connection. The time is measured from the
 request to the last byte of the answer, so the server's time is a little less. Prints a table, writes JSON under
-var/bench/; exit code 1 where a page's p95 exceeds the limit.
+var/bench/; exit code 1 if the 95th percentile of a page exceeds the limit.
 """
 
 import argparse
@@ -88,7 +88,7 @@ async def measure(
 
 
 def pages(campaign: UUID) -> Mapping[str, str]:
-    """The large campaign's, and lists from their beginning and from deep inside."""
+    """Pages of the large campaign, and lists from their first and a later page."""
     middle = UUID(int=campaign.int - (1 << 80))
     base = f"/campaigns/{campaign}"
     return {
@@ -120,7 +120,7 @@ async def ask(client: httpx.AsyncClient, path: str, requests: int) -> list[float
 
 
 async def fill(connection: AsyncConnection, campaigns: int, recipients: int) -> UUID:
-    """Closed campaigns, and the newest, which holds half of all recipients and is being sent; returns its id."""
+    """Inserts closed campaigns, and a running one with half of all recipients. Returns the id of the latter."""
     now = await clock(connection)
     large, newest = recipients // 2, UUID(int=uuid7().int)
     small = (recipients - large) // max(campaigns - 1, 1)
@@ -159,7 +159,7 @@ _LARGE_CAMPAIGN = f"""{_CAMPAIGN}
     VALUES (:newest, :project, 'The large one', 'news@example.com', 'news@example.com', :content, 'sending',
         'at_least_once', :large, 1000000000, :now - 700, :now - 600, NULL, :now + 86400)
 """
-# In each hundred: one failed, ninety-four sent; of the large campaign the second half waits.
+# Of each hundred recipients one failed and the others are sent. The second half of the large campaign is pending.
 _RECIPIENTS = """
     INSERT INTO recipient (campaign_id, email, email_key, status, attempts, smtp_code, enhanced_code, reply, relay)
     SELECT c.id, 'r' || n || '@example.com', 'r' || n || '@example.com', s.status, 1,
@@ -192,7 +192,7 @@ _SUPPRESSIONS = """
 
 
 def report(console: Console, times: Mapping[str, list[float]], options: argparse.Namespace) -> bool:
-    """The table and the file; True where a page is too slow."""
+    """Prints the table and writes the file. True if a page is too slow."""
     table = Table(
         title=f"{options.campaigns:,} campaigns, {options.recipients:,} recipients, {options.requests} requests a page"
     )

@@ -1,4 +1,4 @@
-"""What an email costs to record: microseconds per result of a group commit, by group size, on durable ledgers."""
+"""The cost of recording: microseconds per result of a group commit, by group size, on durable ledgers."""
 
 import argparse
 import asyncio

@@ -1,6 +1,6 @@
-"""Microseconds per email to render, encode and sign, beside the usual way (Jinja2 and EmailMessage) and bare RSA.
+"""Microseconds per email to render, encode and sign, compared with Jinja2 and EmailMessage, and with bare RSA.
 
-All contestants take turns within each round, so that the machine's mood is the same for all; the median round counts.
+Each round runs all contestants, so that they share the same conditions; the median round counts.
 Prints tables, writes JSON to var/bench/render.json.
 """
 
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def message_figures(kind: str, kilobytes: int, signer: DkimSigner, rounds: int, seconds: float) -> dict[str, float]:
-    """Microseconds per email. The message weighs so many kilobytes on the wire, text and HTML together."""
+    """Microseconds per email for a message of `kilobytes` on the wire, text and HTML together."""
     html, text = sources(kind, kilobytes * 1024)
     content = compile_content(SUBJECT, html, text)
     assert content.html
@@ -105,7 +105,7 @@ def message_figures(kind: str, kilobytes: int, signer: DkimSigner, rounds: int, 
 
 
 def sources(kind: str, wire_bytes: int) -> tuple[str, str]:
-    """HTML and text whose built message has about so many bytes."""
+    """HTML and text for a message of about this many bytes."""
     paragraph = PARAGRAPHS[kind]
     plain = re.sub("<[^>]*>", "", paragraph)
     times = max(1, round((wire_bytes - 1700) / (len(paragraph.encode()) + len(plain.encode())) / 1.15))
@@ -114,7 +114,7 @@ def sources(kind: str, wire_bytes: int) -> tuple[str, str]:
 
 
 def usual_way(html: str, text: str) -> Callable[[Mapping[str, Value]], bytes]:
-    """Jinja2's compiled templates and the standard library's message, as most senders do it."""
+    """Compiled templates of Jinja2 and EmailMessage of the standard library, the usual way."""
     escaping, plain = Environment(autoescape=True), Environment(autoescape=False)
     subject_template = plain.from_string(SUBJECT)
     html_template, text_template = escaping.from_string(html), plain.from_string(text)
@@ -149,7 +149,7 @@ def signing_figures(signer: DkimSigner, rounds: int) -> dict[str, float]:
 
 
 def signing_share(signer: DkimSigner, message: Unsigned) -> float:
-    """How much of `openssl speed` signing a whole message reaches, one after the other on the same core."""
+    """The rate of signing whole messages as a share of `openssl speed`, on the same core."""
     openssl = openssl_signs_per_second()
     return 1e6 / microseconds(lambda: signer.sign(message), 1.0) / openssl
 
@@ -192,7 +192,7 @@ def compare(contestants: Mapping[str, Callable[[], object]], rounds: int, second
 
 
 def microseconds(call: Callable[[], object], seconds: float) -> float:
-    """CPU time per call of this thread."""
+    """CPU time of this thread per call."""
     calls = 0
     began = time.thread_time()
     until = time.perf_counter() + seconds

@@ -50,7 +50,7 @@ SERVER_LIMITS_ABOVE = 0.9  # the sink's share of a core, or the engine's rate ov
 
 
 class Cell(NamedTuple):
-    """What is measured."""
+    """The parameters of one measurement."""
 
     contestant: str
     kilobytes: int
@@ -79,7 +79,7 @@ class Measured:
 
 
 class Servers(NamedTuple):
-    """Where contestants send to: `ports` share the connections; `sinks` are the ids of the processes behind them."""
+    """The servers: `ports` share the connections, and `sinks` are the pids of their processes."""
 
     ports: Sequence[int]
     sinks: Sequence[int]
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def measure(cells: list[Cell], servers: Servers, rounds: int, seconds: float, progress: Progress) -> list[Measured]:
-    """Medians per cell. A first turn finds out how many emails fill `seconds`, and warms up."""
+    """Medians per cell. A first run warms up and finds the number of emails that fill `seconds`."""
     counts: dict[Cell, int] = {}
     turns: dict[Cell, list[Turn]] = {cell: [] for cell in cells}
     bar = progress.add_task("turns", total=len(cells) * (rounds + 1))
@@ -144,7 +144,7 @@ def measure(cells: list[Cell], servers: Servers, rounds: int, seconds: float, pr
 
 
 def turn(cell: Cell, servers: Servers, emails: int) -> Turn:
-    """One contestant at work."""
+    """Runs one contestant."""
     used = [cpu_seconds_of(sink) for sink in servers.sinks]
     if cell.contestant == "smtp-source":
         begun, cpu = time.perf_counter(), cpu_of_children()
@@ -196,10 +196,10 @@ def show(console: Console, near: list[Measured], wide: list[Measured], far: list
 
 
 def verdict(place: str, cells: list[Measured], other: str, least: float) -> str:
-    """Whether the engine sends `least` times as many as `other` wherever the server is not the limit.
+    """Whether the engine sends `least` times as many emails as `other`, except where the server is the limit.
 
-    It is where the sink uses a whole core, and where the engine is as fast as the bare client: no client that makes one
-    round trip per email can be faster there."""
+    The server is the limit if the sink uses a whole core, or if the engine is as fast as the bare client: no client
+    with one round trip per email can be faster."""
     by_cell = {Cell(cell.contestant, cell.kilobytes, cell.connections): cell for cell in cells}
     ratios: list[float] = []
     short: list[str] = []

@@ -1,4 +1,4 @@
-"""The contestants of `bench.smtp` that are written in Python: each runs alone in a process and measures itself."""
+"""The Python contestants of `bench.smtp`. Each runs alone in a process and measures itself."""
 
 import argparse
 import asyncio
@@ -44,13 +44,13 @@ def main() -> None:
 
 
 def prerendered(kilobytes: int) -> Bodies:
-    """The same bytes each time: what the transport alone costs."""
+    """Sends the same bytes each time, to measure the transport alone."""
     body = HEADERS + LINE * ((kilobytes * 1024 - len(HEADERS)) // len(LINE))
     return lambda _number: body
 
 
 def rendered(kilobytes: int) -> Bodies:
-    """A personal multipart message each time."""
+    """Renders a personal multipart message each time."""
     html, text = sources("latin", kilobytes * 1024)
     headers = CampaignHeaders(CAMPAIGN, SENDER, "Spring News", "reply@example.com", "news.example.com", "a:b:c:d")
     builder = MessageBuilder(compile_content(SUBJECT, html, text), headers)
@@ -75,7 +75,7 @@ class Email:
 
 
 class Emails:
-    """A source of so many."""
+    """A source of a number of emails."""
 
     def __init__(self, emails: int, bodies: Bodies) -> None:
         self._left, self._open = emails, emails
@@ -117,8 +117,9 @@ def engine(bodies_of: Callable[[int], Bodies]) -> "Contestant":
 
 
 def bare(ports: Sequence[int], emails: int, connections: int, kilobytes: int) -> None:
-    """The engine's bytes through plain sockets, by a client that reads nothing into the replies: one round trip per
-    email, and next to no work. What it does not reach, the server and the machine do not give."""
+    """Writes the engine's bytes to plain sockets and ignores the content of replies: one round trip per email.
+
+    Its rate is the limit of server and machine."""
     body = prerendered(kilobytes)(0) + b".\r\n"
     envelope = f"MAIL FROM:<{SENDER}>\r\nRCPT TO:<{RECIPIENT}>\r\nDATA\r\n".encode()
     left = {}

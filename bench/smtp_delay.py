@@ -1,4 +1,4 @@
-"""A TCP proxy that adds a round trip time: every byte arrives half of it later, in each direction, and none is lost.
+"""A TCP proxy that adds a round trip time: each byte arrives half of it later, in each direction.
 
 Run as `python -m bench.smtp_delay PORT TARGET_PORT ROUND_TRIP_SECONDS`.
 """
@@ -12,7 +12,7 @@ import uvloop
 
 
 class Pipe(asyncio.Protocol):
-    """One side of a connection; what it hears, its `other` says a while later."""
+    """One end of a connection. `other` sends the bytes it receives after the delay."""
 
     def __init__(self, delay: float) -> None:
         self.other: Pipe | None = None
@@ -41,7 +41,7 @@ class Pipe(asyncio.Protocol):
 
 
 class Front(Pipe):
-    """The side that clients connect to."""
+    """The end that clients connect to."""
 
     def __init__(self, delay: float, target: int, tasks: asyncio.TaskGroup) -> None:
         super().__init__(delay)

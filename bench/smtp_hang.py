@@ -38,7 +38,7 @@ class ToSomeone(Email):
 
 
 class Crowd(Emails):
-    """A source that is done when all but the hanging emails are."""
+    """A source that ends when all emails are done except the hanging ones."""
 
     def __init__(self, emails: int, hanging: int) -> None:
         super().__init__(emails, prerendered(KILOBYTES))
@@ -49,7 +49,7 @@ class Crowd(Emails):
         return ToSomeone(self._left) if job is not None else None
 
     def done(self, job: Job, outcome: Outcome) -> None:
-        if outcome.verdict is not Verdict.AMBIGUOUS:  # the drain ends those that hang
+        if outcome.verdict is not Verdict.AMBIGUOUS:  # the drain ends the hanging ones
             super().done(job, outcome)
 
 

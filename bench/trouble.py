@@ -1,7 +1,7 @@
-"""What trouble of a few recipients costs the others: 5 % deferred, and 1 in 500 whose email hangs to its limit.
+"""How much a few problem recipients slow the others: 5 % deferred, and 1 in 500 whose email hangs to its limit.
 
-The whole system on this machine, as in bench.campaign, PostgreSQL. Throughput is what is tried or sent a second until
-the last recipient has had its first turn; the runs are interleaved, and each kind is compared with the clean runs.
+The whole system on this machine, as in bench.campaign, PostgreSQL. Throughput counts attempts per second until the
+last recipient has had its first attempt. The runs are interleaved, and each kind is compared with the clean runs.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def _serve(told: Connection, done: Event, kind: str, one_in: int) -> None:
 
 
 async def _run(work: Path, url: str, broker: PrivateBroker, port: int, options: argparse.Namespace) -> float:
-    """First turns a second, from `send`."""
+    """First attempts per second, from `send`."""
     admin, services = broker.amqp_url(ADMIN), broker.amqp_url(SERVICES)
     relays = f"smtp://127.0.0.1:{port}?tls=none"
     async with installation(work, url, admin, services, relay=None, relays=relays) as system:
@@ -90,7 +90,7 @@ async def _run(work: Path, url: str, broker: PrivateBroker, port: int, options: 
         campaign = await system.create(
             options.recipients, html=HTML, text=TEXT, retry_delay_seconds=options.retry_seconds
         )
-        hanging = options.recipients * 2 // ONE_IN["hanging"]  # more than hang
+        hanging = options.recipients * 2 // ONE_IN["hanging"]  # more than the hanging ones
         began = time.monotonic()
         await system.send(campaign)
         await system.wait_until(campaign, lambda answer: answer["counts"]["pending"] <= hanging, LONGEST_RUN_SECONDS)

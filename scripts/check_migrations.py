@@ -1,6 +1,6 @@
-"""Fails when the models have changed and no migration says so, or when a migration would stop the release before it.
+"""Fails if the models changed without a migration, or if a migration would break the previous release.
 
-While processes are replaced one by one, the previous release works on the new schema: so a migration only ever adds.
+During an update the previous release works on the new schema, so a migration only adds.
 """
 
 import sys
@@ -17,7 +17,7 @@ from shared.ledger import migrate
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What the release before relies on: columns by name, what must be unique, what must exist elsewhere."""
+    """What the previous release relies on: columns by name, unique constraints, foreign keys."""
 
     columns: Mapping[str, Any]
     unique: frozenset[tuple[str, ...]]
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def schema(url: str) -> Mapping[str, Table]:
-    """The tables of a database, by name. The URL names a driver that blocks."""
+    """The tables of a database, by name. The URL must name a synchronous driver."""
     engine = sa.create_engine(url)
     try:
         look = sa.inspect(engine)
@@ -52,7 +52,7 @@ def schema(url: str) -> Mapping[str, Table]:
 
 
 def breaking(before: Mapping[str, Table], after: Mapping[str, Table]) -> Iterator[str]:
-    """What a release that knows only `before` would stumble over in `after`."""
+    """Differences in `after` that break a release which knows only `before`."""
     for name, old in before.items():
         new = after.get(name)
         if new is None:

@@ -19,7 +19,7 @@ spec:
 
 
 def manifest() -> str:
-    """Every group of rules.yml and of each file of alerts, as it stands there."""
+    """Every group of rules.yml and of each alert file, unchanged."""
     return HEAD + "".join(map(_groups, (SOURCES / "rules.yml", *sorted((SOURCES / "alerts").glob("*.yml")))))
 
 

@@ -1,7 +1,7 @@
-"""The recordings of the terminal in docs/images/: real runs of `vashsender`, as SVG that moves.
+"""The terminal recordings in docs/images/: real runs of `vashsender` as animated SVG.
 
-`python -m scripts.recordings` renews them all. Each command runs on a pseudo-terminal against an installation made for
-it; what it wrote, and when, becomes frames. Where nothing moves (print, reduced motion) the last frame is shown.
+`python -m scripts.recordings` renews them all. Each command runs on a pseudo-terminal in a new installation, and its
+output becomes frames. Without animation (print, reduced motion) the last frame is shown.
 """
 
 import codecs
@@ -33,7 +33,7 @@ IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLUMNS, ROWS = 122, 60
 LEAST_SECONDS, MOST_SECONDS, LAST_SECONDS = 0.35, 1.2, 8.0
 FRAMES = 40
-"""At most; of more, every so many are kept."""
+"""Maximum number of frames. If there are more, they are thinned out evenly."""
 
 TOKENS = re.compile(r"\r\n|\n|\r|\x1b\[[0-9;?]*[A-Za-z]|[^\r\n\x1b]+")
 ONE_TIME = re.compile(r"(/sign-in\S*?[?/=])[\w.~%-]{16,}")
@@ -59,14 +59,14 @@ text {{ font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans
 
 @dataclass(frozen=True)
 class Frame:
-    """The lines on the terminal, with their colours as escape sequences, and for how long they stood."""
+    """The lines on the terminal with escape sequences for colours, and how long they were shown."""
 
     lines: tuple[str, ...]
     seconds: float
 
 
 class Screen:
-    """As much of a terminal as rich's progress and tables need: whole lines are written, cleared and written again."""
+    """The part of a terminal that rich's progress bars and tables need: writing, clearing and rewriting lines."""
 
     def __init__(self) -> None:
         self.lines = [""]
@@ -87,8 +87,7 @@ class Screen:
 
 
 def record(command: Command, *arguments: str, during: Callable[[float], None] = lambda _seconds: None) -> list[Frame]:
-    """Runs a command on a new terminal to its end. `during` is called again and again with the seconds since its
-    start."""
+    """Runs a command on a new terminal to its end. Calls `during` repeatedly with the seconds since the start."""
     ours, theirs = pty.openpty()
     ioctl(theirs, TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {**command.environment(), "TERM": "xterm-256color", "COLORTERM": "truecolor"}
@@ -104,7 +103,7 @@ def record(command: Command, *arguments: str, during: Callable[[float], None] = 
             continue
         try:
             output = os.read(ours, 65_536)
-        except OSError:  # its last holder has ended
+        except OSError:  # the last process on the terminal has ended
             break
         screen.feed(ONE_TIME.sub(r"\1...", decoder.decode(output)))
         changes.append((time.monotonic() - began, tuple(screen.lines)))
@@ -124,7 +123,7 @@ def _frames(changes: Sequence[tuple[float, tuple[str, ...]]]) -> list[Frame]:
 
 
 def draw(title: str, frames: Sequence[Frame]) -> str:
-    """The frames as one SVG, as high as its longest frame."""
+    """The frames as one SVG, as high as its tallest frame."""
     total = sum(frame.seconds for frame in frames)
     styles, drawn, motion, width, height, at = [], [], [], 0.0, 0.0, 0.0
     for number, frame in enumerate(frames):
@@ -194,7 +193,7 @@ def _campaign(command: Command) -> str:
 
 
 def _kill_a_sender(command: Command) -> Callable[[float], None]:
-    """Kills one that holds a batch, a few seconds after the start."""
+    """Kills a sender that holds a batch, a few seconds after the start."""
     killed: list[int] = []
 
     def during(seconds: float) -> None:

@@ -95,13 +95,13 @@ async def picture_all(
         async with ledger.write() as connection:
             await move_to_now(connection, campaign)
         await page.goto(f"{address}{path}")
-        await page.wait_for_timeout(900)  # colours and widths have come to rest
+        await page.wait_for_timeout(900)  # colours and widths no longer change
         await page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
     await context.close()
 
 
 async def fill(connection: AsyncConnection) -> UUID:
-    """Made-up campaigns; returns the one that is being sent."""
+    """Inserts made-up campaigns. Returns the running one."""
     now = await clock(connection)
     day = 86_400.0
     plan: Sequence[tuple[str, str, float, int, Mapping[str, int]]] = (
@@ -162,14 +162,14 @@ async def add_sending(connection: AsyncConnection, now: float) -> UUID:
 
 
 async def move_to_now(connection: AsyncConnection, campaign: UUID) -> None:
-    """Nothing is really sent: what was made up is moved so that it ends now."""
+    """Shifts the made-up times so that they end now."""
     last = await connection.scalar(select(func.max(col(ProgressPoint.at))))
     late = await clock(connection) - float(last or 0.0)
     for column in (col(Campaign.created_at), col(Campaign.started_at), col(Campaign.deliver_by)):
         await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values({column: column + late}))
     for moment in (col(Timeline.at), col(Timeline.last_at)):
         await connection.execute(update(Timeline).values({moment: moment + late}))
-    # In an order in which no point takes the place of another.
+    # In an order that overwrites no point.
     for at in (await history.curve(connection, campaign))[::-1]:
         await connection.execute(update(ProgressPoint).where(col(ProgressPoint.at) == at.at).values(at=at.at + late))
 
@@ -221,7 +221,7 @@ async def add_batches(connection: AsyncConnection, campaign: UUID, total: int, l
         size = min(BATCH, total - first + 1)
         batch: dict[str, Any] = dict.fromkeys(STATUSES, 0)
         room = size
-        # The rare ones are spread over the batches, a few in each.
+        # Rare statuses are spread over the batches.
         for status in sorted(left, key=lambda one: left[one]):
             part = min(left[status], room, max(1, left[status] * size // max(total - first + 1, 1) + 1))
             batch[status] += part
@@ -247,7 +247,7 @@ async def add_batches(connection: AsyncConnection, campaign: UUID, total: int, l
 
 
 async def add_failures(connection: AsyncConnection, campaign: UUID) -> None:
-    """Rows of those who failed, each inside a batch that counts one."""
+    """Rows of failed recipients, each in a batch that counts it."""
     found = await connection.execute(
         select(col(Batch.first_id), col(Batch.failed)).where(col(Batch.campaign_id) == campaign, col(Batch.failed) > 0)
     )

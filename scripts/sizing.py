@@ -1,5 +1,6 @@
-"""Writes the table of docs/scaling.md and its picture, docs/scaling.svg, from what was measured:
-`python -m scripts.sizing`. A test keeps them so. When a measurement changes, change it here."""
+"""Writes the table of docs/scaling.md and docs/scaling.svg from measured values: `python -m scripts.sizing`.
+
+A test checks that they are current. When a measurement changes, change it here."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -28,14 +29,14 @@ MESSAGES_PER_BATCH = 2
 HEARTBEATS_PER_SECOND = 0.2
 """Of each sender."""
 
-# Chosen.
+# Assumptions.
 HOURS = 8
 RELAY_SECONDS = 0.1
-"""What a relay takes for an email on one connection: its round trip and its own work."""
+"""Seconds per email on one connection: round trip and the relay's own time."""
 CONNECTIONS = 32
 """Per sender: VASHSENDER_SMTP_CONNECTIONS."""
 SENDER_SHARE = 0.5
-"""No sender is planned to do more than this share of what one did."""
+"""Planned load of a sender, as a share of its measured rate."""
 
 VOLUMES = tuple(10**power for power in range(3, 10))
 SHORT = {3: "thousand", 6: "million", 9: "billion"}
@@ -71,17 +72,17 @@ class Size:
 
     @property
     def gigabytes(self) -> float:
-        """What the ledger grows by in a day."""
+        """Growth of the ledger per day."""
         return self.emails * LEDGER_BYTES / 1e9
 
     @property
     def log_megabytes(self) -> float:
-        """What PostgreSQL writes to its log in a second, import and sending together."""
+        """WAL of PostgreSQL per second, for import and sending."""
         return self.per_second * LOG_BYTES / 1e6
 
     @property
     def messages(self) -> float:
-        """What the broker carries in a second."""
+        """Messages per second on the broker."""
         return self.per_second / BATCH * MESSAGES_PER_BATCH + self.senders * HEARTBEATS_PER_SECOND
 
 
@@ -105,7 +106,7 @@ def table() -> str:
 
 
 def page(before: str) -> str:
-    """The page with its table as it has to be."""
+    """The page with a current table."""
     head, _, rest = before.partition(BEGIN)
     return head + BEGIN + table() + END + rest.partition(END)[2]
 
@@ -116,7 +117,7 @@ def _words(number: int) -> str:
 
 
 def _number(value: float) -> str:
-    """Two digits that mean something."""
+    """Formats a number with two significant digits."""
     if value >= 100:
         return f"{round(value, 1 - math.floor(math.log10(value))):,.0f}"
     return "< 0.01" if value < 0.01 else f"{value:.2g}"
@@ -129,7 +130,7 @@ def _bytes(gigabytes: float) -> str:
     return f"{_number(gigabytes * 1e6)} KB"
 
 
-# The picture: both axes logarithmic, a step of ten everywhere of one size.
+# The picture: both axes are logarithmic with the same scale.
 
 WIDTH, HEIGHT = 880, 470
 LEFT, RIGHT, TOP, BOTTOM = 80, 170, 56, 410
@@ -205,7 +206,7 @@ def _y(value: float) -> float:
 
 
 def _apart(places: Sequence[float], room: float = 20.0) -> list[float]:
-    """The places of labels, moved so that none stands on another."""
+    """The positions of labels, moved so that none overlap."""
     moved = list(places)
     for _ in range(len(moved)):
         order = sorted(range(len(moved)), key=moved.__getitem__)
