@@ -1,4 +1,4 @@
-"""What the dispatcher does with whole campaigns: start, expire, pause, stop, reopen, close."""
+"""Whole campaigns: the dispatcher starts, expires, pauses, stops, reopens and closes them."""
 
 import asyncio
 from uuid import UUID
@@ -37,7 +37,7 @@ def sender(ledger: Ledger) -> FakeSender:
 
 
 async def change(ledger: Ledger, campaign: UUID, **values: object) -> None:
-    """As the API does it. `deliver_by` and `scheduled_at` in seconds from now."""
+    """Changes a campaign as the API does. `deliver_by` and `scheduled_at` are seconds from now."""
     for key in ("deliver_by", "scheduled_at"):
         if key in values:
             values[key] = db_now() + values[key]
@@ -46,7 +46,7 @@ async def change(ledger: Ledger, campaign: UUID, **values: object) -> None:
 
 
 async def mark(ledger: Ledger, campaign: UUID, status: str, number: int, *, batches: str = "done") -> None:
-    """The first `number` recipients as a sender left them, in batches of 100 that are closed."""
+    """Gives the first `number` recipients the status a sender left, in closed batches of 100."""
     async with ledger.write() as connection:
         values = {"campaign": campaign.hex if ledger.is_sqlite else campaign, "status": status, "number": number}
         await connection.execute(
@@ -88,7 +88,7 @@ async def until_somebody_waits_for_a_lock(postgres: PrivatePostgres) -> None:
 
 
 class TestStart:
-    async def test_a_scheduled_campaign_starts_when_it_is_time(self, ledger: Ledger, rig: DispatcherRig) -> None:
+    async def test_a_scheduled_campaign_starts_at_its_time(self, ledger: Ledger, rig: DispatcherRig) -> None:
         campaign = await add_campaign(ledger, 10, status="scheduled", scheduled_at=60.0)
         assert await rig.settle() == 0
         await change(ledger, campaign, scheduled_at=0.0)
@@ -96,7 +96,7 @@ class TestStart:
         assert (await campaign_row(ledger, campaign)).status == "sending"
         assert len(await batches_of(ledger, campaign)) == 1, "its first batch leaves in the same round"
 
-    async def test_it_waits_for_an_import_that_is_still_open(self, ledger: Ledger, rig: DispatcherRig) -> None:
+    async def test_a_scheduled_campaign_waits_for_an_open_import(self, ledger: Ledger, rig: DispatcherRig) -> None:
         campaign = await add_campaign(ledger, 10, status="scheduled", scheduled_at=-1.0)
         async with ledger.write() as connection:
             await connection.execute(
@@ -119,7 +119,7 @@ class TestStart:
 
 
 class TestPause:
-    async def test_released_batches_are_withdrawn_and_go_on_after_resume(
+    async def test_released_batches_are_withdrawn_and_continue_after_resume(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
         campaign = await add_campaign(ledger, 300)
@@ -177,7 +177,7 @@ class TestStopping:
         assert (await campaign_row(ledger, campaign)).status == "cancelled"
         assert await counts_by_status(ledger, campaign) == {"total": 300, "sent": 7, "cancelled": 293}
 
-    async def test_one_whose_batch_is_still_out_is_closed_too_early_without_alarm(
+    async def test_closing_while_a_batch_is_still_out_does_nothing_and_raises_no_alarm(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
         campaign = await add_campaign(ledger, 300)
@@ -191,11 +191,11 @@ class TestStopping:
         assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
         assert (await campaign_row(ledger, campaign)).status == "stopping"
 
-    async def test_one_into_which_an_import_opens_at_that_moment_waits_for_it(
+    async def test_expiry_waits_for_an_import_that_opens_at_that_moment(
         self, postgresql_url: str, postgres: PrivatePostgres
     ) -> None:
-        """Whoever opens the import has locked the campaign, and the dispatcher waits for that lock. (SQLite has one
-        writer: there one is wholly before the other.)"""
+        """Opening the import locks the campaign, and the dispatcher waits for that lock. (SQLite has a single writer:
+        there one happens entirely before the other.)"""
         async with ledger_at(postgresql_url) as ledger:
             campaign = await add_campaign(ledger, 10, status="scheduled", scheduled_at=60.0, deliver_by=-0.1)
             rig = DispatcherRig.on(ledger)
@@ -212,7 +212,7 @@ class TestStopping:
             await rig.settle()
             assert (await campaign_row(ledger, campaign)).status == "expired"
 
-    async def test_what_is_open_after_deliver_by_expires(
+    async def test_open_recipients_expire_after_deliver_by(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
         late = [
@@ -269,7 +269,7 @@ class TestStopping:
         assert sum(len(rig.bus.of(CampaignFinished)) for rig in rigs) == 1
         await assert_sound(ledger)
 
-    async def test_the_soft_deadline_commits_what_is_done_and_yields(self, ledger: Ledger) -> None:
+    async def test_a_job_yields_at_the_soft_deadline_and_keeps_what_is_done(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 12_000)
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
         rig = DispatcherRig.on(ledger, turn_soft_seconds=0.0001, turn_hard_seconds=60)
@@ -283,7 +283,7 @@ class TestStopping:
         await rig.settle()
         assert (await campaign_row(ledger, campaign)).status == "cancelled"
 
-    async def test_the_hard_deadline_abandons_the_job_and_the_next_finishes_it(self, ledger: Ledger) -> None:
+    async def test_a_job_is_abandoned_at_the_hard_deadline_and_the_next_finishes(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 12_000)
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
         abandoned = DispatcherRig.on(ledger, turn_soft_seconds=0.001, turn_hard_seconds=0.002)
@@ -318,7 +318,7 @@ class TestReopening:
         kinds = dict(await timeline_of(ledger, campaign))
         assert kinds["reopened"] == "90 failed recipients are tried again"
 
-    async def test_nothing_is_released_before_all_are_open_again(self, ledger: Ledger, rig: DispatcherRig) -> None:
+    async def test_nothing_is_released_before_all_are_reopened(self, ledger: Ledger, rig: DispatcherRig) -> None:
         campaign = await add_campaign(ledger, 300)
         await mark(ledger, campaign, "failed", 300)
         await change(ledger, campaign, reopen="failed", status="sending")
@@ -342,7 +342,7 @@ class TestReopening:
         assert await counts_by_status(ledger, campaign) == {"total": 200, "sent": 200}
         assert (await campaign_row(ledger, campaign)).status == "finished"
 
-    async def test_a_batch_in_a_senders_hands_stays_there(
+    async def test_a_batch_that_a_sender_holds_stays_there(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
         campaign = await add_campaign(ledger, 100)
@@ -381,7 +381,7 @@ class TestClosing:
         await rig.settle()
         assert (await campaign_row(ledger, campaign)).status == "finished"
 
-    async def test_it_failed_when_nothing_could_be_sent_at_all(self, ledger: Ledger, rig: DispatcherRig) -> None:
+    async def test_a_campaign_fails_if_nothing_could_be_sent(self, ledger: Ledger, rig: DispatcherRig) -> None:
         campaign = await add_campaign(ledger, 100)
         await mark(ledger, campaign, "failed", 100)
         async with ledger.write() as connection:
@@ -403,7 +403,7 @@ class TestClosing:
     async def test_open_rows_in_a_closed_batch_are_found_by_the_proof(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
     ) -> None:
-        """The counts say that all is sent; the rows know better."""
+        """The counts say that all are sent, but the rows disagree."""
         campaign = await add_campaign(ledger, 300)
         await mark(ledger, campaign, "sent", 300)
         async with ledger.write() as connection:

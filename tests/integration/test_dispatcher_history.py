@@ -1,4 +1,4 @@
-"""The dispatcher notes how far campaigns are; on both databases."""
+"""The dispatcher notes the progress of campaigns, on both databases."""
 
 from uuid import UUID
 
@@ -33,7 +33,7 @@ async def curve(ledger: Ledger, campaign_id: UUID) -> list[Point]:
         return await history.curve(connection, campaign_id)
 
 
-async def test_a_point_for_every_turn_in_which_something_moved(database_url: str) -> None:
+async def test_a_point_for_every_tick_with_progress(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
         keeper = History(ledger)
@@ -47,8 +47,8 @@ async def test_a_point_for_every_turn_in_which_something_moved(database_url: str
         assert [point.at for point in points] == sorted(point.at for point in points)
 
 
-async def test_a_standstill_is_drawn_as_one(database_url: str) -> None:
-    """However long it lasts, it costs one point: the moment until which nothing moved."""
+async def test_a_standstill_shows_as_a_flat_line(database_url: str) -> None:
+    """However long it lasts, it takes one point: its last moment."""
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
         keeper = History(ledger)
@@ -61,7 +61,7 @@ async def test_a_standstill_is_drawn_as_one(database_url: str) -> None:
         assert [point.sent for point in await curve(ledger, campaign.id)] == [3, 3, 4]
 
 
-async def test_what_is_recorded_after_a_pause_is_still_noted_for_a_while(database_url: str) -> None:
+async def test_results_recorded_after_a_pause_are_still_noted_for_a_while(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
         keeper = History(ledger)
@@ -77,7 +77,7 @@ async def test_what_is_recorded_after_a_pause_is_still_noted_for_a_while(databas
         assert (await curve(ledger, campaign.id))[-1].sent == 2
 
 
-async def test_a_campaign_that_never_moved_and_a_closed_one_cost_nothing(database_url: str) -> None:
+async def test_a_campaign_without_progress_and_a_closed_one_take_no_points(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         closed = await seed_campaign(ledger, 2, status="finished")
         keeper = History(ledger)

@@ -1,4 +1,4 @@
-"""Gauges that the dispatcher fills from the ledger: what a scaler sees, and labels that stay bounded."""
+"""Gauges that the dispatcher fills from the ledger: the numbers to scale on, and labels that stay bounded."""
 
 import pytest
 from sqlalchemy import update
@@ -14,7 +14,7 @@ HOUR = 3600.0
 
 
 async def defer(ledger: Ledger, seeded: Seeded, emails: int, due_in: float) -> None:
-    """So many of the campaign's first batch wait for a retry."""
+    """Makes recipients of the campaign's first batch wait for a retry."""
     async with ledger.write() as connection:
         await connection.execute(
             update(Batch)
@@ -26,7 +26,9 @@ async def defer(ledger: Ledger, seeded: Seeded, emails: int, due_in: float) -> N
 async def test_the_backlog_is_what_more_senders_could_send(ledger: Ledger) -> None:
     rig = DispatcherRig.on(ledger)
     await seed_campaign(ledger, 40)
-    await seed_campaign(ledger, 500, batches=False, emails_per_second=0.5)  # 30 in a minute, whoever sends
+    await seed_campaign(
+        ledger, 500, batches=False, emails_per_second=0.5
+    )  # 30 a minute, however many senders there are
     await seed_campaign(ledger, 70, status="paused")
     later = await seed_campaign(ledger, 20)
     await defer(ledger, later, 5, due_in=HOUR)

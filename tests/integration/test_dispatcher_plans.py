@@ -1,4 +1,4 @@
-"""What runs every second costs the same however much is done: the plans of the hot statements on both databases."""
+"""What runs every second costs the same however much is finished: the plans of these statements on both databases."""
 
 import json
 from typing import Any
@@ -12,14 +12,14 @@ from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, regist
 
 FINISHED_BATCHES = 20_000
 GROWING = ("batch", "recipient", "campaign", "timeline")
-"""Tables that grow with what is done; the others are small for ever."""
+"""Tables that grow with finished work; the others stay small."""
 
 NOT_GROWING = ("campaign_not_closed", "batch_live", "batch_live_of")
-"""Indexes of what is not done yet: reading one from end to end is reading what there is to do."""
+"""Indexes of unfinished work, which may be read from end to end."""
 
 
 async def grow(ledger: Ledger) -> None:
-    """A large campaign half way through, with many batches done, and many campaigns that are closed."""
+    """A large campaign that is half done, with many finished batches, and many closed campaigns."""
     campaign = await add_campaign(ledger, 2 * FINISHED_BATCHES, status="sending", started_at=0.0)
     other = await add_campaign(ledger, 100, status="paused")
     key = campaign.hex if ledger.is_sqlite else str(campaign)
@@ -78,7 +78,7 @@ def scans(ledger: Ledger, plan: list[Any]) -> list[str]:
 
 
 async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Ledger) -> None:
-    """The statements are those that rounds and looks really execute, gathered from the driver."""
+    """The statements are those that rounds and looks really execute, recorded at the driver."""
     await grow(ledger)
     seen: dict[str, Any] = {}
 
@@ -119,7 +119,7 @@ async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Le
 
 
 async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(postgresql_url: str) -> None:
-    """Right after an import PostgreSQL knows nothing of the new rows, takes them for a few, and would sort them all."""
+    """Right after an import PostgreSQL has no statistics of the new rows, expects a few, and would sort them all."""
     async with ledger_at(postgresql_url) as ledger:
         campaign = await add_campaign(ledger, 100_000)
         statements: list[tuple[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Splitting and releasing: lazily, within the window, in fair turns, under the limits, and never the same twice."""
+"""Splitting and releasing: lazily, within the window, in a fair order, within the limits, and nothing twice."""
 
 from collections import Counter
 from itertools import pairwise
@@ -32,7 +32,7 @@ async def limit(ledger: Ledger, scope: str, emails_per_second: float) -> None:
 
 
 async def pass_time(ledger: Ledger, seconds: float) -> None:
-    """As if so many seconds had passed for every limit and every batch."""
+    """Moves every limit and every batch this many seconds into the past."""
     async with ledger.write() as connection:
         await connection.execute(update(RateLimit).values(free_at=col(RateLimit.free_at) - seconds))
         await connection.execute(
@@ -62,7 +62,7 @@ async def test_a_campaign_is_split_lazily_and_runs_to_its_end(ledger: Ledger) ->
     assert len(sender.sent) == 2300
 
 
-async def test_the_window_follows_the_slots_that_live(ledger: Ledger) -> None:
+async def test_the_window_follows_the_live_slots(ledger: Ledger) -> None:
     campaign = await add_campaign(ledger, 20_000)
     rig = DispatcherRig.on(ledger, batch_size=100)
     await rig.settle()
@@ -76,7 +76,7 @@ async def test_the_window_follows_the_slots_that_live(ledger: Ledger) -> None:
     assert rig.value("batches_out") == 10
 
 
-async def test_leases_tell_of_slots_where_no_heartbeat_comes_through(ledger: Ledger) -> None:
+async def test_leases_show_slots_if_no_heartbeat_arrives(ledger: Ledger) -> None:
     campaign = await add_campaign(ledger, 20_000)
     rig, sender = DispatcherRig.on(ledger, batch_size=100), FakeSender(ledger)
     for _ in range(3):
@@ -94,7 +94,7 @@ async def test_a_small_campaign_gives_work_to_every_slot(ledger: Ledger) -> None
     assert [batch.size for batch in await batches_of(ledger, campaign)] == [250] * 4
 
 
-async def test_a_small_campaign_gets_its_turn_beside_a_large_one(ledger: Ledger) -> None:
+async def test_a_small_campaign_is_served_beside_a_large_one(ledger: Ledger) -> None:
     large = await add_campaign(ledger, 10_000)
     rig, sender = DispatcherRig.on(ledger, batch_size=100, window_floor=4), FakeSender(ledger)
     await rig.settle()
@@ -106,7 +106,7 @@ async def test_a_small_campaign_gets_its_turn_beside_a_large_one(ledger: Ledger)
     assert released[large] == 3
 
 
-async def test_equals_take_turns_even_when_there_are_more_than_the_window_holds(ledger: Ledger) -> None:
+async def test_equals_alternate_even_if_there_are_more_than_the_window_holds(ledger: Ledger) -> None:
     campaigns = [await add_campaign(ledger, 1000) for _ in range(6)]
     rig, sender = DispatcherRig.on(ledger, batch_size=100, window_floor=2), FakeSender(ledger)
     for _ in range(6):
@@ -126,7 +126,7 @@ async def test_the_higher_priority_gets_more_and_the_lower_something(ledger: Led
     assert served == {high: 5, low: 1}
 
 
-async def test_retries_and_fresh_mail_alternate(ledger: Ledger) -> None:
+async def test_retries_and_new_batches_alternate(ledger: Ledger) -> None:
     campaign = await add_campaign(ledger, 1000)
     rig, sender = DispatcherRig.on(ledger, batch_size=100, window_floor=4), FakeSender(ledger)
     await rig.settle()
@@ -186,10 +186,10 @@ async def test_two_dispatchers_release_a_waiting_batch_once(ledger: Ledger) -> N
 
 class TestLimits:
     async def spans(self, ledger: Ledger, campaign: UUID) -> list[tuple[float, float, int]]:
-        """Of each batch: when it begins, how long it takes, how many emails."""
+        """Of each batch: when it starts, how long it takes, how many emails it has."""
         return [(batch.due_at, batch.span_seconds, batch.size) for batch in await batches_of(ledger, campaign)]
 
-    async def test_spans_follow_each_other_and_sum_to_the_limit(self, ledger: Ledger) -> None:
+    async def test_spans_follow_each_other_and_add_up_to_the_limit(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 1000, emails_per_second=100.0)
         rig = DispatcherRig.on(ledger, batch_size=50, window_floor=20)
         await rig.settle()
@@ -201,7 +201,7 @@ class TestLimits:
             assert seconds == pytest.approx(0.5)
             assert following >= begins + seconds - 0.001
 
-    async def test_a_limited_batch_holds_at_most_so_much_of_its_rate(self, ledger: Ledger) -> None:
+    async def test_a_limited_batch_holds_at_most_limited_batch_seconds_of_its_rate(self, ledger: Ledger) -> None:
         slow = await add_campaign(ledger, 1000, emails_per_second=2.0)
         slowest = await add_campaign(ledger, 1000, emails_per_second=0.01)
         await DispatcherRig.on(ledger, limited_batch_seconds=10.0).settle()
@@ -254,8 +254,8 @@ class TestLimits:
         for (begins, seconds, _), (following, _, _) in pairwise(spans):
             assert following >= begins + seconds - 0.001
 
-    async def test_nothing_follows_a_batch_for_which_no_slot_is_free(self, ledger: Ledger) -> None:
-        """Senders are busy: batches of which each alone keeps to the limit must not begin together afterwards."""
+    async def test_no_batch_follows_one_that_no_sender_has_claimed(self, ledger: Ledger) -> None:
+        """While senders are busy: batches that each keep the limit alone must not all start at once afterwards."""
         campaign = await add_campaign(ledger, 1000, emails_per_second=100.0)
         rig = DispatcherRig.on(ledger, batch_size=200)
         await rig.settle()
@@ -263,7 +263,7 @@ class TestLimits:
         assert await rig.settle() == 0
         assert len(await batches_of(ledger, campaign)) == 1
 
-    async def test_a_batch_that_begins_late_pushes_back_the_next(self, ledger: Ledger) -> None:
+    async def test_a_batch_that_starts_late_delays_the_next(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 1000, emails_per_second=100.0)
         rig, sender = DispatcherRig.on(ledger, batch_size=200), FakeSender(ledger)
         await rig.settle()
@@ -277,7 +277,7 @@ class TestLimits:
         assert following.due_at == pytest.approx(late.claimed_at + 2.0, abs=0.5)
         assert following.due_at >= late.claimed_at + 2.0 - 0.001
 
-    async def test_a_changed_rate_takes_hold_with_the_next_batch(self, ledger: Ledger) -> None:
+    async def test_a_changed_rate_applies_from_the_next_batch(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 1000, emails_per_second=10.0)
         rig = DispatcherRig.on(ledger)
         await rig.settle()
@@ -304,8 +304,8 @@ class TestLimits:
         assert sum(served[campaign] for campaign in slow) == 2
         assert served[quick] == 6
 
-    async def test_what_is_sent_at_a_limited_rate_takes_nobodys_place(self, ledger: Ledger) -> None:
-        """A sender works on many such batches beside those in its slots: they count neither as out nor as slots."""
+    async def test_a_batch_sent_at_a_limited_rate_takes_no_place(self, ledger: Ledger) -> None:
+        """A sender works on many such batches beside its places: they count neither as out nor as slots."""
         slow = [await add_campaign(ledger, 1000, emails_per_second=1.0) for _ in range(3)]
         rig, sender = DispatcherRig.on(ledger, window_floor=2), FakeSender(ledger)
         for _ in slow:

@@ -1,4 +1,4 @@
-"""The six invariants of DESIGN.md, each with the tests that fail when its rule is removed."""
+"""The six invariants of docs/architecture.md, each with tests that fail if its rule is removed."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -43,7 +43,7 @@ async def change(ledger: Ledger, model: type[Any], row_id: object, **values: obj
 
 
 async def claim_first(ledger: Ledger, sender: FakeSender) -> claims.Claim:
-    """The first released batch, claimed by the real statement."""
+    """Claims the first released batch with the sender's own statement."""
     batch_id, generation = (await sender.released())[0]
     claim = await claims.claim(ledger, batch_id, generation, "sender-9@test", LEASE)
     assert claim is not None
@@ -55,7 +55,7 @@ def group(claim: claims.Claim, *results: Result) -> Group:
 
 
 def accepted(recipient_id: int, **values: Any) -> Result:
-    """A relay said 250."""
+    """A relay answered 250."""
     result = Result(recipient_id, "r@example.com", "pending", 0, "sent", 1, code=250, relay="a", queue_id="q1")
     return replace(result, **values)
 
@@ -105,7 +105,7 @@ class TestClosing:
 
     @pytest.fixture
     async def sent(self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender) -> UUID:
-        """Everything is sent, and the dispatcher has not looked yet."""
+        """All recipients are sent, and the dispatcher has not looked yet."""
         campaign = await add_campaign(ledger, 200)
         await dispatcher.settle()
         await sender.send_all_released()
@@ -119,7 +119,7 @@ class TestClosing:
         assert await closing.close(ledger, sent) == CampaignFinished(campaign_id=sent, status="finished")
 
     async def test_not_before_the_cursor_is_at_the_end(self, ledger: Ledger, sent: UUID) -> None:
-        """A row beyond the cursor that is closed already, so that only the cursor tells."""
+        """The row beyond the cursor is closed already, so only the cursor shows that it is left."""
         async with ledger.write() as connection:
             await connection.execute(
                 text("INSERT INTO recipient (campaign_id, email, email_key, status) VALUES (:c, 'x', 'x', 'sent')"),
@@ -131,13 +131,13 @@ class TestClosing:
 
     @pytest.mark.parametrize("state", ["waiting", "released", "sending"])
     async def test_not_while_a_batch_is_live(self, ledger: Ledger, sent: UUID, state: str) -> None:
-        """Though nothing is open in it: its sender may still have results to record."""
+        """Even if nothing in it is open: its sender may still have results to record."""
         (first, *_) = await batches_of(ledger, sent)
         await change(ledger, Batch, first.id, state=state)
         await self.refuses(ledger, sent)
 
     async def test_not_while_a_recipient_is_open(self, ledger: Ledger, sent: UUID) -> None:
-        """Though every count says otherwise: the proof is over the rows."""
+        """Even if every count says otherwise: the recipients themselves are counted."""
         (first, *_) = await batches_of(ledger, sent)
         await change(ledger, Recipient, first.first_id, status="deferred")
         await self.refuses(ledger, sent)
@@ -155,13 +155,13 @@ class TestClosing:
 
 
 class TestGenerations:
-    """3. Every change of hands raises the generation; who finds another one has lost the batch."""
+    """3. Every change of owner raises the generation; an owner that finds another one has lost the batch."""
 
     async def generations(self, ledger: Ledger, campaign: UUID) -> tuple[str, int]:
         (batch,) = await batches_of(ledger, campaign)
         return batch.state, batch.generation
 
-    async def test_every_change_of_hands_raises_it(
+    async def test_every_change_of_owner_raises_it(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender
     ) -> None:
         campaign = await add_campaign(ledger, 10)
@@ -219,7 +219,7 @@ class TestGenerations:
         await change(ledger, Batch, claim.batch_id, lease_until=0.0)
         await WatchdogRig.on(ledger).watchdog.look()
 
-    async def test_who_has_lost_it_neither_renews_nor_records_nor_finishes(
+    async def test_an_owner_that_has_lost_it_neither_renews_nor_records_nor_finishes(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender
     ) -> None:
         campaign = await add_campaign(ledger, 10)
@@ -250,8 +250,8 @@ class TestGenerations:
         assert await claims.claim(ledger, *ticket, "sender-8@test", LEASE) is None, "late"
 
 
-class TestFactsWin:
-    """4. A 250 that was received is recorded whatever happened meanwhile; counts come from rows really changed."""
+class TestReceived250s:
+    """4. A received 250 is recorded whatever happened meanwhile; counts come from the rows really changed."""
 
     async def test_after_rescue_and_cancel(self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender) -> None:
         campaign = await add_campaign(ledger, 10)
@@ -289,10 +289,10 @@ class TestFactsWin:
 
 
 class TestNothingIsForgotten:
-    """5. What nobody is working on is found and released again without a human."""
+    """5. What no one works on is found and released again automatically."""
 
     async def spoil_nothing(self, _ledger: Ledger, _sender: FakeSender) -> None:
-        """A ticket that is lost: it just is not handled."""
+        """Loses a ticket: nothing handles it."""
 
     async def kill_a_sender(self, ledger: Ledger, sender: FakeSender) -> None:
         for ticket in await sender.released():
@@ -357,10 +357,10 @@ class TestLocks:
         assert await closing.close(ledger, campaign) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
-    async def test_the_cursor_moves_only_together_with_its_batch(
+    async def test_the_cursor_moves_only_with_its_batch(
         self, ledger: Ledger, dispatcher: DispatcherRig, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A dispatcher that dies between the two statements leaves neither."""
+        """A dispatcher that dies between the two statements leaves neither behind."""
         campaign = await add_campaign(ledger, 300)
 
         async def die(*_: object, **__: object) -> tuple[float, None]:
@@ -375,7 +375,7 @@ class TestLocks:
         await assert_sound(ledger)
 
     async def test_nothing_is_cut_from_a_cursor_that_has_moved(self, ledger: Ledger) -> None:
-        """Two dispatchers saw the same cursor; the slower one finds another."""
+        """Two dispatchers saw the same cursor; the slower one finds that it has moved."""
         campaign = await add_campaign(ledger, 300)
         slow, fast = (DispatcherRig.on(ledger, batch_size=100, window_floor=1) for _ in range(2))
         release = slow.dispatcher._release

@@ -1,5 +1,5 @@
-"""A model of the ledger: whatever anyone does in whatever order, nobody is lost, nobody is mailed twice without a
-reason, and everything comes to an end. Everything here is the services' own code; only SMTP and time are played."""
+"""A model of the ledger: in any order of events no recipient is lost, none gets two emails without a reason, and every
+campaign ends. It runs the services' own code; only SMTP and time are simulated."""
 
 import asyncio
 import os
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass
 class World:
-    """What all examples of one test share: a database, an API, and the loop they live in."""
+    """What all examples of one test share: a database, an API and an event loop."""
 
     runner: asyncio.Runner
     ledger: Ledger
@@ -65,7 +65,7 @@ class World:
 
 @dataclass(eq=False)
 class Hand:
-    """A batch in a sender's hands. `fenced`: its lease ran out by its own clock too, so that it starts no email."""
+    """A batch that a sender holds. `fenced`: its lease has expired by its own clock, so it starts no email."""
 
     claim: claims.Claim
     at_most_once: bool
@@ -164,12 +164,12 @@ class LedgerModel(RuleBasedStateMachine):
             for rig in self.watchdogs
             for reason in ("counts_disagreed", "open_rows_in_closed_batch", "rows_without_batch")
             if rig.value("repairs_total", reason=reason)
-        ], "there was something to mend, and nobody had broken it"
+        ], "it repaired something that was not broken"
 
     @rule(pick=picks)
     @precondition(lambda self: self.hands)
     def stall(self, pick: int) -> None:
-        """A sender says that a batch does not move. It may be wrong."""
+        """A sender reports that a batch makes no progress. It may be wrong."""
         claim = self.pick(self.hands, pick).claim
         progress = BatchProgress(
             batch_id=claim.batch_id,
@@ -219,7 +219,7 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(pick=picks)
     @precondition(lambda self: self.hands)
     def renew(self, pick: int) -> None:
-        """A sender that comes back to life tries, too; then only the ledger stands in its way."""
+        """A sender that was stopped and continues tries it too; then only the ledger prevents it."""
         claim = self.pick(self.hands, pick).claim
         ours = [claim.generation] == [
             row[0] for row in self.sql("SELECT generation FROM batch WHERE id = :id", id=claim.batch_id)
@@ -229,7 +229,7 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(pick=picks)
     @precondition(lambda self: self.hands)
     def die(self, pick: int) -> None:
-        """kill -9. What it had not recorded nobody will."""
+        """kill -9: results it has not recorded are lost."""
         hand = self.hands.pop(pick % len(self.hands))
         self.excuse(hand)
 
@@ -261,13 +261,13 @@ class LedgerModel(RuleBasedStateMachine):
         assert self.facts <= {row[0] for row in rows}
 
     @invariant()
-    def nobody_is_mailed_twice_without_a_reason(self) -> None:
+    def no_recipient_gets_two_emails_without_a_reason(self) -> None:
         for recipient, copies in self.copies.items():
             assert copies <= 1 + self.reasons[recipient]
 
     @invariant()
     def who_holds_a_batch_is_sending_it_and_alone(self) -> None:
-        """Every change of hands raised the generation: whoever still finds its own has not lost the batch."""
+        """Every change of owner raised the generation: an owner that still finds its own has not lost the batch."""
         now = {row[0]: (row[1], row[2]) for row in self.sql("SELECT id, generation, state FROM batch")}
         held = [hand.claim for hand in self.hands if now[hand.claim.batch_id][0] == hand.claim.generation]
         assert all(now[claim.batch_id][1] == "sending" for claim in held)
@@ -281,7 +281,7 @@ class LedgerModel(RuleBasedStateMachine):
         self.generations = {row[0]: row[1] for row in rows}
 
     def teardown(self) -> None:
-        """Left alone, everything that was sent comes to its end, and everyone has got the mail or a reason why not."""
+        """Left alone, every campaign that was sent ends, and each recipient has the email or a reason why not."""
         for hand in self.hands:
             self.fence(hand)
         self.hands.clear()
@@ -297,7 +297,7 @@ class LedgerModel(RuleBasedStateMachine):
                     self.world.run(self.let_go(claimed))
             self.the_ledger_is_sound()
             self.facts_stay()
-            self.nobody_is_mailed_twice_without_a_reason()
+            self.no_recipient_gets_two_emails_without_a_reason()
             if not self.unfinished():
                 break
         else:
@@ -354,7 +354,7 @@ class LedgerModel(RuleBasedStateMachine):
             self.excuse(hand)
 
     def excuse(self, hand: Hand) -> None:
-        """What left and is not recorded may be sent again; under at_most_once the intent prevents that."""
+        """Emails that left without a record may be sent again; under at_most_once the intent prevents that."""
         if not hand.at_most_once:
             self.reasons.update(result.recipient_id for result in hand.unrecorded if result.is_fact)
 

@@ -80,7 +80,7 @@ class TestCampaigns:
             with pytest.raises(ValueError, match="no campaign starts as finished"):
                 await campaigns.create(connection, CampaignStatus.FINISHED)
 
-    async def test_a_lock_tells_what_the_row_says_or_that_there_is_none(self, ledger: Ledger) -> None:
+    async def test_a_lock_returns_the_row_or_none(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 0, status="sending", cursor=7)
         async with ledger.write() as connection:
             assert await campaigns.lock(connection, campaign) == campaigns.Locked("sending", 7, None, None)
@@ -102,13 +102,13 @@ class TestBatches:
             (row,) = await batches_of(ledger, campaign)
             assert (row.state, row.generation) == ((to.value, 6) if allowed else (source.value, 5))
 
-    async def test_release_finish_and_cancel_lose_against_another_generation_or_state(self, ledger: Ledger) -> None:
+    async def test_release_finish_and_cancel_need_the_right_generation_and_state(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 10)
         batch = await add_batch(ledger, campaign)
         async with ledger.write() as connection:
             assert not await batches.release(connection, batch, 2, due_at=0.0, span_seconds=None)
             assert await batches.release(connection, batch, 1, due_at=0.0, span_seconds=None)
-            assert not await batches.finish(connection, batch, 2)  # nobody has claimed it
+            assert not await batches.finish(connection, batch, 2)  # no sender has claimed it
             assert await batches.move(connection, BatchState.SENDING, col(Batch.id) == batch, owner="me")
             assert await batches.cancel(connection, batch) is None  # its owner gives it back
             assert not await batches.finish(connection, batch, 2)
@@ -153,7 +153,7 @@ class TestRecipients:
                     with pytest.raises(ValueError, match="a recipient does not move"):
                         await recipients.record(connection, [change])
 
-    async def test_closing_leaves_what_is_closed_and_doubts_what_may_have_left(self, ledger: Ledger) -> None:
+    async def test_closing_keeps_closed_recipients_and_makes_those_with_an_intent_unknown(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 5)
         first, *_, fourth, last = await recipient_ids(ledger, campaign)
         await set_column(ledger, Recipient, first, status="sent")
@@ -170,7 +170,7 @@ class TestRecipients:
             with pytest.raises(ValueError, match="a recipient does not"):
                 await recipients.close_open(connection, campaign, 0, 2**40, to)
 
-    async def test_only_what_failed_or_is_unknown_is_opened_again(self, ledger: Ledger) -> None:
+    async def test_reopening_changes_only_recipients_of_the_source_status(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 3)
         first, second, _ = await recipient_ids(ledger, campaign)
         await set_column(ledger, Recipient, first, status="failed", attempts=4)
@@ -185,7 +185,7 @@ class TestRecipients:
 
 
 class TestRows:
-    async def test_what_is_there_is_not_inserted_again(self, ledger: Ledger) -> None:
+    async def test_an_existing_row_is_not_inserted_again(self, ledger: Ledger) -> None:
         async with ledger.write() as connection:
             for rate in (5.0, 6.0):
                 await rate_limits.add_missing(connection, "project:1", rate)

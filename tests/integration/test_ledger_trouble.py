@@ -1,4 +1,4 @@
-"""A database that takes no writes is told of, by readiness and by a metric, until it takes them again."""
+"""Readiness and a metric report a database that accepts no writes, until it accepts them again."""
 
 from collections.abc import AsyncIterator
 
@@ -27,7 +27,7 @@ async def ledger(sqlite_url: str) -> AsyncIterator[Ledger]:
     await ledger.close()
 
 
-async def test_a_full_disk_is_no_error_of_ours_and_is_told_until_a_write_succeeds(ledger: Ledger) -> None:
+async def test_a_full_disk_is_reported_until_a_write_succeeds(ledger: Ledger) -> None:
     check = database_check(ledger)
     assert (await check(), ledger.trouble) == ("", "")
     async with ledger.read() as connection:
@@ -43,7 +43,7 @@ async def test_a_full_disk_is_no_error_of_ours_and_is_told_until_a_write_succeed
     assert (await check(), ledger.trouble) == ("", "")
 
 
-async def test_a_full_disk_of_postgresql_is_told_of_alike(postgresql_url: str) -> None:
+async def test_a_full_disk_of_postgresql_is_reported_too(postgresql_url: str) -> None:
     ledger = Ledger(postgresql_url, pool_size=1)
     try:
         check = database_check(ledger)
@@ -62,19 +62,19 @@ async def test_a_full_disk_of_postgresql_is_told_of_alike(postgresql_url: str) -
         await ledger.close()
 
 
-async def test_an_error_of_ours_is_no_trouble_of_the_database(ledger: Ledger) -> None:
+async def test_an_error_in_a_statement_is_not_reported_as_trouble(ledger: Ledger) -> None:
     with pytest.raises(ZeroDivisionError):
         async with ledger.write():
             raise ZeroDivisionError
     assert ledger.trouble == ""
 
 
-async def test_an_error_without_a_word_is_told_by_its_name() -> None:
+async def test_an_error_without_text_is_reported_by_its_name() -> None:
     assert in_a_line(TimeoutError()) == "TimeoutError"
     assert in_a_line(OSError("first\nsecond")) == "first"
 
 
-async def test_a_transaction_on_a_connection_that_nobody_answers_is_given_up_and_the_next_one_works(
+async def test_a_transaction_without_an_answer_times_out_and_the_next_one_works(
     postgres: PrivatePostgres, postgresql_url: str
 ) -> None:
     proxy = Proxy(postgres.port)
@@ -97,7 +97,7 @@ async def test_a_transaction_on_a_connection_that_nobody_answers_is_given_up_and
 
 
 async def fill(ledger: Ledger) -> None:
-    """More than the free pages of an empty ledger can hold."""
+    """Writes more than the free pages of an empty ledger can hold."""
     async with ledger.write() as connection:
         for number in range(500):
             await create_key(connection, f"{number}" + "x" * 180)

@@ -1,4 +1,4 @@
-"""The schema: from nothing to head and back on both databases, with nothing left that the models do not say."""
+"""The schema: from nothing to head and back on both databases, exactly as the models say."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ async def tables(url: str) -> set[str]:
         await ledger.close()
 
 
-async def test_upgrade_makes_what_the_models_say_and_downgrade_leaves_nothing(empty_database_url: str) -> None:
+async def test_upgrade_creates_what_the_models_say_and_downgrade_leaves_nothing(empty_database_url: str) -> None:
     await asyncio.to_thread(migrate.upgrade, empty_database_url)
     await asyncio.to_thread(migrate.check, empty_database_url)
     assert await tables(empty_database_url) == {*SQLModel.metadata.tables, "alembic_version"}
@@ -31,7 +31,7 @@ async def test_upgrade_makes_what_the_models_say_and_downgrade_leaves_nothing(em
     assert await tables(empty_database_url) == {"alembic_version"}
 
 
-async def test_two_that_upgrade_at_once_do_it_once(empty_database_url: str) -> None:
+async def test_two_concurrent_upgrades_do_it_once(empty_database_url: str) -> None:
     program = "import sys; from shared.ledger import migrate; migrate.upgrade(sys.argv[1])"
     both = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, empty_database_url) for _ in range(2)]
     assert [await process.wait() for process in both] == [0, 0]
@@ -61,8 +61,8 @@ async def test_the_current_revision_is_known(empty_database_url: str) -> None:
         await ledger.close()
 
 
-async def test_a_later_schema_is_no_reason_not_to_be_ready(database_url: str) -> None:
-    """As a process of this release finds it while those of the next one come; an older one it cannot work on."""
+async def test_a_process_is_ready_on_a_later_schema(database_url: str) -> None:
+    """A process of this release meets it while the next release is being started. An older schema does not work."""
     ledger = Ledger(database_url, pool_size=1)
     try:
         check = database_check(ledger)

@@ -1,4 +1,4 @@
-"""Taking batches back: only what the ledger, by its own clock, or a living sender's own heartbeat gives up."""
+"""Rescues: only of batches that the ledger's clock, or the heartbeat of their live sender, shows to be stuck."""
 
 import pytest
 from sqlalchemy import select, text, update
@@ -59,12 +59,12 @@ async def hold_one(dispatcher: DispatcherRig, sender: FakeSender) -> Held:
 
 
 async def end_leases(ledger: Ledger) -> None:
-    """As if their owners had been dead for longer than a lease."""
+    """Makes leases expire, as if their owners had died."""
     async with ledger.write() as connection:
         await connection.execute(update(Batch).where(col(Batch.state) == "sending").values(lease_until=db_now() - 0.1))
 
 
-async def test_a_batch_whose_lease_ran_out_is_taken_back_and_sent_by_another(
+async def test_a_batch_with_an_expired_lease_is_rescued_and_sent_by_another(
     ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
 ) -> None:
     campaign = await add_campaign(ledger, 100)
@@ -93,7 +93,7 @@ async def test_a_batch_whose_lease_ran_out_is_taken_back_and_sent_by_another(
 async def test_a_silent_sender_with_a_lease_is_left_alone(
     ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
 ) -> None:
-    """No heartbeat at all: the broker is away, `heartbeats` is unbound, or the watchdog has just started."""
+    """No heartbeats at all: the broker is away, `heartbeats` is unbound, or the watchdog has just started."""
     campaign = await add_campaign(ledger, 100)
     held = await hold_one(dispatcher, sender)
     await rig.watchdog.look()
@@ -117,7 +117,7 @@ async def test_two_watchdogs_rescue_once(ledger: Ledger, dispatcher: DispatcherR
     assert sum(len(rig.bus.events) for rig in rigs) == 4
 
 
-async def test_a_batch_that_renews_but_does_not_move_is_taken_back(
+async def test_a_batch_that_is_renewed_but_makes_no_progress_is_rescued(
     ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
 ) -> None:
     campaign = await add_campaign(ledger, 100)
@@ -134,7 +134,7 @@ async def test_a_batch_that_renews_but_does_not_move_is_taken_back(
     assert len(rig.bus.events) == 1, "the same heartbeat is judged once"
 
 
-async def test_a_batch_that_moves_but_is_long_overdue_is_taken_back(
+async def test_a_batch_that_makes_progress_but_is_overdue_is_rescued(
     ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
 ) -> None:
     campaign = await add_campaign(ledger, 100)
@@ -192,7 +192,7 @@ class TestTickets:
         await rig.watchdog.look()
         assert rig.bus.events == []
 
-    async def test_a_batch_waits_as_long_as_every_slot_is_busy(
+    async def test_a_batch_waits_while_every_slot_is_busy(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         await add_campaign(ledger, 200)
@@ -207,7 +207,7 @@ class TestTickets:
 
 
 class TestHeartbeats:
-    async def test_they_tell_the_ledger_who_is_alive_and_with_how_many_slots(
+    async def test_heartbeats_record_live_senders_and_their_slots(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         campaign = await add_campaign(ledger, 100)
@@ -226,7 +226,7 @@ class TestHeartbeats:
         assert rig.value("batch_idle_seconds") == 3.0
         assert 10 < rig.value("lease_left_seconds") <= 15
 
-    async def test_a_heartbeat_that_the_ledger_could_not_take_is_written_later(
+    async def test_a_heartbeat_that_could_not_be_written_is_written_later(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         campaign = await add_campaign(ledger, 100)
@@ -243,13 +243,13 @@ class TestHeartbeats:
             assert await instances.live_slots(connection, lost_seconds=20) == 2
 
 
-class TestNobodySends:
+class TestNoSender:
     async def blocked_by(self, ledger: Ledger) -> str | None:
         async with ledger.read() as connection:
             said: str | None = await connection.scalar(select(col(Campaign.blocked_by)))
         return said
 
-    async def test_clients_are_told_and_told_again_when_one_is_back(
+    async def test_a_campaign_says_that_no_sender_runs_until_one_is_back(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         campaign = await add_campaign(ledger, 200)
@@ -266,7 +266,7 @@ class TestNobodySends:
         assert await self.blocked_by(ledger) is None
         assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started", "blocked", "unblocked"]
 
-    async def test_senders_without_a_relay_are_not_said_to_be_away_and_rob_nobody(
+    async def test_senders_without_a_relay_are_not_reported_as_away_and_cause_no_rescue(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         campaign = await add_campaign(ledger, 200)
@@ -289,7 +289,7 @@ class TestNobodySends:
         assert kinds[:2] == ["started", "blocked"]
         assert kinds[-1] == "unblocked"
 
-    async def test_a_busy_sender_is_somebody(
+    async def test_a_busy_sender_counts_as_a_sender(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         await add_campaign(ledger, 200)
@@ -300,7 +300,7 @@ class TestNobodySends:
         await rig.watchdog.look()
         assert await self.blocked_by(ledger) is None
 
-    async def test_what_a_relay_blocks_is_left_to_the_sender(
+    async def test_a_reason_set_by_a_sender_stays(
         self, ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
     ) -> None:
         await add_campaign(ledger, 200)

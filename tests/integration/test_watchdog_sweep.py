@@ -1,4 +1,4 @@
-"""The full sweep: whatever disagrees in the ledger is found and mended, and nothing else is touched."""
+"""The full sweep: everything that disagrees in the ledger is found and repaired, and nothing else is touched."""
 
 import json
 import subprocess
@@ -65,7 +65,7 @@ async def test_a_sound_ledger_is_left_as_it_is(ledger: Ledger, rig: WatchdogRig)
     assert rig.bus.events == []
 
 
-async def test_counts_that_disagree_are_counted_anew(ledger: Ledger, rig: WatchdogRig) -> None:
+async def test_counts_that_disagree_are_corrected(ledger: Ledger, rig: WatchdogRig) -> None:
     campaign = await half_sent(ledger)
     victims = await batches_of(ledger, campaign)
     async with ledger.write() as connection:
@@ -115,7 +115,7 @@ async def test_rows_that_no_batch_covers_get_one(ledger: Ledger, rig: WatchdogRi
     assert (await campaign_row(ledger, campaign)).status == "finished"
 
 
-async def test_two_watchdogs_mend_it_once(ledger: Ledger) -> None:
+async def test_two_watchdogs_repair_it_once(ledger: Ledger) -> None:
     campaign = await half_sent(ledger)
     batches = await batches_of(ledger, campaign)
     async with ledger.write() as connection:
@@ -142,7 +142,7 @@ async def test_a_campaign_that_is_not_under_way_is_never_touched(ledger: Ledger,
 
 @pytest.mark.parametrize("status", ["finished", "expired", "scheduled"])
 async def test_a_campaign_that_closed_meanwhile_is_counted_but_not_opened_again(ledger: Ledger, status: str) -> None:
-    """The sweep saw it under way; when the locks are taken it is not."""
+    """It was under way when the sweep saw it, but not when the locks were taken."""
     campaign = await half_sent(ledger)
     first, second, *others = await batches_of(ledger, campaign)
     async with ledger.write() as connection:
@@ -156,7 +156,7 @@ async def test_a_campaign_that_closed_meanwhile_is_counted_but_not_opened_again(
     assert after[1:] == others
 
 
-async def test_campaigns_a_dispatcher_overlooks_are_called_out(ledger: Ledger, rig: WatchdogRig) -> None:
+async def test_the_dispatcher_is_called_for_campaigns_it_overlooked(ledger: Ledger, rig: WatchdogRig) -> None:
     waiting = {
         "not_started": await add_campaign(ledger, 1),
         "schedule_due": await add_campaign(ledger, 1, status="scheduled", scheduled_at=-1.0),
@@ -218,7 +218,7 @@ class TestOnce:
             check=False,
         )
 
-    async def test_it_mends_the_ledger_with_everything_else_down(
+    async def test_it_repairs_the_ledger_with_everything_else_down(
         self, ledger: Ledger, database_url: str, tmp_path: Path
     ) -> None:
         campaign = await half_sent(ledger)
@@ -239,7 +239,7 @@ class TestOnce:
         again = self.run(database_url, tmp_path)
         assert (again.returncode, again.stdout) == (0, "The ledger is sound: nothing to repair.\n")
 
-    async def test_it_says_when_the_schema_is_not_the_one_it_knows(
+    async def test_it_reports_a_schema_it_does_not_know(
         self, ledger: Ledger, database_url: str, tmp_path: Path
     ) -> None:
         async with ledger.write() as connection:
@@ -248,7 +248,7 @@ class TestOnce:
         assert done.returncode == 69
         assert "vashsender db upgrade" in done.stderr
 
-    def test_it_says_when_the_database_is_away(self, tmp_path: Path) -> None:
+    def test_it_reports_that_the_database_is_away(self, tmp_path: Path) -> None:
         done = self.run("postgresql://nobody@127.0.0.1:1/none", tmp_path)
         assert done.returncode == 69
         assert done.stderr.startswith("watchdog: the database cannot be reached: ")

@@ -1,4 +1,4 @@
-"""Fresh ledgers: copies of one that was migrated once per run."""
+"""New ledgers: copies of one that is migrated once per run."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def empty_sqlite(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def empty_postgres(run: TestRun) -> Iterator[str]:
-    """The URL of a PostgreSQL database without tables, which exists as long as the block."""
+    """The URL of a PostgreSQL database without tables, dropped after the block."""
     postgres = run.postgres()
     name = f"test_{uuid4().hex[:12]}"
     try:
@@ -50,7 +50,7 @@ def migrated_sqlite(run: TestRun, folder: Path) -> Iterator[str]:
 
 @contextmanager
 def migrated_postgres(run: TestRun) -> Iterator[str]:
-    """The URL of a PostgreSQL ledger with the schema at head, which exists as long as the block."""
+    """The URL of a PostgreSQL ledger with the schema at head, dropped after the block."""
     postgres = run.postgres()
     with run.lock("postgres-template"):
         if not postgres.has_database(POSTGRES_TEMPLATE):

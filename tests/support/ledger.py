@@ -1,4 +1,4 @@
-"""Campaigns put straight into the ledger, an honest sender of plain SQL, and what must always be true of a ledger."""
+"""Campaigns inserted straight into the ledger, a fake sender in plain SQL, and what must always be true of a ledger."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ NOW = {
 
 
 class RecordedBus:
-    """Stands for the bus: keeps what was published, and says that the broker has it, or that it is `away`."""
+    """A bus that keeps what was published, and reports that the broker has it, or is `away`."""
 
     def __init__(self, *, away: bool = False) -> None:
         self.events: list[Event] = []
@@ -38,7 +38,7 @@ class RecordedBus:
 
 
 async def add_campaign(ledger: Ledger, recipients: int, *, status: str = "queued", **values: Any) -> UUID:
-    """A campaign with so many recipients, as the API leaves it after `send`. Moments are in seconds from now."""
+    """Adds a campaign as the API leaves it after `send`. Moments are seconds from now."""
     campaign_id = values.pop("id", None) or uuid7()
     moments = {key: values.pop(key) for key in ("scheduled_at", "deliver_by", "started_at") if key in values}
     moments.setdefault("deliver_by", 3600.0)
@@ -64,7 +64,7 @@ async def add_campaign(ledger: Ledger, recipients: int, *, status: str = "queued
 
 
 async def add_recipients(ledger: Ledger, campaign_id: UUID, number: int) -> None:
-    """Recipients 1..number, by one statement."""
+    """Adds recipients 1 to `number` in one statement."""
     series = (
         "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :number) SELECT {} FROM n"
         if ledger.is_sqlite
@@ -81,7 +81,7 @@ async def add_recipients(ledger: Ledger, campaign_id: UUID, number: int) -> None
 
 @dataclass
 class Held:
-    """A batch in a fake sender's hands."""
+    """A batch that a fake sender holds."""
 
     id: int
     generation: int
@@ -91,7 +91,7 @@ class Held:
 
 @dataclass
 class FakeSender:
-    """Does what DESIGN.md asks of a sender, one plain statement after the other, and keeps count of what it sent."""
+    """Does in plain statements what a sender does, and counts what it sent."""
 
     ledger: Ledger
     owner: str = "sender-1@test"
@@ -122,8 +122,9 @@ class FakeSender:
         return Held(*rows[0]) if rows else None
 
     async def record(self, held: Held, status: str = "sent", *, limit: int = 1_000_000, delay: float = 0.0) -> int:
-        """Sends to open recipients of the batch, and records them in one transaction that begins with the lock of the
-        range. Returns how many; -1 where the batch is lost: then nothing is sent."""
+        """Sends to open recipients of the batch and records them in one transaction that locks the batch first.
+
+        Returns how many, or -1 if the batch is lost: then nothing is sent."""
         now = NOW[self.ledger.is_sqlite]
         async with self.ledger.write() as connection:
             locked = await connection.execute(
@@ -178,7 +179,7 @@ class FakeSender:
         return bool(rows)
 
     async def send_all_released(self) -> int:
-        """Claims, sends and finishes whatever is released now; returns the emails sent."""
+        """Claims, sends and finishes all released batches; returns the number of emails."""
         emails = 0
         for ticket in await self.released():
             held = await self.claim(*ticket)
@@ -199,7 +200,7 @@ async def campaign_row(ledger: Ledger, campaign_id: UUID) -> Any:
 
 
 async def batches_of(ledger: Ledger, campaign_id: UUID) -> Sequence[Any]:
-    """By range."""
+    """The batches of a campaign, by range."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(_all(Batch)).where(col(Batch.campaign_id) == campaign_id).order_by(col(Batch.first_id))
@@ -218,13 +219,13 @@ async def timeline_of(ledger: Ledger, campaign_id: UUID) -> list[tuple[str, str]
 
 
 async def counts_by_status(ledger: Ledger, campaign_id: UUID) -> dict[str, int]:
-    """As clients see them, without the zeros."""
+    """The counts as clients see them, without zeros."""
     async with ledger.read() as connection:
         return {key: value for key, value in (await counts(connection, campaign_id)).items() if value}
 
 
 async def assert_sound(ledger: Ledger) -> None:
-    """What must be true of every campaign at every moment: counts, ranges, and that none closed too early."""
+    """Checks what must always be true of every campaign: counts, ranges, and that none closed too early."""
     async with ledger.read() as connection:
         campaigns = (await connection.execute(select(_all(Campaign)))).all()
         for campaign in campaigns:

@@ -1,4 +1,4 @@
-"""Rows for tests that begin in the middle of a campaign's life."""
+"""Rows for tests that start in the middle of a campaign's life."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

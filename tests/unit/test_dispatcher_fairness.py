@@ -50,16 +50,16 @@ def test_equals_alternate() -> None:
     assert order([campaign(1), campaign(2), campaign(3)], 6) == [1, 2, 3, 1, 2, 3]
 
 
-def test_who_has_least_out_comes_first() -> None:
+def test_the_fewest_batches_out_come_first() -> None:
     assert order([campaign(1, out=4), campaign(2, out=1), campaign(3, out=2)], 4) == [2, 3, 2, 3]
 
 
-def test_who_has_nothing_out_comes_before_any_priority() -> None:
+def test_a_campaign_with_nothing_out_comes_before_any_priority() -> None:
     assert order([campaign(1), campaign(2, priority=9)], 4) == [2, 1, 2, 2]
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-5, 5), st.sampled_from([None, 1.0])), min_size=1, max_size=8))
-def test_nobody_starves(shapes: list[tuple[int, int, float | None]]) -> None:
+def test_no_campaign_starves(shapes: list[tuple[int, int, float | None]]) -> None:
     """With room for all, every campaign is served within as many releases as there are campaigns."""
     campaigns = [
         campaign(number, out=out, priority=priority, emails_per_second=rate)
@@ -69,13 +69,13 @@ def test_nobody_starves(shapes: list[tuple[int, int, float | None]]) -> None:
     assert waiting <= set(order(campaigns, len(campaigns), slots=100))
 
 
-def test_paced_campaigns_leave_half_of_the_slots_to_others() -> None:
+def test_campaigns_with_a_rate_limit_leave_half_of_the_slots_to_others() -> None:
     paced = [campaign(number, emails_per_second=1.0) for number in (1, 2, 3)]
     assert order([*paced, campaign(4)], 5, slots=4) == [1, 2, 4, 4, 4]
     assert sorted(order([campaign(number, emails_per_second=1.0) for number in (1, 2, 3)], 3, slots=4)) == [1, 2, 3]
 
 
-def test_fresh_mail_and_retries_alternate() -> None:
+def test_new_batches_and_retries_alternate() -> None:
     fairness, one = Fairness(), campaign(1)
     assert not fairness.wants_fresh(one), "what is due goes first"
     fairness.served(one, fresh=False)
@@ -103,7 +103,7 @@ def test_closed_campaigns_are_forgotten() -> None:
         {"uncut": False},
     ],
 )
-def test_of_these_nothing_is_released(values: dict[str, object]) -> None:
+def test_nothing_is_released_of_these(values: dict[str, object]) -> None:
     assert candidates(Survey([campaign(1, **values)], 2, {})) == []
 
 
@@ -139,7 +139,7 @@ def test_how_many_recipients_a_batch_holds(total: int, slots: int, rate: float |
     assert batch_emails(load(DispatcherSettings), total, slots, rate) == expected
 
 
-async def test_a_deadline_is_met_only_after_its_time() -> None:
+async def test_a_deadline_passes_only_after_its_time() -> None:
     long, none = Deadline(60.0), Deadline(0.0)
     assert not long.has_passed()
     assert none.has_passed()

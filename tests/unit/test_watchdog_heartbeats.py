@@ -1,4 +1,4 @@
-"""What heartbeats say of batches, and what silence does not."""
+"""What heartbeats say about batches, and what silence does not."""
 
 from uuid import UUID
 
@@ -30,7 +30,7 @@ def beat(instance: str = "sender-1@a", *, idle: float = 0.0, age: float = 0.0, s
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, to be set."""
+    """The monotonic clock, which a test can set."""
     clock = [1000.0]
     monkeypatch.setattr("services.watchdog.heartbeats.time.monotonic", lambda: clock[0])
     return clock
@@ -64,7 +64,7 @@ def test_each_heartbeat_is_judged_once(heartbeats: Heartbeats) -> None:
     assert heartbeats.stalled() == []
 
 
-def test_only_the_newest_of_a_sender_counts(heartbeats: Heartbeats) -> None:
+def test_only_the_newest_heartbeat_of_a_sender_counts(heartbeats: Heartbeats) -> None:
     heartbeats.note(beat(idle=500.0))
     heartbeats.note(beat(idle=1.0))
     heartbeats.note(beat("sender-2@a", slots=3))
@@ -72,7 +72,7 @@ def test_only_the_newest_of_a_sender_counts(heartbeats: Heartbeats) -> None:
     assert sum(living.slots for living in heartbeats.living()) == 5
 
 
-def test_silence_makes_a_sender_unknown_and_no_batch_suspect(heartbeats: Heartbeats, now: list[float]) -> None:
+def test_a_silent_sender_is_forgotten_and_its_batches_are_not_suspect(heartbeats: Heartbeats, now: list[float]) -> None:
     heartbeats.note(beat(idle=1.0))
     assert heartbeats.stalled() == []
     now[0] += 19.0

@@ -13,7 +13,7 @@ RESCUE = Finding(Kind.RESCUE, "lease_expired", CAMPAIGN, "Batch 1 was taken back
 CALL = Finding(Kind.CALL, "not_started", CAMPAIGN, "The dispatcher was called")
 
 
-def test_for_people_one_line_each() -> None:
+def test_a_line_for_each_finding() -> None:
     assert _text([]) == ["The ledger is sound: nothing to repair."]
     assert _text([RESCUE, CALL]) == [
         f"rescue  lease_expired              campaign {CAMPAIGN}  Batch 1 was taken back",
@@ -22,7 +22,7 @@ def test_for_people_one_line_each() -> None:
     ]
 
 
-def test_for_programs_one_object_each_and_a_summary() -> None:
+def test_as_json_an_object_for_each_finding_and_a_summary() -> None:
     first, second, summary = map(json.loads, _json([RESCUE, CALL]))
     assert first == {
         "kind": "rescue",
