@@ -12,7 +12,6 @@ from sqlmodel import col
 from services.api.formats.new_recipient import NewRecipient
 from shared.ledger.models import Recipient
 from shared.ledger.rows import insert_missing
-from shared.ledger.states import RecipientStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +118,6 @@ async def _into_sqlite(
                 "email": row.email,
                 "email_key": row.key,
                 "data": row.data,
-                "status": RecipientStatus.PENDING.value,
-                "attempts": 0,
             }
             for row in rows
         ],
