@@ -86,14 +86,19 @@ async def test_a_transaction_without_an_answer_times_out_and_the_next_one_works(
         proxy.forget()
         proxy.restore()
         with pytest.raises(TimeoutError) as silence:
-            await fill(ledger)
+            await write(ledger)
         assert is_unavailable(silence.value)
         assert ledger.trouble
-        await fill(ledger)
+        await write(ledger)
         assert ledger.trouble == ""
     finally:
         await ledger.close()
         proxy.stop()
+
+
+async def write(ledger: Ledger) -> None:
+    async with ledger.write() as connection:
+        await create_key(connection, "one")
 
 
 async def fill(ledger: Ledger) -> None:
