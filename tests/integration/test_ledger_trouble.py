@@ -36,7 +36,7 @@ async def test_a_full_disk_is_reported_until_a_write_succeeds(ledger: Ledger) ->
         await fill(ledger)
     assert is_unavailable(full.value)
     assert "database or disk is full" in ledger.trouble
-    assert "it takes no writes" in await check()
+    assert "it accepts no writes" in await check()
     async with ledger.read() as connection:
         await connection.execute(text("PRAGMA max_page_count = 1000000"))
     await fill(ledger)
@@ -53,7 +53,7 @@ async def test_a_full_disk_of_postgresql_is_reported_too(postgresql_url: str) ->
         with pytest.raises(DBAPIError, match="No space left") as full:
             await fill(ledger)
         assert is_unavailable(full.value)
-        assert "it takes no writes" in await check()
+        assert "it accepts no writes" in await check()
         async with ledger.write() as connection:
             await connection.execute(text("DROP FUNCTION no_space CASCADE"))
         await fill(ledger)
