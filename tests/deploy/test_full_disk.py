@@ -78,7 +78,7 @@ async def test_services_wait_report_it_and_continue_when_space_is_free(
         await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] >= 50, PATIENCE_SECONDS)
         fill(disk)
 
-        await until(lambda: says(sender, "it takes no writes"))
+        await until(lambda: says(sender, "it accepts no writes"))
         assert await sender.metric(WRITABLE) == 0
         taken = len(relay.received)
         recorded = (await system.show(campaign))["counts"]["sent"]

@@ -91,7 +91,7 @@ def limit_files(world: World, longest: int) -> None:
 
 async def until_unready(world: World) -> None:
     async with asyncio.timeout(TIMEOUT_SECONDS):
-        while "it takes no writes" not in (await world.health("sender-1"))["database"]:  # noqa: ASYNC110 - another process
+        while "it accepts no writes" not in (await world.health("sender-1"))["database"]:  # noqa: ASYNC110 - another process
             await asyncio.sleep(POLL_SECONDS)
     await world.expect_metric("sender-1", "vashsender_database_writable", lambda value: value == 0)
 
