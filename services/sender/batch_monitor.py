@@ -95,7 +95,7 @@ class BatchMonitor:
         aborted. What is done is recorded, the rest is given back, and the campaign's timeline says why."""
         settings, age = self._settings, now - held.claimed_at
         if held.stop is None and age > settings.batch_soft_seconds:
-            held.stop_for(StopCause.OUT_OF_TIME, f"it was in hand for {settings.batch_soft_seconds:g} s")
+            held.stop_for(StopCause.OUT_OF_TIME, f"it was held for {settings.batch_soft_seconds:g} s")
         if held.stop is None and self._blocked_since and now - self._blocked_since > RELAY_PATIENCE_SECONDS:
             held.stop_for(StopCause.OUT_OF_TIME, f"no relay could be used for {RELAY_PATIENCE_SECONDS:g} s")
         if age > settings.batch_hard_seconds and held.in_flight_count:
@@ -111,7 +111,7 @@ class BatchMonitor:
                 generation=held.claim.generation,
                 emails=len(emails),
             )
-            self._engine.abort(emails, "its batch was in hand for too long")
+            self._engine.abort(emails, "its batch was held for too long")
 
     async def _update_blocked_by(self, batches: Collection[HeldBatch], blocked: str | None) -> None:
         for held in batches:

@@ -84,7 +84,7 @@ async def stalled(ledger: Ledger, suspects: Sequence[Stalled]) -> Sequence[Findi
 async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[SenderHeartbeat]) -> Sequence[Finding]:
     """Releases batches again that no sender claims although one could: a place is free, or nothing is being sent.
 
-    While all senders are busy, or none has a usable relay, a batch may wait as long as it takes."""
+    While all senders are busy, or none has a usable relay, a batch may wait indefinitely."""
     if none_has_a_relay(senders):
         return []
     late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - settings.ticket_lost_seconds)

@@ -79,8 +79,8 @@ def csv_file(folder: Path) -> Path:
     return path
 
 
-async def fill_form(somebody: Person, file: Path) -> None:
-    page = somebody.page
+async def fill_form(user: Person, file: Path) -> None:
+    page = user.page
     await page.get_by_role("link", name="New campaign").click()
     await page.get_by_label("Name", exact=True).fill("Spring news")
     await page.get_by_label("From", exact=True).fill("news@example.test")
@@ -95,13 +95,13 @@ async def test_a_person_runs_a_campaign(
 ) -> None:
     refuse(relay)
     await system.start()
-    async with person(browser, system.processes["api"].http_url) as somebody:
-        page = somebody.page
-        await somebody.go("/")
-        await somebody.assert_accessible()
-        await somebody.sign_in(system.key)
-        await fill_form(somebody, csv_file(tmp_path))
-        await somebody.assert_accessible()
+    async with person(browser, system.processes["api"].http_url) as user:
+        page = user.page
+        await user.go("/")
+        await user.assert_accessible()
+        await user.sign_in(system.key)
+        await fill_form(user, csv_file(tmp_path))
+        await user.assert_accessible()
         await page.get_by_role("button", name="Save the draft").click()
 
         # The draft shows who was imported, who was left out, and why. Then a test email.
@@ -110,7 +110,7 @@ async def test_a_person_runs_a_campaign(
         await page.get_by_role("cell", name="nobody", exact=True).wait_for()
         await page.get_by_text("Send a test…").click()
         await page.get_by_label("Addresses, at most ten").fill("me@example.test")
-        await somebody.assert_accessible()
+        await user.assert_accessible()
         await page.get_by_role("button", name="Send the test").click()
         await page.get_by_text("The test is on its way.").wait_for()
         campaign = page.url.split("?")[0].rpartition("/")[2]
@@ -120,29 +120,29 @@ async def test_a_person_runs_a_campaign(
         await page.get_by_role("button", name="Pause").wait_for()
         await page.evaluate("window.neverReloaded = true")
         await page.locator("#n-sent").focus()
-        await somebody.wait_sent(await somebody.wait_sent(5) + 1)
-        assert await somebody.focused() == "n-sent", "what moved has taken the focus away"
+        await user.wait_sent(await user.wait_sent(5) + 1)
+        assert await user.focused() == "n-sent", "the update took the focus away"
 
         # Paused: the counts on the page stop changing and equal those of the relay.
         await page.get_by_role("button", name="Pause").click()
         await page.get_by_role("button", name="Resume").wait_for()
-        assert await somebody.text(".facts .badge") == "Paused"
+        assert await user.text(".facts .badge") == "Paused"
         await given_back(system, campaign)
         at_rest = (await system.show(campaign))["counts"]["sent"]
         assert at_rest == taken(relay) < RECIPIENTS
-        await somebody.wait_sent(at_rest, at_rest)
-        assert await somebody.focused() == "go", "the button has taken the focus away"
-        await somebody.assert_accessible()
+        await user.wait_sent(at_rest, at_rest)
+        assert await user.focused() == "go", "the button took the focus away"
+        await user.assert_accessible()
 
         relay.behaviour.seconds_per_email = 0.0
         await page.get_by_role("button", name="Resume").click()
         await page.locator(".facts .badge", has_text="Finished").wait_for()
         assert await page.evaluate("window.neverReloaded") is True
-        assert await somebody.count("Sent") == RECIPIENTS - BLOCKED - GONE
-        assert await somebody.count("Failed") == BLOCKED + GONE
+        assert await user.count("Sent") == RECIPIENTS - BLOCKED - GONE
+        assert await user.count("Failed") == BLOCKED + GONE
         assert await page.locator(".chart rect.f-sent").count() > 0
         assert await page.locator(".timeline li").count() >= 6
-        await somebody.assert_accessible()
+        await user.assert_accessible()
 
         # Failures: one group for each kind of reply, despite different texts.
         await page.get_by_role("navigation", name="Campaign").get_by_role("link", name="Failures").click()
@@ -152,18 +152,18 @@ async def test_a_person_runs_a_campaign(
         assert "rejected by policy" in await groups.nth(0).inner_text()
         assert "does not exist" in await groups.nth(1).inner_text()
         assert await groups.nth(1).locator(".examples li").count() == 3
-        await somebody.assert_accessible()
+        await user.assert_accessible()
 
         # Retried: the policy accepts now, and people without a mailbox get no further email.
         relay.behaviour.rcpt = lambda _rcpt, _tries: None
         await page.get_by_role("button", name="Retry failed").click()
         await page.get_by_text("The failed recipients get another try.").wait_for()
         await page.locator(".facts .badge", has_text="Finished").wait_for()
-        assert await somebody.count("Sent") == RECIPIENTS - GONE
-        assert await somebody.count("Suppressed") == GONE
+        assert await user.count("Sent") == RECIPIENTS - GONE
+        assert await user.count("Suppressed") == GONE
 
         await page.get_by_role("navigation", name="Campaign").get_by_role("link", name="Recipients").click()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
         await page.get_by_role("link", name=f"Suppressed {GONE}").click()
         assert await page.locator("tbody tr").count() == GONE
 
@@ -173,18 +173,18 @@ async def test_suppressions_services_and_the_message_are_shown(
 ) -> None:
     await system.start(1)
     campaign = await system.create(["ann@example.test"], html="<p>Hello <b>{{ name }}</b></p>")
-    async with person(browser, system.processes["api"].http_url, color_scheme="dark") as somebody:
-        page = somebody.page
-        await somebody.go(f"/campaigns/{campaign}/message")
-        await somebody.assert_accessible()
+    async with person(browser, system.processes["api"].http_url, color_scheme="dark") as user:
+        page = user.page
+        await user.go(f"/campaigns/{campaign}/message")
+        await user.assert_accessible()
         await page.get_by_label("API key").fill("vs_" + "x" * 43)
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("alert").get_by_text("wrong or revoked").wait_for()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
         await page.get_by_label("API key").fill(system.key)
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_text("<p>Hello <b>{{ name }}</b></p>").wait_for()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
 
         await page.get_by_role("link", name="Suppressions").click()
         await page.get_by_label("Addresses").fill("ann@example.test, bob@example.test\nwrong")
@@ -193,7 +193,7 @@ async def test_suppressions_services_and_the_message_are_shown(
         await page.get_by_label("Addresses").fill("ann@example.test, bob@example.test")
         await page.get_by_role("button", name="Add").click()
         await page.get_by_text("2 addresses added.").wait_for()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
         await page.get_by_role("button", name="Remove ann@example.test").click()
         await page.get_by_text("Emails to this address are allowed again.").wait_for()
         assert await page.locator("tbody tr").count() == 1
@@ -201,11 +201,11 @@ async def test_suppressions_services_and_the_message_are_shown(
         await page.get_by_role("link", name="Services").click()
         await page.get_by_role("rowheader", name="sender-1").wait_for()
         await page.get_by_role("rowheader", name="heartbeats").wait_for()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
 
         await page.get_by_role("link", name="Campaigns").first.click()
         await page.get_by_role("heading", name="Campaigns", exact=True).wait_for()
-        await somebody.assert_accessible()
+        await user.assert_accessible()
         await system.create(["bob@example.test"])
         await page.get_by_text("There are newer campaigns.").wait_for()
         await page.get_by_role("button", name="Sign out").click()
@@ -218,22 +218,22 @@ async def test_without_scripts_everything_can_be_read_and_every_button_works(
     refuse(relay)
     await system.start()
     address = system.processes["api"].http_url
-    async with person(browser, address, java_script_enabled=False) as somebody:
-        page = somebody.page
-        await somebody.go("/")
-        await somebody.sign_in(system.key)
-        await fill_form(somebody, csv_file(tmp_path))
+    async with person(browser, address, java_script_enabled=False) as user:
+        page = user.page
+        await user.go("/")
+        await user.sign_in(system.key)
+        await fill_form(user, csv_file(tmp_path))
         await page.get_by_role("button", name="Save the draft").click()
         await page.get_by_role("button", name="Send now").click()
         campaign = page.url.split("?")[0].rpartition("/")[2]
         await system.wait_until(campaign, lambda seen: seen["counts"]["sent"] > 0)
         await page.get_by_role("button", name="Pause").click()
-        assert await somebody.text(".facts .badge") == "Paused"
+        assert await user.text(".facts .badge") == "Paused"
         await page.get_by_text("Cancel…").click()
         await page.get_by_role("button", name="Cancel the campaign").click()
         await system.wait_closed(campaign)
         await page.reload()
-        assert await somebody.text(".facts .badge") == "Cancelled"
+        assert await user.text(".facts .badge") == "Cancelled"
 
 
 async def test_a_link_signs_in_once_and_a_revoked_key_ends_open_sessions(system: System, browser: Browser) -> None:
@@ -244,17 +244,17 @@ async def test_a_link_signs_in_once_and_a_revoked_key_ends_open_sessions(system:
     try:
         async with ledger.read() as connection:
             link = await make_link(connection, SECRET.encode(), system.key, address)
-        async with person(browser, address) as somebody:
-            await somebody.page.goto(link)
-            await somebody.page.get_by_role("heading", name="Campaigns", exact=True).wait_for()
+        async with person(browser, address) as user:
+            await user.page.goto(link)
+            await user.page.get_by_role("heading", name="Campaigns", exact=True).wait_for()
             async with person(browser, address) as other:
                 await other.page.goto(link)
                 await other.page.get_by_role("alert").get_by_text("has been used").wait_for()
             async with ledger.write() as connection:
                 for key in await list_keys(connection):
                     assert await revoke_key(connection, key.id)
-            await somebody.go("/suppressions")
-            await somebody.page.get_by_role("heading", name="Sign in").wait_for()
+            await user.go("/suppressions")
+            await user.page.get_by_role("heading", name="Sign in").wait_for()
     finally:
         await ledger.close()
 

@@ -74,7 +74,7 @@ async def test_past_its_soft_limit_a_batch_starts_no_more_emails_and_is_given_ba
         "pending": 400 - len(relay.received),
     }
     assert 0 < len(relay.received) < 400
-    assert ("yielded", "A batch was given back: it was in hand for 1.5 s") in await timeline_of(ledger, seeded.id)
+    assert ("yielded", "A batch was given back: it was held for 1.5 s") in await timeline_of(ledger, seeded.id)
 
 
 async def test_past_its_hard_limit_a_batchs_emails_in_flight_are_aborted_and_recorded(
@@ -87,7 +87,7 @@ async def test_past_its_hard_limit_a_batchs_emails_in_flight_are_aborted_and_rec
     launch_sender(batch_soft_seconds="1", batch_hard_seconds="2")
     await let_go(ledger)
     assert await counts_by_status(ledger, seeded.id) == {"total": 20, "sent": 18, "deferred": 2}
-    assert await replies(ledger, "deferred") == {"its batch was in hand for too long"}
+    assert await replies(ledger, "deferred") == {"its batch was held for too long"}
     told = ("yielded", "A batch was given back: 2 emails in flight were aborted after 2 s")
     assert told in await timeline_of(ledger, seeded.id)
 
@@ -106,7 +106,7 @@ async def test_an_email_past_its_hard_limit_is_aborted_and_the_others_go_on(
 async def test_a_batch_whose_emails_cannot_be_made_pauses_its_campaign_and_is_sent_after_all(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:
-    """As when another version of this program has written the content: nobody is failed, nothing goes round in
+    """As when another version of this program has written the content: no recipient fails, nothing goes round in
     circles, and once the reason is gone a resume is all it takes."""
     seeded = await seed_campaign(ledger, 10)
     content = (await campaign_row(ledger, seeded.id)).content

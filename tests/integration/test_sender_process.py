@@ -1,4 +1,4 @@
-"""The sender as a process of its own, with a real broker, both databases and a relay that keeps its own account."""
+"""The sender as a separate process, with a real broker, both databases and a relay that records what it received."""
 
 import asyncio
 import time

@@ -30,7 +30,7 @@ SIMPLE: Mapping[str, tuple[Callable[[AsyncConnection, CampaignRef], Awaitable[Ac
 
 @dataclass(frozen=True)
 class Pressed:
-    """A button of a campaign that somebody has pressed."""
+    """The action of a campaign whose button was pressed."""
 
     request: Request
     campaign: CampaignDep
