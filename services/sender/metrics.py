@@ -20,7 +20,7 @@ USUAL = (
     ("suppressed", "0"),
     ("unknown", "0"),
 )
-"""Shown from the start, at zero: an increase from nothing is one that Prometheus does not see."""
+"""Shown from the start, at zero: Prometheus does not see an increase from a missing series."""
 
 
 class SenderMetrics:
@@ -29,8 +29,8 @@ class SenderMetrics:
     def __init__(self, registry: CollectorRegistry, settings: SenderSettings) -> None:
         self.emails = Counter(
             f"{PREFIX}_emails_total",
-            "Recipients recorded, by what became of them and by the first digit of the relay's reply (0: none)."
-            " One that is deferred and sent later counts in both.",
+            "Recipients recorded, by outcome and by the first digit of the relay's reply (0: no reply)."
+            " A recipient that is deferred and sent later counts in both.",
             ["outcome", "reply_class"],
             registry=registry,
         )
@@ -57,7 +57,7 @@ class SenderMetrics:
             registry=registry,
         )
         self.relay_resting = Gauge(
-            f"{PREFIX}_relay_resting", "1 while a relay is rested after failures.", ["relay"], registry=registry
+            f"{PREFIX}_relay_resting", "1 while a relay rests after failures.", ["relay"], registry=registry
         )
         connections_limit = Gauge(
             f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
@@ -67,12 +67,13 @@ class SenderMetrics:
         capacity.set(settings.batches_in_hand)
         self.batches = Gauge(
             f"{PREFIX}_batches_in_hand",
-            "Slots taken: batches of which emails can start. One that only waits, for its rate or replies, holds none.",
+            "Places taken: held batches whose emails can start. A batch that only waits, for its rate limit or replies,"
+            " has no place.",
             registry=registry,
         )
         self.batch = Histogram(
             f"{PREFIX}_batch_seconds",
-            "Seconds a batch was in hand.",
+            "Seconds a batch was held.",
             buckets=(0.1, 0.5, 1, 5, 15, 30, 60, 120, 240, 480, 600),
             registry=registry,
         )
@@ -83,22 +84,26 @@ class SenderMetrics:
             f"{PREFIX}_commit_group_size", "Results in a group commit.", buckets=GROUPS, registry=registry
         )
         self.lease_age = Gauge(
-            f"{PREFIX}_lease_age_seconds", "Seconds since the oldest lease in hand was renewed.", registry=registry
+            f"{PREFIX}_lease_age_seconds", "Seconds since the renewal of the oldest lease held.", registry=registry
         )
         self.progress_age = Gauge(
-            f"{PREFIX}_progress_age_seconds", "Most seconds a batch in hand has brought no result.", registry=registry
+            f"{PREFIX}_progress_age_seconds", "Longest time a held batch has had no result.", registry=registry
         )
         self.lease_lost = Counter(
-            f"{PREFIX}_lease_lost_total", "Batches another had taken while we held them.", registry=registry
+            f"{PREFIX}_lease_lost_total",
+            "Batches that another sender took while this one held them.",
+            registry=registry,
         )
         self.known_duplicates = Counter(
             f"{PREFIX}_known_duplicates_total",
-            "Emails accepted that the ledger already had as sent.",
+            "Emails a relay accepted although the ledger already had them as sent.",
             registry=registry,
         )
         rescues = Counter(f"{PREFIX}_rescues_total", RESCUES_HELP, ["reason"], registry=registry)
         self.resumed = rescues.labels("restarted")
-        self.retries = Counter(f"{PREFIX}_retries_total", "Attempts put off to be tried again.", registry=registry)
+        self.retries = Counter(
+            f"{PREFIX}_retries_total", "Attempts that were deferred, to be repeated.", registry=registry
+        )
 
     def recorded(self, results: Iterable[Result]) -> None:
         """Counts what a commit has stored."""

@@ -19,25 +19,30 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One change of one recipient. `was` and `attempts_was` are what the change expects to find."""
+    """One change of one recipient."""
 
     recipient_id: int
     email: str
+    # The status and attempts that the ledger is expected to have.
     was: str
     attempts_was: int
+    # Those that it is to have.
     status: str
     attempts: int
+    # For deferred recipients: the next attempt is due after this time.
     delay_seconds: float | None = None
+    # What the relay answered, and which relay it was; None if none did.
     code: int | None = None
     enhanced: str | None = None
     reply: str | None = None
     relay: str | None = None
     queue_id: str | None = None
+    # The mailbox does not exist: its address is suppressed.
     suppress: bool = False
 
     @property
     def is_fact(self) -> bool:
-        """A relay has the email: recorded whatever happened meanwhile."""
+        """A relay has the email. That is recorded whatever happened meanwhile."""
         return self.status == RecipientStatus.SENT
 
 

@@ -165,6 +165,9 @@ async def test_a_pause_bites_within_a_second(
     await until(given_back)
     assert max(at for at, _ in relay.first_bytes) - answered < 1.0
     assert (await state_of(ledger, seeded.id))["sent"] == len(relay.received)
+    async with ledger.read() as connection:
+        dates = (await connection.execute(select(col(Batch.dated_at)))).scalars().all()
+    assert dates == [None, None], "after a long pause, emails that never left get a new Date"
 
 
 async def test_a_lost_batch_stops_and_its_late_facts_are_recorded(
