@@ -16,7 +16,7 @@ from shared.ledger.rows import insert_missing
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What became of a chunk."""
+    """The result of storing a chunk."""
 
     accepted: int
     first_id: int | None  # of the new recipients; None if none were new
