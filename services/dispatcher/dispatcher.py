@@ -133,7 +133,7 @@ class Dispatcher:
 
     async def _release(self, seen: Survey) -> bool:
         """Fills the window, one batch of the fairest campaign at a time."""
-        window = fairness.window(self._settings, seen.slots)
+        window = fairness.window(self._settings, seen.capacity)
         waiting = fairness.candidates(seen)
         busy = False
         while waiting and seen.out < window:
@@ -145,7 +145,7 @@ class Dispatcher:
             busy = True
             self._fairness.served(campaign, fresh=released.fresh)
             self._publish(released.ticket)
-        self._metrics.slots.set(seen.slots)
+        self._metrics.capacity.set(seen.capacity)
         self._metrics.window.set(window)
         self._metrics.out.set(seen.out)
         return busy
@@ -157,7 +157,7 @@ class Dispatcher:
                     self._ledger,
                     self._settings,
                     campaign,
-                    slots=seen.slots,
+                    capacity=seen.capacity,
                     limits=seen.limits,
                     fresh_first=self._fairness.wants_fresh(campaign),
                 )

@@ -8,9 +8,9 @@ from services.dispatcher.survey import AHEAD_SECONDS, Limit, OpenCampaign, Surve
 from shared.settings import DispatcherSettings
 
 
-def window(settings: DispatcherSettings, slots: int) -> int:
+def window(settings: DispatcherSettings, capacity: int) -> int:
     """Batches that may be out at once: enough to keep the senders busy, few enough that a pause takes effect soon."""
-    return max(settings.window_floor, settings.window_per_slot * slots)
+    return max(settings.window_floor, settings.window_per_slot * capacity)
 
 
 def candidates(survey: Survey) -> list[OpenCampaign]:
@@ -49,7 +49,7 @@ class Fairness:
             campaign.out - campaign.beside for campaign in survey.campaigns if campaign.emails_per_second is not None
         )
         unlimited = [campaign for campaign in waiting if campaign.emails_per_second is None]
-        eligible = unlimited if unlimited and limited_out >= max(survey.slots // 2, 1) else waiting
+        eligible = unlimited if unlimited and limited_out >= max(survey.capacity // 2, 1) else waiting
 
         def rank(campaign: OpenCampaign) -> tuple[bool, int, int, int]:
             return campaign.out > 0, -campaign.priority, campaign.out, self._served.get(campaign.id, 0)

@@ -74,7 +74,9 @@ class DispatcherMetrics:
         )
         for reason in Reason:
             self.repairs.labels(reason.value)
-        self.slots = Gauge(f"{PREFIX}_live_slots", "Batches that the live senders can hold at once.", registry=registry)
+        self.capacity = Gauge(
+            f"{PREFIX}_live_slots", "Batches that the live senders can hold at once.", registry=registry
+        )
         self.window = Gauge(f"{PREFIX}_release_window_batches", "Batches that may be out at once.", registry=registry)
         self.out = Gauge(f"{PREFIX}_batches_out", "Batches released or being sent.", registry=registry)
         self.campaigns = Gauge(

@@ -53,7 +53,7 @@ async def release_one(
     settings: DispatcherSettings,
     campaign: OpenCampaign,
     *,
-    slots: int,
+    capacity: int,
     limits: Mapping[str, Limit],
     fresh_first: bool,
 ) -> Released | None:
@@ -67,7 +67,7 @@ async def release_one(
             await rate_limits.add_missing(connection, own, campaign.emails_per_second)
         under.insert(0, own)
         rate = min(rate or campaign.emails_per_second, campaign.emails_per_second)
-    emails = batch_emails(settings, campaign.total, slots, rate)
+    emails = batch_emails(settings, campaign.total, capacity, rate)
     limit = Reservation(under, max((limits[scope].pushed_back for scope in under if scope in limits), default=0.0))
     try:
         async with ledger.write() as connection:
@@ -83,9 +83,9 @@ async def release_one(
         return None
 
 
-def batch_emails(settings: DispatcherSettings, total: int, slots: int, rate: float | None) -> int:
+def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None) -> int:
     """The size of the next batch of a campaign with `total` recipients."""
-    share = math.ceil(total / max(slots, 1))
+    share = math.ceil(total / max(capacity, 1))
     emails = min(settings.batch_size, max(share, LEAST_SPLIT))
     if rate is not None:
         emails = min(emails, math.floor(rate * settings.limited_batch_seconds))

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import campaigns, instances, rate_limits
-from shared.ledger.batches import holds_slot, in_state
+from shared.ledger.batches import in_state, takes_place
 from shared.ledger.database import db_now
 from shared.ledger.models import Batch, Campaign, RateLimit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
@@ -84,7 +84,7 @@ class Survey:
     """What a round acts on."""
 
     campaigns: Sequence[OpenCampaign]
-    slots: int  # batches that the known senders can hold at once
+    capacity: int  # batches that the live senders can hold at once
     limits: Mapping[str, Limit]  # by scope
 
     @property
@@ -97,10 +97,10 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     """Looks at everything that a round may act on."""
     rows = await connection.execute(_CAMPAIGNS)
     found = [OpenCampaign(**row) for row in rows.mappings()]
-    slots = await instances.live_slots(connection, lost_seconds=lost_seconds)
+    capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
     # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
     leased = await connection.execute(
-        select(func.count()).select_from(Batch).where(holds_slot(), col(Batch.lease_until) > db_now())
+        select(func.count()).select_from(Batch).where(takes_place(), col(Batch.lease_until) > db_now())
     )
     limits = await connection.execute(
         select(col(RateLimit.scope), col(RateLimit.emails_per_second), col(RateLimit.free_at) - db_now()).where(
@@ -109,7 +109,7 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     )
     return Survey(
         found,
-        max(slots, leased.scalar_one()),
+        max(capacity, leased.scalar_one()),
         {scope: Limit(rate, free_in, _pushed_back(found, scope)) for scope, rate, free_in in limits},
     )
 
@@ -150,7 +150,7 @@ _CAMPAIGNS = (
         func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
         _count(in_state(BatchState.RELEASED, BatchState.SENDING)).label("out"),
         _count(in_state(BatchState.RELEASED)).label("released"),
-        _count(in_state(BatchState.SENDING), ~holds_slot()).label("beside"),
+        _count(in_state(BatchState.SENDING), ~takes_place()).label("beside"),
         _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()).label("due"),
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),

@@ -47,7 +47,7 @@ class WatchdogMetrics:
             f"{PREFIX}_campaigns_blocked", "Campaigns that could not continue at the last sweep.", registry=registry
         )
         self.senders = Gauge(f"{PREFIX}_senders", "Live senders, by their heartbeats.", registry=registry)
-        self.sender_slots = Gauge(
+        self.sender_capacity = Gauge(
             f"{PREFIX}_sender_slots", "Batches that the live senders can hold at once.", registry=registry
         )
         self.heartbeat_age = Gauge(
@@ -74,7 +74,7 @@ class WatchdogMetrics:
         """Fills the gauges. If the ledger cannot be read, its gauge keeps its last value."""
         living = self._heartbeats.living()
         self.senders.set(len(living))
-        self.sender_slots.set(sum(beat.slots for beat in living))
+        self.sender_capacity.set(sum(beat.slots for beat in living))
         self.heartbeat_age.set(self._heartbeats.stalest_seconds())
         self.progress_age.set(max((batch.idle_seconds for beat in living for batch in beat.batches), default=0.0))
         try:

@@ -14,7 +14,7 @@ from services.watchdog.findings import Finding, Kind, RescueReason
 from services.watchdog.heartbeats import Stalled
 from shared.events import SenderHeartbeat
 from shared.ledger import instances, timeline
-from shared.ledger.batches import holds_slot, in_state, lease_expired, requeue
+from shared.ledger.batches import in_state, lease_expired, requeue, takes_place
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
@@ -92,10 +92,10 @@ async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[
         found = list((await connection.execute(select(col(Batch.id)).where(late).limit(AT_ONCE))).scalars())
         if not found:
             return []
-        busy = (await connection.execute(select(func.count()).select_from(Batch).where(holds_slot()))).scalar_one()
-        slots = await instances.live_slots(connection, lost_seconds=settings.instance_lost_seconds)
-        slots -= sum(sender.slots for sender in senders if sender.blocked)
-    if 0 < busy >= slots:
+        busy = (await connection.execute(select(func.count()).select_from(Batch).where(takes_place()))).scalar_one()
+        capacity = await instances.live_capacity(connection, lost_seconds=settings.instance_lost_seconds)
+        capacity -= sum(sender.slots for sender in senders if sender.blocked)
+    if 0 < busy >= capacity:
         return []
     async with ledger.write() as connection:
         findings = [

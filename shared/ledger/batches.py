@@ -168,7 +168,7 @@ def lease_expired() -> ColumnElement[bool]:
     return in_state(BatchState.SENDING) & (col(Batch.lease_until) < db_now())
 
 
-def holds_slot() -> ColumnElement[bool]:
+def takes_place() -> ColumnElement[bool]:
     """The batch takes one of its sender's places: it is being sent, has no rate limit, and is not nearly out."""
     is_nearly_out = col(Batch.pending) * NEARLY_OUT <= col(Batch.size)
     return in_state(BatchState.SENDING) & col(Batch.span_seconds).is_(None) & ~is_nearly_out

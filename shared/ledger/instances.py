@@ -42,16 +42,16 @@ async def seen(
     await rows.upsert(connection, ServiceInstance, values, key=("id",))
 
 
-async def live_slots(connection: AsyncConnection, *, lost_seconds: float) -> int:
+async def live_capacity(connection: AsyncConnection, *, lost_seconds: float) -> int:
     """Batches that the senders heard from within `lost_seconds` can hold at once."""
-    slots = await connection.execute(
+    capacity = await connection.execute(
         select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
             col(ServiceInstance.service) == "sender",
             col(ServiceInstance.draining).is_(False),
             col(ServiceInstance.seen_at) > db_now() - lost_seconds,
         )
     )
-    return int(slots.scalar_one())
+    return int(capacity.scalar_one())
 
 
 async def forget(connection: AsyncConnection, *, older_than_seconds: float) -> int:

@@ -258,8 +258,8 @@ class ServiceInstance(SQLModel, table=True):
     service: str = Field(sa_column=Column(String(32), nullable=False, index=True))
     host: str = Field(sa_column=Column(String(200), nullable=False))
     pid: int = Field(sa_column=Column(Integer, nullable=False))
-    slot: str | None = Field(sa_column=Column(String(100)), default=None)
-    slots: int = _count()
+    slot: str | None = Field(sa_column=Column(String(100)), default=None)  # the slot name of a sender
+    slots: int = _count()  # the capacity of a sender
     draining: bool = Field(default=False)
     started_at: float = _moment(nullable=False)
     seen_at: float = _moment(nullable=False)

@@ -216,7 +216,7 @@ class TestHeartbeats:
         await rig.heartbeats.write(ledger)
         await rig.heartbeats.write(ledger)
         async with ledger.read() as connection:
-            assert await instances.live_slots(connection, lost_seconds=20) == 2
+            assert await instances.live_capacity(connection, lost_seconds=20) == 2
             (row,) = (await connection.execute(select(ServiceInstance.__table__))).all()  # type: ignore[attr-defined]
         assert (row.id, row.service, row.host) == ("sender-1@test", "sender", "test")
         assert '"idle_seconds":3.0' in row.detail
@@ -240,7 +240,7 @@ class TestHeartbeats:
             await connection.execute(text("ALTER TABLE away RENAME TO service_instance"))
         await rig.heartbeats.write(ledger)
         async with ledger.read() as connection:
-            assert await instances.live_slots(connection, lost_seconds=20) == 2
+            assert await instances.live_capacity(connection, lost_seconds=20) == 2
 
 
 class TestNoSender:

@@ -36,9 +36,9 @@ def campaign(number: int, **values: object) -> OpenCampaign:
     return standing
 
 
-def order(campaigns: list[OpenCampaign], releases: int, slots: int = 8) -> list[int]:
+def order(campaigns: list[OpenCampaign], releases: int, capacity: int = 8) -> list[int]:
     """The campaigns that are served, one after the other, when each has enough to release."""
-    fairness, survey, served = Fairness(), Survey(campaigns, slots, {}), []
+    fairness, survey, served = Fairness(), Survey(campaigns, capacity, {}), []
     for _ in range(releases):
         one = fairness.next(campaigns, survey)
         fairness.served(one, fresh=True)
@@ -66,13 +66,13 @@ def test_no_campaign_starves(shapes: list[tuple[int, int, float | None]]) -> Non
         for number, (out, priority, rate) in enumerate(shapes, 1)
     ]
     waiting = {one.id.int for one in campaigns if one.out == 0}
-    assert waiting <= set(order(campaigns, len(campaigns), slots=100))
+    assert waiting <= set(order(campaigns, len(campaigns), capacity=100))
 
 
 def test_campaigns_with_a_rate_limit_leave_half_of_the_slots_to_others() -> None:
     paced = [campaign(number, emails_per_second=1.0) for number in (1, 2, 3)]
-    assert order([*paced, campaign(4)], 5, slots=4) == [1, 2, 4, 4, 4]
-    assert sorted(order([campaign(number, emails_per_second=1.0) for number in (1, 2, 3)], 3, slots=4)) == [1, 2, 3]
+    assert order([*paced, campaign(4)], 5, capacity=4) == [1, 2, 4, 4, 4]
+    assert sorted(order([campaign(number, emails_per_second=1.0) for number in (1, 2, 3)], 3, capacity=4)) == [1, 2, 3]
 
 
 def test_new_batches_and_retries_alternate() -> None:
@@ -119,11 +119,11 @@ def test_a_limit_that_is_not_free_holds_back_its_campaigns_only() -> None:
 
 def test_the_window_has_a_floor() -> None:
     settings = load(DispatcherSettings)
-    assert [window(settings, slots) for slots in (0, 1, 2, 10)] == [2, 2, 4, 20]
+    assert [window(settings, capacity) for capacity in (0, 1, 2, 10)] == [2, 2, 4, 20]
 
 
 @pytest.mark.parametrize(
-    ("total", "slots", "rate", "expected"),
+    ("total", "capacity", "rate", "expected"),
     [
         (1_000_000, 4, None, 500),
         (1000, 4, None, 250),
@@ -135,8 +135,8 @@ def test_the_window_has_a_floor() -> None:
         (0, 4, None, LEAST_SPLIT),
     ],
 )
-def test_how_many_recipients_a_batch_holds(total: int, slots: int, rate: float | None, expected: int) -> None:
-    assert batch_emails(load(DispatcherSettings), total, slots, rate) == expected
+def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: float | None, expected: int) -> None:
+    assert batch_emails(load(DispatcherSettings), total, capacity, rate) == expected
 
 
 async def test_a_deadline_passes_only_after_its_time() -> None:
