@@ -22,7 +22,7 @@ class RelayTry:
 
 
 async def try_relay(relay: RelayConfig, stage_seconds: float) -> RelayTry:
-    """Connect and authenticate as a sender does, and say what the relay offers. Raises nothing, whatever it does.
+    """Connect and authenticate as a sender does, and say what the relay offers. A failing relay raises nothing.
 
     `stage_seconds` is a sender's limit for each stage; all of them together may take `TRY_SECONDS`."""
     name = f"{relay.host}:{relay.port}"

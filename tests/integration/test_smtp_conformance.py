@@ -1,4 +1,4 @@
-"""One suite against servers nobody here wrote: smtp-sink, Postfix, aiosmtpd, in the clear and in TLS."""
+"""One suite against servers of others: smtp-sink, Postfix and aiosmtpd, with and without TLS."""
 
 import asyncio
 import email
@@ -166,7 +166,7 @@ async def test_connections_are_renewed_after_their_share(peer: Peer) -> None:
 
 
 @on_production_loop
-async def test_work_that_comes_in_drops_finds_the_connection_open(peer: Peer) -> None:
+async def test_a_later_email_uses_the_open_connection(peer: Peer) -> None:
     async with delivering(peer.relay) as (engine, box):
         for number in range(5):
             box.put([letter(number, b"plain\r\n")])
@@ -184,7 +184,7 @@ async def test_the_relay_shows_what_it_can(peer: Peer) -> None:
 
 @pytest.mark.parametrize("tls", [Tls.STARTTLS, Tls.IMPLICIT])
 @on_production_loop
-async def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Certificate, tls: Tls) -> None:
+async def test_an_untrusted_certificate_is_refused(certificate: Certificate, tls: Tls) -> None:
     with aiosmtpd_peer(certificate, tls) as peer:
         with pytest.raises(EstablishError, match="certificate verify failed") as raised:
             await probe(replace(peer.relay, ca_file=None), CONNECT_SECONDS)
@@ -220,7 +220,7 @@ async def test_tls_cannot_be_stripped() -> None:
 
 
 @on_production_loop
-async def test_a_wrong_password_blocks_and_is_not_told(
+async def test_a_wrong_password_blocks_the_relay_and_is_never_shown(
     certificate: Certificate, caplog: pytest.LogCaptureFixture
 ) -> None:
     with aiosmtpd_peer(certificate, Tls.STARTTLS) as peer:
@@ -263,7 +263,7 @@ async def refuse_every_third(peer: Peer) -> None:
 
 
 @on_production_loop
-async def test_postfix_tells_its_queue_id(postfix_server: Postfix, certificate: Certificate) -> None:
+async def test_the_queue_id_of_postfix_is_reported(postfix_server: Postfix, certificate: Certificate) -> None:
     peer = postfix_peer(postfix_server, certificate, Tls.NONE)
     async with delivering(peer.relay, [letter(1, b"plain\r\n")]) as (_, box):
         (outcome,) = await box.reported(1)
@@ -310,7 +310,7 @@ async def test_every_fault_of_smtp_sink_has_its_outcome(
 
 
 @on_production_loop
-async def test_a_server_that_only_knows_helo_will_do() -> None:
+async def test_a_server_that_knows_only_helo_is_used() -> None:
     with smtp_sink("-e") as port:
         async with delivering(relay_config(port, "sink"), [letter(1, b"x\r\n")]) as (_, box):
             (outcome,) = await box.reported(1)

@@ -22,7 +22,7 @@ LONG_REST = replace(QUICK, rest_seconds=30.0, rest_max_seconds=30.0)
 
 
 class States(Silent):
-    """Keeps what relays turned into."""
+    """Keeps the states that relays changed to."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str]] = []
@@ -39,7 +39,7 @@ class States(Silent):
                 await self._changed.wait()
 
 
-def nobody() -> RelayConfig:
+def refusing_relay() -> RelayConfig:
     """A relay that refuses connections."""
     return relay_config(unused_port(), "first")
 
@@ -62,7 +62,7 @@ def nobody() -> RelayConfig:
         ("DATA", "452 4.3.1 disk full"),
     ],
 )
-async def test_what_fails_before_its_body_leaves_by_the_next_relay(verb: str, answer: str | Act) -> None:
+async def test_an_email_that_fails_before_its_body_uses_the_next_relay(verb: str, answer: str | Act) -> None:
     async with scripted_relay(lambda said, _line: answer if said == verb else None) as bad, scripted_relay() as good:
         async with delivering([bad.config("first"), good.config("second")], letters(30), LONG_REST) as (_, box):
             await box.reported(30)
@@ -71,7 +71,7 @@ async def test_what_fails_before_its_body_leaves_by_the_next_relay(verb: str, an
         assert len({recipient for recipient, _ in good.messages}) == 30
 
 
-async def test_what_each_relay_said_is_told_once() -> None:
+async def test_each_relays_refusal_is_logged_once() -> None:
     class Listening(Silent):
         heard: list[tuple[str, str, int | None]]
 
@@ -96,10 +96,10 @@ async def test_what_each_relay_said_is_told_once() -> None:
     ]
 
 
-async def test_a_refused_connection_leaves_by_the_next_relay() -> None:
+async def test_after_a_refused_connection_the_next_relay_is_used() -> None:
     async with (
         scripted_relay() as good,
-        delivering([nobody(), good.config("second")], letters(5), LONG_REST) as (engine, box),
+        delivering([refusing_relay(), good.config("second")], letters(5), LONG_REST) as (engine, box),
     ):
         await box.reported(5)
         first, second = engine.status()
@@ -128,14 +128,15 @@ async def test_a_rested_relay_is_probed_and_takes_over_again() -> None:
         assert {outcome.relay for outcome in outcomes[5:]} == {"first"}
 
 
-async def test_while_every_relay_rests_nothing_is_taken_and_the_reason_is_told() -> None:
-    async with delivering([nobody(), replace(nobody(), name="second")], letters(100), LONG_REST) as (engine, box):
+async def test_while_every_relay_rests_nothing_is_taken_and_the_reason_is_given() -> None:
+    relays = [refusing_relay(), replace(refusing_relay(), name="second")]
+    async with delivering(relays, letters(100), LONG_REST) as (engine, box):
         outcomes = await box.reported(1)
         assert outcomes[0].verdict is Verdict.RELAY_FAULT
         assert outcomes[0].stage is Stage.CONNECT
         await asyncio.sleep(0.3)
         assert box.open == 0
-        assert box.taken <= nobody().connections
+        assert box.taken <= refusing_relay().connections
         reason = engine.blocked_reason()
     assert reason is not None
     assert reason.count("connect:") == 2
@@ -167,7 +168,7 @@ async def test_rests_grow() -> None:
             rests.append(seconds)
 
     config = replace(QUICK, rest_seconds=0.02, rest_max_seconds=0.08)
-    async with delivering(nobody(), letters(1), config, Rests()) as (_, box):
+    async with delivering(refusing_relay(), letters(1), config, Rests()) as (_, box):
         await box.reported(1)
         async with asyncio.timeout(10):
             while len(rests) < 5:  # noqa: ASYNC110 - real time passes
@@ -176,7 +177,7 @@ async def test_rests_grow() -> None:
     assert 0.8 * 0.08 <= rests[4] <= 0.08
 
 
-async def test_a_relay_that_throttles_gets_less_and_then_all_again() -> None:
+async def test_a_throttling_relay_gets_fewer_connections_and_later_all_again() -> None:
     throttling = True
     states = States()
     async with (
@@ -188,7 +189,7 @@ async def test_a_relay_that_throttles_gets_less_and_then_all_again() -> None:
         await states.until(("scripted", "slow"))
         assert engine.status()[0].state == "slow"
         async with asyncio.timeout(10):
-            while engine.status()[0].connections > 2:  # noqa: ASYNC110 - the engine tells nobody
+            while engine.status()[0].connections > 2:  # noqa: ASYNC110 - the engine has no event for this
                 await asyncio.sleep(0.01)
         assert "450 4.7.1 slow down" in engine.status()[0].reason
         taken_while_throttled = box.taken
@@ -200,7 +201,7 @@ async def test_a_relay_that_throttles_gets_less_and_then_all_again() -> None:
     assert set(box.verdicts()) == {"throttled", "accepted"}
 
 
-async def test_one_greylisted_recipient_slows_nobody_down() -> None:
+async def test_one_greylisted_recipient_does_not_slow_the_relay() -> None:
     states = States()
     async with (
         scripted_relay(lambda verb, line: "450 4.7.1 greylisted" if verb == "RCPT" and "7@" in line else None) as relay,
@@ -211,7 +212,7 @@ async def test_one_greylisted_recipient_slows_nobody_down() -> None:
     assert states.seen == []
 
 
-async def test_a_relay_that_takes_only_so_many_connections_is_used_with_those() -> None:
+async def test_a_relay_that_refuses_further_connections_is_used_with_those_it_has() -> None:
     open_now = 0
 
     def at_most_two(verb: str, _line: str) -> str | None:
@@ -230,7 +231,7 @@ async def test_a_relay_that_takes_only_so_many_connections_is_used_with_those() 
 
 
 async def test_an_outage_in_mid_campaign_costs_no_recipient_an_attempt() -> None:
-    """Bodies that are out become ambiguous, everything else waits at the source or goes by the other relay."""
+    """Bodies that are out become ambiguous; all other emails wait at the source or use the other relay."""
     sent = 0
 
     def dies(verb: str, _line: str) -> Act | None:
@@ -251,12 +252,12 @@ async def test_an_outage_in_mid_campaign_costs_no_recipient_an_attempt() -> None
 
 async def test_names_must_differ() -> None:
     with pytest.raises(ValueError, match="names that differ"):
-        Engine([nobody(), nobody()], QUICK)
+        Engine([refusing_relay(), refusing_relay()], QUICK)
     with pytest.raises(ValueError, match="at least one relay"):
         Engine([], QUICK)
 
 
-async def test_a_source_that_is_ready_but_empty_is_not_asked_in_circles() -> None:
+async def test_a_source_that_is_ready_but_empty_is_not_asked_in_a_busy_loop() -> None:
     class Liar(Letterbox):
         asked = 0
 

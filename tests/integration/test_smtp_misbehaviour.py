@@ -1,4 +1,4 @@
-"""Servers as they should not be: each misbehaviour ends in the right outcome, and only for the email it hit."""
+"""Misbehaving servers: each fault has the right outcome, and only for the email it hit."""
 
 import asyncio
 
@@ -24,7 +24,7 @@ POISON = "person2@example.net"
 
 
 def to_poison(verb: str, answer: str | Act) -> Script:
-    """`answer` to `verb` of the one transaction with POISON as its recipient."""
+    """Answers `verb` with `answer` in the one transaction with POISON as its recipient."""
     return lambda said, line: answer if said == verb and POISON in line else None
 
 
@@ -68,7 +68,7 @@ async def test_a_banner_that_comes_late_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("act", [Act.RESET, Act.CLOSE, Act.SILENCE])
-async def test_what_happens_after_the_body_is_ambiguous_for_that_email_alone(act: Act) -> None:
+async def test_a_failure_after_the_body_makes_only_that_email_ambiguous(act: Act) -> None:
     async with scripted_relay(to_poison(".", act)) as relay:
         async with delivering(relay.config(connections=2), letters(20), FAST) as (_, box):
             await box.reported(20)
@@ -80,7 +80,7 @@ async def test_what_happens_after_the_body_is_ambiguous_for_that_email_alone(act
 
 @pytest.mark.parametrize("act", [Act.RESET, Act.CLOSE, Act.SILENCE])
 @pytest.mark.parametrize("verb", ["RCPT", "DATA"])
-async def test_what_happens_before_the_body_is_not(act: Act, verb: str) -> None:
+async def test_a_failure_before_the_body_makes_no_email_ambiguous(act: Act, verb: str) -> None:
     async with scripted_relay(to_poison(verb, act)) as relay:
         async with delivering(relay.config(connections=2), letters(20), FAST) as (_, box):
             await box.reported(20)
@@ -97,7 +97,7 @@ async def test_421_at_the_dot_throttles_that_email_alone() -> None:
         assert box.verdicts() == {"accepted": 9, "throttled": 1}
 
 
-async def test_421_between_emails_costs_nobody_anything() -> None:
+async def test_421_between_emails_costs_no_attempt() -> None:
     count = 0
 
     def every_third(verb: str, _line: str) -> str | None:
@@ -112,7 +112,7 @@ async def test_421_between_emails_costs_nobody_anything() -> None:
         assert len(relay.sessions) >= 9
 
 
-async def test_421_out_of_the_blue_closes_the_connection_and_the_next_email_gets_another() -> None:
+async def test_an_unsolicited_421_closes_the_connection_and_the_next_email_gets_another() -> None:
     async with scripted_relay() as relay, delivering(relay.config(), letters(1)) as (engine, box):
         await box.reported(1)
         await relay.say(relay.sessions[0], "421 4.4.2 idle for too long")
@@ -123,7 +123,7 @@ async def test_421_out_of_the_blue_closes_the_connection_and_the_next_email_gets
         assert (box.verdicts(), len(relay.sessions)) == ({"accepted": 2}, 2)
 
 
-async def test_a_reply_out_of_the_blue_closes_the_connection() -> None:
+async def test_an_unsolicited_reply_closes_the_connection() -> None:
     async with scripted_relay() as relay, delivering(relay.config(), letters(1)) as (_, box):
         await box.reported(1)
         await relay.say(relay.sessions[0], "250 2.0.0 by the way")
@@ -160,7 +160,7 @@ async def test_data_accepted_without_a_recipient_gets_a_lone_dot() -> None:
     "answer",
     ["hello there", "25", "abc def", "250-never\r\n354 agreed", "250 " + "x" * 2**20, "\r\n".join(["250-more"] * 9000)],
 )
-async def test_nonsense_after_the_body_is_ambiguous(answer: str) -> None:
+async def test_garbage_after_the_body_is_ambiguous(answer: str) -> None:
     async with scripted_relay(to_poison(".", answer)) as relay:
         async with delivering(relay.config(connections=1), letters(5), FAST) as (_, box):
             await box.reported(5)
@@ -168,7 +168,7 @@ async def test_nonsense_after_the_body_is_ambiguous(answer: str) -> None:
 
 
 async def test_a_relay_that_breaks_at_every_dot_is_rested_soon() -> None:
-    """So that a broken relay does not make a whole batch ambiguous."""
+    """Otherwise a broken relay would make a whole batch ambiguous."""
     async with scripted_relay(lambda verb, _line: Act.RESET if verb == "." else None) as relay:
         async with delivering(relay.config(connections=2), letters(100), FAST) as (engine, box):
             await box.reported(5)
@@ -191,7 +191,7 @@ async def test_the_body_does_not_leave_after_the_relay_hung_up_while_it_was_made
         assert [body for _, body in relay.bodies] == [] or box.verdicts() == {"accepted": 1}
 
 
-async def test_an_intent_refused_after_354_leaves_no_trace() -> None:
+async def test_an_intent_refused_after_354_sends_no_byte() -> None:
     letter = Letter(permission=False)
     async with scripted_relay() as relay, delivering(relay.config(), [letter, *letters(1)]) as (_, box):
         await box.reported(2)
@@ -262,7 +262,7 @@ SOUP = st.lists(
 
 @given(soup=st.lists(SOUP, min_size=1, max_size=4), greets=st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_byte_soup_ends_in_an_outcome(soup: list[list[str]], greets: bool) -> None:
+def test_arbitrary_replies_end_in_an_outcome(soup: list[list[str]], greets: bool) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         chunks = soup[served[0] % len(soup)]
         served[0] += 1

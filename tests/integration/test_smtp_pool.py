@@ -1,4 +1,4 @@
-"""Connections: as many as there is work for, closed when they are idle or old, replaced when they hang."""
+"""Connections: as many as there are emails for, closed when idle or old, replaced when they hang."""
 
 import asyncio
 import time
@@ -15,9 +15,9 @@ def open_sessions(relay: ScriptedRelay) -> int:
 
 
 async def closed(engine: Engine) -> None:
-    """Returns when the engine has no connection any more."""
+    """Returns when the engine has no connection left."""
     async with asyncio.timeout(10):
-        while engine.status()[0].connections:  # noqa: ASYNC110 - the engine tells nobody
+        while engine.status()[0].connections:  # noqa: ASYNC110 - the engine has no event for this
             await asyncio.sleep(0.01)
 
 
@@ -33,7 +33,7 @@ async def test_as_many_connections_as_there_are_emails() -> None:
         assert 1 <= len(relay.sessions) <= 3
 
 
-async def test_at_most_the_bound() -> None:
+async def test_there_are_never_more_connections_than_allowed() -> None:
     async with scripted_relay() as relay, delivering(relay.config(connections=4), letters(500)) as (engine, box):
         await box.reported(500)
         assert len(relay.sessions) == 4
@@ -55,8 +55,8 @@ async def test_idle_connections_are_reaped() -> None:
     assert box.verdicts() == {"accepted": 11}
 
 
-async def test_a_connection_that_lay_idle_for_long_is_not_trusted_with_an_email() -> None:
-    """Between two reapings: a firewall in between may have forgotten it without a word."""
+async def test_a_connection_that_was_idle_for_too_long_gets_no_email() -> None:
+    """Also between two clean-ups: a firewall may have dropped the connection silently."""
     async with scripted_relay() as relay, delivering(relay.config(idle_seconds=0.05), letters(1)) as (_, box):
         await box.reported(1)
         await asyncio.sleep(0.1)
@@ -66,7 +66,7 @@ async def test_a_connection_that_lay_idle_for_long_is_not_trusted_with_an_email(
         await relay.until(lambda: "QUIT" in relay.sessions[0].verbs)
 
 
-async def test_old_connections_are_renewed_at_work() -> None:
+async def test_old_connections_are_replaced_while_they_work() -> None:
     config = engine_config(reap_seconds=0.02, rest_seconds=0.05)
     async with scripted_relay() as relay:
         async with delivering(relay.config(connections=1, max_age_seconds=0.05), (), config) as (_, box):
@@ -78,13 +78,13 @@ async def test_old_connections_are_renewed_at_work() -> None:
 
 
 async def test_a_hanging_connection_is_replaced_within_bounds() -> None:
-    """Everything hangs: the working connections are replaced by spare ones until those are used up."""
+    """Every email hangs: spare connections replace the working ones until they are used up."""
     config = engine_config(stall_seconds=0.02, email_soft_seconds=60, email_hard_seconds=60)
     async with scripted_relay(lambda verb, _line: Act.SILENCE if verb == "RCPT" else None) as relay:
         async with delivering(relay.config(connections=2, spare_connections=3), letters(50), config) as (engine, box):
             await relay.until(lambda: len(relay.sessions) == 2)
             await asyncio.sleep(0.2)
-            assert len(relay.sessions) == 2  # nobody knows yet what is usual here
+            assert len(relay.sessions) == 2  # the usual reply is not known yet
             await engine.drain(0)
         assert set(box.verdicts()) == {"not_started"}
 
@@ -143,7 +143,7 @@ async def test_spare_connections_are_given_back() -> None:
         assert engine.status()[0].connections == 1
 
 
-async def test_one_hanging_email_in_five_hundred_leaves_the_others_their_pace() -> None:
+async def test_one_hanging_email_in_five_hundred_does_not_slow_the_others() -> None:
     async def seconds_for(count: int, hangs: bool) -> float:
         def hang(verb: str, line: str) -> Act | None:
             return Act.SILENCE if hangs and verb == "." and int(line[6 : line.index("@")]) % 500 == 250 else None
@@ -209,7 +209,7 @@ async def test_a_drain_that_lasts_too_long_is_cut_short() -> None:
         assert len(box.pending) == 6
 
 
-async def test_a_drain_while_connections_are_being_opened_reports_who_waited() -> None:
+async def test_a_drain_while_connections_are_being_opened_reports_the_waiting_emails() -> None:
     async with (
         scripted_relay(lambda verb, _line: Act.SILENCE if verb == "CONNECT" else None) as relay,
         delivering(relay.config(connections=3), letters(10)) as (engine, box),
@@ -219,14 +219,14 @@ async def test_a_drain_while_connections_are_being_opened_reports_who_waited() -
         assert box.verdicts() == {"not_started": 3}
 
 
-async def test_a_drained_engine_says_goodbye() -> None:
+async def test_a_drained_engine_sends_quit() -> None:
     async with scripted_relay() as relay:
         async with delivering(relay.config(connections=3), letters(30)) as (_, box):
             await box.reported(30)
         assert all(session.verbs[-2:] == ["QUIT", "closed"] for session in relay.sessions)
 
 
-async def test_the_soft_limit_begins_no_body() -> None:
+async def test_no_body_begins_after_the_soft_limit() -> None:
     asked = asyncio.Event()
     config = engine_config(email_soft_seconds=0.1, email_hard_seconds=10, stall_seconds=0.1)
 
@@ -270,7 +270,7 @@ async def test_a_slow_relay_is_not_a_hanging_one() -> None:
 
 
 async def test_emails_that_are_aborted_are_reported_at_once_and_the_others_go_on() -> None:
-    """Those whose body is out, and those on their way to a body."""
+    """Those whose body is out, and those whose body has not left."""
     emails = letters(18)
     unwanted = emails[:8]
     silent = {letter.rcpt_to for letter in unwanted}

@@ -1,4 +1,4 @@
-"""How often client and server wait for each other, counted at the server."""
+"""Round trips per email, counted at the server."""
 
 import asyncio
 
@@ -14,7 +14,7 @@ QUIT_TURNS = 1
 
 
 class CountingServer(asyncio.Protocol):
-    """Answers all that has arrived at once, and counts how often it had to."""
+    """Answers everything that has arrived, and counts how often it does."""
 
     def __init__(self, extension: str) -> None:
         self.server = Server([])

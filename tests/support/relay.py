@@ -1,4 +1,4 @@
-"""A relay that keeps an account of its own: who got what, and when the first byte came. It runs in a thread."""
+"""A relay in a thread that records which recipient got what, and when the first byte came."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ class After(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One email the relay has taken (whether or not it could say so). Times are `time.monotonic()`."""
+    """One email that the relay has taken, whether or not it could say so. Times are `time.monotonic()`."""
 
     rcpt: str
     message_id: str
@@ -34,7 +34,7 @@ class Received:
 
 @dataclass(slots=True)
 class Behaviour:
-    """Set by a test at any moment. The functions get the recipient and how often it was tried before."""
+    """May be changed by a test at any moment. The functions get the recipient and the number of earlier tries."""
 
     banner: bytes = b"220 relay.test ESMTP\r\n"
     mail: Callable[[], bytes | None] = lambda: None
@@ -44,7 +44,7 @@ class Behaviour:
 
 
 class RecordingRelay:
-    """Listens on 127.0.0.1 from `start` to `stop`; the account survives a stop and a new start on the same port."""
+    """Listens on 127.0.0.1 from `start` to `stop`. Its records survive a stop and a new start on the same port."""
 
     def __init__(self) -> None:
         self.behaviour = Behaviour()
@@ -52,7 +52,7 @@ class RecordingRelay:
         self.tries: Counter[str] = Counter()
         self.first_bytes: list[tuple[float, str]] = []
         self.connections = 0
-        """Made so far, whatever became of them."""
+        """Connections accepted so far, open or closed."""
         self.port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -93,7 +93,7 @@ class RecordingRelay:
         def end() -> None:
             server.close()
             self._abort_all()
-            loop.call_later(0.01, loop.stop)  # aborted transports close in the loop's next turns
+            loop.call_later(0.01, loop.stop)  # aborted transports close in the loop's next iterations
 
         loop.call_soon_threadsafe(end)
         self._thread.join(10)
@@ -201,7 +201,7 @@ class _Session(asyncio.Protocol):
             self._say(b"250 2.0.0 ok\r\n")
 
     def _body(self) -> bool:
-        """Takes body bytes; False when the dot has not come yet."""
+        """Takes body bytes; False if the dot has not come yet."""
         email = self._email
         assert email is not None
         if not email.first_byte_at:

@@ -1,4 +1,4 @@
-"""The table of refusals, row by row: what each means for the recipient, the campaign and the relay."""
+"""The table of refusals, row by row: what each means for recipient, campaign and relay."""
 
 from dataclasses import replace
 

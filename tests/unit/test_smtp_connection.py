@@ -1,4 +1,4 @@
-"""The dialogue, byte by byte, without a network."""
+"""One connection, byte by byte, with a fake transport."""
 
 import asyncio
 
@@ -45,12 +45,12 @@ async def test_smtputf8_is_asked_for_where_it_is_needed() -> None:
 
 
 @pytest.mark.parametrize("pipelining", [True, False])
-async def test_a_relay_that_names_a_limit_is_told_the_size(pipelining: bool) -> None:
+async def test_mail_carries_the_size_if_the_relay_names_a_limit(pipelining: bool) -> None:
     _, transport, _ = wired(letters(1, content=b"12345678\r\n"), pipelining=pipelining, size_limit=10)
     assert transport.read().startswith(b"MAIL FROM:<news@example.org> SIZE=10\r\n")
 
 
-async def test_a_message_above_the_limit_is_not_even_begun() -> None:
+async def test_a_message_above_the_size_limit_is_not_begun() -> None:
     emails = letters(3, content=b"12345678\r\n")
     emails[0].content = emails[1].content = b"123456789\r\n"
     _, transport, owner = wired(emails, size_limit=10)
@@ -73,7 +73,7 @@ async def test_a_message_that_turns_out_too_big_does_not_leave() -> None:
     assert (owner.told[letter.rcpt_to][0], letter.permissions_asked) == ("too_big", 0)
 
 
-async def test_an_email_that_cannot_be_made_does_not_hold_up_the_next_at_a_relay_with_a_limit() -> None:
+async def test_with_a_size_limit_an_email_that_cannot_be_made_does_not_delay_the_next() -> None:
     def fail() -> bytes:
         raise KeyError("name")
 
@@ -126,7 +126,7 @@ async def test_a_lost_connection_makes_only_the_email_whose_body_was_out_ambiguo
     }
 
 
-async def test_a_connection_lost_at_the_envelope_is_no_ambiguity() -> None:
+async def test_a_connection_lost_at_the_envelope_makes_no_email_ambiguous() -> None:
     connection, _, owner = wired(letters(3))
     connection.data_received(OK)
     connection.eof_received()
@@ -142,7 +142,7 @@ async def test_a_body_that_did_not_leave_whole_was_not_delivered() -> None:
     assert owner.told[FIRST][:2] == ("interrupted", Stage.BODY)
 
 
-async def test_an_acceptance_before_the_dot_has_left_is_not_believed() -> None:
+async def test_an_acceptance_before_the_dot_has_left_is_not_trusted() -> None:
     connection, transport, owner = wired(letters(1, content=b"x" * 100_000 + b"\r\n"))
     connection.data_received(OK + OK + GO)
     transport.unsent = 50_000
@@ -159,14 +159,14 @@ async def test_an_acceptance_before_the_dot_has_left_is_not_believed() -> None:
         (OK + OK + b"421 4.3.2 bye\r\n", {FIRST: ("refused", Stage.DATA)}),
     ],
 )
-async def test_421_concerns_the_email_whose_turn_it_is(replies: bytes, told: dict[str, tuple[str, Stage]]) -> None:
+async def test_421_refuses_the_email_whose_step_it_answers(replies: bytes, told: dict[str, tuple[str, Stage]]) -> None:
     connection, transport, owner = wired(letters(1))
     connection.data_received(replies)
     assert {recipient: entry[:2] for recipient, entry in owner.told.items()} == told
     assert transport.aborted
 
 
-async def test_421_at_the_dot_leaves_the_next_email_alone() -> None:
+async def test_421_at_the_dot_does_not_refuse_the_next_email() -> None:
     connection, transport, owner = wired(letters(2))
     connection.data_received(OK + OK + GO)
     connection.data_received(b"421 4.3.2 bye\r\n")
@@ -175,7 +175,7 @@ async def test_421_at_the_dot_leaves_the_next_email_alone() -> None:
     assert transport.aborted
 
 
-async def test_421_between_emails_is_not_the_next_emails_business() -> None:
+async def test_421_between_emails_does_not_refuse_the_next_email() -> None:
     connection, _, owner = wired(letters(2))
     connection.data_received(OK + OK + GO)
     connection.data_received(OK + b"421 4.4.2 enough on one connection\r\n")
@@ -183,7 +183,7 @@ async def test_421_between_emails_is_not_the_next_emails_business() -> None:
     assert owner.told[SECOND][0] == "displaced"
 
 
-async def test_421_while_idle_closes_quietly() -> None:
+async def test_421_while_idle_closes_the_connection() -> None:
     connection, transport, owner = wired([])
     connection.data_received(b"421 4.4.2 timeout\r\n")
     assert (transport.aborted, owner.is_closed, owner.told) == (True, True, {})
@@ -209,14 +209,14 @@ async def test_replies_out_of_step_end_the_connection(replies: bytes, what: str)
     assert owner.told[FIRST][0] == what
 
 
-async def test_a_354_after_the_body_is_no_acceptance() -> None:
+async def test_a_354_after_the_body_does_not_accept_it() -> None:
     connection, transport, owner = wired(letters(1))
     connection.data_received(OK + OK + GO)
     connection.data_received(GO)
     assert (transport.aborted, owner.told[FIRST][0]) == (True, "ambiguous")
 
 
-async def test_half_an_unasked_reply_holds_the_next_email_back() -> None:
+async def test_half_an_unsolicited_reply_holds_the_next_email_back() -> None:
     connection, transport, owner = wired([])
     connection.data_received(b"42")
     owner.pending += letters(1)
@@ -301,7 +301,7 @@ async def test_an_email_that_cannot_be_made_is_reported(late: bool) -> None:
     assert transport.aborted
 
 
-async def test_a_gate_that_fails_lets_nothing_through() -> None:
+async def test_no_body_leaves_if_asking_for_permission_fails() -> None:
     def fail() -> bool:
         raise RuntimeError("ledger is gone")
 
@@ -313,7 +313,7 @@ async def test_a_gate_that_fails_lets_nothing_through() -> None:
     assert owner.told[letter.rcpt_to][0] == "unmade"
 
 
-async def test_most_emails_per_connection_then_quit() -> None:
+async def test_after_the_most_emails_per_connection_comes_quit() -> None:
     connection, transport, owner = wired(letters(3), most_emails=2)
     connection.data_received(OK + OK + GO)
     connection.data_received(OK + OK + OK + GO)
@@ -351,7 +351,7 @@ async def test_a_hanging_email_does_not_keep_the_one_behind_it() -> None:
     assert (transport.read(), transport.aborted) == (b"", True)
 
 
-async def test_after_a_hiccup_the_email_behind_goes_on_where_it_was() -> None:
+async def test_after_a_short_stall_the_email_behind_stays_on_its_connection() -> None:
     connection, transport, owner = wired(letters(3, content=b"Hi\r\n"))
     connection.data_received(OK + OK + GO)
     connection.check(connection.quiet_since + 0.3, stall_seconds=0.25)
@@ -395,7 +395,7 @@ async def test_too_late_to_begin_the_body() -> None:
     assert owner.told[FIRST][0] == "interrupted"
 
 
-async def test_a_relay_that_refuses_rset_is_left() -> None:
+async def test_a_refused_rset_ends_the_connection() -> None:
     connection, transport, _ = wired(letters(2))
     connection.data_received(OK + b"550 5.1.1 no\r\n" + b"503 5.5.1 no recipients\r\n")
     connection.data_received(b"500 what?\r\n")
@@ -413,7 +413,7 @@ async def test_giving_up_an_email_whose_body_is_out_costs_the_connection_and_not
     assert {who: told[0] for who, told in owner.told.items()} == {FIRST: "ambiguous", SECOND: "displaced"}
 
 
-async def test_giving_up_the_email_behind_leaves_the_one_before_it_alone() -> None:
+async def test_giving_up_the_email_behind_does_not_affect_the_one_before_it() -> None:
     emails = letters(2)
     connection, transport, owner = wired(emails)
     connection.data_received(OK + OK + GO)

@@ -61,7 +61,7 @@ def test_a_body_and_the_next_envelope_leave_together() -> None:
     assert heard(dialogue, OK + OK + OK + GO) == [("accepted", Stage.DOT), ("go ahead", Stage.DATA)]
 
 
-def test_without_pipelining_each_command_waits_for_its_turn() -> None:
+def test_without_pipelining_each_command_waits_for_the_reply_before_it() -> None:
     dialogue = begun(pipelining=False)
     lines = envelope().splitlines(keepends=True)
     assert sent(dialogue) == lines[0]
@@ -186,7 +186,7 @@ def test_any_answer_to_quit_closes(reply: bytes) -> None:
 
 @dataclass
 class Client:
-    """Sends letter after letter, as early as the dialogue allows, and keeps what came of each."""
+    """Sends letter after letter, as early as the dialogue allows, and keeps the outcome of each."""
 
     dialogue: Dialogue
     left: list[int] = field(default_factory=lambda: list(range(LETTERS)))

@@ -1,4 +1,4 @@
-"""Whatever a server says, and however its bytes are cut: every email ends in one outcome, and in the right one."""
+"""One connection: whatever a server says and wherever its bytes are cut, each email has one outcome, the right one."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ LINE = st.one_of(
 
 
 def unlike_letters() -> list[Letter]:
-    """Each body tells whose it is, and looks like SMTP."""
+    """Each body names its recipient, and looks like SMTP."""
     return [
         Letter(f"person{number}@example.net", b"To: person%d\r\n\r\nQUIT\r\n250 Ok\r\n..\r\n" % number)
         for number in range(EMAILS)
@@ -76,7 +76,7 @@ def test_what_is_reported_is_what_the_server_did(
 
 @given(chunks=st.lists(LINE, max_size=40), pipelining=st.booleans())
 @settings(max_examples=300, deadline=None)
-def test_any_byte_soup_ends_in_one_outcome_per_email(chunks: list[bytes], pipelining: bool) -> None:
+def test_arbitrary_bytes_end_in_one_outcome_per_email(chunks: list[bytes], pipelining: bool) -> None:
     async def talk() -> tuple[FakeOwner, FakeTransport]:
         connection, transport, owner = wired(unlike_letters(), pipelining=pipelining)
         for chunk in chunks:

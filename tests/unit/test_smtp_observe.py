@@ -1,4 +1,4 @@
-"""What SMTP said can be found in the log, and no address with it."""
+"""The log has the replies of relays, without addresses."""
 
 from typing import Any
 
@@ -31,7 +31,7 @@ def events(log: CapturingLogger) -> list[tuple[str, dict[str, Any]]]:
     return [(call.method_name, call.kwargs) for call in log.calls]
 
 
-def test_a_refusal_is_told_at_info_level(log: CapturingLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_logged_at_info_level(log: CapturingLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     observer(log, 20, monkeypatch).attempt(Letter(), REFUSED)
     ((level, event),) = events(log)
     assert level == "info"
@@ -49,15 +49,13 @@ def test_a_refusal_is_told_at_info_level(log: CapturingLogger, monkeypatch: pyte
     }
 
 
-def test_an_acceptance_is_told_at_debug_level(log: CapturingLogger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_acceptance_is_logged_at_debug_level(log: CapturingLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     observer(log, 10, monkeypatch).attempt(Letter(), ACCEPTED)
     ((level, event),) = events(log)
     assert (level, event["queue_id"], event["seconds"]) == ("debug", "1", 0.012)
 
 
-def test_an_acceptance_costs_nothing_where_nobody_listens(
-    log: CapturingLogger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_acceptance_costs_nothing_above_debug_level(log: CapturingLogger, monkeypatch: pytest.MonkeyPatch) -> None:
     quiet = observer(log, 20, monkeypatch)
     monkeypatch.setattr(quiet, "_fields", lambda _job: pytest.fail("an event was put together"))
     quiet.attempt(Letter(), ACCEPTED)

@@ -1,4 +1,4 @@
-"""Bytes become replies, however they are cut."""
+"""Bytes become replies, wherever they are cut."""
 
 import pytest
 from hypothesis import given, settings
@@ -48,12 +48,12 @@ def test_codes_within_a_reply_must_agree() -> None:
         ReplyReader().feed(b"250-a\r\n550 b\r\n")
 
 
-def test_a_line_has_an_end() -> None:
+def test_a_line_without_end_is_refused() -> None:
     with pytest.raises(BadReplyError, match="line without end"):
         ReplyReader().feed(b"250 " + b"x" * MAX_LINE_BYTES)
 
 
-def test_a_reply_has_an_end() -> None:
+def test_a_reply_without_end_is_refused() -> None:
     reader = ReplyReader()
     line = b"250-" + b"x" * 1000 + b"\r\n"
     assert reader.feed(line * (MAX_REPLY_BYTES // len(line))) == []
@@ -109,7 +109,7 @@ def test_any_bytes_give_replies_or_an_error(chunks: list[bytes]) -> None:
         (b"192.0.2.1 is listed", None),
     ],
 )
-def test_the_enhanced_code_stands_first_and_is_of_the_codes_class(text: bytes, enhanced: str | None) -> None:
+def test_the_enhanced_code_comes_first_and_has_the_class_of_the_code(text: bytes, enhanced: str | None) -> None:
     assert Reply(550, text).enhanced == enhanced
 
 

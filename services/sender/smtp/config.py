@@ -9,7 +9,7 @@ from shared.settings import SenderSettings
 class EngineConfig:
     """Limits of the engine, in seconds. What a person may set has no default here: see `engine_config`.
 
-    The reply to the final dot has no limit of its own: a short one creates duplicates (RFC 5321, 4.5.3.2.6). It may
+    The reply to the final dot has no separate limit: a short one creates duplicates (RFC 5321, 4.5.3.2.6). It may
     take all that is left of `email_hard_seconds`, which also bounds every other wait.
     """
 

@@ -77,7 +77,7 @@ class Dispatch:
                 reply = Reply(0, why.encode())
                 self._finish(attempt, attempt.outcome(Verdict.NOT_STARTED, "", None, reply, self._loop.time()))
 
-    # what connections ask and tell
+    # calls of connections
 
     def next_attempt(self, connection: Connection) -> Attempt | None:
         """An email that waits; else a fresh one, if emails are taken for this connection's relay."""
@@ -138,7 +138,7 @@ class Dispatch:
         self.news.set()
         self.offer_soon()
 
-    # what the pool asks and tells
+    # calls of the pool
 
     def could_not_open(self, relay: Relay, stage: Stage, reply: Reply) -> None:
         """A connection could not be opened."""

@@ -1,1 +1,1 @@
-"""Peers for the delivery engine's tests: servers nobody here wrote, and one that misbehaves on purpose."""
+"""Peers for the tests of the delivery engine: servers of others, and one that misbehaves on purpose."""

@@ -1,4 +1,4 @@
-"""Certificates that live as long as a test run: one that signs itself, and an authority that signs others."""
+"""Certificates for one test run: a self-signed one, and an authority that signs others."""
 
 import ssl
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ class Certificate:
     key: Path
 
     def server_context(self) -> ssl.SSLContext:
-        """For a server that shows it."""
+        """The context of a server with this certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate, self.key)
         return context
 
 
 def certificate_for_localhost(folder: Path) -> Certificate:
-    """For localhost and 127.0.0.1, valid for a day."""
+    """A certificate for localhost and 127.0.0.1, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
@@ -46,7 +46,7 @@ class Authority:
         self.ca_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def certificate(self, *hosts: str) -> Certificate:
-        """A server's, for these host names, signed by this authority."""
+        """A server's certificate for these host names, signed by this authority."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
         names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])

@@ -1,4 +1,4 @@
-"""Relays and limits with the defaults of the settings, whatever the environment says."""
+"""Relays and limits with the defaults of the settings, independent of the environment."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Programs out of their Debian packages, unpacked beside the project: nothing is installed, no user's mail is touched.
+"""Programs from Debian packages that are only unpacked: nothing is installed, and no user's mail is touched.
 
 Needs Debian or Ubuntu and `apt-get update`; each package is fetched once per checkout.
 """
@@ -40,7 +40,7 @@ def _unpacked(*packages: str, with_libraries_of: str | None = None) -> Path:
 
 
 def environment(tree: Path) -> dict[str, str]:
-    """For programs of the tree: they find their libraries there."""
+    """Environment in which programs of the tree find their libraries."""
     return {**os.environ, "LD_LIBRARY_PATH": ":".join(str(tree / folder) for folder in LIBRARIES)}
 
 

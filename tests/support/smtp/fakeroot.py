@@ -1,4 +1,4 @@
-"""A server that must be started by root, started by anyone: fakeroot answers for the kernel where owners change."""
+"""Lets any user start a server that must be started by root: fakeroot answers for the kernel when owners change."""
 
 import os
 import signal

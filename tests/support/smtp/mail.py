@@ -1,4 +1,4 @@
-"""Jobs and a source of them for the engine, and what came of each."""
+"""Jobs for the engine, a source of them, and their outcomes."""
 
 import asyncio
 from collections import Counter, deque
@@ -18,7 +18,7 @@ BODY = b"Subject: hello\r\n\r\nA short body.\r\n"
 
 @dataclass(eq=False)
 class Letter:
-    """A job whose every answer a test can choose."""
+    """A job with answers that a test can choose."""
 
     rcpt_to: str = "someone@example.net"
     content: bytes | Callable[[], bytes | Awaitable[bytes]] = BODY
@@ -38,13 +38,13 @@ class Letter:
 
 
 def letters(count: int, *, content: bytes = BODY) -> list[Letter]:
-    """To person0@example.net, person1@example.net and so on."""
+    """Letters to person0@example.net, person1@example.net and so on."""
     return [Letter(f"person{number}@example.net", content) for number in range(count)]
 
 
 @dataclass
 class Letterbox:
-    """A source that holds letters; `outcomes` pairs each taken one with what it came to, in order."""
+    """A source that holds letters. `outcomes`: each reported letter with its outcome, in order."""
 
     pending: deque[Letter] = field(default_factory=deque)
     outcomes: list[tuple[Letter, Outcome]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Letterbox:
         self._filled = asyncio.Event()
 
     def put(self, letters: Iterable[Letter]) -> None:
-        """More work."""
+        """Add letters."""
         self.pending.extend(letters)
         self._filled.set()
 
@@ -79,15 +79,15 @@ class Letterbox:
 
     @property
     def open(self) -> int:
-        """Taken and not reported."""
+        """Letters that were taken and not reported."""
         return self.taken - len(self.outcomes)
 
     def verdicts(self) -> Counter[str]:
-        """How many of each."""
+        """How many letters have each verdict."""
         return Counter(outcome.verdict.value for _, outcome in self.outcomes)
 
     async def reported(self, count: int, seconds: float = 60.0) -> list[Outcome]:
-        """The outcomes, as soon as there are `count`."""
+        """All outcomes, once there are `count`."""
         async with asyncio.timeout(seconds):
             while len(self.outcomes) < count:
                 self._changed.clear()
@@ -102,7 +102,7 @@ async def delivering(
     config: EngineConfig | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[tuple[Engine, Letterbox]]:
-    """An engine at work on a letterbox; drained at the end, when everything taken must have been reported."""
+    """An engine at work on a letterbox. At the end it is drained, and every taken letter must have been reported."""
     box = Letterbox()
     box.put(letters)
     engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config or engine_config(), observer)

@@ -1,4 +1,4 @@
-"""What a server owes its clients, in one class without a network: every command one reply, every body one owner."""
+"""A server as one class without a network: one reply per command, one recipient per body."""
 
 from dataclasses import dataclass, field
 
@@ -7,9 +7,9 @@ from shared.relays.replies import Stage
 
 @dataclass
 class Server:
-    """A server that keeps the rules, and otherwise answers as `mood` says: one number per answer.
+    """A server that keeps the rules, and chooses its answers by `mood`, one number per answer.
 
-    `stored` is what it has taken responsibility for; `said` what it told about each recipient."""
+    `stored`: bodies it has accepted, by recipient. `said`: the stage and code of its verdict, by recipient."""
 
     mood: list[int]
     stored: dict[str, bytes] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Server:
     empty_bodies: int = 0
 
     def hear(self, data: bytes) -> bytes:
-        """The replies to what was written."""
+        """The replies to these bytes."""
         self.unread += data
         replies = b""
         while True:

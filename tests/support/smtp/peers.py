@@ -1,4 +1,4 @@
-"""aiosmtpd as a relay: plain, STARTTLS, implicit TLS, AUTH. A process of its own; keeps what it accepts as files.
+"""aiosmtpd as a relay with no TLS, STARTTLS or implicit TLS, and AUTH. A separate process; keeps messages as files.
 
 Run as `python -m tests.support.smtp.peers PORT FOLDER none|starttls|implicit CERTIFICATE KEY`.
 """
@@ -24,7 +24,7 @@ UNKNOWN_PREFIX = "no."
 
 
 class Keeper:
-    """An aiosmtpd handler that keeps every accepted message; whoever begins with `no.` does not exist."""
+    """An aiosmtpd handler that keeps every accepted message. Addresses that begin with `no.` do not exist."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -46,7 +46,7 @@ class Keeper:
 
 @contextmanager
 def aiosmtpd_relay(tls: Tls, certificate: Certificate) -> Iterator[tuple[int, Path]]:
-    """Port and folder of a server that runs as long as the block. With TLS it wants AUTH."""
+    """Port and folder of a server that runs as long as the block. With TLS it requires AUTH."""
     port = unused_port()
     with public_folder() as folder:
         files = [str(folder), tls.value, str(certificate.certificate), str(certificate.key)]

@@ -1,4 +1,4 @@
-"""A real Postfix: its own instance out of the unpacked package, on a port of its own, delivering into a Maildir.
+"""A real Postfix: a separate instance from the unpacked package, with its own port, that delivers into a Maildir.
 
 Postfix drops privileges, so it must be started by root, or under fakeroot, as here: then it runs for every user. The
 accounts it believes to run under are ones that every Debian has.
@@ -47,14 +47,14 @@ postlog unix-dgram n - n - 1 postlogd
 
 @dataclass(frozen=True)
 class Postfix:
-    """`maildir` gets the emails to anyone at example.net but `UNKNOWN`."""
+    """`maildir` gets the emails to all addresses at example.net except `UNKNOWN`."""
 
     port: int
     maildir: Path
     log: Path
 
     def delivered(self) -> dict[str, bytes]:
-        """What has arrived so far, by file name."""
+        """The messages that have arrived so far, by file name."""
         return {file.name: file.read_bytes() for file in (self.maildir / "new").glob("*")}
 
 

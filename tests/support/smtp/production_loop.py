@@ -1,4 +1,4 @@
-"""Tests on the event loop of production. The others run on asyncio's own, so both are covered."""
+"""Runs a test on the event loop of production. Other tests run on asyncio's loop, so both are covered."""
 
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -10,7 +10,7 @@ P = ParamSpec("P")
 
 
 def on_production_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Taking over an established transport, TLS above all, is where loops differ."""
+    """Event loops differ in how an established transport is taken over, above all with TLS."""
 
     @wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:

@@ -1,4 +1,4 @@
-"""An SMTP server that does what a test tells it to, for whatever no real server does on demand.
+"""An SMTP server that does what a test says, for faults that no real server shows on demand.
 
 Left alone it is polite. A test's `script` is asked before each answer, with the verb it answers (CONNECT, EHLO, MAIL,
 RCPT, DATA, "." for the end of a body, RSET, QUIT) and the command's line; for DATA and "." with the recipient. It
@@ -62,7 +62,7 @@ class ScriptedRelay:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def config(self, name: str = "scripted", **options: object) -> RelayConfig:
-        """How to reach it."""
+        """The configuration of this relay."""
         return relay_config(self.port, name, helo="client.example.org", **options)
 
     async def until(self, condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -73,7 +73,7 @@ class ScriptedRelay:
                 await self._changed.wait()
 
     async def say(self, session: Session, text: str) -> None:
-        """Something that nobody asked for, on one connection."""
+        """Send an unsolicited reply on one connection."""
         session.writer.write(text.encode() + b"\r\n")
         await session.writer.drain()
 
@@ -121,7 +121,7 @@ class ScriptedRelay:
                     self._changed.set()
 
     async def _answer(self, session: Session, verb: str, line: str, polite: str | None = None) -> str | None:
-        """The reply that was sent, empty if none was and the dialogue goes on; None if it is over."""
+        """The reply that was sent; empty if none was and the dialogue goes on; None if the dialogue is over."""
         reply = self.script(verb, line) or polite
         if reply is None and verb in ("EHLO", "HELO"):
             lines = ["scripted", *self.extensions]
@@ -157,7 +157,7 @@ async def scripted_relay(
     extensions: tuple[str, ...] = ("PIPELINING", "ENHANCEDSTATUSCODES", "8BITMIME", "SMTPUTF8"),
     bytewise: bool = False,
 ) -> AsyncIterator[ScriptedRelay]:
-    """A server that lives as long as the block, on a port of its own."""
+    """A server on a free port, which runs as long as the block."""
     relay = ScriptedRelay(0, script, extensions, bytewise)
     tasks: set[asyncio.Task[None]] = set()
 

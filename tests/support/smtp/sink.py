@@ -1,4 +1,4 @@
-"""Postfix's smtp-sink and smtp-source: a server that swallows everything, with ready-made faults, and a C client."""
+"""Postfix's smtp-sink and smtp-source: a server that accepts and drops everything, with faults, and a C client."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def smtp_sink_process(*flags: str, dump: Path | None = None) -> Iterator[tuple[i
 
 @contextmanager
 def public_folder() -> Iterator[Path]:
-    """A folder for servers that give up root's rights: pytest's own are closed to other users."""
+    """A folder for servers that drop root's rights: pytest's folders are closed to other users."""
     with TemporaryDirectory(prefix="smtp-peer-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o777)
         yield Path(folder)
@@ -58,7 +58,7 @@ def smtp_source(port: int, *, sessions: int, emails: int, size: int) -> subproce
 
 
 def unused_port() -> int:
-    """A port that nobody listens on at this moment."""
+    """A port on which no process listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def unused_port() -> int:
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Return when somebody listens; raise when `process` ends first or takes too long."""
+    """Return when a process listens on `port`. Raises if `process` ends first or takes too long."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -77,4 +77,4 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:
             time.sleep(0.02)
         else:
             return
-    raise TimeoutError(f"nobody listens on port {port}")
+    raise TimeoutError(f"no process listens on port {port}")

@@ -1,4 +1,4 @@
-"""A connection without a network: a transport that keeps what is written, and an owner that keeps what it is told."""
+"""A connection without a network: a transport and an owner that keep what they get."""
 
 import asyncio
 from typing import Any, cast
@@ -43,7 +43,7 @@ class FakeTransport:
 
 
 class FakeOwner:
-    """Hands out letters and keeps, per recipient, the one thing that it was told: name of the call, stage, reply."""
+    """Hands out letters, and keeps how each came back, by recipient: `accepted` or a failure, stage, reply."""
 
     def __init__(self, letters: list[Letter]) -> None:
         self.pending = list(letters)
