@@ -137,6 +137,6 @@ class Feed:
             return
         if timer is not None:
             timer.cancel()
-        # Kept here: for what is due within the millisecond uvloop gives a plain handle, which knows no time.
+        # Kept here, because uvloop returns a handle without a time for what is due within a millisecond.
         self._timer_at = when
         self._timer = loop.call_at(when, self._batches.wake_feed)

@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 100.0
 async def launch_sender(
     service_process: ServiceFactory, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
 ) -> LaunchSender:
-    """A sender that finds by its clock what is released: no dispatcher hands it out a second time."""
+    """A sender that finds released batches by its clock; no dispatcher releases them a second time."""
     await topology.declare(broker_vhost.admin_url)
 
     def launch(**settings: str) -> ServiceProcess:
@@ -46,7 +46,7 @@ async def launch_sender(
 
 
 async def let_go(ledger: Ledger, batches: int = 1) -> list[Any]:
-    """The batches, once none of them is in anybody's hands or to be had."""
+    """The batches, once none of them is held or released."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while True:
             async with ledger.read() as connection:
@@ -80,7 +80,7 @@ async def test_past_its_soft_limit_a_batch_starts_no_more_emails_and_is_given_ba
 async def test_past_its_hard_limit_a_batchs_emails_in_flight_are_aborted_and_recorded(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:
-    """The relay has them and says nothing: they are ambiguous, and come again under the same Message-ID."""
+    """The relay has them and does not reply: they are ambiguous, and come again with the same Message-ID."""
     relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt in stuck else After.ACCEPT
     stuck = {f"person-{number}@example.test" for number in range(2)}
     seeded = await seed_campaign(ledger, 20)
@@ -141,7 +141,7 @@ async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
         while relay.connections < probes + 3:  # noqa: ASYNC110 - another process probes its relay
             await asyncio.sleep(0.1)
     [batch] = await batches_of(ledger, second.id)
-    assert (batch.state, batch.owner) == ("released", None), "who has a relay may take it"
+    assert (batch.state, batch.owner) == ("released", None), "another sender may take it"
     relay.behaviour.banner = b"220 relay.test ESMTP\r\n"
     await let_go(ledger, 2)
     assert len(relay.received) == 22
@@ -149,10 +149,10 @@ async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
     await campaign_row_once(ledger, first.id, "blocked_by", is_set=False)
 
 
-async def test_batches_at_a_limited_rate_leave_the_slot_to_others(
+async def test_batches_with_a_rate_limit_leave_their_places_to_others(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:
-    """One slot, three campaigns of one email a second each, and one without a limit behind them."""
+    """One place, three campaigns of one email per second each, and one without a limit behind them."""
     slow = [await seed_campaign(ledger, 30) for _ in range(3)]
     async with ledger.write() as connection:
         await connection.execute(update(Batch).values(span_seconds=30.0))

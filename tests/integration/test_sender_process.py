@@ -298,7 +298,7 @@ async def test_at_most_once_a_stopped_sender_leaves_no_intent(
     assert await intended(ledger) == 0
 
 
-async def test_a_sender_address_that_is_refused_pauses_the_campaign_and_fails_nobody(
+async def test_a_refused_sender_address_pauses_the_campaign_and_fails_no_recipient(
     ledger: Ledger, vhost: BrokerVhost, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:
     relay.behaviour.mail = lambda: b"550 5.1.8 who are you\r\n"

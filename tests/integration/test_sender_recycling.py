@@ -10,17 +10,17 @@ from tests.support.relay import After, RecordingRelay
 from tests.support.seeds import seed_campaign
 
 
-async def test_a_signal_ends_a_sender_that_was_about_to_begin_anew(
+async def test_a_signal_ends_a_sender_that_was_about_to_restart(
     service_process: ServiceFactory, sqlite_url: str, relay: RecordingRelay
 ) -> None:
-    """One email hangs at the relay, so that the drain before the new beginning takes its whole time."""
+    """One email hangs at the relay, so the drain before the restart takes all its time."""
     relay.behaviour.dot = lambda rcpt, _tries: After.SILENCE if rcpt == "person-1@example.test" else After.ACCEPT
     ledger = Ledger(sqlite_url, pool_size=1)
     await seed_campaign(ledger, 2, batch_size=1)
     await ledger.close()
     settings = {
         "DATABASE_URL": sqlite_url,
-        "AMQP_URL": "amqp://127.0.0.1:1/",  # the ledger alone tells it what to do
+        "AMQP_URL": "amqp://127.0.0.1:1/",  # no broker: the ledger is enough
         "RELAYS": relay.url,
         "RECYCLE_AFTER_BATCHES": "1",
         "DRAIN_SECONDS": "4",

@@ -152,7 +152,7 @@ def test_wrong_names_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_a_folder_nobody_signs(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_signed(tmp_path: Path) -> None:
     assert load_signers(None) == {}
     assert load_signers(tmp_path) == {}
 

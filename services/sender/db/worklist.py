@@ -22,17 +22,18 @@ class WorklistRow:
 
     id: int
     email: str
-    data: str | None
+    data: str | None  # the merge fields, a JSON object
     status: str
     attempts: int
-    intended: bool
+    intended: bool  # the ledger has an intent: its body may have left
     suppressed: bool
 
 
 async def read_worklist(
     ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int
 ) -> Sequence[WorklistRow]:
-    """The next slice of open and due recipients of the batch, by id; those suppressed are marked."""
+    """The next open and due recipients of the batch, by id: at most `limit` above `after_id`. Suppressed ones are
+    marked."""
     suppressed = (
         select(col(Suppression.email_key))
         .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
