@@ -38,11 +38,9 @@ async def upsert(
     changes: Collection[str] | None = None,
 ) -> None:
     """Inserts one row, or updates the row with the same `key`: its columns `changes`, by default all others."""
-    changed = {
-        name: value
-        for name, value in values.items()
-        if name in (values.keys() - {*key} if changes is None else changes)
-    }
+    if changes is None:
+        changes = [name for name in values if name not in key]
+    changed = {name: values[name] for name in changes}
     await connection.execute(
         _insert(connection, model).values(**values).on_conflict_do_update(index_elements=[*key], set_=changed)
     )
