@@ -1,15 +1,15 @@
-"""What every process measures. Each service adds its own instruments to the same registry."""
+"""The metrics that all services share. Each service adds its own to the same registry."""
 
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
 
 PREFIX = "vashsender"
-RESCUES_HELP = "Batches taken back from whoever held them, by reason; a sender that was `restarted` counts its own."
+RESCUES_HELP = "Batches rescued from their owners, by reason; a sender that was `restarted` counts its own."
 
 
 class Metrics:
-    """The instruments all services share, on a registry of their own: nothing is global, so tests start afresh."""
+    """The shared metrics of one process, on a new registry: nothing is global, so each test starts empty."""
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
@@ -20,7 +20,7 @@ class Metrics:
         build.labels(service, version("vashsender")).set(1)
         self.wakeups = Counter(
             f"{PREFIX}_wakeups_total",
-            "Turns of work that found something to do, by what woke them: `event`, `clock` or `sweep`.",
+            "Ticks and rounds that found something to do, by what started them: `event`, `clock` or `sweep`.",
             ["cause"],
             registry=self.registry,
         )
@@ -28,21 +28,21 @@ class Metrics:
             self.wakeups.labels(cause)
         self.published = Counter(
             f"{PREFIX}_events_published_total",
-            "Events handed to the broker: `confirmed`, or `lost` where it was away (the ledger's clock finds those).",
+            "Events published: `confirmed` by the broker, or `lost` while it was away (the clock makes up for those).",
             ["event", "outcome"],
             registry=self.registry,
         )
         self.consumed = Counter(
             f"{PREFIX}_events_consumed_total",
-            "Events taken from the broker: `ok`, or `error` where the handler raised.",
+            "Events consumed: `ok`, or `error` if the handler raised one.",
             ["event", "outcome"],
             registry=self.registry,
         )
         self.broker_connected = Gauge(
-            f"{PREFIX}_broker_connected", "1 while both broker connections stand.", registry=self.registry
+            f"{PREFIX}_broker_connected", "1 while both broker connections are open.", registry=self.registry
         )
         self.database_writable = Gauge(
             f"{PREFIX}_database_writable",
-            "0 while the database refuses what this process writes: full, locked or away.",
+            "0 while this process cannot write to the database, because it is full, locked or away.",
             registry=self.registry,
         )
