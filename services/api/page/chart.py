@@ -32,7 +32,7 @@ class Column:
     sent_height: float
     failed_y: float
     failed_height: float
-    told: str
+    title: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def draw(curve: Sequence[Point]) -> Chart | None:
                 sent_height=sent_height,
                 failed_y=round(base - sent_height - failed_height, 2),
                 failed_height=failed_height,
-                told=_told(index * span, (index + 1) * span, sent, failed),
+                title=_title(index * span, (index + 1) * span, sent, failed),
             )
         )
     highest = max(range(number), key=lambda index: rates[index])
@@ -157,7 +157,7 @@ def _rows(curve: Sequence[Point], start: float, seconds: float) -> list[tuple[st
     ]
 
 
-def _told(since: float, until: float, sent: float, failed: float) -> str:
+def _title(since: float, until: float, sent: float, failed: float) -> str:
     more = f", {words.number(failed)} failed" if failed else ""
     return f"{_elapsed(since)} – {_elapsed(until)}: {words.number(sent)} sent{more} per second"
 
