@@ -43,7 +43,7 @@ def _is_sql(node: ast.expr) -> bool:
 def _in_scope(scope: ast.AST) -> Iterator[int]:
     """Insert and update statements that name the column as a keyword or as a key, in place or by a variable."""
     named = {}
-    for node in ast.walk(scope):
+    for node in _nodes(scope):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None and _keys(node.value) & COLUMNS:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             named.update({target.id: node.lineno for target in targets if isinstance(target, ast.Name)})
@@ -51,7 +51,7 @@ def _in_scope(scope: ast.AST) -> Iterator[int]:
             target = node.targets[0]
             if isinstance(target.value, ast.Name) and _constant(target.slice) in COLUMNS:
                 named[target.value.id] = node.lineno
-    for node in ast.walk(scope):
+    for node in _nodes(scope):
         if not isinstance(node, ast.Call):
             continue
         if _is_statement(node):
@@ -66,6 +66,14 @@ def _in_scope(scope: ast.AST) -> Iterator[int]:
         if keywords & COLUMNS or any(_keys(value) & COLUMNS for value in given):
             yield node.lineno
         yield from (named[value.id] for value in given if isinstance(value, ast.Name) and value.id in named)
+
+
+def _nodes(scope: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a function or module, without those of the functions in it."""
+    for node in ast.iter_child_nodes(scope):
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _nodes(node)
 
 
 def _is_statement(node: ast.AST) -> bool:
@@ -146,6 +154,7 @@ def test_a_write_is_found(source: str) -> None:
         "update(Import).where(x).values(state='done')",
         "campaigns.move(connection, campaign_id, CampaignStatus.PAUSED, reason=reason)",
         "shown = {'status': row.status}\nupdate(Campaign).values(reason='x')",
+        "def f():\n    v = {'status': row.status}\ndef g(v):\n    update(Campaign).values(**v)",
         "log.info('campaign.closed', status=status)",
         "text('SELECT status FROM recipient WHERE state = 1')",
         "text('UPDATE batch SET size = size WHERE state = 1')",
