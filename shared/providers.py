@@ -1,7 +1,7 @@
-"""Who runs a recipient's mailbox, told by its domain: a table, extended by a setting; DNS is never asked.
+"""The provider of a recipient's mailbox, by its domain: a table, extended by a setting. DNS is never asked.
 
 Limits are what a provider is known to accept from one sender. `source` names where a number comes from; a provider
-without a published number has the default. A domain that is not listed is a provider of its own.
+without a published number has the default. An unlisted domain is its own provider.
 """
 
 from collections.abc import Mapping, Sequence

@@ -183,7 +183,7 @@ class SmtpConnection(asyncio.Protocol):
             self._reply("503 5.5.1 DATA comes after RCPT")
             return
         self._in_body = True
-        self._reply("354 End with a dot on a line of its own")
+        self._reply("354 End data with <CRLF>.<CRLF>")
 
     def _rset(self, argument: bytes) -> None:
         self._reset()

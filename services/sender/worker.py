@@ -35,7 +35,7 @@ log = logs.get()
 
 
 class Worker:
-    """The batches of one process, each with a task of its own."""
+    """The batches of one process, each in its own task."""
 
     def __init__(
         self,

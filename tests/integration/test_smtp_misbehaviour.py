@@ -146,7 +146,7 @@ async def test_data_accepted_without_a_recipient_gets_a_lone_dot() -> None:
     def generous(verb: str, line: str) -> str | None:
         if POISON not in line:
             return None
-        return {"RCPT": "550 5.1.1 no such user", "DATA": "354 whoever it is for"}.get(verb)
+        return {"RCPT": "550 5.1.1 no such user", "DATA": "354 go ahead"}.get(verb)
 
     async with scripted_relay(generous) as relay:
         async with delivering(relay.config(connections=1), letters(5)) as (_, box):

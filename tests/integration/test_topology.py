@@ -1,4 +1,4 @@
-"""Topology: declared in one step, by an account of its own; what cannot be handled goes to `dead`."""
+"""The topology is declared in one step by a separate account. Messages that cannot be handled go to `dead`."""
 
 import asyncio
 import subprocess
@@ -159,9 +159,9 @@ async def tickets(vhost: BrokerVhost) -> list[tuple[int, bool]]:
     return found
 
 
-async def test_a_broker_under_memory_alarm_is_told_of_until_it_is_over(own_broker: PrivateBroker) -> None:
-    """Publishing never raises and never waits for long: what was not taken counts as lost, and the ledger's clock finds
-    it. Nobody has to act when the alarm is over."""
+async def test_a_memory_alarm_of_the_broker_is_reported_until_it_is_over(own_broker: PrivateBroker) -> None:
+    """Publishing never raises and never waits for long. Events that the broker does not accept count as lost, and the
+    ledger's clock finds their work. No one has to act after the alarm."""
     with new_vhost(own_broker) as vhost:
         await topology.declare(vhost.admin_url)
         metrics = Metrics("test")

@@ -106,7 +106,7 @@ async def resume(
             rescued=True,
         )
         for claim in resumed:
-            text = "A sender started again and goes on with what it had held"
+            text = "A sender restarted and resumed its batches"
             await timeline.record(connection, claim.campaign_id, "rescued", text)
         for batch in requeued:
             text = "A sender started again and gave back what it had held"
@@ -115,7 +115,7 @@ async def resume(
 
 
 async def overlooked(ledger: Ledger, patience_seconds: float) -> Ticket | None:
-    """The batch released first, if that was so long ago that its ticket must be late or lost."""
+    """The batch released first, if its ticket must be late or lost by now: `patience_seconds` after the release."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(col(Batch.id), col(Batch.generation))
