@@ -170,3 +170,14 @@ class Providers:
         """The provider's name alone: one look-up in a dict."""
         provider = self._by_domain.get(domain)
         return provider.name if provider is not None else domain
+
+
+def parse_providers(text: str) -> Providers:
+    """The table with domains added as `example.edu=gmail example.net=our-hosting`. Raises ConfigurationError."""
+    added: dict[str, str] = {}
+    for entry in text.split():
+        domain, _, name = entry.lower().partition("=")
+        if not domain or not name:
+            raise ConfigurationError(f"providers reads DOMAIN=PROVIDER, separated by spaces, not {entry!r}")
+        added[domain] = name
+    return Providers(added)

@@ -22,6 +22,8 @@ from shared import tls
 from shared.addresses import AddressError, parse_domain
 from shared.env_file import env_file
 from shared.errors import ConfigurationError
+from shared.providers import parse_providers
+from shared.retries import parse_schedule
 
 PREFIX = "VASHSENDER_"
 BASE_PORT = 8700
@@ -355,8 +357,25 @@ class SenderSettings(CommonSettings):
         5.0, gt=0, description="Seconds of a failed relay's first rest; each further rest is twice as long."
     )
     relay_rest_max_seconds: float = Field(300.0, gt=0, description="Longest rest of a relay in seconds.")
+    retry_schedule: str = Field(
+        "1m,5m,15m,30m,1h,2h+",
+        description="Waits before the retries of a campaign that sets none, until `deliver_by`; `+` repeats the last."
+        " `1m,1m,1m`: three retries, as in the Celery system.",
+    )
     retry_jitter: float = Field(
         0.1, ge=0, le=1, description="Share of its delay by which a retry may come later; differs from batch to batch."
+    )
+    providers: str = Field(
+        "",
+        description="Domains of recipients and who runs their mailboxes, separated by spaces: `example.edu=gmail`.",
+    )
+    provider_hold_seconds: float = Field(
+        300.0, gt=0, description="Seconds an email waits after its provider has refused us."
+    )
+    provider_rest_seconds: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds of the first rest of a provider that refused three recipients within a minute; doubles.",
     )
     dkim_dir: Path | None = Field(
         None, description="Folder of DKIM keys, one file `<domain>.<selector>.pem` each. Empty: no signatures."
@@ -370,6 +389,8 @@ class SenderSettings(CommonSettings):
                 raise ValueError(f"{what}_soft_seconds ({soft:g}) exceeds {what}_hard_seconds ({hard:g})")
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("renew_seconds must be at most half of lease_seconds")
+        parse_schedule(self.retry_schedule)
+        parse_providers(self.providers)
         return self
 
     @property

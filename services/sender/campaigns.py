@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from services.sender.db import campaigns
+from services.sender.db.campaigns import CampaignRow
 from services.sender.db.worklist import WorklistRow
 from services.sender.dkim import DkimSigner
 from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
@@ -17,6 +18,8 @@ from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
 from shared.errors import DataError
 from shared.ledger.database import Ledger
+from shared.retries import BY_SCHEDULE, doubling, parse_schedule
+from shared.settings import SenderSettings
 from shared.templates import compile_content
 from shared.unsubscribe import make_token
 
@@ -54,10 +57,12 @@ class CampaignFacts:
 class Campaigns:
     """The campaigns this process sends."""
 
-    def __init__(self, ledger: Ledger, public_url: str, secret: bytes, signers: Mapping[str, DkimSigner]) -> None:
+    def __init__(self, ledger: Ledger, settings: SenderSettings, signers: Mapping[str, DkimSigner]) -> None:
         self._ledger = ledger
-        self._public_url = public_url
-        self._secret = secret
+        self._public_url = settings.public_url
+        self._secret = settings.secret_keys[0]
+        self._schedule = parse_schedule(settings.retry_schedule)
+        self._hold_seconds = settings.provider_hold_seconds
         self._signers = signers
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
 
@@ -92,13 +97,18 @@ class Campaigns:
             envelope_from=row.envelope_from,
             builder=MessageBuilder(compile_content(content.subject, content.html, content.text), headers),
             signer=self._signers.get(domain),
-            retries=RetryPolicy(row.max_retries, row.retry_delay_seconds, row.delivery == "at_most_once"),
+            retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,
         )
         self._kept[campaign_id] = facts
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return facts
+
+    def _retries(self, row: CampaignRow) -> RetryPolicy:
+        own = row.max_retries != BY_SCHEDULE
+        schedule = doubling(row.retry_delay_seconds, row.max_retries) if own else self._schedule
+        return RetryPolicy(schedule, self._hold_seconds, row.delivery == "at_most_once")
 
 
 def _label(project: str) -> str:

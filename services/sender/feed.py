@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from services.sender.db.worklist import WorklistRow
-from services.sender.held_batch import Email, HeldBatch
+from services.sender.held_batch import Email, HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.smtp.contract import Outcome
+from services.sender.spread import SpreadRefusals
 from shared.errors import DataError
+from shared.faults.meaning import SPREAD_RECIPIENTS
 from shared.ledger.states import RecipientStatus
 from shared.settings import SenderSettings
 
@@ -35,6 +37,7 @@ class Feed:
         self._timer_at = 0.0
         self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
         self._open_connections = open_connections
+        self._spread = SpreadRefusals()
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
@@ -68,6 +71,12 @@ class Feed:
         """Takes the outcome of an email that `take` gave."""
         held: HeldBatch = job.held
         has_result = held.settle(job, outcome)
+        if self._spread.note(held.claim.campaign_id, job.rcpt_to, outcome):
+            held.stop_for(
+                StopCause.REFUSED,
+                f"{outcome.relay} refused this email to {SPREAD_RECIPIENTS} recipients in the same words: "
+                f"{outcome.reply}",
+            )
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if has_result:

@@ -30,7 +30,7 @@ async def serve(process: Process[SenderSettings]) -> None:
         held_batches = HeldBatches(metrics)
         engine = Engine(relays_of(settings), engine_config(settings), SenderObserver(metrics))
         feed = Feed(settings, held_batches, engine.open_connections)
-        campaigns = Campaigns(ledger, settings.public_url, settings.secret_keys[0], load_signers(settings.dkim_dir))
+        campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
         worker = Worker(process, campaigns, held_batches, owner, engine.blocked_reason)
         recorder = Recorder(ledger, held_batches, settings.lease_seconds)
         monitor = BatchMonitor(settings, ledger, engine, held_batches)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.sender.results import Result
+from shared.faults.meaning import Fault
 from shared.metrics import PREFIX, RESCUES_HELP
 from shared.settings import SenderSettings
 
@@ -36,6 +37,15 @@ class SenderMetrics:
         )
         for outcome, reply_class in USUAL:
             self.emails.labels(outcome, reply_class)
+        self.refusals = Counter(
+            f"{PREFIX}_refusals_total",
+            "Refusals by relays, by whose fault each is: see `docs/replies.md`."
+            " An email that another relay or connection takes over counts once for each.",
+            ["fault"],
+            registry=registry,
+        )
+        for fault in Fault:
+            self.refusals.labels(fault.value)
         self.delivery = Histogram(
             f"{PREFIX}_delivery_seconds",
             "Seconds by phase: `queue` from claim to an email's first step, `connect` each step of opening a connection"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from services.sender.held_batch import Email
 from services.sender.metrics import SenderMetrics
-from services.sender.smtp.contract import Job
+from services.sender.smtp.contract import Job, Outcome
 from services.sender.smtp.observe import LogObserver
 from shared.relays.replies import Stage
 
@@ -17,6 +17,13 @@ class SenderObserver(LogObserver):
     def __init__(self, metrics: SenderMetrics) -> None:
         super().__init__(_ids)
         self._connect = metrics.connect_seconds
+        self._refusals = metrics.refusals
+
+    def attempt(self, job: Job, outcome: Outcome) -> None:
+        """Counts refusals by fault."""
+        if outcome.consequence is not None:
+            self._refusals.labels(outcome.consequence.fault.value).inc()
+        super().attempt(job, outcome)
 
     def phase(self, relay: str, stage: Stage, seconds: float) -> None:
         """Measures the steps of opening a connection."""

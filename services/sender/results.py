@@ -3,17 +3,23 @@
 from dataclasses import dataclass
 
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.faults.meaning import Consequence
 from shared.ledger.states import RecipientStatus
+from shared.retries import RetrySchedule
 
 REPLY_KEPT = 500
+
+AMBIGUOUS_RETRIES = 3
+"""After so many attempts an email that may have arrived is not sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """A campaign's: `max_retries` after the first attempt, the first after `delay_seconds`, then twice as long each."""
+    """When the recipients of a campaign that could not be sent to are tried again."""
 
-    max_retries: int
-    delay_seconds: float
+    schedule: RetrySchedule
+    #: The wait after its provider has refused us; that spends no attempt.
+    hold_seconds: float = 300.0
     at_most_once: bool = False
 
 
@@ -51,17 +57,22 @@ def result_of(
 ) -> Result | None:
     """What is to be recorded, or None where the attempt leaves the recipient as it was: a relay that is down, throttles
     or was never asked is not the recipient's fault and spends none of its attempts."""
+    retry_after = policy.schedule.delay_after(attempts)
+    spent = attempts + 1
     match outcome.verdict:
         case Verdict.ACCEPTED:
             status, delay = RecipientStatus.SENT, None
         case Verdict.PERMANENT:
             status, delay = RecipientStatus.FAILED, None
-        case Verdict.TRANSIENT if attempts >= policy.max_retries:
+        case Verdict.TRANSIENT if retry_after is None:
             status, delay = RecipientStatus.FAILED, None
-        case Verdict.AMBIGUOUS if policy.at_most_once or attempts >= policy.max_retries:
+        case Verdict.AMBIGUOUS if policy.at_most_once or retry_after is None or attempts >= AMBIGUOUS_RETRIES:
             status, delay = RecipientStatus.UNKNOWN, None
         case Verdict.TRANSIENT | Verdict.AMBIGUOUS:
-            status, delay = RecipientStatus.DEFERRED, policy.delay_seconds * 2**attempts
+            status, delay = RecipientStatus.DEFERRED, retry_after
+        case Verdict.HELD:
+            status, delay = RecipientStatus.DEFERRED, outcome.hold_seconds or policy.hold_seconds
+            spent = attempts
         case _:
             return None
     return Result(
@@ -70,14 +81,14 @@ def result_of(
         was=was,
         attempts_was=attempts,
         status=status.value,
-        attempts=attempts + 1,
+        attempts=spent,
         delay_seconds=delay,
         code=outcome.code,
         enhanced=_kept(outcome.enhanced, 16),
         reply=_kept(outcome.reply, REPLY_KEPT),
         relay=_kept(outcome.relay, 200),
         queue_id=_kept(outcome.queue_id, 200),
-        suppress=outcome.suppress and outcome.verdict is Verdict.PERMANENT,
+        suppress=outcome.consequence is Consequence.SUPPRESS,
     )
 
 

@@ -223,12 +223,11 @@ class Worker:
             await self._bus.publish(CampaignRequested(campaign_id=held.claim.campaign_id))
 
     async def _let_go(self, held: HeldBatch) -> str:
-        jitter = held.facts.retries.delay_seconds * self._settings.retry_jitter * _share(held.claim.batch_id)
         out_of_time = held.stop is not None and held.stop.cause is StopCause.OUT_OF_TIME
         left = await claims.let_go(
             self._ledger,
             held.claim,
-            retry_jitter_seconds=jitter,
+            retry_jitter=self._settings.retry_jitter * _share(held.claim.batch_id),
             rest_seconds=held.rest_seconds,
             keep_date=held.keeps_date,
             yielded=held.stop.why if held.stop is not None and out_of_time else "",

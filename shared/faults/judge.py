@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from shared.faults.meaning import Consequence, Fault, Stage
+from shared.faults.meaning import Consequence, Fault
 from shared.faults.table import NOT_A_REFUSAL, TABLE, Row
+from shared.relays.replies import Stage
 
 MOST_CHARACTERS = 1000
 """Of a reply that are looked at: a server may send 64 KB."""

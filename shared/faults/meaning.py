@@ -1,22 +1,6 @@
-"""The words of the table: where something was said, whose fault it is, what follows."""
+"""The words of the table: whose fault it is, what follows."""
 
 from enum import StrEnum
-
-
-class Stage(StrEnum):
-    """Where in the SMTP dialogue something happened (RFC 5321, section 3), or that it came in a later report."""
-
-    CONNECT = "connect"
-    BANNER = "banner"
-    EHLO = "ehlo"
-    TLS = "tls"
-    AUTH = "auth"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    BODY = "body"
-    DOT = "dot"
-    REPORT = "report"  # a delivery status notification (RFC 3464), after a relay has accepted the email
 
 
 class Fault(StrEnum):

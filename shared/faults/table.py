@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.faults import words as said
-from shared.faults.meaning import Consequence, Stage
+from shared.faults.meaning import Consequence
+from shared.relays.replies import Stage
 
 ENTRY = frozenset({Stage.CONNECT, Stage.BANNER, Stage.EHLO, Stage.TLS, Stage.AUTH})
 MAIL = frozenset({Stage.MAIL})

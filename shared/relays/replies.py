@@ -20,7 +20,7 @@ _QUEUE_ID = re.compile(
 
 
 class Stage(StrEnum):
-    """A part of the SMTP dialogue (RFC 5321, section 3)."""
+    """A part of the SMTP dialogue (RFC 5321, section 3), or the time after it."""
 
     CONNECT = "connect"
     BANNER = "banner"
@@ -32,6 +32,7 @@ class Stage(StrEnum):
     DATA = "data"
     BODY = "body"
     DOT = "dot"
+    REPORT = "report"  # a delivery status notification (RFC 3464), after a relay has accepted the email
 
 
 class Reply(NamedTuple):

@@ -37,7 +37,7 @@ async def process(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Process[Send
 @pytest.fixture
 def worker(process: Process[SenderSettings]) -> Worker:
     held_batches = HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
-    campaigns = Campaigns(process.ledger, "https://example.test", b"secret", {})
+    campaigns = Campaigns(process.ledger, process.settings, {})
     return Worker(process, campaigns, held_batches, "sender@test", lambda: None)
 
 

@@ -269,7 +269,7 @@ async def test_the_worklist_is_open_due_and_marks_the_suppressed(ledger: Ledger)
 
 
 async def let_go(ledger: Ledger, claim: claims.Claim) -> claims.LetGo:
-    return await claims.let_go(ledger, claim, retry_jitter_seconds=3.0)
+    return await claims.let_go(ledger, claim, retry_jitter=0.05)
 
 
 async def batch(ledger: Ledger) -> Batch:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.sender.smtp.contract import Verdict
+from shared.faults.meaning import Consequence
 from shared.relays.config import Login, RelayConfig, Tls
 from shared.relays.probe import probe
 from shared.relays.replies import Stage
@@ -255,10 +256,10 @@ async def refuse_every_third(peer: Peer) -> None:
     async with delivering(replace(peer.relay, connections=2), mixed) as (_, box):
         await box.reported(30)
     for taken, outcome in box.outcomes:
-        expected = (Verdict.ACCEPTED, Stage.DOT, False)
+        expected: tuple[Verdict, Stage, Consequence | None] = (Verdict.ACCEPTED, Stage.DOT, None)
         if taken.rcpt_to == UNKNOWN:
-            expected = (Verdict.PERMANENT, Stage.RCPT, True)
-        assert (outcome.verdict, outcome.stage, outcome.suppress) == expected
+            expected = (Verdict.PERMANENT, Stage.RCPT, Consequence.SUPPRESS)
+        assert (outcome.verdict, outcome.stage, outcome.consequence) == expected
     assert sorted(await peer.bodies(20)) == [number for number in range(30) if number % 3]
 
 
@@ -280,7 +281,7 @@ ONE_TRY = engine_config(rest_seconds=60)  # whatever is rested stays so for the 
 @pytest.mark.parametrize(
     ("flags", "verdict", "stage", "code"),
     [
-        (["-r", "MAIL"], Verdict.TRANSIENT, Stage.MAIL, 450),
+        (["-r", "MAIL"], Verdict.THROTTLED, Stage.MAIL, 450),
         (["-f", "MAIL"], Verdict.SENDER_REFUSED, Stage.MAIL, 500),
         (["-r", "RCPT"], Verdict.TRANSIENT, Stage.RCPT, 450),
         (["-f", "RCPT"], Verdict.PERMANENT, Stage.RCPT, 500),
@@ -289,9 +290,9 @@ ONE_TRY = engine_config(rest_seconds=60)  # whatever is rested stays so for the 
         (["-r", "."], Verdict.TRANSIENT, Stage.DOT, 450),
         (["-f", "."], Verdict.PERMANENT, Stage.DOT, 500),
         (["-q", "."], Verdict.AMBIGUOUS, Stage.DOT, None),
-        (["-Q", "."], Verdict.THROTTLED, Stage.DOT, 421),
+        (["-Q", "."], Verdict.TRANSIENT, Stage.DOT, 421),
         (["-q", "RCPT"], Verdict.TRANSIENT, Stage.RCPT, None),
-        (["-Q", "RCPT"], Verdict.THROTTLED, Stage.RCPT, 421),
+        (["-Q", "RCPT"], Verdict.TRANSIENT, Stage.RCPT, 421),
         (["-q", "CONNECT"], Verdict.RELAY_FAULT, Stage.BANNER, None),
         (["-Q", "CONNECT"], Verdict.THROTTLED, Stage.BANNER, 421),
         (["-f", "CONNECT"], Verdict.RELAY_FAULT, Stage.BANNER, 500),

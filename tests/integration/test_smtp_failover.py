@@ -79,7 +79,7 @@ async def test_each_relays_refusal_is_logged_once() -> None:
             self.heard.append((job.rcpt_to, outcome.relay, outcome.code))
 
     def refuses_one(verb: str, line: str) -> str | None:
-        return "450 4.7.1 not now" if verb == "RCPT" and "person1" in line else None
+        return "451 4.7.500 Server busy" if verb == "RCPT" and "person1" in line else None
 
     observer = Listening()
     observer.heard = []
@@ -87,11 +87,11 @@ async def test_each_relays_refusal_is_logged_once() -> None:
         relays = [first.config("first", connections=1), second.config("second", connections=1)]
         async with delivering(relays, letters(3), observer=observer) as (_, box):
             await box.reported(3)
-    assert box.verdicts() == {"accepted": 2, "throttled": 1}
+    assert box.verdicts() == {"accepted": 2, "held": 1}
     assert sorted(observer.heard) == [
         ("person0@example.net", "first", 250),
-        ("person1@example.net", "first", 450),
-        ("person1@example.net", "second", 450),
+        ("person1@example.net", "first", 451),
+        ("person1@example.net", "second", 451),
         ("person2@example.net", "first", 250),
     ]
 
@@ -177,11 +177,14 @@ async def test_rests_grow() -> None:
     assert 0.8 * 0.08 <= rests[4] <= 0.08
 
 
+THROTTLE = "450 4.7.1 Error: too much mail from 192.0.2.1"
+
+
 async def test_a_throttling_relay_gets_fewer_connections_and_later_all_again() -> None:
     throttling = True
     states = States()
     async with (
-        scripted_relay(lambda verb, _line: "450 4.7.1 slow down" if throttling and verb == "RCPT" else None) as relay,
+        scripted_relay(lambda verb, _line: THROTTLE if throttling and verb == "RCPT" else None) as relay,
         delivering(relay.config(connections=4), letters(40), QUICK, states) as (engine, box),
     ):
         outcomes = await box.reported(4)
@@ -191,7 +194,7 @@ async def test_a_throttling_relay_gets_fewer_connections_and_later_all_again() -
         async with asyncio.timeout(10):
             while engine.status()[0].connections > 2:  # noqa: ASYNC110 - the engine has no event for this
                 await asyncio.sleep(0.01)
-        assert "450 4.7.1 slow down" in engine.status()[0].reason
+        assert THROTTLE in engine.status()[0].reason
         taken_while_throttled = box.taken
         throttling = False
         await box.reported(40)
@@ -208,7 +211,7 @@ async def test_one_greylisted_recipient_does_not_slow_the_relay() -> None:
         delivering(relay.config(connections=2), letters(60), QUICK, states) as (_, box),
     ):
         await box.reported(60)
-    assert box.verdicts() == {"accepted": 54, "throttled": 6}
+    assert box.verdicts() == {"accepted": 54, "transient": 6}
     assert states.seen == []
 
 

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.sender.smtp.contract import Verdict
+from shared.faults.meaning import Consequence
 from shared.relays.replies import Stage
 from tests.support.smtp.configs import engine_config, relay_config
 from tests.support.smtp.mail import Letter, delivering, letters
@@ -90,11 +91,11 @@ async def test_a_failure_before_the_body_makes_no_email_ambiguous(act: Act, verb
         assert all(recipient != POISON for recipient, _ in relay.bodies)
 
 
-async def test_421_at_the_dot_throttles_that_email_alone() -> None:
+async def test_421_at_the_dot_of_two_connections_is_the_matter_of_that_email_alone() -> None:
     async with scripted_relay(to_poison(".", "421 4.3.2 shutting down")) as relay:
         async with delivering(relay.config(connections=1), letters(10)) as (_, box):
             await box.reported(10)
-        assert box.verdicts() == {"accepted": 9, "throttled": 1}
+        assert box.verdicts() == {"accepted": 9, "transient": 1}
 
 
 async def test_421_between_emails_costs_no_attempt() -> None:
@@ -245,9 +246,9 @@ async def test_a_message_too_big_for_one_relay_goes_to_one_that_takes_it() -> No
         assert len(small.messages) == 3
         async with delivering(small.config("small"), [Letter("big@example.net", big.content)]) as (_, box):
             (outcome,) = await box.reported(1)
-        assert (outcome.verdict, outcome.stage, outcome.enhanced) == (Verdict.SENDER_REFUSED, Stage.MAIL, "5.3.4")
+        assert (outcome.verdict, outcome.stage, outcome.enhanced) == (Verdict.PERMANENT, Stage.MAIL, "5.3.4")
         assert "larger than the relay takes (500)" in outcome.reply
-        assert not outcome.suppress
+        assert outcome.consequence is Consequence.FAIL
         assert len(small.bodies) == 3
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from scripts.replies_page import PAGE, page
 from shared.faults.judge import MOST_CHARACTERS, enhanced_code, judge, normalised, row_for
-from shared.faults.meaning import Consequence, Fault, Stage
+from shared.faults.meaning import Consequence, Fault
 from shared.faults.table import NOT_A_REFUSAL, TABLE
+from shared.relays.replies import Stage
 
 DATA = Path(__file__).parents[1] / "data"
 SOFT = (Consequence.RETRY, Consequence.HOLD, Consequence.REROUTE, Consequence.RECONNECT, Consequence.SLOW)

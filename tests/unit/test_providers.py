@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from shared.errors import ConfigurationError
-from shared.providers import DEFAULT_EMAILS_PER_SECOND, DEFAULT_IN_FLIGHT, PROVIDERS, Providers
+from shared.providers import DEFAULT_EMAILS_PER_SECOND, DEFAULT_IN_FLIGHT, PROVIDERS, Providers, parse_providers
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,10 @@ def test_a_look_up_takes_less_than_a_microsecond() -> None:
             name_of("gmail.com")
         took.append((time.process_time() - began) / times)
     assert min(took) < 1e-6
+
+
+def test_the_setting_is_read() -> None:
+    providers = parse_providers("Example.edu=gmail  example.net=our-hosting")
+    assert (providers.name_of("example.edu"), providers.name_of("example.net")) == ("gmail", "our-hosting")
+    with pytest.raises(ConfigurationError, match="DOMAIN=PROVIDER"):
+        parse_providers("example.edu")

@@ -25,6 +25,7 @@ from services.sender.metrics import SenderMetrics
 from services.sender.results import Result, RetryPolicy
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.relays.replies import Stage
+from shared.retries import doubling
 from shared.settings import SenderSettings
 from shared.templates import compile_content
 
@@ -40,7 +41,7 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
         envelope_from="bounces@example.test",
         builder=MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test")),
         signer=None,
-        retries=RetryPolicy(3, 60.0, at_most_once),
+        retries=RetryPolicy(doubling(60.0, 3), at_most_once=at_most_once),
         unsubscribe_url=lambda recipient_id: f"https://example.test/u/{recipient_id}",
     )
 

@@ -4,9 +4,11 @@ import pytest
 
 from services.sender.results import RetryPolicy, result_of
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.faults.meaning import Consequence
+from shared.retries import doubling, parse_schedule
 
-POLICY = RetryPolicy(max_retries=3, delay_seconds=60.0)
-AT_MOST_ONCE = RetryPolicy(max_retries=3, delay_seconds=60.0, at_most_once=True)
+POLICY = RetryPolicy(doubling(60.0, 3))
+AT_MOST_ONCE = RetryPolicy(doubling(60.0, 3), at_most_once=True)
 
 
 def status_of(verdict: Verdict, attempts: int, policy: RetryPolicy = POLICY) -> tuple[str, float | None] | None:
@@ -58,8 +60,29 @@ def test_a_foreign_text_is_kept_as_the_ledger_can_hold_it() -> None:
     assert result.queue_id == "q" * 200
 
 
-def test_only_a_permanent_refusal_suppresses() -> None:
-    for verdict, expected in ((Verdict.PERMANENT, True), (Verdict.TRANSIENT, False)):
-        result = result_of(1, "a@b.test", "pending", 0, Outcome(verdict, "r", suppress=True), POLICY)
+@pytest.mark.parametrize("consequence", [None, *Consequence])
+def test_only_a_mailbox_that_does_not_exist_is_suppressed(consequence: Consequence | None) -> None:
+    result = result_of(1, "a@b.test", "pending", 0, Outcome(Verdict.PERMANENT, "r", consequence=consequence), POLICY)
+    assert result is not None
+    assert result.suppress is (consequence is Consequence.SUPPRESS)
+
+
+def test_an_email_that_waits_for_its_provider_spends_no_attempt() -> None:
+    for hold_seconds, expected in ((0.0, POLICY.hold_seconds), (42.0, 42.0)):
+        outcome = Outcome(Verdict.HELD, "r", code=421, reply="slow down", hold_seconds=hold_seconds)
+        result = result_of(1, "a@b.test", "deferred", 2, outcome, POLICY)
         assert result is not None
-        assert result.suppress is expected
+        assert (result.status, result.attempts, result.delay_seconds) == ("deferred", 2, expected)
+        assert result.reply == "slow down"
+
+
+def test_by_the_schedule_a_deferred_recipient_is_tried_until_the_campaign_ends() -> None:
+    policy = RetryPolicy(parse_schedule("1m,5m,15m,30m,1h,2h+"))
+    delays = [status_of(Verdict.TRANSIENT, attempts, policy) for attempts in range(8)]
+    assert delays == [("deferred", 60.0 * minutes) for minutes in (1, 5, 15, 30, 60, 120, 120, 120)]
+
+
+def test_an_email_that_may_have_arrived_is_sent_again_three_times_at_most() -> None:
+    policy = RetryPolicy(parse_schedule("1m+"))
+    assert status_of(Verdict.AMBIGUOUS, 2, policy) == ("deferred", 60.0)
+    assert status_of(Verdict.AMBIGUOUS, 3, policy) == ("unknown", None)

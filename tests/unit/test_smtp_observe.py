@@ -8,11 +8,20 @@ from structlog.testing import CapturingLogger
 
 from services.sender.smtp.contract import Outcome, Verdict
 from services.sender.smtp.observe import LogObserver
+from shared.faults.meaning import Consequence
 from shared.relays.replies import Stage, without_addresses
 from tests.support.smtp.mail import Letter
 
 ACCEPTED = Outcome(Verdict.ACCEPTED, "mx", Stage.DOT, 250, "2.0.0", "2.0.0 Ok: queued as 1", "1", seconds=0.0123)
-REFUSED = Outcome(Verdict.PERMANENT, "mx", Stage.RCPT, 550, "5.1.1", "5.1.1 <bob@example.net>: unknown", suppress=True)
+REFUSED = Outcome(
+    Verdict.PERMANENT,
+    "mx",
+    Stage.RCPT,
+    550,
+    "5.1.1",
+    "5.1.1 <bob@example.net>: unknown",
+    consequence=Consequence.SUPPRESS,
+)
 
 
 @pytest.fixture
@@ -43,6 +52,8 @@ def test_a_refusal_is_logged_at_info_level(log: CapturingLogger, monkeypatch: py
         "stage": "rcpt",
         "code": 550,
         "enhanced": "5.1.1",
+        "fault": "recipient",
+        "consequence": "suppress",
         "reply": "5.1.1 <<address>>: unknown",
         "queue_id": None,
         "seconds": 0.0,

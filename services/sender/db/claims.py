@@ -161,7 +161,7 @@ async def let_go(
     ledger: Ledger,
     held: Claim,
     *,
-    retry_jitter_seconds: float = 0.0,
+    retry_jitter: float = 0.0,
     rest_seconds: float = 0.0,
     keep_date: bool = True,
     yielded: str = "",
@@ -169,8 +169,8 @@ async def let_go(
     """Ends the hold on a batch, once all its results are recorded: `done` if nothing is open, else `waiting`.
 
     A batch with pending recipients is due again after `rest_seconds`; one with deferred ones only, when the first is
-    due. Unless `keep_date`, the next claim gives its emails a new Date. `yielded` says in the timeline why an
-    unfinished batch is given back."""
+    due, and by the share `retry_jitter` of that wait later. Unless `keep_date`, the next claim gives its emails a new
+    Date. `yielded` says in the timeline why an unfinished batch is given back."""
     async with ledger.write() as connection:
         batch = await batches.lock(connection, held.batch_id, held.generation)
         if batch is None:
@@ -185,7 +185,7 @@ async def let_go(
             return LetGo(BatchState.DONE.value)
         due_in = rest_seconds
         if batch.pending == 0:
-            due_in = await _first_due(connection, held) + retry_jitter_seconds
+            due_in = await _first_due(connection, held) * (1 + retry_jitter)
         await batches.requeue(connection, *ours, due_in_seconds=due_in)
         if batch.deferred:
             text = f"{batch.deferred} will be tried again"

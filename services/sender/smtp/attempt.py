@@ -4,6 +4,7 @@ import re
 from enum import Enum, auto
 
 from services.sender.smtp.contract import Job, Outcome, Verdict
+from shared.faults.meaning import Consequence
 from shared.relays.replies import Reply, Stage
 
 _ADDRESS = re.compile(r"[^\x00-\x20\x7f-\x9f<>\u2028\u2029]+")
@@ -28,14 +29,18 @@ class Failure(Enum):
 class Attempt:
     """A job, its clock, and what has been tried."""
 
-    __slots__ = ("avoid", "body", "envelope", "failure", "job", "smtputf8", "started", "tries")
+    __slots__ = ("avoid", "body", "closed_on", "envelope", "failure", "job", "provider", "smtputf8", "started", "tries")
 
-    def __init__(self, job: Job, started: float) -> None:
+    def __init__(self, job: Job, started: float, provider: str = "") -> None:
         self.job = job
+        #: Who runs the recipient's mailbox.
+        self.provider = provider
         #: When it was taken, by the event loop's clock.
         self.started = started
         #: Failures so far that another relay or connection may put right.
         self.tries = 0
+        #: Connections that the relay closed with 421 at a step of this email.
+        self.closed_on = 0
         #: Names of the relays that failed this email.
         self.avoid: frozenset[str] = frozenset()
         #: Its outcome if no other relay can be tried.
@@ -53,7 +58,13 @@ class Attempt:
         return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % len(self.body), 1)
 
     def outcome(
-        self, verdict: Verdict, relay: str, stage: Stage | None, reply: Reply, now: float, *, suppress: bool = False
+        self,
+        verdict: Verdict,
+        relay: str,
+        stage: Stage | None,
+        reply: Reply,
+        now: float,
+        consequence: Consequence | None = None,
     ) -> Outcome:
         """The outcome of this attempt, with `reply` as its reason."""
         accepted = verdict is Verdict.ACCEPTED
@@ -65,8 +76,8 @@ class Attempt:
             reply.enhanced,
             reply.text,
             reply.queue_id if accepted else None,
-            suppress,
-            now - self.started,
+            consequence,
+            seconds=now - self.started,
         )
 
 

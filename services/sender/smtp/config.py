@@ -1,7 +1,8 @@
 """How long the engine may wait for what."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from shared.providers import Providers, parse_providers
 from shared.settings import SenderSettings
 
 
@@ -26,6 +27,10 @@ class EngineConfig:
     #: First rest of a relay that cannot be used; doubles each time.
     rest_seconds: float
     rest_max_seconds: float
+    #: Who runs the mailboxes of a domain.
+    providers: Providers = field(default_factory=Providers)
+    #: First rest of a provider at a relay; doubles each time.
+    provider_rest_seconds: float = 60.0
     #: A connection that waits longer than this, and than 10 usual replies, is replaced.
     stall_seconds: float = 0.05
     #: For the reply to QUIT.
@@ -42,4 +47,6 @@ def engine_config(settings: SenderSettings) -> EngineConfig:
         reap_seconds=settings.smtp_cleanup_seconds,
         rest_seconds=settings.relay_rest_seconds,
         rest_max_seconds=settings.relay_rest_max_seconds,
+        providers=parse_providers(settings.providers),
+        provider_rest_seconds=settings.provider_rest_seconds,
     )

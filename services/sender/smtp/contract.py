@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from shared.faults.meaning import Consequence
 from shared.relays.replies import Stage
 
 
@@ -19,9 +20,10 @@ class Verdict(StrEnum):
     ACCEPTED = "accepted"  # 250 after the final dot: the relay has taken responsibility (RFC 5321, 6.1)
     TRANSIENT = "transient"  # try this recipient again later; spends one of its attempts
     PERMANENT = "permanent"  # this recipient is refused for good
-    SENDER_REFUSED = "sender_refused"  # 5xx at MAIL: the campaign's own address, or its size; pauses the campaign
+    HELD = "held"  # its provider refuses us for now; try again later, spends no attempt
+    SENDER_REFUSED = "sender_refused"  # the campaign's sender is refused: pauses the campaign
     RELAY_FAULT = "relay_fault"  # no relay could be used; spends no attempt
-    THROTTLED = "throttled"  # the relay asks us to slow down (421, 4.7.x); spends no attempt
+    THROTTLED = "throttled"  # the relay asks us to slow down; spends no attempt
     AMBIGUOUS = "ambiguous"  # body bytes left and no reply came: delivered or not, it cannot be known
     NOT_STARTED = "not_started"  # withdrawn before any body byte left (gate closed, deadline, drain)
 
@@ -37,8 +39,10 @@ class Outcome:
     enhanced: str | None = None
     reply: str = ""
     queue_id: str | None = None
-    #: The reply says that the mailbox does not exist (RFC 3463, x.1.1 and similar).
-    suppress: bool = False
+    #: What follows from the reply (`shared/faults`); None where no relay has refused this email.
+    consequence: Consequence | None = None
+    #: HELD: how long the provider rests at this relay; 0 if that is not known.
+    hold_seconds: float = 0.0
     #: From the first SMTP step of this email to its verdict.
     seconds: float = 0.0
 

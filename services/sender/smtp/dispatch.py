@@ -6,14 +6,30 @@ from collections.abc import Container
 from dataclasses import replace
 
 from services.sender.smtp.attempt import Attempt, BadAddressError, Failure
-from services.sender.smtp.classify import classify
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import Job, Outcome, Source, Verdict
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.pool import Pool
+from services.sender.smtp.provider_rests import Rest
 from services.sender.smtp.relay import Relay
+from shared.faults.judge import judge
+from shared.faults.meaning import Consequence, Fault
 from shared.relays.replies import Reply, Stage
+
+VERDICTS = {
+    Consequence.RETRY: Verdict.TRANSIENT,
+    Consequence.FAIL: Verdict.PERMANENT,
+    Consequence.SUPPRESS: Verdict.PERMANENT,
+    Consequence.HOLD: Verdict.HELD,
+    Consequence.REROUTE: Verdict.HELD,
+    Consequence.RECONNECT: Verdict.THROTTLED,
+    Consequence.SLOW: Verdict.THROTTLED,
+    Consequence.REST: Verdict.RELAY_FAULT,
+    Consequence.PAUSE: Verdict.SENDER_REFUSED,
+    Consequence.SPREAD: Verdict.PERMANENT,
+}
+"""The verdict on an email by what follows from the reply, if no other relay or connection does better."""
 
 
 class Dispatch:
@@ -29,6 +45,7 @@ class Dispatch:
         self._source = source
         self._pool = pool
         self._observer = observer
+        self._provider_of = config.providers.name_of
         self._soft_seconds = config.email_soft_seconds
         self._most_tries = len(pool.relays) + 1
         self._waiting: list[Attempt] = []  # emails that were taken and have no connection
@@ -98,7 +115,10 @@ class Dispatch:
 
     def accepted(self, connection: Connection, attempt: Attempt, reply: Reply, dot_seconds: float) -> None:
         """2xx after the final dot."""
-        self._pool.by_name[connection.relay].accepted(dot_seconds)
+        relay = self._pool.by_name[connection.relay]
+        relay.accepted(dot_seconds)
+        if relay.provider_rests:
+            relay.provider_rests.accepted(attempt.provider)
         self._observer.phase(connection.relay, Stage.DOT, dot_seconds)
         now = self._loop.time()
         self._finish(attempt, attempt.outcome(Verdict.ACCEPTED, connection.relay, Stage.DOT, reply, now))
@@ -117,7 +137,7 @@ class Dispatch:
             case Failure.WITHDRAWN:
                 self._report(connection, attempt, Verdict.NOT_STARTED, stage, reply)
             case Failure.TOO_BIG:
-                self._unsuited(connection, attempt, Verdict.SENDER_REFUSED, reply)
+                self._unsuited(connection, attempt, reply)
             case Failure.UNMADE:  # spends an attempt, so that an email which can never be made comes to an end
                 self._report(connection, attempt, Verdict.TRANSIENT, None, reply)
 
@@ -142,33 +162,39 @@ class Dispatch:
 
     def could_not_open(self, relay: Relay, stage: Stage, reply: Reply) -> None:
         """A connection could not be opened."""
-        throttled = classify(stage, reply)[0] is Verdict.THROTTLED
+        throttled = judge(stage, reply.code, reply.text).consequence is Consequence.SLOW
         relay.could_not_open(stage, reply, self._loop.time(), throttled=throttled)
 
     # failures
 
     def _refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """The relay said no: decide whether the email, the relay or our rate is at fault."""
-        verdict, suppress = classify(stage, reply)
+        """The relay said no: decide whose fault that is."""
+        judgement = judge(stage, reply.code, reply.raw.decode("utf-8", "replace"))
+        consequence = judgement.consequence
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
-        outcome = attempt.outcome(verdict, relay.name, stage, reply, now, suppress=suppress)
-        if verdict is Verdict.THROTTLED:
-            relay.throttled(stage, reply, now)
-        elif verdict is Verdict.RELAY_FAULT:
-            relay.at_fault(stage, reply, now)
-        else:
-            self._finish(attempt, outcome)
-            return
-        self._pool.choose()
-        if stage is Stage.DOT:
-            self._finish(attempt, outcome)
-        else:
-            attempt.avoid |= {relay.name}
+        verdict = VERDICTS[consequence]
+        if judgement.suspect_provider and stage is not Stage.MAIL:
+            relay.refused_by(attempt.provider, attempt.job.rcpt_to, stage, reply, now)
+        if consequence.fault in (Fault.RELAY, Fault.CONNECTION):
+            if relay.refused(attempt.job.rcpt_to, stage, reply, now, throttled=verdict is Verdict.THROTTLED):
+                verdict = Verdict.TRANSIENT
+            self._pool.choose()
+        if consequence is Consequence.RECONNECT:
+            attempt.closed_on += 1
+            if attempt.closed_on > 1 and stage is not Stage.MAIL and relay.available(now):
+                verdict = Verdict.TRANSIENT
+        outcome = attempt.outcome(verdict, relay.name, stage, reply, now, consequence)
+        elsewhere = verdict is Verdict.HELD or (consequence.fault is Fault.RELAY and stage is not Stage.DOT)
+        if verdict is not Verdict.TRANSIENT and (elsewhere or attempt.closed_on == 1):
+            if elsewhere:
+                attempt.avoid |= {relay.name}
             self._try_again(attempt, outcome)
+        else:
+            self._finish(attempt, outcome)
 
     def _ambiguous(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
         if not self.draining:
-            self._pool.by_name[connection.relay].at_fault(stage, reply, self._loop.time())
+            self._pool.by_name[connection.relay].at_fault(attempt.job.rcpt_to, stage, reply, self._loop.time())
             self._pool.choose()
         self._report(connection, attempt, Verdict.AMBIGUOUS, stage, reply)
 
@@ -179,7 +205,7 @@ class Dispatch:
         if self.draining:
             verdict = Verdict.NOT_STARTED
         elif not connection.delivered:
-            relay.at_fault(stage, reply, now)
+            relay.at_fault(attempt.job.rcpt_to, stage, reply, now)
             self._pool.choose()
         if self._pool.relay_avoiding(attempt.avoid | {relay.name}):
             attempt.avoid |= {relay.name}
@@ -208,7 +234,7 @@ class Dispatch:
                 self.hungry.set()
                 return None
             try:
-                return Attempt(job, self._loop.time())
+                return Attempt(job, self._loop.time(), self._provider_of(job.rcpt_to.rpartition("@")[2].lower()))
             except BadAddressError as error:
                 outcome = Outcome(Verdict.PERMANENT, enhanced="5.1.3", reply=str(error))
                 self._observer.attempt(job, outcome)
@@ -249,17 +275,29 @@ class Dispatch:
         return self._loop.time() - attempt.started >= self._soft_seconds
 
     def _suits(self, connection: Connection, attempt: Attempt) -> bool:
-        """Whether the relay can carry it; if not, it goes to another relay, or is reported."""
+        """Whether the relay can carry it now; if not, it goes to another relay, or is reported."""
+        rests = self._pool.by_name[connection.relay].provider_rests
+        if rests and (rest := rests.rest_of(attempt.provider, self._loop.time())) is not None:
+            self._wait_for_provider(connection, attempt, rest)
+            return False
         if connection.smtputf8 or not attempt.smtputf8:
             return True
         reply = Reply(0, b"5.6.7 the address needs SMTPUTF8, which no relay offers")
-        self._unsuited(connection, attempt, Verdict.PERMANENT, reply)
+        self._unsuited(connection, attempt, reply)
         return False
 
-    def _unsuited(self, connection: Connection, attempt: Attempt, verdict: Verdict, reply: Reply) -> None:
-        """This relay cannot carry the email, as `reply` (our own words) says. Another one, else the verdict stands."""
+    def _wait_for_provider(self, connection: Connection, attempt: Attempt, rest: Rest) -> None:
+        """Its provider rests at this relay: another relay takes the email, else it waits."""
         attempt.avoid |= {connection.relay}
-        outcome = attempt.outcome(verdict, connection.relay, Stage.MAIL, reply, self._loop.time())
+        now = self._loop.time()
+        outcome = attempt.outcome(Verdict.HELD, connection.relay, rest.stage, rest.reply, now, Consequence.HOLD)
+        self._try_again(attempt, replace(outcome, hold_seconds=rest.until - now))
+
+    def _unsuited(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
+        """This relay cannot carry the email, as `reply` (our own words) says. Another one, else the recipient fails."""
+        attempt.avoid |= {connection.relay}
+        now = self._loop.time()
+        outcome = attempt.outcome(Verdict.PERMANENT, connection.relay, Stage.MAIL, reply, now, Consequence.FAIL)
         enhanced, _, _ = reply.text.partition(" ")
         self._try_again(attempt, replace(outcome, enhanced=enhanced))
 

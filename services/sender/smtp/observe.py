@@ -20,7 +20,7 @@ class Observer(Protocol):
         """An attempt is over. The source gets the same outcome, unless another relay or connection is tried now."""
 
     def relay(self, relay: str, state: str, reason: str, seconds: float) -> None:
-        """A relay is now `up`, `slow` or `resting`, for about `seconds`."""
+        """A relay is now `up`, `slow` or `resting`, or one provider rests there, for about `seconds`."""
 
 
 class Silent:
@@ -62,6 +62,8 @@ class LogObserver(Silent):
             stage=outcome.stage.value if outcome.stage else None,
             code=outcome.code,
             enhanced=outcome.enhanced,
+            fault=outcome.consequence.fault.value if outcome.consequence else None,
+            consequence=outcome.consequence.value if outcome.consequence else None,
             reply=without_addresses(outcome.reply),
             queue_id=outcome.queue_id,
             seconds=round(outcome.seconds, 3),

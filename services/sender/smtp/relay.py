@@ -2,20 +2,24 @@
 
 Two things can be wrong. A relay that *cannot be used* (it refuses connections, is silent, rejects before MAIL, or keeps
 losing connections) rests, twice as long each time, and is then probed with one connection. A relay that *wants less*
-(421, 4.7.x) is slowed: half the connections, and a pause, twice as long each time. One accepted email proves health.
+is slowed: half the connections, and a pause, twice as long each time. One accepted email proves health.
 """
 
 import random
 import ssl
+from collections import Counter
 from collections.abc import Callable
 
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
 from services.sender.smtp.contract import RelayStatus
+from services.sender.smtp.provider_rests import ProviderRests
 from shared.relays.config import RelayConfig
 from shared.relays.replies import Reply, Stage, without_addresses
 
-IN_A_ROW = 3  # refusals or losses, with no email accepted in between, that count against the relay as a whole
+IN_A_ROW = 3  # recipients it failed, with no email accepted in between, count against the relay as a whole
+OWN_MATTER_AFTER = 5  # refusals of one recipient that neither rested nor slowed the relay
+MOST_TOLD = 1000  # recipients whose refusals are counted
 ASSUMED_REPLY_SECONDS = 0.4  # the usual reply to a body, until the relay has shown its own
 LEAST_WEIGHT = 0.05  # of the newest reply in the running mean
 STALL_FACTOR = 10  # usual replies: a connection that waits longer is stalled
@@ -49,7 +53,11 @@ class Relay:
         self._allowed = relay.connections
         self._accepted = 0  # emails
         self._usual_reply = ASSUMED_REPLY_SECONDS
-        self._bad_in_a_row = 0
+        self._bad_in_a_row: set[str] = set()  # recipients it failed since it last accepted an email
+        self._providers_in_a_row: set[str] = set()  # that refused us since then
+        #: Providers that rest at this relay.
+        self.provider_rests = ProviderRests(config.provider_rest_seconds)
+        self._told: Counter[str] = Counter()  # its own refusals by recipient, since it last rested or slowed down
         self._backoff = config.rest_seconds
         self._resting = False
         self._until = 0.0  # end of a rest or a pause
@@ -142,18 +150,42 @@ class Relay:
             self._changed(self.name, "slow", self.reason, self._open_backoff)
             self._open_backoff = min(self._engine.rest_max_seconds, 2 * self._open_backoff)
 
-    def at_fault(self, stage: Stage | None, reply: Reply, now: float) -> None:
-        """The relay lost a connection, or gave a reply that makes it useless."""
+    def refused(self, recipient: str, stage: Stage, reply: Reply, now: float, *, throttled: bool) -> bool:
+        """The relay refused an email and spoke of itself: it wants less (`throttled`), or cannot be used.
+
+        Said of several recipients in a row, that is believed. Returns True if it is the matter of this recipient
+        instead, who alone is refused again and again."""
+        if throttled:
+            self._remember(stage, reply, throttled=True)
+            if self._failed_several(recipient):
+                self._slow_down(now)
+        else:
+            self.at_fault(recipient, stage, reply, now)
+        self._told[recipient] += 1
+        if not self.available(now) or len(self._told) > MOST_TOLD:
+            self._told.clear()
+        return self._told[recipient] >= OWN_MATTER_AFTER
+
+    def refused_by(self, provider: str, recipient: str, stage: Stage, reply: Reply, now: float) -> None:
+        """A provider refused an email in a way that may mean all of ours. Several providers in a row mean the relay."""
+        rest = self.provider_rests.deferred(provider, recipient, stage, reply, now)
+        if rest is not None:
+            reason = without_addresses(f"{provider}: {reply.code} {reply.text}")
+            self._changed(self.name, "provider resting", reason, rest.until - now)
+        if len(self._providers_in_a_row) < IN_A_ROW:
+            self._providers_in_a_row.add(provider)
+        if len(self._providers_in_a_row) >= IN_A_ROW:
+            self._remember(stage, reply, throttled=True)
+            self._slow_down(now)
+
+    def at_fault(self, recipient: str, stage: Stage | None, reply: Reply, now: float) -> None:
+        """The relay lost a connection at the step of this recipient, or gave a reply that makes it useless."""
         self._remember(stage, reply, throttled=False)
-        self._bad_in_a_row += 1
-        if self._bad_in_a_row >= IN_A_ROW:
+        if self._failed_several(recipient):
             self._rest(now)
 
-    def throttled(self, stage: Stage, reply: Reply, now: float) -> None:
-        """It asked us to slow down. Once may be about one recipient (greylisting); several in a row are about us."""
-        self._remember(stage, reply, throttled=True)
-        self._bad_in_a_row += 1
-        if self._bad_in_a_row < IN_A_ROW or now < self._until:
+    def _slow_down(self, now: float) -> None:
+        if now < self._until:
             return
         self._allowed = max(1, self._allowed // 2)
         for connection in self._active()[self._allowed :]:
@@ -167,8 +199,9 @@ class Relay:
         """The relay accepted an email."""
         self._accepted += 1
         self._usual_reply += max(LEAST_WEIGHT, 1 / self._accepted) * (dot_seconds - self._usual_reply)
-        if self._bad_in_a_row:
-            self._bad_in_a_row = 0
+        if self._bad_in_a_row or self._providers_in_a_row:
+            self._bad_in_a_row.clear()
+            self._providers_in_a_row.clear()
         if self._backoff != self._engine.rest_seconds:
             self._backoff = self._engine.rest_seconds
 
@@ -220,6 +253,12 @@ class Relay:
         active = [connection for connection in self.connections if not (connection.stalled or connection.retiring)]
         return sorted(active, key=lambda connection: connection.in_flight, reverse=True)
 
+    def _failed_several(self, recipient: str) -> bool:
+        """Whether it failed enough recipients since it last accepted an email. One alone may be the cause itself."""
+        if len(self._bad_in_a_row) < IN_A_ROW:
+            self._bad_in_a_row.add(recipient)
+        return len(self._bad_in_a_row) >= IN_A_ROW
+
     def _remember(self, stage: Stage | None, reply: Reply, throttled: bool) -> None:
         self.failure = (stage, reply)
         self.throttled_last = throttled
@@ -230,7 +269,7 @@ class Relay:
         self._resting = True
         pause = self._take_backoff()
         self._until = now + pause
-        self._bad_in_a_row = 0
+        self._bad_in_a_row.clear()
         self._changed(self.name, "resting", self.reason, pause)
 
     def _take_backoff(self) -> float:

@@ -17,6 +17,6 @@ def relay_config(port: int, name: str = "relay", **changes: Any) -> RelayConfig:
     return replace(parse_relay(f"smtp://127.0.0.1:{port}?tls=none&name={name}", SETTINGS), **changes)
 
 
-def engine_config(**changes: float) -> EngineConfig:
+def engine_config(**changes: Any) -> EngineConfig:
     """The limits of an engine."""
     return replace(config.engine_config(SETTINGS), **changes)
