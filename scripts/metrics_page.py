@@ -1,4 +1,4 @@
-"""Writes docs/metrics.md from the instruments in the code: `python -m scripts.metrics_page`. A test keeps it so."""
+"""Writes docs/metrics.md from the code: `python -m scripts.metrics_page`. A test checks that it is current."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -36,15 +36,15 @@ SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
 
 
 def registry(service: str) -> CollectorRegistry:
-    """All that a service measures, as it is when the process begins."""
+    """All metrics of a service, as at the start of a process."""
     common = Metrics(service)
-    # Never connected to: the instruments want to know where they would look.
+    # Never opened: metrics only need a ledger to read later.
     SERVICES[service](common, Ledger("sqlite+aiosqlite:///unread.db", pool_size=1))
     return common.registry
 
 
 def instruments(service: str = "") -> dict[str, MetricWrapperBase]:
-    """What a service brings beside the instruments of all, or those; by the name that is written in a query."""
+    """A service's own metrics, or those of every service, by their name in queries."""
     shared = dict(_instruments(Metrics(service).registry))
     if not service:
         return shared
@@ -77,7 +77,7 @@ def _row(name: str, instrument: MetricWrapperBase) -> str:
 
 
 def _label(instrument: MetricWrapperBase, place: int, label: str) -> str:
-    """A label, and its values where they are known from the start."""
+    """A label, with its values if they are known from the start."""
     values = dict.fromkeys(key[place] for key in instrument._metrics) if label != "version" else {}
     known = [value for value in values if value]
     return f"`{label}`" + (f" ({', '.join(known)})" if known and label != "service" else "")

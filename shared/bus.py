@@ -140,8 +140,8 @@ class Bus:
             self._metrics.broker_connected.set(connected)
 
     async def stop_consuming(self) -> None:
-        """Takes no more events; handlers that run go on and acknowledge theirs. An event that arrives while the broker
-        is told so stays unacknowledged, and comes again elsewhere once the bus is closed."""
+        """Takes no more events; handlers that run go on and acknowledge theirs. An event that arrives until
+        the broker confirms stays unacknowledged; it is delivered again elsewhere once the bus is closed."""
         for subscriber in self._subscribers:
             with suppress(Exception):
                 async with asyncio.timeout(self._timeout):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.local import LocalError
 
-UNPRIVILEGED_USERS = ("postgres", "nobody")
+SERVER_USER = "postgres"
 CAPABILITIES_TO_PASS = {"dac_read_search": 2, "dac_override": 1}
 """Linux capabilities that let a process enter closed folders, and their bits."""
 
@@ -34,12 +34,10 @@ def give(path: Path) -> None:
 
 
 def _server_user() -> pwd.struct_passwd:
-    for name in UNPRIVILEGED_USERS:
-        try:
-            return pwd.getpwnam(name)
-        except KeyError:
-            continue
-    raise LocalError(f"PostgreSQL refuses to run as root and there is no user {' or '.join(UNPRIVILEGED_USERS)}")
+    try:
+        return pwd.getpwnam(SERVER_USER)
+    except KeyError:
+        raise LocalError(f"PostgreSQL refuses to run as root, and there is no user {SERVER_USER}") from None
 
 
 def _capability_to_pass() -> str:

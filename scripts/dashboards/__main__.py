@@ -1,4 +1,4 @@
-"""Writes deploy/grafana/dashboards: `python -m scripts.dashboards`. A test keeps the files in step."""
+"""Writes deploy/grafana/dashboards: `python -m scripts.dashboards`. A test checks that the files are current."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ DASHBOARDS = (OVERVIEW, SENDERS, CAMPAIGNS, BROKER)
 
 
 def files() -> dict[Path, str]:
-    """Every dashboard's file and what belongs into it."""
+    """Every dashboard's file and its content."""
     return {
         FOLDER / f"{dashboard.uid.removeprefix('vashsender-')}.json": json.dumps(dashboard.json(), indent=2) + "\n"
         for dashboard in DASHBOARDS

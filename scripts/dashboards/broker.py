@@ -1,4 +1,4 @@
-"""Broker: what RabbitMQ says of itself. Mail goes on without it, only slower."""
+"""The dashboard Broker: RabbitMQ's own metrics. Without the broker mail still goes out, but slower."""
 
 from scripts.dashboards.common import JOB, links
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
@@ -14,28 +14,28 @@ QUEUES = (
     Panel(
         "timeseries",
         "Ready",
-        "Messages that wait for a consumer. `email` holds tickets of batches, not emails: a few per sender.",
+        "Messages waiting for a consumer. `email` holds tickets for batches, not emails: a few per sender.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_ready{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "Unacknowledged",
-        "In the hands of consumers; of `email`, one for each batch a sender works on.",
+        "Messages that consumers work on; in `email`, one per batch that a sender holds.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_unacked{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "Consumers",
-        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; none `dead`.",
+        "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; `dead` has none.",
         "short",
         [Query(f"max by (queue) (rabbitmq_detailed_queue_consumers{{{OURS}}})", "{{queue}}")],
     ),
     Panel(
         "timeseries",
         "As the watchdog sees the queues",
-        "By passive declaration, also where RabbitMQ's own metrics cannot be read.",
+        "By passive declaration, so also without RabbitMQ's own metrics.",
         "short",
         [Query('max by (queue) (vashsender_queue_messages{job="$job"})', "{{queue}}")],
     ),
@@ -57,7 +57,7 @@ QUEUES = (
     ),
     Panel(
         "timeseries",
-        "In trouble",
+        "Redelivered, unroutable, dead",
         "Redelivered after a lost connection or an error, returned as unroutable, or dead after the delivery limit.",
         "short",
         [
@@ -82,7 +82,7 @@ NODE = (
     Panel(
         "stat",
         "Alarms",
-        "Memory, disk or file descriptors: under an alarm the broker takes no events.",
+        "Memory, disk or file descriptors. Under an alarm the broker accepts no events.",
         "short",
         [Query('sum({__name__=~"rabbitmq_alarms_.+", job="$rabbitmq"})')],
         width=6,
@@ -92,7 +92,7 @@ NODE = (
     Panel(
         "timeseries",
         "Memory",
-        "Resident, beside where the alarm begins.",
+        "Resident memory, and the limit at which the alarm starts.",
         "bytes",
         [
             Query('rabbitmq_process_resident_memory_bytes{job="$rabbitmq"}', "{{instance}}"),
@@ -104,7 +104,7 @@ NODE = (
     Panel(
         "timeseries",
         "Disk",
-        "Free, beside where the alarm begins.",
+        "Free space, and the limit at which the alarm starts.",
         "bytes",
         [
             Query('rabbitmq_disk_space_available_bytes{job="$rabbitmq"}', "{{instance}}"),
@@ -116,7 +116,7 @@ NODE = (
     Panel(
         "timeseries",
         "Connections and channels",
-        "Each process has two connections: one consumes, one publishes.",
+        "Each process has two connections: one to consume, one to publish.",
         "short",
         [
             Query('rabbitmq_connections{job="$rabbitmq"}', "{{instance}} connections"),
@@ -127,7 +127,7 @@ NODE = (
     Panel(
         "timeseries",
         "File descriptors",
-        "Open, of those the node may open.",
+        "Share of the node's limit that is open.",
         "percentunit",
         [
             Query(
@@ -142,7 +142,7 @@ NODE = (
 BROKER = Dashboard(
     "vashsender-broker",
     "VashSender / Broker",
-    "What RabbitMQ says of itself. Mail goes on without it, only slower.",
+    "RabbitMQ's own metrics. Without the broker mail still goes out, but slower.",
     [JOB, RABBITMQ, VHOST, QUEUE],
     [Row("Queues", QUEUES), Row("Node", NODE)],
     links("vashsender-broker"),

@@ -1,4 +1,4 @@
-"""Campaigns: progress of those under way, at most fifty; one that closes disappears."""
+"""The dashboard Campaigns: progress of those under way, at most fifty; one that closes disappears."""
 
 from scripts.dashboards.common import JOB, links
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
@@ -8,7 +8,7 @@ EMAILS = 'max by (campaign, name, status) (vashsender_campaign_emails{job="$job"
 
 
 def emails(status: str = "") -> str:
-    """Recipients of each campaign by status; several dispatchers tell the same."""
+    """Recipients of each campaign by status. Several dispatchers report the same values."""
     return EMAILS % (f', status=~"{status}"' if status else "")
 
 
@@ -16,7 +16,7 @@ PROGRESS = (
     Panel(
         "bargauge",
         "Done",
-        "How many recipients have come to an end, whatever became of them.",
+        "Share of recipients that are closed, whatever their result.",
         "percentunit",
         [
             Query(
@@ -33,7 +33,7 @@ PROGRESS = (
     Panel(
         "timeseries",
         "Sent",
-        "Emails that relays have accepted.",
+        "Emails that relays accepted.",
         "short",
         [Query(emails("sent"), "{{name}}")],
         width=12,
@@ -55,14 +55,14 @@ PROGRESS = (
     Panel(
         "timeseries",
         "Open",
-        "Pending: wait for their turn, their rate or a resume. Deferred: a relay said later.",
+        "Pending: waiting for a sender, the rate limit or a resume. Deferred: the relay asked to try later.",
         "short",
         [Query(emails("pending|deferred"), "{{name}} {{status}}")],
     ),
     Panel(
         "timeseries",
         "Not sent",
-        "Recipients that came to an end without being sent to, and why.",
+        "Recipients that were closed without being sent to, by status.",
         "short",
         [Query(emails("failed|suppressed|expired|cancelled|unknown") + " > 0", "{{name}} {{status}}")],
     ),
@@ -78,15 +78,15 @@ ALL = (
     ),
     Panel(
         "bargauge",
-        "Closed since the dispatchers began",
-        "By how they ended.",
+        "Closed since the dispatchers started",
+        "By final status.",
         "short",
         [Query('sum by (status) (vashsender_campaigns_closed_total{job="$job"})', "{{status}}", instant=True)],
     ),
     Panel(
         "stat",
         "Time used until deliver_by",
-        "Of the campaign that has used most of it. What is open at 100 % expires.",
+        "Of the campaign that has used most of it. Recipients still open at 100 % expire.",
         "percentunit",
         [Query('max(vashsender_deadline_used_ratio{job="$job"})')],
         most=1,
@@ -103,7 +103,7 @@ ALL = (
     Panel(
         "timeseries",
         "Batches released",
-        "Per second: fresh ones, and again after a retry, a pause or a rescue.",
+        "Per second: fresh for the first time, or again after a retry, pause or rescue.",
         "cps",
         [Query('sum by (kind) (rate(vashsender_batches_released_total{job="$job"}[$__rate_interval]))', "{{kind}}")],
         width=12,
@@ -113,7 +113,7 @@ ALL = (
 CAMPAIGNS = Dashboard(
     "vashsender-campaigns",
     "VashSender / Campaigns",
-    "Progress of the campaigns under way, at most fifty. One that closes disappears; the page of the API remembers it.",
+    "Progress of the campaigns under way, at most fifty. Closed ones disappear; the API's page still has them.",
     [JOB, NAME],
     [Row("Under way", PROGRESS), Row("All", ALL)],
     links("vashsender-campaigns"),

@@ -1,4 +1,4 @@
-"""What the dashboards share: their variables and the links between them."""
+"""Shared by the dashboards: variables, and links between them."""
 
 from scripts.dashboards.panels import Variable
 
@@ -13,5 +13,5 @@ PAGES = {
 
 
 def links(uid: str) -> tuple[tuple[str, str], ...]:
-    """To the other dashboards; variables and time go along."""
+    """Links to the other dashboards, which keep variables and time range."""
     return tuple((title, f"/d/{other}") for other, title in PAGES.items() if other != uid)

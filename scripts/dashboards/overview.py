@@ -1,4 +1,4 @@
-"""Overview: is mail moving, and what is in the way."""
+"""The dashboard Overview: is mail moving, and what is in the way."""
 
 from scripts.dashboards.common import JOB, links
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row
@@ -7,7 +7,7 @@ MOVING = (
     Panel(
         "stat",
         "Sent per second",
-        "Emails that relays have accepted, over all senders.",
+        "Emails that relays accepted, over all senders.",
         "cps",
         [Query('sum(rate(vashsender_emails_total{job="$job", outcome="sent"}[$__rate_interval]))')],
         width=4,
@@ -16,7 +16,7 @@ MOVING = (
     Panel(
         "stat",
         "Backlog",
-        "Emails that could go out now if more senders ran. Of a campaign with a rate, at most a minute's worth.",
+        "Emails that could go out now if more senders ran. A rate limit counts for at most one minute.",
         "short",
         [Query('max(vashsender_backlog_emails{job="$job"})')],
         width=4,
@@ -25,7 +25,7 @@ MOVING = (
     Panel(
         "stat",
         "Backlog gone in",
-        "At the rate of the last five minutes. Empty while nothing is sent.",
+        "Time until the backlog is gone at the rate of the last five minutes. Empty while nothing is sent.",
         "s",
         [Query('job:vashsender_backlog:seconds{job="$job"}')],
         width=4,
@@ -34,7 +34,7 @@ MOVING = (
     Panel(
         "stat",
         "Oldest unsent email",
-        "Since its campaign began; campaigns that are paused do not count.",
+        "Time since the start of the oldest campaign with open emails, paused campaigns excluded.",
         "s",
         [Query('max(vashsender_oldest_unsent_seconds{job="$job"})')],
         width=4,
@@ -44,7 +44,7 @@ MOVING = (
     Panel(
         "stat",
         "Failed, last 15 minutes",
-        "Of the emails that came to an end: refused, out of retries, or unknown.",
+        "Share of closed emails that were refused, ran out of retries, or are unknown.",
         "percentunit",
         [Query('job:vashsender_emails_failed:ratio15m{job="$job"}')],
         width=4,
@@ -54,7 +54,7 @@ MOVING = (
     Panel(
         "stat",
         "Senders alive",
-        "Those whose heartbeats the watchdog hears.",
+        "Senders whose heartbeats the watchdog receives.",
         "short",
         [Query('max(vashsender_senders{job="$job"})')],
         width=4,
@@ -64,7 +64,7 @@ MOVING = (
     Panel(
         "timeseries",
         "By outcome and reply",
-        "Recipients recorded per second, by outcome and the first digit of the relay's reply (0: none).",
+        "Results recorded per second, by outcome and first digit of the relay's reply (0: no reply).",
         "cps",
         [
             Query(
@@ -77,7 +77,7 @@ MOVING = (
     Panel(
         "timeseries",
         "Open emails",
-        "Recipients of campaigns under way that are pending or deferred, and the part of them that is backlog.",
+        "Pending and deferred recipients of campaigns under way, and the part of them that is backlog.",
         "short",
         [
             Query('max by (status) (vashsender_open_emails{job="$job"})', "{{status}}"),
@@ -86,8 +86,8 @@ MOVING = (
     ),
     Panel(
         "bargauge",
-        "Recorded since the senders began",
-        "Counters of the processes that run now; where none was ever restarted, the ledger's totals.",
+        "Recorded since the senders started",
+        "Counters of the running processes. They equal the ledger's totals if none was ever restarted.",
         "short",
         [Query('sum by (outcome) (vashsender_emails_total{job="$job"})', "{{outcome}}", instant=True)],
     ),
@@ -97,21 +97,21 @@ IN_THE_WAY = (
     Panel(
         "timeseries",
         "Alerts",
-        "VashSender's alerts that are pending or fire. Empty is good.",
+        "VashSender's pending and firing alerts. Empty is good.",
         "short",
         [Query('count by (alertname, alertstate) (ALERTS{alertname=~"VashSender.*"})', "{{alertname}} {{alertstate}}")],
     ),
     Panel(
         "timeseries",
         "Resting relays",
-        "How many senders rest a relay after failures.",
+        "Senders for which a relay rests after failures.",
         "short",
         [Query('sum by (relay) (vashsender_relay_resting{job="$job"})', "{{relay}}")],
     ),
     Panel(
         "timeseries",
         "Campaigns",
-        "Campaigns that are not closed, by status; and those that could not go on at the last sweep.",
+        "Campaigns that are not closed, by status, and those that were blocked at the last sweep.",
         "short",
         [
             Query('max by (status) (vashsender_campaigns{job="$job", status!="draft"})', "{{status}}"),
@@ -121,7 +121,7 @@ IN_THE_WAY = (
     Panel(
         "timeseries",
         "Batches out",
-        "Released or being sent, beside how many may be: a window that is full means that senders are the limit.",
+        "Batches released or sending, and how many may be. If the window is full, senders are the limit.",
         "short",
         [
             Query('max(vashsender_batches_out{job="$job"})', "out"),
@@ -130,8 +130,8 @@ IN_THE_WAY = (
     ),
     Panel(
         "timeseries",
-        "Taken back and mended",
-        "Batches rescued and things repaired in the ledger, by reason.",
+        "Rescues and repairs",
+        "Batches rescued and repairs in the ledger, by reason.",
         "short",
         [
             Query('sum by (reason) (increase(vashsender_rescues_total{job="$job"}[$__rate_interval]))', "{{reason}}"),
@@ -140,8 +140,8 @@ IN_THE_WAY = (
     ),
     Panel(
         "timeseries",
-        "Leases lost, duplicates known",
-        "Batches lost while held, and emails accepted that the ledger already had as sent.",
+        "Lost leases, known duplicates",
+        "Held batches that another owner took, and accepted emails that the ledger already had as sent.",
         "short",
         [
             Query('sum(increase(vashsender_lease_lost_total{job="$job"}[$__rate_interval]))', "leases lost"),
@@ -151,14 +151,14 @@ IN_THE_WAY = (
     Panel(
         "timeseries",
         "Wake-ups by cause",
-        "Turns that found work, per second. Events should carry it; a rising clock means that events are lost.",
+        "Ticks and rounds that found work, per second. Mostly events; if `clock` rises, events are being lost.",
         "cps",
         [Query('sum by (cause) (rate(vashsender_wakeups_total{job="$job"}[$__rate_interval]))', "{{cause}}")],
     ),
     Panel(
         "timeseries",
         "Events",
-        "Events handed to the broker per second. Those that are lost cost time, not mail.",
+        "Events published per second. A lost event costs time, not mail.",
         "cps",
         [
             Query(
@@ -170,7 +170,7 @@ IN_THE_WAY = (
     Panel(
         "timeseries",
         "Processes that answer",
-        "1 while Prometheus can read a process's metrics.",
+        "1 while Prometheus can scrape the process.",
         "short",
         [Query('up{job="$job"}', "{{instance}}")],
         most=1,
@@ -186,7 +186,7 @@ IN_THE_WAY = (
     Panel(
         "timeseries",
         "API: 95 % of answers within",
-        "Without imports and event streams, which last as they last.",
+        "Without imports and event streams, which may take long.",
         "s",
         [
             Query(

@@ -1,4 +1,4 @@
-"""Grafana's dashboard JSON from a few words: panels with queries, units and descriptions, laid out in rows."""
+"""Makes Grafana's dashboard JSON from short definitions: panels with queries, units and descriptions, in rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,27 +14,33 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL and how its series are called, with `{{label}}`. `instant`: only its newest value is wanted."""
+    """One query of a panel."""
 
+    #: PromQL.
     expr: str
+    #: Names of its series, with `{{label}}`.
     legend: str = ""
+    #: Whether only the newest value counts.
     instant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """`kind`: stat, timeseries or bargauge. `unit` is one of Grafana's unit ids. `steps`: the value from which
-    each colour holds; the first colour holds below."""
+    """One panel of a dashboard."""
 
+    #: `stat`, `timeseries` or `bargauge`.
     kind: str
     title: str
     description: str
+    #: One of Grafana's unit ids.
     unit: str
     queries: Sequence[Query]
     width: int = 8
     height: int = 8
     stacked: bool = False
+    #: Upper end of the scale; None: automatic.
     most: float | None = None
+    #: Colours, each with the value from which it holds; None: from the start.
     steps: Sequence[tuple[str, float | None]] = (("green", None),)
 
 
@@ -46,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """What a person chooses at the top: a `query` of label values, or `choices`, the first by default."""
+    """A choice at the top of a dashboard: label values from `query`, or `choices` with the first as default."""
 
     name: str
     label: str
@@ -130,7 +136,7 @@ def _variable(variable: Variable) -> Json:
 
 
 def _lay_out(rows: Iterable[Row]) -> Iterable[Json]:
-    """Row by row, panels from left to right, a new line where one does not fit."""
+    """Places panels row by row from left to right; a panel that does not fit starts a new line."""
     y, number = 0, 0
     for row in rows:
         number += 1

@@ -1,4 +1,4 @@
-"""Senders: each replica's share, what limits it, and how many there should be."""
+"""The dashboard Senders: each replica's share, what limits it, and how many there should be."""
 
 from scripts.dashboards.common import INSTANCE, JOB, links
 from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
@@ -9,8 +9,8 @@ SCALING = (
     Panel(
         "stat",
         "Suggested replicas",
-        "So many clear the backlog in the time chosen above, at the best rate a sender reached in the last hour."
-        " A guess where relays, not senders, are the limit: look at connections and at the time of `send`.",
+        "Replicas that clear the backlog in the time chosen above, at the best rate of a sender in the last hour."
+        " Only a guess if relays, not senders, are the limit: see the connections and the time of `send`.",
         "short",
         [
             Query(
@@ -23,8 +23,8 @@ SCALING = (
     ),
     Panel(
         "stat",
-        "Backlog per slot",
-        "Emails that could go out now, for each batch the live senders can hold at once.",
+        "Backlog per place",
+        "Emails that could go out now, per batch that the live senders may hold.",
         "short",
         [Query('max(vashsender_backlog_emails{job="$job"}) / (max(vashsender_live_slots{job="$job"}) > 0)')],
         width=6,
@@ -32,8 +32,8 @@ SCALING = (
     ),
     Panel(
         "stat",
-        "Slots in use",
-        "Held batches as a share of the capacity. At 100 % more senders help.",
+        "Places in use",
+        "Share of the senders' capacity in use. At 100 % more senders help.",
         "percentunit",
         [Query('sum(vashsender_batches_in_hand{job="$job"}) / sum(vashsender_batch_slots{job="$job"})')],
         width=6,
@@ -43,7 +43,7 @@ SCALING = (
     Panel(
         "stat",
         "Senders",
-        "Replicas whose metrics Prometheus reads.",
+        "Replicas that Prometheus scrapes.",
         "short",
         [Query('count(vashsender_batch_slots{job="$job"})')],
         width=6,
@@ -52,7 +52,7 @@ SCALING = (
     Panel(
         "timeseries",
         "Sent per second, by replica",
-        "Emails that relays have accepted.",
+        "Emails that relays accepted.",
         "cps",
         [
             Query(
@@ -66,8 +66,8 @@ SCALING = (
     ),
     Panel(
         "timeseries",
-        "Slots in use, by replica",
-        "Saturation: held batches as a share of the replica's capacity.",
+        "Places in use, by replica",
+        "Saturation: share of a replica's capacity in use.",
         "percentunit",
         [
             Query(
@@ -85,7 +85,7 @@ DELIVERY = (
     Panel(
         "timeseries",
         "Connections",
-        "Open, and of these busy, by relay; beside what all replicas together may open to a relay.",
+        "Open, and of these busy, by relay, and how many all replicas together may open to a relay.",
         "short",
         [
             Query(
@@ -98,14 +98,14 @@ DELIVERY = (
     Panel(
         "timeseries",
         "Emails in flight",
-        "Between their first step and their verdict.",
+        "Emails between their first command and their result.",
         "short",
         [Query('vashsender_emails_in_flight{job="$job", instance=~"$instance"}', "{{instance}}")],
     ),
     Panel(
         "timeseries",
         "95 % within, by phase",
-        "Queue: from claim to first step. Connect: each step of opening a connection. Send: first step to verdict.",
+        "Queue: claim to first command. Connect: each step of opening a connection. Send: first command to result.",
         "s",
         [
             Query(
@@ -118,7 +118,7 @@ DELIVERY = (
     Panel(
         "timeseries",
         "Deferred",
-        "Attempts per second that will be tried again.",
+        "Deferred attempts per second.",
         "cps",
         [
             Query(
@@ -131,7 +131,7 @@ DELIVERY = (
     Panel(
         "timeseries",
         "Resting relays, by replica",
-        "1 while a replica rests a relay: one replica means its network, all of them the relay.",
+        "1 while a relay rests. If it rests for one replica, suspect its network; if for all, the relay.",
         "short",
         [Query('vashsender_relay_resting{job="$job", instance=~"$instance"}', "{{instance}} {{relay}}")],
         most=1,
@@ -139,7 +139,7 @@ DELIVERY = (
     Panel(
         "timeseries",
         "Batches: 95 % held for",
-        "From claim to being let go.",
+        "From claiming a batch to letting go of it.",
         "s",
         [
             Query(
@@ -168,7 +168,7 @@ LEDGER = (
     Panel(
         "timeseries",
         "Results in a commit",
-        "On average; many means that the database is the slower part.",
+        "On average. Many mean that the database is slower than the relays.",
         "short",
         [
             Query(
@@ -182,7 +182,7 @@ LEDGER = (
     Panel(
         "timeseries",
         "Lease age and idle time",
-        "Age of the oldest lease, and longest time without a result for a batch. A lease ends after 15 s.",
+        "Longest time since a lease's renewal, and since a held batch's last result. A lease expires after 15 s.",
         "s",
         [
             Query('vashsender_lease_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} lease"),
@@ -207,7 +207,7 @@ LEDGER = (
     Panel(
         "timeseries",
         "Heartbeats",
-        "Age of the oldest last heartbeat among the living senders.",
+        "Longest time since the last heartbeat of a live sender.",
         "s",
         [Query('max(vashsender_heartbeat_age_seconds{job="$job"})', "oldest")],
     ),

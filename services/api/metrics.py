@@ -1,4 +1,4 @@
-"""What the API measures."""
+"""The API's metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
