@@ -75,10 +75,11 @@ class CsvParser:
         return self._collector.take()
 
     def _read_header(self, *, last: bool) -> None:
-        while self._texts and not self._fields:
-            if not clean_name(self._texts[0]):
-                self._drop(1)
-            elif separator := _SEPARATOR_LINE.fullmatch(self._texts[0]):
+        while not self._fields:
+            self._drop(next((count for count, text in enumerate(self._texts) if clean_name(text)), len(self._texts)))
+            if not self._texts:
+                return
+            if separator := _SEPARATOR_LINE.fullmatch(self._texts[0]):
                 self._delimiters = (separator[1],)
                 self._drop(1)
             elif not self._choose_columns(last=last):

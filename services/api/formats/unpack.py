@@ -15,6 +15,9 @@ MAX_RATIO = 200
 """A list of people packs to a tenth or so; what unpacks to more than this many times its size is a bomb."""
 RATIO_COUNTS_FROM_BYTES = 16 * 1024 * 1024
 
+MAX_NAME_BYTES = 255
+
+_GZIP_NAME = 0x8
 _GZIP = b"\x1f\x8b"
 _ZIP_ENTRY = b"PK\x03\x04"
 _ZIP_DIRECTORY = b"PK\x01\x02"
@@ -28,12 +31,11 @@ _FOREIGN = (
     (b"\xd0\xcf\x11\xe0", "an Excel 97 workbook (.xls); save it as CSV UTF-8"),
     (b"%PDF", "a PDF"),
     (b"BZh", "packed with bzip2; pack it with gzip or zip, or send it as it is"),
-    (b"\xfd7zXZ", "packed with xz; pack it with gzip or zip, or send it as it is"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive; pack it with gzip or zip, or send it as it is"),
+    (b"\xfd7zX", "packed with xz; pack it with gzip or zip, or send it as it is"),
+    (b"7z\xbc\xaf", "a 7-Zip archive; pack it with gzip or zip, or send it as it is"),
     (b"Rar!", "a RAR archive; pack it with gzip or zip, or send it as it is"),
     (b"\x28\xb5\x2f\xfd", "packed with zstd; pack it with gzip or zip, or send it as it is"),
-    (b"SQLite format 3\x00", "an SQLite database"),
-    (b"{\\rtf", "an RTF document; save it as plain text"),
+    (b"{\\rt", "an RTF document; save it as plain text"),
 )
 
 
@@ -48,9 +50,9 @@ class Upload:
 async def unpack(blocks: AsyncIterator[bytes]) -> Upload:
     """Looks at the first bytes and takes gzip or zip off. Raises MalformedError, as reading the blocks does."""
     source = _Source(blocks)
-    head = await source.peek(_ENTRY.size)
+    head = await source.peek(4)  # not more: a client may wait after a short first line
     if head.startswith(_GZIP):
-        return Upload("", _gunzip(source))
+        return Upload(await _gzip_name(source), _gunzip(source))
     if head.startswith(_ZIP_ENTRY):
         entry = await _next_file(source)
         if entry is None:
@@ -62,6 +64,15 @@ async def unpack(blocks: AsyncIterator[bytes]) -> Upload:
         if head.startswith(magic):
             raise _broken(f"is {what}")
     return Upload("", source.rest())
+
+
+async def _gzip_name(source: "_Source") -> str:
+    """The name in a gzip header (RFC 1952, 2.3); empty where there is none, or something before it."""
+    head = await source.peek(10)
+    if len(head) < 10 or head[3] & ~0x3 != _GZIP_NAME:
+        return ""
+    name, end, _ = (await source.peek(10 + MAX_NAME_BYTES))[10:].partition(b"\0")
+    return name.decode("utf-8", "replace") if end else ""
 
 
 class _Source:

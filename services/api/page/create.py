@@ -21,7 +21,6 @@ from services.api.web.problems import HttpError, problem_of
 FIELDS = ("name", "from_email", "from_name", "subject", "html", "text", "emails_per_second")
 READ_BYTES = 256 * 1024
 _FIELD_OF = {"#/from/email": "from_email", "#/from/name": "from_name", "#/from": "from_email"}
-_FORMATS = {".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json"}
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 uploads = APIRouter(include_in_schema=False, route_class=UploadRoute)
@@ -67,9 +66,9 @@ async def _import(request: Request, project: Project, to: CampaignRef, form: For
     return see_other(f"/campaigns/{to.id}?told=imported")
 
 
-def _format(upload: UploadFile) -> str:
-    name = (upload.filename or "").lower()
-    return next((file_format for ending, file_format in _FORMATS.items() if name.endswith(ending)), "csv")
+def _format(upload: UploadFile) -> str | None:
+    name = upload.filename or ""
+    return None if name.lower().endswith(".zip") else importing.format_of(name) or "csv"
 
 
 async def _blocks(upload: UploadFile) -> AsyncIterator[bytes]:

@@ -1,15 +1,17 @@
 """`/v1/campaigns/{id}/recipients` and `/imports`: lists of recipients streamed in, shown, cancelled."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from email.message import Message
-from typing import Annotated
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
+from services.api.formats.options import OptionError, ReadOptions, read_options
 from services.api.rest.auth import KeyRoute, key_required
 from services.api.rest.errors import UnsupportedMediaTypeError
 from services.api.rest.idempotency import Answer, StreamedOnceDep, request_digest
@@ -17,17 +19,25 @@ from services.api.shapes.common import Page
 from services.api.shapes.imports import ImportOut
 from services.api.usecases import import_recipients as importing
 from services.api.usecases import import_reports
-from services.api.usecases.errors import CutOffError, TooLargeError
+from services.api.usecases.errors import CutOffError, InvalidError, TooLargeError
 from services.api.usecases.import_recipients import HeldKey, Upload
 from services.api.web.context import CampaignDep, ProjectDep
 
-FORMATS = {
+FORMATS: Mapping[str, str | None] = {
     "text/csv": "csv",
+    "text/tab-separated-values": "csv",
+    "application/csv": "csv",
+    "application/vnd.ms-excel": "csv",  # what browsers on Windows call a .csv
     "application/x-ndjson": "ndjson",
     "application/ndjson": "ndjson",
     "application/jsonl": "ndjson",
     "application/json": "json",
+    "application/zip": None,
+    "application/x-zip-compressed": None,
+    "application/gzip": None,
+    "application/x-gzip": None,
 }
+"""The format of each media type; None: the name of the packed file says it."""
 
 router = APIRouter(
     prefix="/v1/campaigns/{campaign_id}", tags=["recipients"], route_class=KeyRoute, dependencies=[key_required]
@@ -55,18 +65,70 @@ _BODIES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """How the client says its file is to be read."""
+
+    format: str | None
+    charset: str | None
+    options: ReadOptions
+
+
+class ReadingIn(BaseModel):
+    format: Literal["csv", "ndjson", "json"] | None = Field(
+        None, description="The format, if neither Content-Type nor the packed file's name says it."
+    )
+    charset: str | None = Field(
+        None, max_length=40, description="The file's encoding. Default: UTF-8, or what a byte order mark says."
+    )
+    email_column: str | None = Field(
+        None, max_length=1000, description="The column of the addresses. Default: `email`."
+    )
+    columns: list[str] = Field(
+        [],
+        max_length=100,
+        description="`COLUMN:FIELD`, separated by commas: the column fills this field.",
+    )
+    types: list[str] = Field(
+        [], max_length=100, description="`FIELD:boolean`, separated by commas: the field's words mean yes or no."
+    )
+
+
+def _reading(request: Request, query: Annotated[ReadingIn, Query()]) -> _Reading:
+    header = Message()
+    header["content-type"] = request.headers.get("content-type", "")
+    media_type = header.get_content_type() if header["content-type"] else ""
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if media_type not in FORMATS or encoding not in ("identity", "gzip", "x-gzip"):
+        raise UnsupportedMediaTypeError(
+            f"Send {', '.join(FORMATS)}; say which as Content-Type. It may be packed with gzip or zip.",
+            headers={"Accept-Post": ", ".join(FORMATS), "Accept-Encoding": "gzip", "Connection": "close"},
+        )
+    declared = header.get_content_charset()
+    try:
+        options = read_options(query.email_column, query.columns, query.types)
+    except OptionError as error:
+        raise InvalidError([{"parameter": f"query {error.option}", "detail": error.reason}]) from None
+    charset = query.charset
+    if charset is None and declared not in (None, "utf-8", "utf8", "us-ascii"):
+        charset = str(declared)
+    return _Reading(FORMATS[media_type] or query.format, charset, options)
+
+
+_ReadingDep = Annotated[_Reading, Depends(_reading)]
+
+
 @router.post(
     "/recipients", status_code=201, response_model=ImportOut, summary="Import recipients", openapi_extra=_BODIES
 )
 async def import_recipients(
-    campaign: CampaignDep, request: Request, project: ProjectDep, once: StreamedOnceDep
+    campaign: CampaignDep, request: Request, project: ProjectDep, once: StreamedOnceDep, reading: _ReadingDep
 ) -> Response:
-    """Streams a list in. Invalid addresses, and those that the campaign has already, are left out and reported by line.
-    If the file cannot be read, the answer names the line and nothing is imported. A campaign takes one import at a
-    time."""
+    """Streams a list in; it may be packed with gzip or zip. Invalid addresses, and those that the campaign has already,
+    are left out and reported by line. If the file cannot be read, the answer names the line and nothing is imported.
+    A campaign takes one import at a time."""
     imports = project.api.imports
-    file_format = _format(request)
-    limits = imports.limits(file_format)
+    limits = imports.limits(reading.format or "csv")
     if int(request.headers.get("content-length") or 0) > limits.max_bytes:
         raise TooLargeError(limits.max_bytes, limits.advice)
     body = _Body(request)
@@ -84,7 +146,7 @@ async def import_recipients(
 
     key = HeldKey(once.key, once.renew, settle) if once.key is not None else None
     try:
-        upload = Upload(file_format, body.blocks())
+        upload = Upload(reading.format, body.blocks(), reading.charset, reading.options)
         report = await importing.import_recipients(imports, campaign, upload, key)
     except Exception:
         await once.release()
@@ -141,17 +203,3 @@ class _Body:
 
 def _answer(report: ImportOut) -> Answer:
     return Answer(201, report, {"Location": f"/v1/campaigns/{report.campaign_id}/imports/{report.id}"})
-
-
-def _format(request: Request) -> str:
-    header = Message()
-    header["content-type"] = request.headers.get("content-type", "")
-    found = FORMATS.get(header.get_content_type()) if header["content-type"] else None
-    charset = str(header.get_content_charset() or "utf-8")
-    encoding = request.headers.get("content-encoding", "identity")
-    if found and charset in ("utf-8", "utf8", "us-ascii") and encoding == "identity":
-        return found
-    raise UnsupportedMediaTypeError(
-        f"Send {', '.join(FORMATS)} in UTF-8, not compressed; say which as Content-Type.",
-        headers={"Accept-Post": ", ".join(FORMATS), "Connection": "close"},
-    )

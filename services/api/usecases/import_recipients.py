@@ -3,14 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.api.formats.charsets import as_utf8, known_charset
 from services.api.formats.csv_table import CsvParser
 from services.api.formats.json_list import JsonParser
 from services.api.formats.ndjson import NdjsonParser
+from services.api.formats.options import NO_OPTIONS, OptionError, ReadOptions
 from services.api.formats.parser import MalformedError, Parser, UnknownFieldError
+from services.api.formats.unpack import unpack
 from services.api.metrics import ApiMetrics
 from services.api.shapes.imports import ImportOut
 from services.api.usecases import campaign_row, content, import_reports, import_rows
@@ -19,8 +23,11 @@ from services.api.usecases.errors import (
     DATABASE_AWAY,
     ImportOverError,
     InternalError,
+    InvalidError,
     MalformedFileError,
     RefusedError,
+    TooLargeError,
+    TooSlowError,
     UnavailableError,
 )
 from services.api.usecases.importer import Importer, Limits
@@ -32,6 +39,16 @@ from shared.ledger.states import IMPORT_UNFINISHED
 from shared.settings import ApiSettings
 
 PARSERS: Mapping[str, type[Parser]] = {"csv": CsvParser, "ndjson": NdjsonParser, "json": JsonParser}
+
+ENDINGS: Mapping[str, str] = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+    ".json": "json",
+}
+"""The format of a file by the end of its name."""
 
 _JSON_ADVICE = "JSON is read whole; send large lists as NDJSON or CSV, which are streamed."
 _ADVICE = "Split the list: a campaign takes any number of imports."
@@ -67,8 +84,10 @@ class Imports:
 class Upload:
     """A file as it arrives."""
 
-    format: str  # a key of PARSERS
-    blocks: AsyncIterator[bytes]  # may raise CutOffError
+    format: str | None  # a key of PARSERS; None: by the name of the file inside a packed upload
+    blocks: AsyncIterator[bytes]  # packed or not; may raise CutOffError
+    charset: str | None = None  # None: UTF-8, or what a byte order mark says
+    options: ReadOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +104,19 @@ async def import_recipients(
 ) -> ImportOut:
     """Imports a file and returns the report. Invalid addresses and those that the campaign has already are left out.
     Raises RefusedError; nothing of the file is kept then."""
-    import_id, stored_content = await _open(imports, campaign, upload, key)
+    unpacked = await _unpacked(imports, upload)
+    import_id, stored_content = await _open(imports, campaign, unpacked, key)
     imports.arriving.add(import_id)
     try:
         compiled = await content.check(CampaignContent.model_validate_json(stored_content))
         importer = Importer(
             imports.ledger,
             Target(campaign.id, import_id),
-            PARSERS[upload.format](compiled),
-            imports.limits(upload.format),
+            PARSERS[unpacked.format](compiled, unpacked.options),
+            imports.limits(unpacked.format),
             key.renew if key else None,
         )
-        await importer.run(upload.blocks)
+        await importer.run(unpacked.blocks)
         counts = importer.counts()
         report = await _finish(imports, campaign, import_id, counts, key)
     except Exception as error:
@@ -106,7 +126,7 @@ async def import_recipients(
     finally:
         imports.arriving.discard(import_id)
     for outcome, count in (("accepted", "accepted"), ("duplicate", "duplicates"), ("invalid", "invalid")):
-        imports.metrics.imported.labels(upload.format, outcome).inc(counts[count])
+        imports.metrics.imported.labels(unpacked.format, outcome).inc(counts[count])
     log.info("import.done", campaign_id=str(campaign.id), import_id=import_id, accepted=report.accepted)
     return report
 
@@ -125,7 +145,51 @@ async def cancel(imports: Imports, campaign: CampaignRef, import_id: int) -> Imp
         return await import_reports.show_import(connection, campaign, import_id)
 
 
-async def _open(imports: Imports, campaign: CampaignRef, upload: Upload, key: HeldKey | None) -> tuple[int, str]:
+@dataclass(frozen=True, slots=True)
+class _Unpacked:
+    """A file as its parser reads it."""
+
+    format: str
+    blocks: AsyncIterator[bytes]  # UTF-8
+    options: ReadOptions
+
+
+async def _unpacked(imports: Imports, upload: Upload) -> _Unpacked:
+    """Takes packing and encoding off. Waits for the first bytes, which say how the file is packed."""
+    limits = imports.limits(upload.format or "csv")
+    try:
+        charset = known_charset(upload.charset) if upload.charset is not None else None
+        async with asyncio.timeout(limits.idle_seconds):
+            opened = await unpack(_bounded(upload.blocks, limits))
+    except OptionError as error:
+        raise InvalidError([{"parameter": f"query {error.option}", "detail": error.reason}]) from None
+    except MalformedError as error:
+        raise _malformed(error) from None
+    except TimeoutError:
+        raise TooSlowError(f"Nothing arrived for {limits.idle_seconds:g} s. Repeat the request.") from None
+    file_format = upload.format or format_of(opened.name)
+    if file_format is None:
+        known = ", ".join(PARSERS)
+        detail = f"does not follow from the file's name ({opened.name or 'none'}); possible: {known}"
+        raise InvalidError([{"parameter": "query format", "detail": detail}])
+    return _Unpacked(file_format, as_utf8(opened.blocks, charset), upload.options)
+
+
+def format_of(name: str) -> str | None:
+    """The format of a file by its name, packed or not; None if the name does not say."""
+    return ENDINGS.get(PurePath(name.lower().removesuffix(".gz")).suffix)
+
+
+async def _bounded(blocks: AsyncIterator[bytes], limits: Limits) -> AsyncIterator[bytes]:
+    size = 0
+    async for block in blocks:
+        size += len(block)
+        if size > limits.max_bytes:
+            raise TooLargeError(limits.max_bytes, limits.advice)
+        yield block
+
+
+async def _open(imports: Imports, campaign: CampaignRef, upload: _Unpacked, key: HeldKey | None) -> tuple[int, str]:
     """The import's id, and the content that its recipients must fit."""
     async with imports.ledger.write() as connection:
         import_id = await import_rows.open_import(connection, campaign, upload.format, key.key if key else None)
@@ -153,14 +217,18 @@ def _refusal(error: Exception, import_id: int) -> RefusedError:
         error.members.setdefault("import_id", import_id)
         return error
     if isinstance(error, MalformedError):
-        detail = f"{error}."
-        return MalformedFileError(detail[:1].upper() + detail[1:], line=error.line, import_id=import_id)
+        return _malformed(error, import_id=import_id)
     if isinstance(error, UnknownFieldError):
         return content.unknown_field(error.use, error.known, import_id=import_id)
     if is_unavailable(error):
         return UnavailableError(f"{DATABASE_AWAY} Import {import_id} will be undone.", import_id=import_id)
     log.error("import.broke", import_id=import_id, exc_info=error)
     return InternalError(import_id=import_id)
+
+
+def _malformed(error: MalformedError, **members: Any) -> MalformedFileError:
+    detail = f"{error}."
+    return MalformedFileError(detail[:1].upper() + detail[1:], line=error.line, **members)
 
 
 async def _undo(imports: Imports, import_id: int, why: str) -> None:
