@@ -90,6 +90,37 @@ async def fill_form(user: Person, file: Path) -> None:
     await page.get_by_label("File of recipients").set_input_files(file)
 
 
+async def test_a_person_imports_a_file_that_names_things_differently(
+    system: System, browser: Browser, tmp_path: Path
+) -> None:
+    file = tmp_path / "export.csv"
+    file.write_bytes('"Почта";"Имя";"VIP"\r\n"ann@example.test";"Анна";"да"\r\n'.encode("cp1251"))
+    await system.start()
+    async with person(browser, system.processes["api"].http_url) as user:
+        page = user.page
+        await user.go("/")
+        await user.sign_in(system.key)
+        await fill_form(user, file)
+        await page.get_by_role("button", name="Save the draft").click()
+        await page.get_by_text("it looks like windows-1251").wait_for()
+
+        await page.get_by_label("File of recipients").set_input_files(file)
+        await page.get_by_text("The file is unusual").click()
+        await page.get_by_label("Encoding").fill("windows-1251")
+        await user.assert_accessible()
+        await page.get_by_role("button", name="Import").click()
+        await page.get_by_text("if 'Почта' holds the addresses").wait_for()
+
+        await page.get_by_label("File of recipients").set_input_files(file)
+        await page.get_by_text("The file is unusual").click()
+        await page.get_by_label("Encoding").fill("windows-1251")
+        await page.get_by_label("Column of the addresses").fill("Почта")
+        await page.get_by_label("Other columns").fill("Имя:first_name, VIP:vip")
+        await page.get_by_label("Fields that mean yes or no").fill("vip")
+        await page.get_by_role("button", name="Import").click()
+        await page.get_by_text("1 recipient imported").wait_for()
+
+
 async def test_a_person_runs_a_campaign(
     system: System, relay: RecordingRelay, browser: Browser, tmp_path: Path
 ) -> None:

@@ -60,10 +60,18 @@ async def _import(request: Request, project: Project, to: CampaignRef, form: For
         upload = file(form, "recipients")
         if upload is None:
             raise NoFileError("Choose a file of recipients, then import it.")
-        await importing.import_recipients(project.api.imports, to, Upload(_format(upload), _blocks(upload)))
+        await importing.import_recipients(project.api.imports, to, _upload(upload, form))
     except RefusedError as refusal:
         return await campaign.shown(request, project, to, Told(refusal=refusal))
     return see_other(f"/campaigns/{to.id}?told=imported")
+
+
+def _upload(upload: UploadFile, form: FormData) -> Upload:
+    given = {name: text(form, name).strip() for name in ("email_column", "charset", "columns", "types")}
+    columns = [given["columns"]] if given["columns"] else []
+    types = [f"{name}:boolean" for name in given["types"].split(",") if name.strip()]
+    options = importing.read_as(given["email_column"] or None, columns, types)
+    return Upload(_format(upload), _blocks(upload), given["charset"] or None, options)
 
 
 def _format(upload: UploadFile) -> str | None:

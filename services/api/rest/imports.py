@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
-from services.api.formats.options import OptionError, ReadOptions, read_options
+from services.api.formats.options import ReadOptions
 from services.api.rest.auth import KeyRoute, key_required
 from services.api.rest.errors import UnsupportedMediaTypeError
 from services.api.rest.idempotency import Answer, StreamedOnceDep, request_digest
@@ -19,7 +19,7 @@ from services.api.shapes.common import Page
 from services.api.shapes.imports import ImportOut
 from services.api.usecases import import_recipients as importing
 from services.api.usecases import import_reports
-from services.api.usecases.errors import CutOffError, InvalidError, TooLargeError
+from services.api.usecases.errors import CutOffError, TooLargeError
 from services.api.usecases.import_recipients import HeldKey, Upload
 from services.api.web.context import CampaignDep, ProjectDep
 
@@ -105,10 +105,7 @@ def _reading(request: Request, query: Annotated[ReadingIn, Query()]) -> _Reading
             headers={"Accept-Post": ", ".join(FORMATS), "Accept-Encoding": "gzip", "Connection": "close"},
         )
     declared = header.get_content_charset()
-    try:
-        options = read_options(query.email_column, query.columns, query.types)
-    except OptionError as error:
-        raise InvalidError([{"parameter": f"query {error.option}", "detail": error.reason}]) from None
+    options = importing.read_as(query.email_column, query.columns, query.types)
     charset = query.charset
     if charset is None and declared not in (None, "utf-8", "utf8", "us-ascii"):
         charset = str(declared)

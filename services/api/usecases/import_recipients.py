@@ -1,7 +1,7 @@
 """Imports of recipients: a file is streamed in, and either all of its valid rows count or none."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
@@ -12,7 +12,7 @@ from services.api.formats.charsets import as_utf8, known_charset
 from services.api.formats.csv_table import CsvParser
 from services.api.formats.json_list import JsonParser
 from services.api.formats.ndjson import NdjsonParser
-from services.api.formats.options import NO_OPTIONS, OptionError, ReadOptions
+from services.api.formats.options import NO_OPTIONS, OptionError, ReadOptions, read_options
 from services.api.formats.parser import MalformedError, Parser, UnknownFieldError
 from services.api.formats.unpack import unpack
 from services.api.metrics import ApiMetrics
@@ -162,7 +162,7 @@ async def _unpacked(imports: Imports, upload: Upload) -> _Unpacked:
         async with asyncio.timeout(limits.idle_seconds):
             opened = await unpack(_bounded(upload.blocks, limits))
     except OptionError as error:
-        raise InvalidError([{"parameter": f"query {error.option}", "detail": error.reason}]) from None
+        raise _wrong_option(error) from None
     except MalformedError as error:
         raise _malformed(error) from None
     except TimeoutError:
@@ -173,6 +173,18 @@ async def _unpacked(imports: Imports, upload: Upload) -> _Unpacked:
         detail = f"does not follow from the file's name ({opened.name or 'none'}); possible: {known}"
         raise InvalidError([{"parameter": "query format", "detail": detail}])
     return _Unpacked(file_format, as_utf8(opened.blocks, charset), upload.options)
+
+
+def read_as(email_column: str | None, columns: Iterable[str], types: Iterable[str]) -> ReadOptions:
+    """How the client wants its file to be read. Raises InvalidError, which names the option."""
+    try:
+        return read_options(email_column, columns, types)
+    except OptionError as error:
+        raise _wrong_option(error) from None
+
+
+def _wrong_option(error: OptionError) -> InvalidError:
+    return InvalidError([{"parameter": f"query {error.option}", "detail": error.reason}])
 
 
 def format_of(name: str) -> str | None:
