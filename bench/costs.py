@@ -18,9 +18,9 @@ from rich.table import Table
 
 from bench import record, render
 from services.sender.dkim import load_signers
-from services.sender.message import CampaignHeaders, MessageBuilder
 from shared.dkim_keys import new_key
 from shared.ledger import migrate
+from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
 from tests.support.smtp.sink import smtp_sink
 

@@ -24,10 +24,10 @@ from jinja2 import Environment
 from rich.console import Console
 from rich.table import Table
 
-from services.sender.dkim import DkimSigner, Unsigned, load_signers
-from services.sender.message import CampaignHeaders, MessageBuilder
+from services.sender.dkim import DkimSigner, load_signers
 from shared.addresses import parse_address
 from shared.dkim_keys import new_key
+from shared.messages.message import CampaignHeaders, MessageBuilder, Unsigned
 from shared.templates import Value, compile_content
 from shared.unsubscribe import make_token, read_token
 

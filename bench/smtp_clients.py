@@ -16,9 +16,9 @@ import aiosmtplib
 import uvloop
 
 from bench.render import CAMPAIGN, DATA, DATE, EMAIL, SUBJECT, URL, sources
-from services.sender.message import CampaignHeaders, MessageBuilder
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
+from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
 from tests.support.smtp.configs import engine_config, relay_config
 

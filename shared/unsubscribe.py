@@ -18,6 +18,11 @@ def make_token(secret: bytes, campaign_id: UUID, recipient_id: int) -> str:
     return signing.make_token(secret, _PURPOSE, campaign_id.bytes + recipient_id.to_bytes(8, "big"))
 
 
+def make_link(public_url: str, secret: bytes, campaign_id: UUID, recipient_id: int) -> str:
+    """The unsubscribe link of one recipient."""
+    return f"{public_url}/u/{make_token(secret, campaign_id, recipient_id)}"
+
+
 def read_token(secrets: Sequence[bytes], token: str) -> tuple[UUID, int]:
     """Campaign id and recipient id, if one of the secrets (newest first) has signed them. Raises signing.TokenError."""
     payload = signing.read_token(secrets, _PURPOSE, token, _PAYLOAD_OCTETS)

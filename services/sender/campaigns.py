@@ -1,6 +1,5 @@
 """Campaigns ready to make emails of. `send` freezes their content, so each is read once and kept."""
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,15 +12,16 @@ from services.sender.db import campaigns
 from services.sender.db.campaigns import CampaignRow
 from services.sender.db.worklist import WorklistRow
 from services.sender.dkim import DkimSigner
-from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
 from shared.errors import DataError
 from shared.ledger.database import Ledger
+from shared.messages.campaign import headers_of
+from shared.messages.message import MessageBuilder
 from shared.retries import BY_SCHEDULE, doubling, parse_schedule
 from shared.settings import SenderSettings
 from shared.templates import compile_content
-from shared.unsubscribe import make_token
+from shared.unsubscribe import make_link
 
 KEPT = 32
 """Compiled campaigns that are kept; few are under way at a time."""
@@ -74,29 +74,18 @@ class Campaigns:
             return self._kept[campaign_id]
         row = await campaigns.read(self._ledger, campaign_id)
         content = CampaignContent.model_validate_json(row.content)
-        domain = row.from_email.rpartition("@")[2]
-        headers = CampaignHeaders(
-            campaign_id=campaign_id,
-            from_email=row.from_email,
-            from_name=row.from_name,
-            reply_to=row.reply_to or "",
-            list_id=f"{_label(row.project)}.{domain}",
-            feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
-            attachments=tuple(
-                Attachment(file.filename, file.content_type, file.content, file.content_id)
-                for file in content.attachments
-            ),
-        )
 
         def unsubscribe_url(recipient_id: int) -> str:
-            return f"{self._public_url}/u/{make_token(self._secret, campaign_id, recipient_id)}"
+            return make_link(self._public_url, self._secret, campaign_id, recipient_id)
 
         facts = CampaignFacts(
             id=campaign_id,
             project_id=row.project_id,
             envelope_from=row.envelope_from,
-            builder=MessageBuilder(compile_content(content.subject, content.html, content.text), headers),
-            signer=self._signers.get(domain),
+            builder=MessageBuilder(
+                compile_content(content.subject, content.html, content.text), headers_of(campaign_id, row, content)
+            ),
+            signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,
         )
@@ -109,8 +98,3 @@ class Campaigns:
         own = row.max_retries != BY_SCHEDULE
         schedule = doubling(row.retry_delay_seconds, row.max_retries) if own else self._schedule
         return RetryPolicy(schedule, self._hold_seconds, row.delivery == "at_most_once")
-
-
-def _label(project: str) -> str:
-    """A project's name as a label of its List-Id (RFC 2919): recipients filter by list, not by campaign."""
-    return re.sub(r"[^a-z0-9]+", "-", project.lower()).strip("-")[:63] or "list"

@@ -10,13 +10,13 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shared.dkim_keys import find_keys, load_key
+from shared.messages.message import Unsigned
 
 SIGNED_HEADERS = (
     b"from",
@@ -36,14 +36,6 @@ SIGNED_HEADERS = (
 )
 
 _FOLD = 72
-
-
-class Unsigned(NamedTuple):
-    """A message to be signed. No line begins with a dot, so what is signed is what a receiver sees."""
-
-    head: bytes  # without the empty line that follows it
-    body: bytes
-    canonical_body: bytes  # relaxed: runs of spaces are one, none ends a line, no empty lines at the end (3.4.4)
 
 
 class DkimSigner:

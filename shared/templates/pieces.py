@@ -1,7 +1,7 @@
 """A compiled template: fixed text, values, and choices between them.
 
 Rendering gives a list of strings. A piece of fixed text is the very same `str` object each time, so that its encoded
-form can be kept (see `services.sender.mime`).
+form can be kept (see `shared.messages.mime`).
 """
 
 from collections.abc import Callable, Iterator

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from services.sender.dkim import DkimSigner, load_signers
-from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.dkim_keys import NewKey, new_key
+from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
 
 pytestmark = pytest.mark.more

@@ -11,11 +11,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from services.sender.dkim import SIGNED_HEADERS, DkimSigner, Unsigned, load_signers
-from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
+from services.sender.dkim import SIGNED_HEADERS, DkimSigner, load_signers
 from shared.addresses import AddressError
 from shared.dkim_keys import NewKey, find_keys, load_key, new_key
 from shared.errors import ConfigurationError, DataError
+from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder, Unsigned
 from shared.templates import compile_content
 
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"

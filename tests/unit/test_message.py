@@ -15,8 +15,8 @@ from dkim.canonicalization import Relaxed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sender.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.header_text import UNSAFE_IN_HEADER, HeaderError
+from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.templates import MAX_VALUE_CHARACTERS, RenderError, Value, compile_content
 
 CAMPAIGN = UUID("018f0000-0000-7000-8000-000000000001")

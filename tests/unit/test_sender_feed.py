@@ -20,10 +20,10 @@ from services.sender.held_batch import (
     StopCause,
 )
 from services.sender.held_batches import HeldBatches
-from services.sender.message import CampaignHeaders, MessageBuilder
 from services.sender.metrics import SenderMetrics
 from services.sender.results import Result, RetryPolicy
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.relays.replies import Stage
 from shared.retries import doubling
 from shared.settings import SenderSettings

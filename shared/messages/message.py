@@ -12,11 +12,10 @@ from email.policy import SMTP
 from typing import NamedTuple
 from uuid import UUID
 
-from services.sender.dkim import Unsigned
-from services.sender.headers import mailbox, unstructured
-from services.sender.mime import Encoder, encoder_for, spaced
 from shared.addresses import needs_smtputf8, parse_address
 from shared.header_text import HeaderError, check_content_id, check_content_type, check_file_name, check_header_text
+from shared.messages.headers import mailbox, unstructured
+from shared.messages.mime import Encoder, encoder_for, spaced
 from shared.templates import Content, RenderError, Template, Value
 
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -49,6 +48,15 @@ class CampaignHeaders:
     feedback_id: str = ""
     unsubscribe_mailto: str = ""  # an address to unsubscribe by email, in List-Unsubscribe (RFC 2369)
     attachments: tuple[Attachment, ...] = ()
+
+
+class Unsigned(NamedTuple):
+    """A message to be signed with DKIM. No line begins with a dot, so what is signed is what a receiver sees."""
+
+    head: bytes  # without the empty line that follows it
+    body: bytes
+    # Relaxed: runs of spaces are one, none ends a line, no empty lines at the end (RFC 6376, 3.4.4).
+    canonical_body: bytes
 
 
 class MessageBuilder:
@@ -86,7 +94,7 @@ class MessageBuilder:
     def build_unsigned(
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> Unsigned:
-        """The same message for `DkimSigner.sign`.
+        """The same message, to be signed.
 
         `date` is an RFC 5322 date, `email` a normalised address. Without `unsubscribe_url` there is no List-Unsubscribe
         header, and the field has no value. Raises RenderError if this recipient's values do not fit."""
