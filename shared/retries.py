@@ -5,7 +5,12 @@ from dataclasses import dataclass
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 BY_SCHEDULE = 1_000_000
-"""`max_retries` in the ledger of a campaign that gives none: the schedule of the sender decides, until `deliver_by`."""
+"""`max_retries` in the ledger of a campaign that sets none of its own: the sender's schedule decides, until
+`deliver_by`. A sender of 0.1.0 doubles the delay instead, without end."""
+
+OWN_RETRIES = 3
+OWN_DELAY_SECONDS = 60
+"""What a campaign has that sets only the other one."""
 
 LONGEST_DOUBLED_SECONDS = 86_400.0
 
@@ -35,6 +40,21 @@ def parse_schedule(text: str) -> RetrySchedule:
     if not all(1 <= delay <= 7 * UNITS["d"] for delay in delays):
         raise ValueError("a retry comes after 1 second to 7 days")
     return RetrySchedule(delays, text.endswith("+"))
+
+
+def stored(max_retries: int | None, delay_seconds: int | None) -> dict[str, int]:
+    """The columns of a campaign that sets these, or (None) does not."""
+    if max_retries is None and delay_seconds is None:
+        return {"max_retries": BY_SCHEDULE, "retry_delay_seconds": OWN_DELAY_SECONDS}
+    return {
+        "max_retries": OWN_RETRIES if max_retries is None else max_retries,
+        "retry_delay_seconds": OWN_DELAY_SECONDS if delay_seconds is None else delay_seconds,
+    }
+
+
+def set_by_campaign(max_retries: int, delay_seconds: int) -> tuple[int | None, int | None]:
+    """What a campaign sets, from its columns; None, None if the schedule decides."""
+    return (None, None) if max_retries == BY_SCHEDULE else (max_retries, delay_seconds)
 
 
 def doubling(delay_seconds: float, retries: int) -> RetrySchedule:

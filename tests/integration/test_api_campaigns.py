@@ -187,3 +187,19 @@ async def test_a_key_sees_its_own_project_only(api: ApiRig) -> None:
     await api.post(f"/v1/campaigns/{campaign}/test", {"recipients": [{"email": "a@example.test"}]}, 404)
     for path in ("/v1/campaigns", "/v1/suppressions", "/v1/batches"):
         assert (await api.get(path))["data"] == []
+
+
+async def test_retries_go_by_the_schedule_unless_the_campaign_sets_its_own(api: ApiRig) -> None:
+    campaign = await api.post("/v1/campaigns", campaign_body(), 201)
+    assert (campaign["max_retries"], campaign["retry_delay_seconds"]) == (None, None)
+    path = f"/v1/campaigns/{campaign['id']}"
+    changes: list[tuple[dict[str, Any], tuple[int | None, int | None]]] = [
+        ({"max_retries": 5}, (5, 60)),
+        ({"retry_delay_seconds": 10}, (5, 10)),
+        ({"max_retries": None}, (3, 10)),
+        ({"max_retries": None, "retry_delay_seconds": None}, (None, None)),
+        ({"retry_delay_seconds": 10}, (3, 10)),
+    ]
+    for change, expected in changes:
+        changed = await api.request("PATCH", path, json=change)
+        assert (changed["max_retries"], changed["retry_delay_seconds"]) == expected, change

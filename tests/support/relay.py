@@ -41,6 +41,7 @@ class Behaviour:
     rcpt: Callable[[str, int], bytes | None] = lambda _rcpt, _tries: None
     dot: Callable[[str, int], bytes | After] = lambda _rcpt, _tries: After.ACCEPT
     seconds_per_email: float = 0.0
+    size_limit: int = 0  # in bytes, offered as SIZE (RFC 1870); 0: none
 
 
 class RecordingRelay:
@@ -169,9 +170,10 @@ class _Session(asyncio.Protocol):
     def _command(self, line: bytes) -> None:
         verb = line[:4].upper()
         if verb == b"EHLO":
-            self._say(
-                b"250-relay.test\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250 ENHANCEDSTATUSCODES\r\n"
-            )
+            limit = self._relay.behaviour.size_limit
+            extensions = ["relay.test", "PIPELINING", "8BITMIME", "SMTPUTF8", *([f"SIZE {limit}"] if limit else [])]
+            lines = "".join(f"250-{extension}\r\n" for extension in extensions)
+            self._say(f"{lines}250 ENHANCEDSTATUSCODES\r\n".encode())
         elif verb == b"MAIL":
             self._email = None
             self._say(self._relay.behaviour.mail() or b"250 2.1.0 ok\r\n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.retries import doubling, parse_schedule
+from shared.retries import BY_SCHEDULE, doubling, parse_schedule, set_by_campaign, stored
 
 
 def test_the_usual_schedule() -> None:
@@ -26,3 +26,21 @@ def test_a_campaigns_own_doubles_and_ends() -> None:
 def test_what_is_no_schedule(text: str) -> None:
     with pytest.raises(ValueError, match="retry"):
         parse_schedule(text)
+
+
+@pytest.mark.parametrize(
+    ("given", "columns", "shown"),
+    [
+        ((None, None), (BY_SCHEDULE, 60), (None, None)),
+        ((5, None), (5, 60), (5, 60)),
+        ((None, 10), (3, 10), (3, 10)),
+        ((0, None), (0, 60), (0, 60)),
+        ((3, 60), (3, 60), (3, 60)),
+    ],
+)
+def test_what_a_campaign_sets_is_kept(
+    given: tuple[int | None, int | None], columns: tuple[int, int], shown: tuple[int | None, int | None]
+) -> None:
+    kept = stored(*given)
+    assert (kept["max_retries"], kept["retry_delay_seconds"]) == columns
+    assert set_by_campaign(*columns) == shown

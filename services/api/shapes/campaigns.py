@@ -32,9 +32,19 @@ class CampaignIn(Body):
     delivery: Literal["at_least_once", "at_most_once"] = "at_least_once"
     emails_per_second: float | None = Field(None, gt=0, le=MAX_RATE, examples=[100])
     priority: int = Field(0, ge=-100, le=100, description="A campaign with a higher priority is served first.")
-    max_retries: int = Field(3, ge=0, le=20)
-    retry_delay_seconds: int = Field(
-        60, ge=1, le=86_400, description="Seconds before the first retry. Doubles with every further one."
+    max_retries: int | None = Field(
+        None,
+        ge=0,
+        le=20,
+        description="Retries of a deferred recipient. Default: the senders' schedule, until `deliver_by`;"
+        " 3 if `retry_delay_seconds` is given.",
+    )
+    retry_delay_seconds: int | None = Field(
+        None,
+        ge=1,
+        le=86_400,
+        description="Seconds before the first retry. Doubles with every further one. Default: the senders' schedule;"
+        " 60 if `max_retries` is given.",
     )
     recipients: list[RecipientIn] = Field(
         [], max_length=MAX_INLINE_RECIPIENTS, description="A short list. Import a longer one."
@@ -43,7 +53,8 @@ class CampaignIn(Body):
 
 class CampaignPatch(Body):
     """The members to change. `emails_per_second` and `priority` can also be changed while the campaign is being sent.
-    `scheduled_at` reschedules a scheduled campaign; null makes it a draft again."""
+    `scheduled_at` reschedules a scheduled campaign; null makes it a draft again. `max_retries` and
+    `retry_delay_seconds` both null: the senders' retry schedule decides."""
 
     name: Line | None = Field(None, min_length=1)
     sender: Mailbox | None = Field(None, alias="from")
@@ -134,7 +145,7 @@ class CampaignOut(CampaignSummary):
     text: str | None
     attachments: list[str] = Field(description="File names of the attachments.")
     delivery: Literal["at_least_once", "at_most_once"]
-    max_retries: int
-    retry_delay_seconds: int
+    max_retries: int | None = Field(description="null: the senders' retry schedule decides.")
+    retry_delay_seconds: int | None
     rescued: int = Field(description="How often a batch was taken from a sender that had died or stopped moving.")
     reopening: str | None = Field(description="The request of retry-failed or resolve-unknown that is in progress.")

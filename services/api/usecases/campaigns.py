@@ -19,6 +19,7 @@ from services.api.usecases.errors import InvalidError
 from services.api.usecases.paging import cut
 from services.api.usecases.store import Target, store
 from services.api.usecases.summaries import show, summaries
+from shared import retries
 from shared.content import CampaignContent
 from shared.ledger import campaigns as ledger_campaigns
 from shared.ledger import rate_limits, timeline
@@ -51,6 +52,7 @@ async def create(
     compiled = await content.check(stored)
     recipients = unique(given.recipients, content.required_fields(compiled))
     columns = given.model_dump(exclude={*CONTENT, "sender", "recipients"}) | {
+        **retries.stored(given.max_retries, given.retry_delay_seconds),
         "from_email": given.sender.email,
         "from_name": given.sender.name,
         "envelope_from": given.envelope_from or given.sender.email,

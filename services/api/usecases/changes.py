@@ -15,6 +15,7 @@ from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.campaigns import CONTENT
 from services.api.usecases.errors import ChangedMeanwhileError, WrongStateError, invalid
 from services.api.usecases.summaries import show
+from shared import retries
 from shared.content import CampaignContent
 from shared.ledger import rate_limits, timeline
 from shared.ledger.database import Ledger, clock
@@ -24,7 +25,8 @@ from shared.ledger.states import FINAL, CampaignStatus
 from shared.templates import Content
 
 _WHILE_SENDING = {"emails_per_second", "priority"}
-_NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "max_retries", "retry_delay_seconds", "attachments"}
+_NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments"}
+_RETRIES = {"max_retries", "retry_delay_seconds"}
 _ACTION = "this change"
 _OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, CampaignStatus.STOPPING))
 
@@ -50,6 +52,8 @@ async def change(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) ->
                 campaign_row.require_editable(row, _ACTION)
             if compiled is not None:
                 await _require_fit(connection, campaign, previous, compiled)
+            if given & _RETRIES:
+                columns |= _retries(row, patch)
             if "scheduled_at" in given:
                 await _reschedule(connection, row, patch.scheduled_at)
             await _apply(connection, row, columns)
@@ -61,6 +65,12 @@ def _require_values(patch: CampaignPatch) -> None:
     for name in sorted(patch.model_fields_set & _NOT_NULL):
         if getattr(patch, name) is None:
             raise invalid(f"#/{'from' if name == 'sender' else name}", "cannot be null; leave it out to keep it")
+
+
+def _retries(row: Row[Any], patch: CampaignPatch) -> dict[str, int]:
+    own = dict(zip(sorted(_RETRIES), retries.set_by_campaign(row.max_retries, row.retry_delay_seconds), strict=True))
+    wanted = own | patch.model_dump(include=patch.model_fields_set & _RETRIES)
+    return retries.stored(wanted["max_retries"], wanted["retry_delay_seconds"])
 
 
 def _changed_columns(patch: CampaignPatch) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from sqlmodel import col
 from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Mailbox
 from services.api.usecases import campaign_row
 from services.api.usecases.campaign_row import CampaignRef
+from shared import retries
 from shared.ledger.counts import counts_of
 from shared.ledger.database import clock
 from shared.ledger.models import Batch
@@ -51,7 +52,14 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
 
 def _members(row: Row[Any], counts: Mapping[str, int], now: float) -> dict[str, Any]:
     rates = {"limit_per_second": row.emails_per_second, "average_per_second": _average(row, counts, now)}
-    return {**row._asdict(), "counts": counts, "rates": rates}
+    max_retries, delay_seconds = retries.set_by_campaign(row.max_retries, row.retry_delay_seconds)
+    return {
+        **row._asdict(),
+        "counts": counts,
+        "rates": rates,
+        "max_retries": max_retries,
+        "retry_delay_seconds": delay_seconds,
+    }
 
 
 def _average(row: Row[Any], counts: Mapping[str, int], now: float) -> float | None:

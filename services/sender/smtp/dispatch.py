@@ -290,7 +290,7 @@ class Dispatch:
         """Its provider rests at this relay: another relay takes the email, else it waits."""
         attempt.avoid |= {connection.relay}
         now = self._loop.time()
-        outcome = attempt.outcome(Verdict.HELD, connection.relay, rest.stage, rest.reply, now, Consequence.HOLD)
+        outcome = attempt.outcome(Verdict.HELD, connection.relay, rest.stage, rest.reply, now)
         self._try_again(attempt, replace(outcome, hold_seconds=rest.until - now))
 
     def _unsuited(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
