@@ -97,7 +97,7 @@ def panels_without_data(server: Prometheus) -> set[tuple[str, str]]:
 
 
 def assert_totals(server: Prometheus, counts: Mapping[str, int]) -> None:
-    recorded = by_label(server, "overview", "Recorded since the senders began", "outcome")
+    recorded = by_label(server, "overview", "Recorded since the senders started", "outcome")
     for outcome in ("sent", "failed", "deferred"):
         assert recorded[outcome] == counts[outcome]
     assert by_label(server, "campaigns", "Sent", "name") == {"Spring news": counts["sent"]}
