@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import record, render
+from bench.campaign import ledger_url
 from services.sender.dkim import load_signers
 from shared.dkim_keys import new_key
 from shared.ledger import migrate
@@ -61,7 +62,7 @@ def measure(rounds: int) -> dict[str, float]:
         new_key(folder, "example.com", "s1")
         signer = load_signers(folder)["example.com"]
         unsigned = builder.build_unsigned(*email)
-        with record.postgresql(folder) as postgres_url:
+        with ledger_url("postgresql", folder) as postgres_url:
             ledgers = {"SQLite": f"sqlite+aiosqlite:///{folder}/ledger.db", "PostgreSQL": postgres_url}
             for url in ledgers.values():
                 migrate.upgrade(url)

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from bench.campaign import folder, ledger_url
 from cli.local.ports import free_port
-from shared.ledger import keys, migrate
-from shared.ledger.database import Ledger
+from shared.ledger import migrate
 from tests.support.processes import ServiceProcess
+from tests.support.system import new_key
 
 REPORT = Path("var/bench/import.json")
 BLOCK_BYTES = 65_536
@@ -171,15 +171,6 @@ async def latency(client: httpx.AsyncClient, path: str) -> float:
     began = time.perf_counter()
     (await client.get(path)).raise_for_status()
     return time.perf_counter() - began
-
-
-async def new_key(url: str) -> str:
-    ledger = Ledger(url, pool_size=1)
-    try:
-        async with ledger.write() as connection:
-            return await keys.create_key(connection, "bench")
-    finally:
-        await ledger.close()
 
 
 async def copy_rate(url: str, rows: int) -> float:

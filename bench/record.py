@@ -3,17 +3,13 @@
 import argparse
 import asyncio
 import json
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from cli.local.ports import free_port
-from cli.local.postgres import PrivatePostgres
+from bench.campaign import folder, ledger_url
 from services.sender.db import claims
 from services.sender.db.record import Group, record
 from services.sender.results import Result
@@ -32,8 +28,8 @@ def main() -> None:
     parser.add_argument("--results", type=int, default=4000, help="results recorded per group size and ledger")
     options = parser.parse_args()
     rows = []
-    with tempfile.TemporaryDirectory(prefix="vashsender-bench-") as folder, postgresql(Path(folder)) as postgres_url:
-        for name, url in (("sqlite", f"sqlite+aiosqlite:///{folder}/ledger.db"), ("postgresql", postgres_url)):
+    for name in ("sqlite", "postgresql"):
+        with folder() as work, ledger_url(name, work) as url:
             migrate.upgrade(url)
             for size in GROUPS:
                 wall, cpu = asyncio.run(measure(url, size, options.results if size > 1 else options.results // 8))
@@ -73,17 +69,6 @@ async def measure(url: str, size: int, results: int) -> tuple[float, float]:
         return (time.perf_counter() - wall) / results * 1e6, (time.process_time() - cpu) / results * 1e6
     finally:
         await ledger.close()
-
-
-@contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    postgres = PrivatePostgres(folder / "postgres", free_port())
-    postgres.start()
-    postgres.wait_ready()
-    try:
-        yield postgres.create_database("bench")
-    finally:
-        postgres.stop()
 
 
 if __name__ == "__main__":

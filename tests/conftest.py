@@ -18,6 +18,7 @@ from tests.support.fork_server import ForkServer
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
+from tests.support.system import System, installation
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 DATABASES = ("sqlite", "postgresql")
@@ -152,6 +153,16 @@ def relay() -> Iterator[RecordingRelay]:
     relay.start()
     yield relay
     relay.stop()
+
+
+@pytest.fixture
+async def system(
+    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
+) -> AsyncIterator[System]:
+    """An installation whose services a test starts; all are killed at the end. A module may change its settings."""
+    vhost = broker_vhost
+    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
+        yield system
 
 
 ServiceFactory = Callable[..., ServiceProcess]

@@ -46,14 +46,6 @@ def made(tmp_path: Path, broker: PrivateBroker, own_postgres: PrivatePostgres) -
         yield made
 
 
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
 @dataclass(frozen=True)
 class Runner:
     """Runs what a container would run. Only addresses, ports and paths are adapted to this machine."""

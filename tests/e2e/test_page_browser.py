@@ -1,7 +1,7 @@
 """The page in headless Chromium on the whole system, from the sign-in to the last retry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,9 @@ from playwright.async_api import Browser
 from shared.ledger.database import Ledger
 from shared.ledger.keys import list_keys, revoke_key
 from shared.sign_in import make_link
-from tests.support.broker import BrokerVhost
 from tests.support.browser import Person, chromium, person
 from tests.support.relay import RecordingRelay
-from tests.support.system import POLL_SECONDS, System, installation
+from tests.support.system import POLL_SECONDS, System
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -24,30 +23,15 @@ BLOCKED, GONE = 12, 5
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
+def system(system: System) -> System:
     """Small batches and a slow relay, so that progress can be watched."""
-    vhost = broker_vhost
-    async with installation(
-        tmp_path,
-        sqlite_url,
-        vhost.admin_url,
-        vhost.services_url,
-        relay,
-        secret_key=SECRET,
-        batch_size="20",
-        smtp_connections="4",
-    ) as system:
-        yield system
+    system.settings |= {"secret_key": SECRET, "batch_size": "20", "smtp_connections": "4"}
+    return system
 
 
 @pytest.fixture

@@ -7,10 +7,9 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
@@ -19,9 +18,8 @@ from sqlmodel import col
 from shared.ledger.database import Ledger, clock
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
-from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -97,21 +95,9 @@ class Watch:
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        system.settings |= {"smtp_connections": str(CONNECTIONS), "batch_size": "50"}
-        yield system
+def system(system: System) -> System:
+    system.settings |= {"smtp_connections": str(CONNECTIONS), "batch_size": "50"}
+    return system
 
 
 @pytest.fixture

@@ -16,11 +16,10 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from shared import topology
-from shared.ledger import keys
-from shared.ledger.database import Ledger
 from tests.support.api import ApiRig, api_on, campaign_body
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
+from tests.support.system import new_key
 
 EXAMPLES = 6
 ENDLESS = "/v1/campaigns/{campaign_id}/events"
@@ -71,7 +70,7 @@ def test_the_app_keeps_the_contract(
         },
     )
     asyncio.run(process.wait_ready())
-    headers = {"Authorization": f"Bearer {asyncio.run(_key(database_url))}"}
+    headers = {"Authorization": f"Bearer {asyncio.run(new_key(database_url))}"}
     with httpx.Client(base_url=process.http_url, headers=headers, trust_env=False) as client:
         body = campaign_body(recipients=[{"email": "ann@example.test"}])
         campaigns = [client.post("/v1/campaigns", json=body).json()["id"] for _ in range(2)]
@@ -105,12 +104,3 @@ def _throw_at(operation: APIOperation[Any, Any, Any, Any], headers: dict[str, st
         case.validate_response(response, excluded_checks=[positive_data_acceptance])
 
     throw()
-
-
-async def _key(database_url: str) -> str:
-    ledger = Ledger(database_url, pool_size=1)
-    try:
-        async with ledger.write() as connection:
-            return await keys.create_key(connection, "test")
-    finally:
-        await ledger.close()

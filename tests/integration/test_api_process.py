@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,13 @@ import pytest
 
 from cli.local.ports import free_port
 from shared import topology
-from shared.ledger import keys
 from shared.ledger.database import Ledger
 from tests.support.api import NDJSON, campaign_body, ndjson
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
+from tests.support.system import new_key
 
 ServiceFactory = Callable[..., ServiceProcess]
-
-
-async def new_key(database_url: str) -> str:
-    ledger = Ledger(database_url, pool_size=1)
-    try:
-        async with ledger.write() as connection:
-            return await keys.create_key(connection, "test")
-    finally:
-        await ledger.close()
 
 
 def settings(folder: Path, database_url: str, amqp_url: str, **more: str) -> dict[str, str]:
@@ -174,19 +166,8 @@ async def test_an_upload_does_not_delay_the_stop_and_is_undone_by_the_next_proce
     process, http = client
     campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
     path = f"/v1/campaigns/{campaign}"
-    opened = asyncio.Event()
-
-    async def endless() -> AsyncIterator[bytes]:
-        yield people(6000)
-        await import_state(http, path, "open")
-        opened.set()
-        await asyncio.Event().wait()
-
-    upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))
-    await opened.wait()
-    assert await process.stop(timeout_seconds=15) == 0
-    upload.cancel()
-    await asyncio.wait([upload])
+    async with endless_upload(http, path):
+        assert await process.stop(timeout_seconds=15) == 0
     process.launch()
     await process.wait_ready()
     shown = await import_state(http, path, "failed")
@@ -199,6 +180,20 @@ async def test_an_import_of_a_killed_process_is_undone_by_the_next_one(
     process, http = client
     campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
     path = f"/v1/campaigns/{campaign}"
+    async with endless_upload(http, path):
+        await asyncio.to_thread(process.kill)
+    async with ledger.write() as connection:  # its lease of 20 s runs out
+        await connection.exec_driver_sql('UPDATE "import" SET lease_until = lease_until - 20')
+    process.launch()
+    await process.wait_ready()
+    shown = await import_state(http, path, "failed")
+    assert "died" in shown["error"]
+    assert (await http.get(f"{path}/recipients")).json()["data"] == []
+
+
+@asynccontextmanager
+async def endless_upload(http: httpx.AsyncClient, path: str) -> AsyncIterator[None]:
+    """An upload that is under way and never ends."""
     opened = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
@@ -208,17 +203,12 @@ async def test_an_import_of_a_killed_process_is_undone_by_the_next_one(
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))
-    await opened.wait()
-    await asyncio.to_thread(process.kill)
-    upload.cancel()
-    await asyncio.wait([upload])
-    async with ledger.write() as connection:  # its lease of 20 s runs out
-        await connection.exec_driver_sql('UPDATE "import" SET lease_until = lease_until - 20')
-    process.launch()
-    await process.wait_ready()
-    shown = await import_state(http, path, "failed")
-    assert "died" in shown["error"]
-    assert (await http.get(f"{path}/recipients")).json()["data"] == []
+    try:
+        await opened.wait()
+        yield
+    finally:
+        upload.cancel()
+        await asyncio.wait([upload])
 
 
 async def import_state(http: httpx.AsyncClient, path: str, state: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from scripts.dashboards.__main__ import FOLDER
 from tests.support.broker import BrokerVhost
 from tests.support.prometheus import Prometheus, prometheus
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 LONG = 3600
 RECIPIENTS = 1000
@@ -26,19 +26,8 @@ RIGHTLY_EMPTY = {
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    async with installation(tmp_path, sqlite_url, broker_vhost.admin_url, broker_vhost.services_url, relay) as system:
-        yield system
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
 
 
 def refuse(rcpt: str, _tries: int) -> bytes | None:

@@ -33,14 +33,6 @@ REFUSALS = ("permission denied", "ACCESS_REFUSED", "job.failed", "tick.failed", 
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
 def made(tmp_path: Path, broker: PrivateBroker, own_postgres: PrivatePostgres) -> Iterator[Accounts]:
     with accounts(tmp_path / "access", broker, own_postgres) as made:
         yield made

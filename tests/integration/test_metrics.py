@@ -1,35 +1,14 @@
 """Metrics agree with the ledger, also across restarts as far as docs/metrics.md says."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import httpx
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LONG = 3600
-
-
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    async with installation(tmp_path, database_url, broker_vhost.admin_url, broker_vhost.services_url, relay) as system:
-        yield system
 
 
 def refuse(rcpt: str, _tries: int) -> bytes | None:

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import aio_pika
 import pytest
@@ -15,8 +13,7 @@ from shared import events, topology
 from shared.ledger.database import Ledger
 from shared.ledger.models import Timeline
 from tests.support.broker import BrokerVhost
-from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 PATIENCE_SECONDS = 60.0
 OLD_BROKERS_LIMIT = 20
@@ -30,16 +27,16 @@ BEATS = (events.SenderHeartbeat.ROUTING_KEY, b'{"instance": 7}')
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, sqlite_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
+def database_url(sqlite_url: str) -> str:
+    return sqlite_url
+
+
+@pytest.fixture
+async def system(system: System) -> System:
     """Each service once; a sender waits for its tickets, and the watchdog soon thinks that one is lost."""
-    async with installation(
-        tmp_path, sqlite_url, broker_vhost.admin_url, broker_vhost.services_url, relay,
-        ticket_patience_seconds="3600", ticket_lost_seconds="2", heartbeat_seconds="1",
-    ) as system:  # fmt: skip
-        await system.start(senders=1)
-        yield system
+    system.settings |= {"ticket_patience_seconds": "3600", "ticket_lost_seconds": "2", "heartbeat_seconds": "1"}
+    await system.start(senders=1)
+    return system
 
 
 async def dead(vhost: BrokerVhost, number: int) -> list[queues.DeadMessage]:

@@ -1,13 +1,9 @@
 """Problems of a few recipients (hanging or deferred emails) do not slow down the others."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 
-from tests.support.broker import BrokerVhost
 from tests.support.relay import After, RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 RECIPIENTS = 1200
 BATCH_SIZE = 100
@@ -15,21 +11,9 @@ TROUBLED = {f"person-{number}@example.test" for number in range(0, RECIPIENTS, B
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        system.settings["batch_size"] = str(BATCH_SIZE)
-        yield system
+def system(system: System) -> System:
+    system.settings["batch_size"] = str(BATCH_SIZE)
+    return system
 
 
 async def test_batches_with_a_hanging_email_do_not_block_others(system: System, relay: RecordingRelay) -> None:

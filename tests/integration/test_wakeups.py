@@ -1,33 +1,11 @@
 """The ledger decides, events wake: a campaign runs to its end on events alone, and on the clock alone."""
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
-import pytest
-
 from shared import topology
 from tests.support.broker import BrokerVhost
 from tests.support.relay import After, RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 HOUR = "3600"
-
-
-@pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        yield system
 
 
 async def wakeups(system: System, cause: str) -> float:

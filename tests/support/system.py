@@ -209,14 +209,19 @@ async def installation(
 ) -> AsyncIterator[System]:
     """Declares the topology and creates a key, but starts nothing. Kills every launched process at the end."""
     await topology.declare(admin_url)
-    ledger = Ledger(database_url, pool_size=1)
-    try:
-        async with ledger.write() as connection:
-            key = await create_key(connection, "test")
-    finally:
-        await ledger.close()
+    key = await new_key(database_url)
     system = System(folder, database_url, services_url, relay, dict(settings), key=key)
     try:
         yield system
     finally:
         await asyncio.to_thread(system.kill_all)
+
+
+async def new_key(database_url: str) -> str:
+    """Creates an API key in the ledger and returns its secret."""
+    ledger = Ledger(database_url, pool_size=1)
+    try:
+        async with ledger.write() as connection:
+            return await create_key(connection, "test")
+    finally:
+        await ledger.close()
