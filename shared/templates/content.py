@@ -8,6 +8,7 @@ from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.compiler import compile_part
 from shared.templates.errors import Part, RenderError, TemplateError
 from shared.templates.foreign_tags import foreign_tags
+from shared.templates.html_parser import HtmlParser
 from shared.templates.html_places import find_places
 from shared.templates.limits import MAX_BODY_CHARACTERS, MAX_SUBJECT_CHARACTERS
 from shared.templates.pieces import Output, Template, walk
@@ -92,12 +93,13 @@ def compile_content(subject: str, html: str | None, text: str | None) -> Content
     uses = Uses()
     parts = {part: compile_part(part, source, uses) for part, source in sources}
     if html:
-        places = find_places(parts["html"])
+        parser = HtmlParser()
+        places = find_places(parts["html"], parser)
         for output in walk(parts["html"]):
             if isinstance(output, Output) and output.starts_link:
                 uses.starts_link(output.field)
         if not text:
-            parts["text"] = derive_text(parts["html"], places)
+            parts["text"] = derive_text(parts["html"], places, parser)
     return Content(
         subject=Template("subject", parts["subject"]),
         html=Template("html", parts["html"]) if html else None,

@@ -18,7 +18,7 @@ _OURS = {
     "emailaddress": "email",
     "recipient": "email",
 }
-_NAME = r"\s*(?P<{}>[\w .:@|>/-]{{1,60}}?)\s*"
+_NAME = r"\s{{0,5}}(?P<{}>[\w .:@|>/-]{{1,60}}?)\s{{0,5}}"
 _FORMS = {
     "encoded": r"%7B%7B(?P<encoded>.{1,80}?)%7D%7D",  # an editor took the field for part of an address
     "star": r"\*\|" + _NAME.format("star") + r"\|\*",  # Mailchimp
@@ -26,7 +26,8 @@ _FORMS = {
     # phpList; but not a link in the derived text's form
     "bracket": r"\[(?P<bracket>(?:first_?|last_?)?name|email|unsubscribe\w*|webversion)\b[^\]\n]{0,40}\](?!\()",
     "percents": r"%%" + _NAME.format("percents") + r"%%",  # Salesforce
-    "percent": r"%(?P<percent>[A-Za-z]\w*(?:\.\w+)+|(?![0-9A-Fa-f]{2})[A-Za-z]\w{2,40})%",  # Mailgun, ActiveCampaign
+    # Mailgun, ActiveCampaign; but not bytes of an encoded address
+    "percent": r"%(?P<percent>[A-Za-z]\w{0,40}(?:\.\w{1,40}){1,5}|(?![0-9A-Fa-f]{2})[A-Za-z]\w{2,40})%",
     "dollar": r"\{\$" + _NAME.format("dollar") + r"\}|\$\{" + _NAME.format("dollar2") + r"\}",  # MailerLite, Adobe
     "hash": r"#\{" + _NAME.format("hash") + r"\}|##(?P<hash2>\w{2,40})##",  # Pug, Constant Contact
     "bang": r"\{!\$?" + _NAME.format("bang") + r"\}",  # Salesforce

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from shared.templates.errors import TemplateError
-from shared.templates.limits import MAX_PARSED_CHARACTERS
+from shared.templates.html_parser import HtmlParser
 from shared.templates.pieces import Branch, Node, Nodes, Output, walk
 from shared.templates.variants import BEGIN, END, LAST, OUTPUT, Marker, Variant, variants
 
@@ -39,10 +39,11 @@ _BEFORE_NAME = _SPACES | {"/", "'", '"'}
 
 # Outlook skips what `[if !mso]` guards; it is taken to read what any other condition guards.
 _OUTLOOK_SKIPS = re.compile(
-    r"<!(?:--)?\[if\b[^\]]*!\s*mso\b[^\]]*\]>.*?<!(?:--<!)?\[endif\](?:--)?>", re.DOTALL | re.IGNORECASE
+    r"<!(?:--)?\[if\b[^\]<>]{0,100}!\s*mso\b[^\]<>]{0,100}\]>.*?<!(?:--<!)?\[endif\](?:--)?>", re.DOTALL | re.IGNORECASE
 )
+_ENDIF = re.compile(r"<!\[endif\](?:--)?>", re.IGNORECASE)
 _OUTLOOK_READS = re.compile(
-    r"<!(?:--)?\[if\b[^\]]*\]>(?:\s*<!-- ?-?-?>|-->)?|<!(?:--\s*<!)?\[endif\](?:--)?>", re.IGNORECASE
+    r"<!(?:--)?\[if\b[^\]<>]{0,200}\]>(?:\s*<!-- ?-?-?>|-->)?|<!(?:--\s*<!)?\[endif\](?:--)?>", re.IGNORECASE
 )
 
 # Fixed text whose meaning depends on what follows, such as `<` before `b`; and what may end a comment after a dash.
@@ -92,11 +93,11 @@ class _Mark:
         return f"{self.open}{marker.number}{marker.kind} /{self.close}"
 
 
-def find_places(nodes: Nodes) -> dict[Node, Place]:
+def find_places(nodes: Nodes, parser: HtmlParser) -> dict[Node, Place]:
     """Where a browser finds each value and the beginning of each if. Marks the outputs that start a link.
 
     Raises TemplateError where a value could break out of its place."""
-    return _Places(nodes).find()
+    return _Places(nodes, parser).find()
 
 
 def unused_characters(nodes: Nodes) -> tuple[str, str]:
@@ -108,20 +109,17 @@ def unused_characters(nodes: Nodes) -> tuple[str, str]:
 
 
 class _Places:
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, parser: HtmlParser) -> None:
         self._nodes = nodes
+        self._parser = parser
         self._mark = _Mark.unused(nodes)
         self._by_number = [node for node in walk(nodes) if not isinstance(node, str)]
         self._places: dict[Node, Place] = {}
         self._ends: dict[tuple[Branch, bool], tuple[str, str]] = {}
 
     def find(self) -> dict[Node, Place]:
-        parsed = 0
         for variant in variants(self._nodes):
             source = self._marked(variant)
-            parsed += len(source)
-            if parsed > MAX_PARSED_CHARACTERS:
-                raise TemplateError("html", 1, 1, "too many alternatives for HTML of this length; shorten it")
             self._judge(variant, self._look(source), self._look(_as_outlook(source)) if "[if" in source else {})
         return self._places
 
@@ -146,7 +144,7 @@ class _Places:
 
     def _look(self, source: str) -> Found:
         found: Found = {}
-        for node in _all_nodes(LexborHTMLParser(source)):
+        for node in _all_nodes(self._parser.parse(source)):
             if node.is_text_node:
                 self._note(found, node.text_content or "", _text_place(node))
             elif node.is_comment_node:
@@ -247,7 +245,8 @@ def _text_place(node: LexborNode) -> Place:
 
 
 def _as_outlook(source: str) -> str:
-    return _OUTLOOK_READS.sub(" ", _OUTLOOK_SKIPS.sub(" ", source))
+    last = max((found.end() for found in _ENDIF.finditer(source)), default=0)  # nothing after it can be skipped
+    return _OUTLOOK_READS.sub(" ", _OUTLOOK_SKIPS.sub(" ", source[:last]) + source[last:])
 
 
 def _refusal(place: Place) -> str:

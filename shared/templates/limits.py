@@ -16,8 +16,8 @@ MAX_FILTERED_CHARACTERS = 1_000_000
 MAX_DEPTH = 50
 """Expressions inside each other, and ifs inside each other."""
 
-MAX_PARSED_CHARACTERS = 20_000_000
-"""Characters given to the HTML parser for one template: its length times the combinations of branches to look at."""
+MAX_READING_SECONDS = 2.0
+"""CPU seconds for reading the HTML of one template, in all combinations of its branches; usual are milliseconds."""
 
 MAX_MESSAGE_BYTES = 10_000_000
 """Bytes of a message on the wire, without its attachments (a setting)."""

@@ -38,12 +38,12 @@ class Marks:
         return re.split(f"{self.open}([^{self.close}]*){self.close}", text)
 
 
-def page_text(html: str, marks: Marks) -> str | None:
+def page_text(document: LexborHTMLParser, marks: Marks) -> str | None:
     """The text of a page, with the markers that stand in it. None where an if decides whether something is displayed.
 
     Markers stand in attributes, or alone in a <script>."""
     writer = _Writer(marks)
-    root = LexborHTMLParser(html).root
+    root = document.root
     top = root.parent if root else None
     node = top
     while top and node:

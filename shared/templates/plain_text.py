@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NoReturn, TypeAlias
 
 from shared.templates.errors import TemplateError
+from shared.templates.html_parser import HtmlParser
 from shared.templates.html_places import Place, unused_characters
 from shared.templates.page_text import Marks, page_text
 from shared.templates.pieces import Branch, Expression, Node, Nodes, Output, always, walk
@@ -19,9 +20,9 @@ Path: TypeAlias = tuple[tuple[str, int], ...]
 """The ifs around a place, from the outermost on: their tests, and the number of the branch."""
 
 
-def derive_text(nodes: Nodes, places: Mapping[Node, Place]) -> Nodes:
+def derive_text(nodes: Nodes, places: Mapping[Node, Place], parser: HtmlParser) -> Nodes:
     """The nodes of the text. Raises TemplateError where an if crosses tags, so that no text would be right."""
-    return _Derivation(nodes, places).derive()
+    return _Derivation(nodes, places).derive(parser)
 
 
 class _Derivation:
@@ -34,8 +35,8 @@ class _Derivation:
         self._paths = dict(_paths(nodes, ()))
         self._links: dict[str, Path] = {}
 
-    def derive(self) -> Nodes:
-        text = page_text("".join(self._marked(self._html)), self._marks)
+    def derive(self, parser: HtmlParser) -> Nodes:
+        text = page_text(parser.parse("".join(self._marked(self._html))), self._marks)
         if text is None:
             self._crosses(None)
         pieces = iter(self._marks.split(text))
@@ -70,20 +71,25 @@ class _Derivation:
     def _parsed(self, pieces: Iterator[str], path: Path) -> tuple[Nodes, str]:
         """Nodes up to the next end of a branch, and the code of that end; empty at the end of the text."""
         nodes: list[Node] = []
+        texts: list[str] = []
         for index, piece in enumerate(pieces):
-            if index % 2 == 0:
-                _append(nodes, piece)
-            elif piece[0] == "o":
+            if index % 2 == 0 or piece[0] in "lmn":
+                texts.append(piece if index % 2 == 0 else self._link(piece, path))
+                continue
+            if text := "".join(texts):
+                nodes.append(text)
+            texts.clear()
+            if piece[0] == "o":
                 node = self._node(piece)
                 if self._paths[node] != path:
                     self._crosses(node)
                 nodes.append(node)
             elif piece[0] == "i" and piece.endswith(".0"):
                 nodes.append(self._branch(pieces, self._node(piece), path))
-            elif piece[0] in "ie":
-                return tuple(nodes), piece
             else:
-                _append(nodes, self._link(piece, path))
+                return tuple(nodes), piece
+        if text := "".join(texts):
+            nodes.append(text)
         return tuple(nodes), ""
 
     def _branch(self, pieces: Iterator[str], branch: Node, path: Path) -> Branch:
@@ -97,8 +103,8 @@ class _Derivation:
             if end != (f"e{number}" if last else f"i{number}.{index + 1}"):
                 self._crosses(branch)
             bodies.append(body)
-        if not bodies[-1]:
-            bodies.pop() if tests[len(bodies) - 1] is always else None
+        if not bodies[-1] and tests[len(bodies) - 1] is always:
+            bodies.pop()
         return Branch(tuple(zip(tests, bodies, strict=False)), branch.position, branch.tests)
 
     def _link(self, code: str, path: Path) -> str:
@@ -130,10 +136,3 @@ def _paths(nodes: Nodes, path: Path) -> Iterator[tuple[Node, Path]]:
         elif isinstance(node, Branch):
             for index, body in enumerate(node.alternatives):
                 yield from _paths(body, (*path, (node.tests, index)))
-
-
-def _append(nodes: list[Node], text: str) -> None:
-    if text and nodes and isinstance(nodes[-1], str):
-        nodes[-1] += text
-    elif text:
-        nodes.append(text)

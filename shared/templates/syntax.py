@@ -18,9 +18,11 @@ from shared.templates.foreign_tags import hint
 from shared.templates.limits import MAX_STEPS
 
 # A comment of the template, a comment of HTML (but not a conditional one, whose content Outlook reads), or raw text.
-_RAW_TEXT = re.compile(
-    r"\{#.*?#\}|<!--(?!\[if\b).*?-->|<(?P<tag>style|script)\b[^>]*>(?P<raw>.*?)</(?P=tag)", re.DOTALL | re.IGNORECASE
-)
+_OPENS = re.compile(r"(?P<note>\{#)|(?P<comment><!--)(?!\[if\b)|<(?P<tag>style|script)\b[^<>]*>", re.IGNORECASE)
+_CLOSES = {
+    opening: re.compile(closing, re.IGNORECASE)
+    for opening, closing in {"{#": "#}", "<!--": "-->", "style": "</style", "script": "</script"}.items()
+}
 
 
 class Position(int):
@@ -72,12 +74,24 @@ def parse(part: Part, source: str) -> nodes.Template:
 
 def raw_text(html: str) -> Iterator[tuple[int, int]]:
     """Where the contents of <style> and <script> begin and end."""
-    return (found.span("raw") for found in _RAW_TEXT.finditer(html) if found["tag"])
+    offset = 0
+    absent: set[str] = set()  # what closes nothing any more, and is not looked for again
+    while found := _OPENS.search(html, offset):
+        opening = found.group().lower() if not found["tag"] else found["tag"].lower()
+        closed = None if opening in absent else _CLOSES[opening].search(html, found.end())
+        if closed is None:
+            absent.add(opening)
+            offset = found.end()
+            continue
+        if found["tag"]:
+            yield found.end(), closed.start()
+        offset = closed.end()
 
 
 def notes(source: str) -> Iterator[tuple[int, str]]:
     """The comments of a template with their offsets."""
-    return ((found.start(), found.group()) for found in re.finditer(r"\{#.*?#\}", source, re.DOTALL))
+    pattern = re.compile(r"\{%-?\s*raw\b.*?endraw\s*-?%\}|(\{#.*?#\})", re.DOTALL)
+    return ((found.start(), found[1]) for found in pattern.finditer(source) if found[1])
 
 
 def _without_css_comments(html: str) -> tuple[str, str]:
