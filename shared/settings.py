@@ -319,6 +319,9 @@ class SenderSettings(CommonSettings):
         2, ge=1, le=100, description="Batches that a sender may hold at once; also its prefetch."
     )
     recycle_after_batches: int = Field(500, ge=0, description="Batches after which a sender restarts itself; 0: never.")
+    max_message_bytes: int = Field(
+        10_000_000, ge=1000, description="Largest message with a recipient's values in it, without attachments."
+    )
     slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at once.")
     unrecorded_limit: int = Field(
         64, ge=1, le=10_000, description="Unrecorded results at which a sender starts no more emails."

@@ -1,5 +1,6 @@
 """Campaigns ready to make emails of. `send` freezes their content, so each is read once and kept."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Campaigns:
         self._secret = settings.secret_keys[0]
         self._schedule = parse_schedule(settings.retry_schedule)
         self._hold_seconds = settings.provider_hold_seconds
+        self._max_message_bytes = settings.max_message_bytes
         self._signers = signers
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
 
@@ -78,13 +80,15 @@ class Campaigns:
         def unsubscribe_url(recipient_id: int) -> str:
             return make_link(self._public_url, self._secret, campaign_id, recipient_id)
 
+        # Megabytes of HTML take a while to compile: other campaigns go on.
+        compiled = await asyncio.to_thread(
+            compile_content, content.subject, content.html, content.text, max_message_bytes=self._max_message_bytes
+        )
         facts = CampaignFacts(
             id=campaign_id,
             project_id=row.project_id,
             envelope_from=row.envelope_from,
-            builder=MessageBuilder(
-                compile_content(content.subject, content.html, content.text), headers_of(campaign_id, row, content)
-            ),
+            builder=MessageBuilder(compiled, headers_of(campaign_id, row, content)),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,

@@ -76,6 +76,9 @@ class MessageBuilder:
         content_headers, _, before = first.before.partition(b"\r\n\r\n")
         self._parts = [first._replace(before=before), *others]
         self._fixed_headers = _fixed_headers(headers) + content_headers
+        self._attached_bytes = sum(len(part.after) for part in self._parts)
+        self._max_bytes = content.max_message_bytes
+        self._may_exceed = sum(template.longest_bytes for template in content.templates()) * 3 > self._max_bytes
         self._spaced = spaced(piece for part in self._parts for piece in (part.before, part.after))
         for part in self._parts:
             self._spaced |= part.encoder.spaced
@@ -120,6 +123,9 @@ class MessageBuilder:
                 out.append(part.after)
         except UnicodeEncodeError:
             raise RenderError(part.template.part, "", "a value holds half of a character (a lone surrogate)") from None
+        if self._may_exceed and sum(map(len, out)) > self._max_bytes + self._attached_bytes:
+            message = f"this recipient's values make the message longer than {self._max_bytes} bytes"
+            raise RenderError(part.template.part, "", message)
         if not out[-1] and out[-2] and not out[-2].endswith(b"\r\n"):
             out.append(b"\r\n")
         return head, out

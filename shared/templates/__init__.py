@@ -5,26 +5,24 @@ from shared.templates.errors import MissingFieldError, Part, RenderError, Templa
 from shared.templates.limits import MAX_MESSAGE_BYTES, MAX_VALUE_CHARACTERS
 from shared.templates.pieces import Template
 from shared.templates.uses import BUILT_IN_FIELDS, FieldUse
-from shared.templates.values import FieldType, TypeMismatchError, Value, Values, typed
+from shared.templates.values import BOOLEAN_WORDS, Value, Values
 
 __all__ = [
+    "BOOLEAN_WORDS",
     "BUILT_IN_FIELDS",
     "MAX_MESSAGE_BYTES",
     "MAX_VALUE_CHARACTERS",
     "Content",
     "ContentWarning",
     "DataProblem",
-    "FieldType",
     "FieldUse",
     "MissingFieldError",
     "Part",
     "RenderError",
     "Template",
     "TemplateError",
-    "TypeMismatchError",
     "Value",
     "Values",
     "compile_content",
     "is_field_name",
-    "typed",
 ]

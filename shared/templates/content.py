@@ -10,7 +10,7 @@ from shared.templates.errors import Part, RenderError, TemplateError
 from shared.templates.foreign_tags import foreign_tags
 from shared.templates.html_parser import HtmlParser
 from shared.templates.html_places import find_places
-from shared.templates.limits import MAX_BODY_CHARACTERS, MAX_SUBJECT_CHARACTERS
+from shared.templates.limits import MAX_BODY_CHARACTERS, MAX_MESSAGE_BYTES, MAX_SUBJECT_CHARACTERS
 from shared.templates.pieces import Output, Template, walk
 from shared.templates.plain_text import derive_text
 from shared.templates.syntax import notes, position_in, raw_text
@@ -48,6 +48,7 @@ class Content:
     subject: Template
     html: Template | None
     text: Template
+    max_message_bytes: int  # of a message on the wire, without attachments
     fields: Mapping[str, FieldUse]  # what it needs of each field, without the built-in ones, in order of use
     warnings: tuple[ContentWarning, ...]
 
@@ -78,7 +79,9 @@ class Content:
         return [template for template in (self.subject, self.html, self.text) if template]
 
 
-def compile_content(subject: str, html: str | None, text: str | None) -> Content:
+def compile_content(
+    subject: str, html: str | None, text: str | None, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> Content:
     """Checks and compiles a message. Absent text is derived from the HTML.
 
     Raises TemplateError, which says part, line and column, for anything outside the safe subset."""
@@ -102,8 +105,9 @@ def compile_content(subject: str, html: str | None, text: str | None) -> Content
             parts["text"] = derive_text(parts["html"], places, parser)
     return Content(
         subject=Template("subject", parts["subject"]),
-        html=Template("html", parts["html"]) if html else None,
-        text=Template("text", parts["text"]),
+        html=Template("html", parts["html"], max_message_bytes) if html else None,
+        text=Template("text", parts["text"], max_message_bytes),
+        max_message_bytes=max_message_bytes,
         fields=uses.fields,
         warnings=tuple(warning for part, source in sources for warning in _warnings(part, source)),
     )

@@ -10,6 +10,7 @@ from shared.templates.errors import TemplateError
 from shared.templates.limits import MAX_READING_SECONDS
 
 _FIRST_CHARACTERS = 50_000
+_ENDS_TAG = "'>\">"  # the attributes of a tag are compared with each other where it ends
 
 
 class HtmlParser:
@@ -23,7 +24,7 @@ class HtmlParser:
         length = _FIRST_CHARACTERS
         while length < len(html):
             began = time.thread_time()
-            LexborHTMLParser(html[:length])
+            LexborHTMLParser(html[:length] + _ENDS_TAG)
             now = time.thread_time()
             if now + 4 * (now - began) > self._until:
                 self._refuse()

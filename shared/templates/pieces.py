@@ -12,7 +12,7 @@ from markupsafe import escape
 
 from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.errors import MissingFieldError, Part, RenderError
-from shared.templates.limits import MAX_VALUE_CHARACTERS
+from shared.templates.limits import MAX_MESSAGE_BYTES, MAX_VALUE_CHARACTERS
 from shared.templates.syntax import Position
 from shared.templates.values import Value, Values, can_start_link, holds
 
@@ -67,11 +67,13 @@ def always(_values: object) -> bool:
 class Template:
     """One compiled part. Values are escaped in `html`, and refused where they cannot stand in `subject`."""
 
-    __slots__ = ("_nodes", "part")
+    __slots__ = ("_max_characters", "_nodes", "longest_bytes", "part")
 
-    def __init__(self, part: Part, nodes: Nodes) -> None:
+    def __init__(self, part: Part, nodes: Nodes, max_characters: int = MAX_MESSAGE_BYTES) -> None:
         self.part = part
+        self.longest_bytes = _longest_bytes(nodes)  # an upper bound of the UTF-8 bytes of the rendered text
         self._nodes = nodes
+        self._max_characters = max_characters
 
     def render(self, values: Values) -> str:
         """The whole text, line ends as LF. Raises RenderError."""
@@ -80,7 +82,8 @@ class Template:
     def pieces(self, values: Values) -> list[str]:
         """The text in pieces, in order. Raises RenderError."""
         pieces: list[str] = []
-        self._walk(self._nodes, values, pieces.append)
+        append = pieces.append if self.longest_bytes <= self._max_characters else self._counting(pieces)
+        self._walk(self._nodes, values, append)
         return pieces
 
     def literals(self) -> Iterator[str]:
@@ -92,15 +95,18 @@ class Template:
         """Whether every recipient gets the same text."""
         return all(isinstance(node, str) for node in self._nodes)
 
-    @property
-    def longest_bytes(self) -> int:
-        """An upper bound of the UTF-8 bytes of the rendered text."""
-        value = MAX_VALUE_CHARACTERS * _LONGEST_ESCAPE
-        return sum(
-            len(node.encode()) if isinstance(node, str) else value
-            for node in walk(self._nodes)
-            if not isinstance(node, Branch)
-        )
+    def _counting(self, pieces: list[str]) -> Callable[[str], None]:
+        left = self._max_characters
+
+        def append(text: str) -> None:
+            nonlocal left
+            left -= len(text)
+            if left < 0:
+                message = f"this recipient's values make the message longer than {self._max_characters} bytes"
+                raise RenderError(self.part, "", message)
+            pieces.append(text)
+
+        return append
 
     def _walk(self, nodes: Nodes, values: Values, append: Callable[[str], None]) -> None:
         for node in nodes:
@@ -161,6 +167,13 @@ class Template:
         if isinstance(value, int | float):
             return str(value)
         raise RenderError(self.part, output.field, f"the value of {output.field!r} is neither text nor a number")
+
+
+def _longest_bytes(nodes: Nodes) -> int:
+    value = MAX_VALUE_CHARACTERS * _LONGEST_ESCAPE
+    return sum(
+        len(node.encode()) if isinstance(node, str) else value for node in walk(nodes) if not isinstance(node, Branch)
+    )
 
 
 def walk(nodes: Nodes) -> Iterator[Node]:

@@ -114,6 +114,7 @@ def _in_our_words(error: TemplateSyntaxError, source: str) -> str:
         lines = text.split("\n")
         offset = sum(len(line) + 1 for line in lines[: position - 1]) + position.column - 1
         start = max(text.rfind("{{", 0, offset + 2), text.rfind("{%", 0, offset + 2))
+        start -= text[start - 1 : start] == "{"  # {{{
         if start >= 0 and (ours := hint(text[start : start + 200])):
             return ours
     return f"{message}. Check the braces and quotes around it."

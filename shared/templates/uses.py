@@ -30,11 +30,11 @@ class FieldUse:
 
     def objection(self, value: object) -> str:
         """What may be wrong with a value, in words for a person; empty where nothing is."""
+        if self.required and value is None:
+            return f"There is no {self.name!r}, which the message needs."
         if self.required and is_blank(value):
-            return (
-                f"There is no value of {self.name!r}, which the message needs; import one, "
-                f"or write {{{{ {self.name}|default('...') }}}}."
-            )
+            instead = f"{{{{ {self.name}|default('...') }}}}"
+            return f"The value of {self.name!r} is empty, but the message needs it; fill it in, or write {instead}."
         if self.is_number and number_of(value) is None:
             return f"The value of {self.name!r} must be a number such as 7 or 2.50: the message compares it with one."
         if not isinstance(value, str):

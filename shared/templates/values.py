@@ -2,27 +2,20 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeAlias
-
-from shared.errors import DataError
+from typing import Any, TypeAlias
 
 Value: TypeAlias = str | int | float | bool | None
 Values: TypeAlias = Mapping[str, Value]
-FieldType: TypeAlias = Literal["text", "number", "boolean"]
 
 BOOLEAN_WORDS: Mapping[str, bool] = {
-    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "да", "ja", "oui", "si", "sí"), True),
-    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "нет", "nein", "non"), False),
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1", "да", "ja", "oui", "si", "sí", "sim"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0", "нет", "nein", "non", "não"), False),
 }
-"""The words that a column declared boolean may hold, in lower case."""
+"""What a column that is declared boolean may hold, in lower case. The ledger keeps it as true or false."""
 
 # A leading zero or plus marks a postal code or a telephone number, which stay text.
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,29})(?:\.[0-9]{1,30})?")
 _LINK_START = re.compile(r"(?:https?://|mailto:|tel:|sms:)[^\s]", re.IGNORECASE)
-
-
-class TypeMismatchError(DataError):
-    """A value does not fit the declared type of its column. The message begins after the name of the column."""
 
 
 def number_of(value: object) -> int | float | None:
@@ -74,23 +67,3 @@ def ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
         return compare(left, right)
 
     return compared
-
-
-def typed(value: object, kind: FieldType) -> Value:
-    """A value as its declared type, in the form in which the ledger keeps it as JSON: text as a string, a number as a
-    number, a boolean as true or false; blank text of the last two as null. Raises TypeMismatchError."""
-    if kind == "text":
-        return value if value is None or isinstance(value, str) else str(value)
-    if is_blank(value):
-        return None
-    if kind == "number":
-        number = None if isinstance(value, bool) else number_of(value)
-        if number is None:
-            raise TypeMismatchError("is not a number such as 7 or 2.50")
-        return number
-    if isinstance(value, bool):
-        return value
-    word = BOOLEAN_WORDS.get(str(value).strip().lower())
-    if word is None:
-        raise TypeMismatchError("is neither true nor false; write yes or no, true or false, 1 or 0")
-    return word

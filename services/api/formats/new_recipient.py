@@ -1,13 +1,13 @@
 """One recipient to be stored: a checked address, and its fields as JSON."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import orjson
 
 from shared.addresses import AddressError, parse_address
 from shared.errors import DataError
-from shared.templates import MAX_VALUE_CHARACTERS
+from shared.templates import MAX_VALUE_CHARACTERS, Content
 
 MAX_DATA_BYTES = 65_536
 
@@ -30,18 +30,18 @@ class RecipientError(DataError):
         self.field = field
 
 
-def check_recipient(line: int, email: object, fields: Mapping[str, Any], required: Collection[str]) -> NewRecipient:
-    """Checks one recipient. `required` are the fields that the message needs. Raises RecipientError."""
+def check_recipient(line: int, email: object, fields: Mapping[str, Any], content: Content) -> NewRecipient:
+    """Checks one recipient, and that the content can be rendered for it. Raises RecipientError."""
     if not isinstance(email, str):
         raise RecipientError("There is no email address." if email is None else "The email address is not a text.")
     try:
         address = parse_address(email)
     except AddressError as error:
         raise RecipientError(error.reason) from None
-    for name in required:
-        if fields.get(name) is None:
-            raise RecipientError(f"There is no {name!r}, which the message needs.", name)
-    return NewRecipient(line, address.email, address.key, _as_json(fields) if fields else None)
+    data = _as_json(fields) if fields else None
+    if problem := content.problem(fields):
+        raise RecipientError(problem.message, problem.field)
+    return NewRecipient(line, address.email, address.key, data)
 
 
 def _as_json(fields: Mapping[str, Any]) -> str:

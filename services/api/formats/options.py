@@ -7,15 +7,11 @@ from dataclasses import dataclass, field
 
 from shared.addresses import INVISIBLE
 from shared.errors import DataError
+from shared.templates import BOOLEAN_WORDS
 
 EMAIL = "email"
 MAX_OPTION_CHARACTERS = 10_000
 TYPES = ("boolean",)
-
-_WORDS = {
-    **dict.fromkeys(("true", "1", "yes", "y", "on", "t", "да", "ja", "oui", "si", "sí", "sim"), True),
-    **dict.fromkeys(("false", "0", "no", "n", "off", "f", "нет", "nein", "non", "não"), False),
-}
 
 
 class OptionError(DataError):
@@ -91,9 +87,9 @@ def as_boolean(value: object) -> bool | None:
     word = str(value).strip().lower()
     if not word:
         return None
-    if word not in _WORDS:
+    if word not in BOOLEAN_WORDS:
         raise ValueError(word)
-    return _WORDS[word]
+    return BOOLEAN_WORDS[word]
 
 
 def clean_name(name: str) -> str:

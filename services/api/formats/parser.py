@@ -65,8 +65,7 @@ class Collector:
     def __init__(self, content: Content, options: ReadOptions) -> None:
         self._content = content
         self._booleans = options.booleans
-        self._required = tuple(use.name for use in content.missing(()))
-        self._unseen = set(self._required)
+        self._unseen = {use.name for use in content.missing(())}
         self._parsed = Parsed()
 
     def take(self) -> Parsed:
@@ -80,7 +79,7 @@ class Collector:
         try:
             if self._booleans:
                 self._read_booleans(fields)
-            self._parsed.rows.append(check_recipient(line, email, fields, self._required))
+            self._parsed.rows.append(check_recipient(line, email, fields, self._content))
         except RecipientError as error:
             self.refuse(line, error.reason, email)
 

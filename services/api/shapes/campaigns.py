@@ -135,6 +135,13 @@ class CampaignSummary(Shown):
     finished_at: Moment | None
 
 
+class ContentWarningOut(Shown):
+    pointer: str = Field(description="The part, such as `#/html`.")
+    detail: str
+    line: int
+    column: int
+
+
 class CampaignOut(CampaignSummary):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     sender: Mailbox = Field(alias="from")
@@ -144,6 +151,11 @@ class CampaignOut(CampaignSummary):
     html: str | None
     text: str | None
     attachments: list[str] = Field(description="File names of the attachments.")
+    warnings: list[ContentWarningOut] = Field(
+        [],
+        description="In the answer to a new campaign or content: what may not be meant, such as merge tags of other"
+        " systems.",
+    )
     delivery: Literal["at_least_once", "at_most_once"]
     max_retries: int | None = Field(description="null: the senders' retry schedule decides.")
     retry_delay_seconds: int | None

@@ -120,7 +120,7 @@ async def send_test(
     """Creates a small campaign with the same message and sends it before others; the result is about that one.
     Raises NotFoundError and InvalidError."""
     compiled = await _compiled(ledger, campaign)
-    checked = unique(recipients, content.required_fields(compiled))
+    checked = unique(recipients, compiled)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
         columns = {name: getattr(row, name) for name in _COPIED_TO_TEST} | {

@@ -27,6 +27,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Campaign, Import, Recipient
 from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import CampaignStatus, ImportState
+from shared.templates import Content
 
 DELETE_CHUNK_ROWS = 10_000
 CONTENT = ("subject", "html", "text", "attachments")
@@ -50,7 +51,7 @@ async def create(
     and for recipients of whom one is invalid."""
     stored = CampaignContent(**given.model_dump(include=set(CONTENT)))
     compiled = await content.check(stored)
-    recipients = unique(given.recipients, content.required_fields(compiled))
+    recipients = unique(given.recipients, compiled)
     columns = given.model_dump(exclude={*CONTENT, "sender", "recipients"}) | {
         **retries.stored(given.max_retries, given.retry_delay_seconds),
         "from_email": given.sender.email,
@@ -64,7 +65,7 @@ async def create(
         await timeline.record(connection, campaign.id, "created", "Created.")
         if recipients:
             await add_inline(connection, campaign.id, recipients, lines=len(given.recipients))
-        shown = await show(connection, campaign)
+        shown = content.with_warnings(await show(connection, campaign), compiled)
         if settle is not None:
             await settle(connection, shown)
     return shown
@@ -156,13 +157,13 @@ async def add_inline(
     )
 
 
-def unique(given: Sequence[RecipientIn], required: frozenset[str]) -> list[NewRecipient]:
+def unique(given: Sequence[RecipientIn], compiled: Content) -> list[NewRecipient]:
     """The recipients of a request body, each mailbox once. Raises InvalidError that points to the invalid ones."""
     recipients: dict[str, NewRecipient] = {}
     errors = []
     for index, one in enumerate(given):
         try:
-            recipient = check_recipient(index + 1, one.email, one.data, required)
+            recipient = check_recipient(index + 1, one.email, one.data, compiled)
         except RecipientError as error:
             member = f"data/{error.field}" if error.field else "email"
             errors.append({"pointer": f"#/recipients/{index}/{member}", "detail": error.reason})

@@ -58,7 +58,8 @@ async def change(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) ->
                 await _reschedule(connection, row, patch.scheduled_at)
             await _apply(connection, row, columns)
             await timeline.record(connection, campaign.id, "changed", f"Changed: {', '.join(sorted(given))}.")
-        return await show(connection, campaign)
+        shown = await show(connection, campaign)
+    return shown if compiled is None else content.with_warnings(shown, compiled)
 
 
 def _require_values(patch: CampaignPatch) -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.api.shapes.campaigns import CampaignOut, ContentWarningOut
 from services.api.usecases.errors import UnknownFieldError, invalid
 from shared.content import CampaignContent, InlineImageError, check_inline_images
 from shared.ledger.models import Recipient
@@ -27,9 +28,13 @@ async def check(content: CampaignContent) -> Content:
         raise invalid(f"#/{error.part}", error.message, line=error.line, column=error.column) from None
 
 
-def required_fields(content: Content) -> frozenset[str]:
-    """The fields that every recipient must have."""
-    return frozenset(use.name for use in content.fields.values() if use.required)
+def with_warnings(shown: CampaignOut, content: Content) -> CampaignOut:
+    """The campaign with what may not be meant in its content."""
+    warnings = [
+        ContentWarningOut(pointer=f"#/{one.part}", detail=one.message, line=one.line, column=one.column)
+        for one in content.warnings
+    ]
+    return shown.model_copy(update={"warnings": warnings})
 
 
 def unknown_field(use: FieldUse, known: str, **members: Any) -> UnknownFieldError:
@@ -46,15 +51,15 @@ def unknown_field(use: FieldUse, known: str, **members: Any) -> UnknownFieldErro
 
 
 async def check_stored(connection: AsyncConnection, campaign_id: UUID, content: Content) -> None:
-    """Raises UnknownFieldError if a stored recipient lacks a field that the content needs."""
+    """Raises UnknownFieldError if a stored recipient lacks a field that the content needs, or has it empty."""
     for use in content.missing(()):
         lacks = (
-            text(
-                "(recipient.data IS NULL OR CAST(recipient.data AS jsonb) -> :field IS NULL "
-                "OR CAST(recipient.data AS jsonb) -> :field = 'null')"
-            )
+            text("(recipient.data IS NULL OR TRIM(COALESCE(CAST(recipient.data AS jsonb) ->> :field, '')) = '')")
             if connection.dialect.name == "postgresql"
-            else text("(recipient.data IS NULL OR json_extract(recipient.data, '$.\"' || :field || '\"') IS NULL)")
+            else text(
+                "(recipient.data IS NULL "
+                "OR TRIM(COALESCE(json_extract(recipient.data, '$.\"' || :field || '\"'), '')) = '')"
+            )
         )
         found = await connection.execute(
             select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign_id, lacks).limit(1),
