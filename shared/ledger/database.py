@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 from sqlalchemy import Float, event, select
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
@@ -26,17 +27,29 @@ POSTGRESQL_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_m
 """Every statement finds a few rows by an index. Without these settings the planner reads a small table as a whole, and
 keeps that plan while a million rows are imported, until ANALYZE has run: minutes at a tenth of the rate."""
 
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
-"""The errors of a statement while the database is away, restarting or full."""
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError, TargetServerAttributeNotMatched)
+"""The errors of a statement while the database is away, restarting, full, or has no primary."""
+
+READ_ONLY = "25006"
+"""SQLSTATE of a write to a standby, or to a primary that was demoted."""
+UNAVAILABLE_STATES = frozenset({READ_ONLY, "55P03"})
+"""SQLSTATEs of statements that may succeed later: a read-only server, a lock that was not available in time."""
+UNAVAILABLE_CLASSES = frozenset({"08", "28", "40", "53", "57", "58"})
+"""SQLSTATE classes of statements that may succeed later: a lost connection, a refused login (while passwords change or
+a server is replaced), a lost race, a server that is full, one that shuts down, one whose disk fails."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the same statement may succeed later: the database is away, restarting, full or locked."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    """Whether the same statement may succeed later: the database is away, restarting, full, locked or read-only."""
+    if isinstance(error, UNAVAILABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
-    # SQLSTATE classes: 57 and 08 for a server that shuts down, 53 for a full one, 40 for a lost race.
-    code = str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
-    return isinstance(error, UNAVAILABLE) or code[:2] in ("57", "53", "08", "40")
+    state = _sqlstate(error)
+    return state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    """PostgreSQL's code of an error, whether or not SQLAlchemy has wrapped it; empty if it has none."""
+    return str(getattr(getattr(error, "orig", error), "sqlstate", None) or "")
 
 
 def in_a_line(error: BaseException) -> str:
@@ -104,6 +117,8 @@ class Ledger:
         if self.is_sqlite:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+        else:
+            event.listen(self.engine.sync_engine, "handle_error", _leave_read_only_server)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -194,3 +209,10 @@ def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
 def _begin_sqlite(connection: Any) -> None:
     mode = connection.get_execution_options().get("vashsender_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def _leave_read_only_server(context: ExceptionContext) -> None:
+    """Drops every connection of the pool after a write to a read-only server. They may lead to a primary that was
+    demoted; new ones go to the server that is the primary by then."""
+    if _sqlstate(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True

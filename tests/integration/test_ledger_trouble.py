@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cli.local.postgres import PrivatePostgres
 from shared.health import database_check
@@ -94,6 +95,32 @@ async def test_a_transaction_without_an_answer_times_out_and_the_next_one_works(
     finally:
         await ledger.close()
         proxy.stop()
+
+
+async def test_connections_to_a_server_that_became_read_only_are_dropped(postgresql_url: str) -> None:
+    ledger = Ledger(postgresql_url, pool_size=2)
+    try:
+        async with ledger.read() as one, ledger.read() as other:
+            before = {await backend(one), await backend(other)}
+            for connection in (one, other):
+                await connection.execute(text("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"))
+                await connection.commit()
+        with pytest.raises(DBAPIError, match="read-only transaction") as refused:
+            await write(ledger)
+        assert is_unavailable(refused.value)
+        assert "read-only" in ledger.trouble
+        async with ledger.read() as one, ledger.read() as other:
+            after = {await backend(one), await backend(other)}
+        assert not before & after
+        await write(ledger)
+        assert ledger.trouble == ""
+    finally:
+        await ledger.close()
+
+
+async def backend(connection: AsyncConnection) -> int:
+    """The server process behind a connection."""
+    return int((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
 
 
 async def write(ledger: Ledger) -> None:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from cli.local.postgres import PrivatePostgres
 from tests.chaos.catalogue import POSTGRESQL, SQLITE, fault
 from tests.chaos.world import POLL_SECONDS, TIMEOUT_SECONDS, World
 
@@ -82,6 +83,25 @@ async def fill_disk_of_postgresql(world: World) -> None:
     finally:
         await asyncio.to_thread(postgres.query, "DROP FUNCTION no_space CASCADE", database)
     await ready_again(world)
+
+
+@fault("PostgreSQL is read-only for 6 s, as at a failover", ledgers=(POSTGRESQL,), extra_seconds=6)
+async def read_only(world: World) -> None:
+    """Every connection, old or new, gets the error of a standby for every write."""
+    postgres = world.servers.postgres
+    assert postgres is not None
+    try:
+        await set_read_only(postgres, "on")
+        await until_unready(world)
+        await asyncio.sleep(6)
+    finally:
+        await set_read_only(postgres, "off")
+    await ready_again(world)
+
+
+async def set_read_only(postgres: PrivatePostgres, value: str) -> None:
+    for statement in (f"ALTER SYSTEM SET default_transaction_read_only = {value}", "SELECT pg_reload_conf()"):
+        await asyncio.to_thread(postgres.query, statement)
 
 
 def limit_files(world: World, longest: int) -> None:
