@@ -27,7 +27,7 @@ _FORMS = {
     "bracket": r"\[(?P<bracket>(?:first_?|last_?)?name|email|unsubscribe\w*|webversion)\b[^\]\n]{0,40}\](?!\()",
     "percents": r"%%" + _NAME.format("percents") + r"%%",  # Salesforce
     # Mailgun, ActiveCampaign; but not bytes of an encoded address
-    "percent": r"%(?P<percent>[A-Za-z]\w{0,40}(?:\.\w{1,40}){1,5}|(?![0-9A-Fa-f]{2})[A-Za-z]\w{2,40})%",
+    "percent": r"(?<!\d)%(?P<percent>[A-Za-z]\w{0,40}(?:\.\w{1,40}){1,5}|(?![0-9A-Fa-f]{2})[A-Za-z]\w{2,40})%",
     "dollar": r"\{\$" + _NAME.format("dollar") + r"\}|\$\{" + _NAME.format("dollar2") + r"\}",  # MailerLite, Adobe
     "hash": r"#\{" + _NAME.format("hash") + r"\}|##(?P<hash2>\w{2,40})##",  # Pug, Constant Contact
     "bang": r"\{!\$?" + _NAME.format("bang") + r"\}",  # Salesforce

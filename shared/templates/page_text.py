@@ -95,7 +95,7 @@ class _Writer:
             return False
         if node.is_comment_node or tag in _DROPPED or self._is_hidden(node):
             return False
-        self._break(_BREAKS.get(tag, 0))
+        self._break_around(tag)
         match tag:
             case "br":
                 self._breaks += 1
@@ -131,7 +131,7 @@ class _Writer:
                 self._lists.pop()
             case "pre":
                 self._preformatted -= 1
-        self._break(_BREAKS.get(tag, 0))
+        self._break_around(tag)
 
     def _is_hidden(self, node: LexborNode) -> bool:
         attributes = node.attributes
@@ -162,8 +162,10 @@ class _Writer:
         if words:
             self._word(f"[{words}]")
 
-    def _break(self, lines: int) -> None:
-        self._breaks = max(self._breaks, lines)
+    def _break_around(self, tag: str) -> None:
+        lines = _BREAKS.get(tag, 0)
+        inside_list = self._lists and tag in ("ul", "ol")
+        self._breaks = max(self._breaks, 1 if inside_list else lines)
 
     def _flush(self) -> None:
         """Writes the line ends or the space that are due."""
