@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cli.local import LocalError
 from cli.local.control import control
 from cli.local.installation import Installation
 from cli.local.processes import ProcessUse, processes
@@ -42,11 +43,14 @@ class _Watch:
     def look(self) -> list[str]:
         """Looks once, which takes a second, and returns what has changed, in words."""
         news = []
-        if not self._installation.is_running:
+        try:
+            states = self._installation.states()
+        except LocalError:
             with control(self._installation.config, "monitor: supervisord was gone"):
                 self._installation.revive()
             news.append("supervisord was gone: restarted; it adopted the programs that were still running")
-        self._uses = processes(self._installation.states(), LOOK_SECONDS)
+            states = self._installation.states()
+        self._uses = processes(states, LOOK_SECONDS)
         now = {use.name: (use.state, use.pid) for use in self._uses}
         for name in sorted({*now, *self._known}):
             if now.get(name) != self._known.get(name):
