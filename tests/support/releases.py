@@ -24,24 +24,26 @@ def latest_release() -> tuple[str, str]:
 def install(commit: str, folder: Path) -> str:
     """Installs a commit into a new environment in `folder`. Returns the path of its Python.
 
-    Uses the dependencies of the current environment if all versions match; otherwise pip installs them."""
+    Uses the dependencies of the current environment; pip installs those whose version differs."""
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     python = str(folder / "bin" / "python")
     [packages] = folder.glob("lib/python*/site-packages")
     with tarfile.open(fileobj=BytesIO(_git("archive", commit, *PACKAGES))) as archive:
         archive.extractall(packages, filter="data")
-    theirs = _git("show", f"{commit}:{RUN_TIME}").decode()
-    if _pins(theirs) <= _pins((ROOT / RUN_TIME).read_text()):
-        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    else:
-        (folder / "run.txt").write_text(theirs)
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    theirs, ours = _pins(_git("show", f"{commit}:{RUN_TIME}").decode()), _pins((ROOT / RUN_TIME).read_text())
+    others = [text for pin, text in theirs.items() if pin not in ours]
+    if others:
+        (folder / "run.txt").write_text("".join(others))
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python]
-        subprocess.run([*pip, "install", "--require-hashes", "-r", str(folder / "run.txt")], check=True)
+        command = [*pip, "install", "--no-deps", "--require-hashes", "-r", str(folder / "run.txt")]
+        subprocess.run(command, check=True)
     return python
 
 
-def _pins(requirements: str) -> set[str]:
-    return set(re.findall(r"^([\w.\[\]-]+==[\w.+!-]+)", requirements, re.MULTILINE))
+def _pins(requirements: str) -> dict[str, str]:
+    """Each pinned package with its version, such as `rich==14.0.0`, and its lines, with their hashes."""
+    return {text.split()[0]: text for text in re.split(r"^(?=\w)", requirements, flags=re.MULTILINE) if text}
 
 
 def _git(*arguments: str) -> bytes:
