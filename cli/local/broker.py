@@ -60,10 +60,6 @@ class PrivateBroker:
     def management_url(self) -> str:
         return f"http://{LOOPBACK}:{self.management_port}"
 
-    @property
-    def prometheus_url(self) -> str:
-        return f"http://{LOOPBACK}:{self.prometheus_port}/metrics"
-
     def amqp_url(self, account: str = SERVICES, vhost: str = VHOST) -> str:
         """The AMQP URL of `services` (which may not configure) or `admin`, with the password."""
         return f"amqp://{account}:{self.password(account)}@{LOOPBACK}:{self.amqp_port}/{vhost}"

@@ -99,10 +99,6 @@ class RecordingRelay:
         loop.call_soon_threadsafe(end)
         self._thread.join(10)
 
-    def reset_connections(self) -> None:
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._abort_all)
-
     def _abort_all(self) -> None:
         for transport in list(self._open):
             transport.abort()

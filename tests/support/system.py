@@ -35,10 +35,6 @@ class Reconciliation:
     #: Received by the relay, but not sent in the ledger.
     unrecorded: int
 
-    @property
-    def adds_up(self) -> bool:
-        return sum(value for name, value in self.counts.items() if name != "total") == self.counts["total"]
-
 
 @dataclass
 class System:

@@ -12,7 +12,7 @@ from tests.support.smtp.wire import wired
 OK, GO = b"250 2.0.0 Ok\r\n", b"354 go\r\n"
 ENVELOPE_0 = b"MAIL FROM:<news@example.org>\r\nRCPT TO:<person0@example.net>\r\nDATA\r\n"
 ENVELOPE_1 = ENVELOPE_0.replace(b"person0", b"person1")
-FIRST, SECOND, THIRD = "person0@example.net", "person1@example.net", "person2@example.net"
+FIRST, SECOND = "person0@example.net", "person1@example.net"
 
 
 async def test_one_write_carries_a_body_and_the_next_envelope() -> None:

@@ -45,7 +45,6 @@ class CsvParser:
         self._delimiters: tuple[str, ...] = DELIMITERS
         self._delimiter = ""
         self._fields: list[str] = []  # the field each column fills; empty where a column has no name
-        self._email_at = 0
         self._spaces: _Spaces
 
     def feed(self, piece: bytes) -> Parsed:
@@ -134,7 +133,6 @@ class CsvParser:
         if undeclared:
             raise MalformedError(self._first, f"names no column {min(undeclared)!r}, which ?types= declares")
         self._fields = fields
-        self._email_at = fields.index(EMAIL)
         for use in self._content.missing(fields):
             known = ", ".join(field for field in fields if field not in ("", EMAIL))
             raise UnknownFieldError(use, known or "there are none")

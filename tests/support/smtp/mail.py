@@ -25,11 +25,9 @@ class Letter:
     permission: bool | Callable[[], bool | Awaitable[bool]] = True
     mail_from: str = "news@example.org"
     smtputf8: bool = False
-    bodies_asked: int = 0
     permissions_asked: int = 0
 
     def body(self) -> bytes | Awaitable[bytes]:
-        self.bodies_asked += 1
         return self.content if isinstance(self.content, bytes) else self.content()
 
     def may_send_body(self) -> bool | Awaitable[bool]:

@@ -19,7 +19,6 @@ class Server:
     sender: bool = False
     recipient: str = ""
     envelope_of: str = ""
-    empty_bodies: int = 0
 
     def hear(self, data: bytes) -> bytes:
         """The replies to these bytes."""
@@ -77,7 +76,6 @@ class Server:
         self._forget()
         if not recipient:
             assert body == b""
-            self.empty_bodies += 1
             return b"554 no valid recipients\r\n"
         assert body, "an empty email"
         if mood % 5 == 1:
