@@ -87,7 +87,7 @@ class Worker:
                     batch_id=batch.batch_id,
                     campaign_id=batch.campaign_id,
                     generation=batch.generation,
-                    reason="the sender started again",
+                    reason="the sender restarted",
                 )
             )
 

@@ -1,4 +1,4 @@
-"""What a client reads of a campaign's life: every turn of it stands in the timeline, in order and in words."""
+"""What a client reads of a campaign's life: every step is in the timeline, in order and in words."""
 
 import asyncio
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ async def test_a_whole_life(tmp_path: Path, sqlite_url: str, broker_vhost: Broke
     for kind, words in WORDS.items():
         assert words in next(entry["text"] for entry in entries if entry["kind"] == kind)
     why = {entry["text"] for entry in entries if entry["kind"] == "rescued"}
-    assert [text for text in why if "A sender started again" in text or "its lease ran out" in text]
+    assert [text for text in why if "A sender restarted" in text or "its lease ran out" in text]
 
 
 async def test_it_is_bounded_and_keeps_its_beginning(ledger: Ledger) -> None:

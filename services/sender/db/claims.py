@@ -109,7 +109,7 @@ async def resume(
             text = "A sender restarted and resumed its batches"
             await timeline.record(connection, claim.campaign_id, "rescued", text)
         for batch in requeued:
-            text = "A sender started again and gave back what it had held"
+            text = "A sender restarted and gave its batches back"
             await timeline.record(connection, batch.campaign_id, "rescued", text)
     return resumed, requeued
 
