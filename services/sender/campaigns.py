@@ -88,7 +88,7 @@ class Campaigns:
             id=campaign_id,
             project_id=row.project_id,
             envelope_from=row.envelope_from,
-            builder=MessageBuilder(compiled, headers_of(campaign_id, row, content)),
+            builder=MessageBuilder(compiled, headers_of(campaign_id, row, row.project, content)),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,

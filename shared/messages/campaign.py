@@ -12,8 +12,6 @@ class Columns(Protocol):
     """The columns of a campaign from which its headers are made."""
 
     @property
-    def project(self) -> str: ...  # the project's name
-    @property
     def project_id(self) -> UUID: ...
     @property
     def from_email(self) -> str: ...
@@ -23,15 +21,15 @@ class Columns(Protocol):
     def reply_to(self) -> str | None: ...
 
 
-def headers_of(campaign_id: UUID, row: Columns, content: CampaignContent) -> CampaignHeaders:
-    """The headers of a campaign, with its attachments."""
+def headers_of(campaign_id: UUID, row: Columns, project: str, content: CampaignContent) -> CampaignHeaders:
+    """The headers of a campaign, with its attachments. `project` is the project's name."""
     domain = row.from_email.rpartition("@")[2]
     return CampaignHeaders(
         campaign_id=campaign_id,
         from_email=row.from_email,
         from_name=row.from_name,
         reply_to=row.reply_to or "",
-        list_id=f"{_label(row.project)}.{domain}",
+        list_id=f"{_label(project)}.{domain}",
         feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
         attachments=tuple(
             Attachment(file.filename, file.content_type, file.content, file.content_id) for file in content.attachments

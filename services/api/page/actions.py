@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Depends, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -94,7 +95,8 @@ async def test(pressed: PressedDep, form: FormDep) -> Response:
 
     async def act() -> Accepted:
         async with pressed.project.read() as connection:
-            fields = await recipients.first_fields(connection, pressed.campaign)
+            first = await recipients.first(connection, pressed.campaign)
+        fields = orjson.loads(first.data) if first and first.data else {}
         body = validated(TestIn, {"recipients": [{"email": email, "data": fields} for email in emails]})
         ledger, within = pressed.project.api.ledger, pressed.deliver_within_seconds
         return await actions.send_test(ledger, pressed.campaign, body.recipients, within)

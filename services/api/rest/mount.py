@@ -11,13 +11,14 @@ from services.api.rest import (
     imports,
     openapi,
     operations,
+    previews,
     progress,
     recipients,
     suppressions,
     unsubscribe,
 )
 
-PARTS = (campaigns, imports, recipients, actions, progress, suppressions, operations, unsubscribe)
+PARTS = (campaigns, imports, recipients, previews, actions, progress, suppressions, operations, unsubscribe)
 
 
 def mount(app: FastAPI) -> None:

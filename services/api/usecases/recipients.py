@@ -1,11 +1,10 @@
 """A campaign's recipients by status. However large the campaign is, only ranges that hold such recipients are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import ColumnElement, Row, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -15,6 +14,7 @@ from services.api.shapes.recipients import RecipientOut
 from services.api.usecases import campaign_row
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.paging import cut
+from shared.addresses import Address
 from shared.ledger.models import Batch, Import, Recipient
 from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
@@ -45,15 +45,22 @@ async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wa
     return Page(data=[RecipientOut.model_validate(row) for row in rows], next_cursor=following)
 
 
-async def first_fields(connection: AsyncConnection, campaign: CampaignRef) -> Mapping[str, Any]:
-    """The fields of the campaign's first recipient; empty if there are none."""
-    data = await connection.scalar(
-        select(col(Recipient.data))
-        .where(col(Recipient.campaign_id) == campaign.id)
-        .order_by(col(Recipient.id))
-        .limit(1)
-    )
-    return orjson.loads(data) if data else {}
+async def first(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any] | None:
+    """Id, email and data of the campaign's first recipient; None if there are none."""
+    return await _one(connection, campaign)
+
+
+async def by_address(connection: AsyncConnection, campaign: CampaignRef, address: Address) -> Row[Any] | None:
+    """Id, email and data of the recipient with this mailbox; None if there is none."""
+    return await _one(connection, campaign, col(Recipient.email_key) == address.key)
+
+
+async def _one(connection: AsyncConnection, campaign: CampaignRef, *conditions: ColumnElement[bool]) -> Row[Any] | None:
+    columns = [getattr(Recipient, name) for name in ("id", "email", "data")]
+    listed = await _listed(connection, campaign.id)
+    found = await connection.execute(select(*columns).where(*listed, *conditions).order_by(col(Recipient.id)).limit(1))
+    row: Row[Any] | None = found.first()
+    return row
 
 
 async def _listed(connection: AsyncConnection, campaign_id: UUID) -> list[ColumnElement[bool]]:
