@@ -169,7 +169,7 @@ class CommonSettings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _public_url_is_a_url(cls, value: str) -> str:
-        """In the form that stands in links: lower-case scheme, an ASCII host (IDNA), no slash at the end."""
+        """In the form used in links: lower-case scheme, an ASCII host (IDNA), no slash at the end."""
         example = "write it as https://mail.example.com, with a port or a path if need be"
         if len(value) > MAX_PUBLIC_URL_CHARACTERS or not _PRINTABLE.fullmatch(value.strip()):
             raise ValueError(f"is not a URL of at most {MAX_PUBLIC_URL_CHARACTERS} characters; {example}")
@@ -221,7 +221,7 @@ class CommonSettings(BaseSettings):
 
     @property
     def local_host(self) -> str:
-        """Where this machine reaches its own ports, as it stands in a URL."""
+        """Where this machine reaches its own ports, in the form used in URLs."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.http_host, self.http_host)
         return f"[{host}]" if ":" in host else host
 

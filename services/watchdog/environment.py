@@ -1,4 +1,4 @@
-"""Metrics of what the services stand on: the broker's queues, and the disk of `VASHSENDER_VAR_DIR`."""
+"""Metrics of what the services depend on: the broker's queues, and the disk of `VASHSENDER_VAR_DIR`."""
 
 import asyncio
 import shutil

@@ -67,7 +67,7 @@ class ImportState(StrEnum):
 
 
 IMPORT_UNFINISHED = (ImportState.OPEN, ImportState.UNDOING)
-"""While a campaign has such an import, rows stand in the ledger that do not count: nothing may start on them."""
+"""While a campaign has such an import, the ledger has rows that do not count yet, so the campaign cannot start."""
 
 _C = CampaignStatus
 CAMPAIGN_TRANSITIONS: Mapping[CampaignStatus, tuple[CampaignStatus, ...]] = {

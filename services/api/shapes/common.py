@@ -34,7 +34,7 @@ def _json_object(value: object) -> object:
 
 
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_NO_CONTROLS)]
-"""One line of text that may stand in a header."""
+"""One line of text that a header may contain."""
 Email = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
 Fields = dict[str, str | int | float | bool | None]
 Moment = Annotated[datetime, BeforeValidator(_moment)]

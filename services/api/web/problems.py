@@ -53,7 +53,7 @@ class Problem:
     headers: Mapping[str, str]
 
     def response(self) -> Response:
-        # Text of the client may stand in it, even half characters (lone surrogates). ASCII can express them.
+        # It may contain text of the client, even half characters (lone surrogates). ASCII can express them.
         return Response(json.dumps(self.document), self.status, self.headers, MEDIA_TYPE)
 
 
