@@ -44,7 +44,7 @@ FAR_CONTESTANTS = ("engine", "aiosmtplib", "smtp-source")
 FAR_CONNECTIONS = (1, 8)
 FAR_KILOBYTES = 10
 FAR_SECONDS = 2.0
-FIRST_TURN_EMAILS, FEWEST_PER_CONNECTION = 12, 20
+FIRST_RUN_EMAILS, FEWEST_PER_CONNECTION = 12, 20
 ENGINE = "engine"
 SERVER_LIMITS_ABOVE = 0.9  # the sink's share of a core, or the engine's rate over that of `bare`
 
@@ -57,7 +57,7 @@ class Cell(NamedTuple):
     connections: int
 
 
-class Turn(NamedTuple):
+class Run(NamedTuple):
     """`server_share`: how much of a core the busiest server used."""
 
     emails_per_second: float
@@ -72,7 +72,7 @@ class Measured:
     contestant: str
     kilobytes: int
     connections: int
-    emails_per_turn: int
+    emails_per_run: int
     emails_per_second: float
     cpu_microseconds: float
     server_share: float
@@ -88,7 +88,7 @@ class Servers(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=0.5, help="about how long a contestant runs in each turn")
+    parser.add_argument("--seconds", type=float, default=0.5, help="about how long a contestant runs each time")
     parser.add_argument("--quick", action="store_true", help="10 KB and 8 connections only, without hanging and costs")
     options = parser.parse_args()
     sizes, connections = ((10,), (8,)) if options.quick else (SIZES_KB, CONNECTIONS)
@@ -127,23 +127,23 @@ def main() -> None:
 def measure(cells: list[Cell], servers: Servers, rounds: int, seconds: float, progress: Progress) -> list[Measured]:
     """Medians per cell. A first run warms up and finds the number of emails that fill `seconds`."""
     counts: dict[Cell, int] = {}
-    turns: dict[Cell, list[Turn]] = {cell: [] for cell in cells}
-    bar = progress.add_task("turns", total=len(cells) * (rounds + 1))
+    runs: dict[Cell, list[Run]] = {cell: [] for cell in cells}
+    bar = progress.add_task("runs", total=len(cells) * (rounds + 1))
     for cell in cells:
-        rate = turn(cell, servers, FIRST_TURN_EMAILS * cell.connections).emails_per_second
+        rate = run_once(cell, servers, FIRST_RUN_EMAILS * cell.connections).emails_per_second
         counts[cell] = max(FEWEST_PER_CONNECTION * cell.connections, round(rate * seconds))
         progress.advance(bar)
     for _ in range(rounds):
         for cell in cells:
-            turns[cell].append(turn(cell, servers, counts[cell]))
+            runs[cell].append(run_once(cell, servers, counts[cell]))
             progress.advance(bar)
     return [
-        Measured(*cell, counts[cell], *(round(statistics.median(of), 3) for of in zip(*turns[cell], strict=True)))
+        Measured(*cell, counts[cell], *(round(statistics.median(of), 3) for of in zip(*runs[cell], strict=True)))
         for cell in cells
     ]
 
 
-def turn(cell: Cell, servers: Servers, emails: int) -> Turn:
+def run_once(cell: Cell, servers: Servers, emails: int) -> Run:
     """Runs one contestant."""
     used = [cpu_seconds_of(sink) for sink in servers.sinks]
     if cell.contestant == "smtp-source":
@@ -157,7 +157,7 @@ def turn(cell: Cell, servers: Servers, emails: int) -> Turn:
         took = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         seconds, cpu_seconds = took["seconds"], took["cpu_seconds"]
     busy = max(cpu_seconds_of(sink) - before for sink, before in zip(servers.sinks, used, strict=True))
-    return Turn(emails / seconds, cpu_seconds / emails * 1e6, busy / seconds)
+    return Run(emails / seconds, cpu_seconds / emails * 1e6, busy / seconds)
 
 
 def cpu_seconds_of(pid: int) -> float:
