@@ -36,7 +36,7 @@ class Row:
     code: str = ""
     #: Enhanced codes, separated by spaces: `5.1.1`, `x.2.2` (either class), `5.7.606-649`, `5.6.*`, `none`.
     enhanced: str = ""
-    #: Phrases of `said.py`.
+    #: Phrases of `words.py`.
     words: said.Words = ()
     #: Whether the same said to several recipients of a provider means that the provider refuses us.
     suspect_provider: bool = False

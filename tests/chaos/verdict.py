@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlmodel import col
 
-from shared.ledger.models import Batch, Recipient
+from shared.ledger.models import Batch, Recipient, Suppression
 from shared.ledger.states import LIVE
 from tests.chaos.world import World
 from tests.support.ledger import assert_sound
@@ -87,6 +87,7 @@ async def judge(world: World, answer: Mapping[str, Any] | None, **measured: Any)
         if seconds > promised * factor
     ]
     problems += await _ledger_problems(world)
+    problems += await _suppression_problems(world)
     problems += _inconsistent_message_ids(world)
     return Outcome(
         fault=world.fault.name,
@@ -132,6 +133,13 @@ async def _ledger_problems(world: World) -> list[str]:
             await connection.execute(select(col(Batch.id)).where(col(Batch.state).in_([state.value for state in LIVE])))
         ).all()
     return [f"{len(left)} batches are live after the end"] if left else []
+
+
+async def _suppression_problems(world: World) -> list[str]:
+    """Addresses suppressed although no relay has said that a mailbox does not exist."""
+    async with world.observer.read() as connection:
+        emails = {row[0] for row in await connection.execute(select(col(Suppression.email)))}
+    return [f"{len(emails)} addresses were suppressed: {_some(emails)}"] if emails else []
 
 
 def _late_seconds(world: World) -> float | None:

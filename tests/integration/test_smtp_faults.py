@@ -200,3 +200,14 @@ async def test_without_another_relay_what_is_blocked_waits() -> None:
     assert box.verdicts() == {"accepted": 5, "held": 1}
     (held,) = [outcome for _, outcome in box.outcomes if outcome.verdict is Verdict.HELD]
     assert (held.stage, held.code, held.consequence) == (Stage.RCPT, 550, Consequence.REROUTE)
+
+
+async def test_what_a_second_connection_says_after_a_421_counts() -> None:
+    """The first connection is closed, the second says that there is no such mailbox."""
+    replies = iter(["421 4.3.2 closing", "550 5.1.1 no such user"])
+    async with (
+        scripted_relay(lambda verb, _line: next(replies, None) if verb == "RCPT" else None) as relay,
+        delivering(relay.config(connections=1), [Letter(POISON)], LONG_REST) as (_, box),
+    ):
+        (outcome,) = await box.reported(1)
+    assert (outcome.verdict, outcome.consequence) == (Verdict.PERMANENT, Consequence.SUPPRESS)

@@ -168,26 +168,27 @@ class Dispatch:
     # failures
 
     def _refused(self, connection: Connection, attempt: Attempt, stage: Stage, reply: Reply) -> None:
-        """The relay said no: decide whose fault that is."""
+        """The relay said no: decide whose fault that is, and whether another relay or connection may do better."""
         judgement = judge(stage, reply.code, reply.raw.decode("utf-8", "replace"))
-        consequence = judgement.consequence
         relay, now = self._pool.by_name[connection.relay], self._loop.time()
-        verdict = VERDICTS[consequence]
         if judgement.suspect_provider and stage is not Stage.MAIL:
             relay.refused_by(attempt.provider, attempt.job.rcpt_to, stage, reply, now)
-        if consequence.fault in (Fault.RELAY, Fault.CONNECTION):
-            if relay.refused(attempt.job.rcpt_to, stage, reply, now, throttled=verdict is Verdict.THROTTLED):
+        verdict = VERDICTS[judgement.consequence]
+        if judgement.fault in (Fault.RELAY, Fault.CONNECTION):
+            throttled = verdict is Verdict.THROTTLED
+            if relay.refused(attempt.job.rcpt_to, stage, reply, now, throttled=throttled):
                 verdict = Verdict.TRANSIENT
             self._pool.choose()
-        if consequence is Consequence.RECONNECT:
+        again = verdict is Verdict.HELD or (judgement.fault is Fault.RELAY and stage is not Stage.DOT)
+        if again:
+            attempt.avoid |= {relay.name}
+        elif judgement.fault is Fault.CONNECTION:
             attempt.closed_on += 1
-            if attempt.closed_on > 1 and stage is not Stage.MAIL and relay.available(now):
+            again = attempt.closed_on == 1
+            if not again and stage is not Stage.MAIL and relay.available(now):
                 verdict = Verdict.TRANSIENT
-        outcome = attempt.outcome(verdict, relay.name, stage, reply, now, consequence)
-        elsewhere = verdict is Verdict.HELD or (consequence.fault is Fault.RELAY and stage is not Stage.DOT)
-        if verdict is not Verdict.TRANSIENT and (elsewhere or attempt.closed_on == 1):
-            if elsewhere:
-                attempt.avoid |= {relay.name}
+        outcome = attempt.outcome(verdict, relay.name, stage, reply, now, judgement.consequence)
+        if again and verdict is not Verdict.TRANSIENT:
             self._try_again(attempt, outcome)
         else:
             self._finish(attempt, outcome)

@@ -14,6 +14,7 @@ SHORT_REST = {"relay_rest_seconds": "1", "relay_rest_max_seconds": "2"}
 SHORT_LIMITS = {**SHORT_REST, "email_soft_seconds": "2", "email_hard_seconds": "3"}
 MAX_GROWTH_BYTES = 10_000_000
 RETRIED = {"retry_delay_seconds": 2}
+BY_SCHEDULE = {"retry_delay_seconds": None}
 
 
 @fault(
@@ -53,6 +54,78 @@ async def answer_550(world: World) -> None:
 
     world.relay.behaviour.rcpt = refuse
     await world.random_pause(2, 3)
+    restore_relay(world)
+
+
+@fault(
+    "one recipient in a hundred is greylisted, for longer than three retries take",
+    settings={"retry_schedule": "1s,1s,1s,2s+", "retry_jitter": "0"},
+    fields=BY_SCHEDULE,
+    extra_seconds=8,
+    in_random_schedule=True,
+)
+async def greylist_a_few(world: World) -> None:
+    world.relay.behaviour.rcpt = lambda rcpt, _tries: (
+        b"451 4.7.1 Recipient address rejected: Greylisted for 5 minutes\r\n" if chosen(rcpt, 100) else None
+    )
+    await world.random_pause(6, 7)
+    restore_relay(world)
+
+
+@fault(
+    "the relay says after the body that our account has reached its limit",
+    settings=SHORT_REST,
+    extra_seconds=6,
+    in_random_schedule=True,
+)
+async def refuse_the_account(world: World) -> None:
+    world.relay.behaviour.dot = lambda _rcpt, _tries: b"550 5.7.1 Daily SMTP relay limit exceeded for customer.\r\n"
+    await world.random_pause(3, 4)
+    if not (await world.system.show(world.campaign))["blocked_by"]:
+        world.problems.append("the campaign does not show what it is blocked by")
+    restore_relay(world)
+
+
+@fault("the relay refuses the sender after the body, until a person resumes the campaign", extra_seconds=6)
+async def refuse_the_sender(world: World) -> None:
+    world.relay.behaviour.dot = lambda _rcpt, _tries: (
+        b"550 5.7.60 SMTP; Client does not have permissions to send as this sender\r\n"
+    )
+    answer = await world.system.wait_until(world.campaign, lambda now: now["status"] == "paused")
+    if "permissions to send as this sender" not in answer["reason"]:
+        world.problems.append(f"the campaign paused without the reply as its reason: {answer['reason']}")
+    restore_relay(world)
+    await world.call_action("resume")
+
+
+@fault(
+    "a provider refuses us for its rate",
+    settings={"provider_hold_seconds": "1", "provider_rest_seconds": "1"},
+    extra_seconds=8,
+    in_random_schedule=True,
+)
+async def refuse_a_provider(world: World) -> None:
+    world.relay.behaviour.rcpt = lambda rcpt, _tries: (
+        b"421 4.7.28 unusual rate of email originating from your IP address\r\n" if chosen(rcpt, 2) else None
+    )
+    await world.random_pause(3, 4)
+    restore_relay(world)
+
+
+@fault(
+    "a mailbox in ten receives too fast for now, in the words of a disabled one",
+    settings={"retry_schedule": "1s,1s,2s+", "retry_jitter": "0"},
+    fields=BY_SCHEDULE,
+    extra_seconds=5,
+    in_random_schedule=True,
+)
+async def refuse_for_a_mailboxs_rate(world: World) -> None:
+    world.relay.behaviour.rcpt = lambda rcpt, _tries: (
+        b"550 5.2.1 The user is receiving mail at a rate that prevents additional messages\r\n"
+        if chosen(rcpt, 10)
+        else None
+    )
+    await world.random_pause(3, 4)
     restore_relay(world)
 
 
