@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from sqlmodel import col
 
 from shared.ledger.database import db_now
@@ -147,6 +147,46 @@ async def test_a_schedule_can_be_moved_and_removed(api: ApiRig) -> None:
     moved = await api.request("PATCH", path, json={"scheduled_at": "2998-01-01T00:00:00Z"})
     assert moved["scheduled_at"] == "2998-01-01T00:00:00Z"
     assert (await api.request("PATCH", path, json={"scheduled_at": None}))["status"] == "draft"
+
+
+async def test_a_default_deadline_moves_with_the_schedule_and_a_given_one_stays(api: ApiRig) -> None:
+    default, given = f"/v1/campaigns/{await api.create(1)}", f"/v1/campaigns/{await api.create(1)}"
+    await api.post(f"{default}/send", {"scheduled_at": "2998-01-01T00:00:00Z"})
+    moved = await api.request("PATCH", default, json={"scheduled_at": "2998-01-03T23:00:00Z"})
+    assert moved["deliver_by"] == "2998-01-06T23:00:00Z"
+    times = {"scheduled_at": "2998-01-01T00:00:00Z", "deliver_by": "2998-01-02T00:00:00Z"}
+    await api.post(f"{given}/send", times)
+    moved = await api.request("PATCH", given, json={"scheduled_at": "2998-01-01T20:00:00Z"})
+    assert moved["deliver_by"] == "2998-01-02T00:00:00Z"
+    refused = await api.request("PATCH", given, 422, json={"scheduled_at": "2998-01-02T00:00:00Z"})
+    assert "deliver_by" in refused["detail"]
+    both = {"scheduled_at": "2998-01-02T00:00:00Z", "deliver_by": "2998-01-02T00:00:01Z"}
+    moved = await api.request("PATCH", given, json=both)
+    assert {name: moved[name] for name in both} == both
+
+
+async def put(api: ApiRig, **columns: str) -> None:
+    """Moves the only campaign as other services do."""
+    async with api.ledger.write() as connection:
+        await connection.execute(update(Campaign).values(**columns))
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "sending", "paused"])
+async def test_a_deadline_can_be_changed_after_send(api: ApiRig, state: str) -> None:
+    campaign = await api.create(1)
+    path = f"/v1/campaigns/{campaign}"
+    refused = await api.request("PATCH", path, 422, json={"deliver_by": "2999-01-01T00:00:00Z"})
+    assert "draft" in refused["detail"]
+    await api.post(f"{path}/send", {"scheduled_at": "2998-01-01T00:00:00Z"})
+    await put(api, status=state)
+    await api.request("PATCH", path, 422, json={"deliver_by": "2001-01-01T00:00:00Z"})
+    await api.request("PATCH", path, 422, json={"deliver_by": None})
+    changed = await api.request("PATCH", path, json={"deliver_by": "2999-01-01T00:00:00Z"})
+    assert (changed["status"], changed["deliver_by"]) == (state, "2999-01-01T00:00:00Z")
+    texts = [entry["text"] for entry in (await api.get(f"{path}/timeline"))["data"]]
+    assert "To be delivered by 2999-01-01 00:00:00 UTC." in texts
+    await put(api, status="stopping", stop_as="expired")
+    await api.request("PATCH", path, 409, json={"deliver_by": "2999-01-02T00:00:00Z"})
 
 
 async def test_only_an_unsent_campaign_is_deleted_and_nothing_is_left(

@@ -54,9 +54,10 @@ async def show(campaign: CampaignDep, project: ProjectDep) -> CampaignOut:
 
 @router.patch("/{campaign_id}", summary="Change a campaign that is not being sent yet")
 async def change(campaign: CampaignDep, body: CampaignPatch, project: ProjectDep) -> CampaignOut:
-    """`emails_per_second` and `priority` can also be changed while the campaign is being sent. `send` freezes the
-    rest."""
-    return await changes.change(project.api.ledger, campaign, body)
+    """`emails_per_second`, `priority` and `deliver_by` can also be changed while the campaign is being sent. `send`
+    freezes the rest."""
+    api = project.api
+    return await changes.change(api.ledger, campaign, body, api.settings.deliver_within_seconds)
 
 
 @router.delete("/{campaign_id}", status_code=204, summary="Delete a campaign that is not being sent yet")

@@ -52,9 +52,9 @@ class CampaignIn(Body):
 
 
 class CampaignPatch(Body):
-    """The members to change. `emails_per_second` and `priority` can also be changed while the campaign is being sent.
-    `scheduled_at` reschedules a scheduled campaign; null makes it a draft again. `max_retries` and
-    `retry_delay_seconds` both null: the senders' retry schedule decides."""
+    """The members to change. `emails_per_second`, `priority` and `deliver_by` can also be changed while the campaign is
+    being sent. `scheduled_at` reschedules a scheduled campaign; null makes it a draft again. A default `deliver_by`
+    moves with it. `max_retries` and `retry_delay_seconds` both null: the senders' retry schedule decides."""
 
     name: Line | None = Field(None, min_length=1)
     sender: Mailbox | None = Field(None, alias="from")
@@ -70,6 +70,7 @@ class CampaignPatch(Body):
     max_retries: int | None = Field(None, ge=0, le=20)
     retry_delay_seconds: int | None = Field(None, ge=1, le=86_400)
     scheduled_at: AwareDatetime | None = None
+    deliver_by: AwareDatetime | None = Field(None, description="New deadline, once the campaign was sent.")
 
 
 class SendIn(Body):

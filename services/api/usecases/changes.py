@@ -1,7 +1,6 @@
 """Changing a campaign: its content and addresses while nothing was sent, its pace also while it is being sent."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -10,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.shapes.campaigns import CampaignOut, CampaignPatch
+from services.api.shapes.common import moment
 from services.api.usecases import campaign_row, content
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.campaigns import CONTENT
@@ -24,15 +24,19 @@ from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import FINAL, CampaignStatus
 from shared.templates import Content
 
-_WHILE_SENDING = {"emails_per_second", "priority"}
-_NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments"}
+_WHILE_SENDING = {"emails_per_second", "priority", "deliver_by"}
+_NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments", "deliver_by"}
+_TIMES = {"scheduled_at", "deliver_by"}
 _RETRIES = {"max_retries", "retry_delay_seconds"}
 _ACTION = "this change"
 _OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, CampaignStatus.STOPPING))
 
 
-async def change(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) -> CampaignOut:
-    """Changes what the patch sets. Raises NotFoundError, InvalidError, and ConflictError."""
+async def change(
+    ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch, deliver_within_seconds: float
+) -> CampaignOut:
+    """Changes what the patch sets; the default deadline is `deliver_within_seconds` after the start. Raises
+    NotFoundError, InvalidError, and ConflictError."""
     given = patch.model_fields_set
     _require_values(patch)
     async with ledger.read() as connection:
@@ -54,8 +58,8 @@ async def change(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) ->
                 await _require_fit(connection, campaign, previous, compiled)
             if given & _RETRIES:
                 columns |= _retries(row, patch)
-            if "scheduled_at" in given:
-                await _reschedule(connection, row, patch.scheduled_at)
+            if given & _TIMES:
+                await _reschedule(connection, row, patch, deliver_within_seconds)
             await _apply(connection, row, columns)
             await timeline.record(connection, campaign.id, "changed", f"Changed: {', '.join(sorted(given))}.")
         shown = await show(connection, campaign)
@@ -76,7 +80,7 @@ def _retries(row: Row[Any], patch: CampaignPatch) -> dict[str, int]:
 
 def _changed_columns(patch: CampaignPatch) -> dict[str, Any]:
     given = patch.model_fields_set
-    columns = patch.model_dump(include=given - {*CONTENT, "sender", "scheduled_at"})
+    columns = patch.model_dump(include=given - {*CONTENT, *_TIMES, "sender"})
     if patch.sender is not None:
         columns |= {"from_email": patch.sender.email, "from_name": patch.sender.name}
     if "envelope_from" in given and patch.envelope_from is None:
@@ -93,21 +97,37 @@ async def _require_fit(connection: AsyncConnection, campaign: CampaignRef, previ
     await content.check_stored(connection, campaign.id, compiled)
 
 
-async def _reschedule(connection: AsyncConnection, row: Row[Any], scheduled_at: datetime | None) -> None:
-    if row.status != CampaignStatus.SCHEDULED:
+async def _reschedule(
+    connection: AsyncConnection, row: Row[Any], patch: CampaignPatch, deliver_within_seconds: float
+) -> None:
+    """Changes the start of a scheduled campaign, the deadline, or both. A default deadline moves with the start."""
+    starts = "scheduled_at" in patch.model_fields_set
+    if starts and row.status != CampaignStatus.SCHEDULED:
         raise WrongStateError(
             "scheduled_at can be changed only while a campaign is scheduled. POST .../send schedules a draft.",
             campaign_status=row.status,
         )
-    if scheduled_at is None:
+    if (starts and patch.scheduled_at is None) or row.status == CampaignStatus.DRAFT:
+        if patch.deliver_by is not None:
+            raise invalid("#/deliver_by", "a draft has no deadline; POST .../send sets it")
         await campaign_row.move(connection, row, CampaignStatus.DRAFT, _ACTION, scheduled_at=None, deliver_by=None)
         return
-    start = scheduled_at.timestamp()
-    if start <= await clock(connection):
+    now = await clock(connection)
+    start = patch.scheduled_at.timestamp() if patch.scheduled_at is not None else row.scheduled_at
+    if starts and start <= now:
         raise invalid("#/scheduled_at", "lies in the past; POST .../send without it sends now")
-    if row.deliver_by is not None and row.deliver_by <= start:
-        raise invalid("#/scheduled_at", "lies beyond deliver_by; POST .../send with both sets both")
-    await campaign_row.change(connection, row, scheduled_at=start)
+    deadline = row.deliver_by
+    if patch.deliver_by is not None:
+        deadline = patch.deliver_by.timestamp()
+        if deadline <= max(now, start or now):
+            raise invalid("#/deliver_by", "must lie in the future and after the start")
+        text = f"To be delivered by {moment(deadline):%Y-%m-%d %H:%M:%S} UTC."
+        await timeline.record(connection, row.id, "deadline", text)
+    elif deadline is not None and abs(deadline - row.scheduled_at - deliver_within_seconds) < 1:
+        deadline = start + deliver_within_seconds
+    elif deadline is not None and deadline <= start:
+        raise invalid("#/scheduled_at", "lies beyond deliver_by; set both")
+    await campaign_row.change(connection, row, scheduled_at=start, deliver_by=deadline)
 
 
 async def _apply(connection: AsyncConnection, row: Row[Any], columns: Mapping[str, Any]) -> None:
