@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from cli.access_rights import ADMIN, MONITOR, SERVICES, VHOST, account, definitions
 from shared.errors import ConfigurationError
 from shared.ledger import rights
+from shared.secret_files import private_folder, write_private
 
 MIGRATE = "migrate"
 SECRET_KEY = "secret_key"
@@ -26,7 +27,6 @@ ROLES_SQL = "postgresql_roles.sql"
 
 TEMPLATE = Path(__file__).with_name("access_roles.sql")
 SCRAM_ITERATIONS = 4096
-FOLDER_MODE = 0o700
 # A container mounts only the file, and reads it as another user. On the host the folder keeps others out.
 FILE_MODE = 0o644
 
@@ -58,9 +58,9 @@ def write(folder: Path, servers: Servers, renew: Collection[str] = ()) -> Sequen
     """Writes missing files and those in `renew`, and returns the files written. Existing files keep their passwords, so
     the two files for the servers always match the addresses.
 
-    Raises ConfigurationError if the folder cannot be used."""
+    Raises ConfigurationError if the folder cannot be used, or cannot be closed to other users."""
     try:
-        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        private_folder(folder)
         return _write(folder, servers, renew)
     except OSError as error:
         raise ConfigurationError(f"cannot write {error.filename or folder}: {error.strerror}") from error
@@ -97,13 +97,7 @@ def _missing(path: Path, text: str) -> Sequence[Path]:
 
 
 def _replaced(path: Path, text: str) -> Sequence[Path]:
-    """Writes a file atomically."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE), "w") as file:
-        os.fchmod(file.fileno(), FILE_MODE)  # whatever the umask
-        file.write(text)
-    draft.replace(path)
+    write_private(path, text, FILE_MODE)
     return [path]
 
 

@@ -6,7 +6,6 @@ record is published.
 """
 
 import base64
-import os
 import re
 import stat
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from shared.addresses import parse_domain
 from shared.errors import ConfigurationError, DataError
+from shared.secret_files import create_private, private_folder
 
 KEY_BITS = 2048  # RFC 8301, 3.2
 
@@ -57,18 +57,18 @@ def new_key(directory: Path, domain: str, selector: str | None = None) -> NewKey
         raise DataError(
             f"The selector {selector!r} must be lower-case letters, digits and hyphens, such as vs20260101."
         )
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(directory)
     active = not any(key.domain == domain for key in find_keys(directory))
     path = directory / f"{domain}.{selector}.pem"
     waiting = path.with_name(path.name + ".new")
     for taken in (path, waiting):
         if taken.exists():
-            raise DataError(f"{taken} exists already; choose another selector.")
+            raise _taken(taken)
     key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     path = path if active else waiting
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
+    if not create_private(path, pem):
+        raise _taken(path)
     name, text = f"{selector}._domainkey.{domain}", _record_text(key.public_key())
     strings = " ".join(f'"{text[start : start + _TXT_STRING]}"' for start in range(0, len(text), _TXT_STRING))
     return NewKey(path, name, text, f"{name}. IN TXT ( {strings} )", active)
@@ -96,6 +96,10 @@ def load_key(file: KeyFile) -> rsa.RSAPrivateKey:
     if mode & stat.S_IRWXO:
         raise ConfigurationError(f"{file.path}: everyone can read this key; chmod 600 it, or mount it with mode 0440.")
     return key
+
+
+def _taken(path: Path) -> DataError:
+    return DataError(f"{path} exists already; choose another selector.")
 
 
 def _record_text(key: rsa.RSAPublicKey) -> str:

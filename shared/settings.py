@@ -6,7 +6,6 @@ One frozen class per service, with units in the names. docs/settings.md lists ev
 
 import os
 import re
-import secrets
 import socket
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,10 +23,12 @@ from shared.env_file import env_file
 from shared.errors import ConfigurationError
 from shared.providers import parse_providers
 from shared.retries import parse_schedule
+from shared.secret_files import private_folder, secret_in
 
 PREFIX = "VASHSENDER_"
 BASE_PORT = 8700
 MAX_PUBLIC_URL_CHARACTERS = 500
+SECRET_KEY_OCTETS = 48
 PROFILES: Mapping[str, Mapping[str, int]] = {
     "low": {"smtp_connections": 4, "sender_processes": 1, "recycle_after_batches": 1000},
     "medium": {"smtp_connections": 8, "sender_processes": 1, "recycle_after_batches": 500},
@@ -250,21 +251,10 @@ class CommonSettings(BaseSettings):
             ) from None
 
     def _made_secret(self) -> str:
-        """The development secret, made by the first process that needs it. `link` publishes the whole file at once."""
+        """The development secret, made by the first process that needs it."""
         path = self.var_dir / "secrets" / "secret_key"
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            draft = path.with_name(f"secret_key.{os.getpid()}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(48))
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                pass
-            finally:
-                draft.unlink()
-        return path.read_text().strip()
+        private_folder(path.parent)
+        return secret_in(path, SECRET_KEY_OCTETS).strip()
 
 
 class ApiSettings(CommonSettings):

@@ -20,7 +20,7 @@ from cli.local import LocalError, NotReadyError
 from cli.local.background import end_of_log, start_in_background
 from cli.local.broker_files import ADMIN, SERVICES, VHOST, node_environment, password, write_node_files
 from cli.local.ports import LOOPBACK, refuse_taken
-from cli.local.secret_files import write_private
+from shared.secret_files import private_folder, write_private
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 EPMD = "epmd"
@@ -69,7 +69,7 @@ class PrivateBroker:
 
     def leave_addresses(self, folder: Path) -> None:
         """Writes `amqp_url` and `amqp_admin_url` (mode 0600), which the services' settings read."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         write_private(folder / "amqp_url", self.amqp_url(SERVICES))
         write_private(folder / "amqp_admin_url", self.amqp_url(ADMIN))
 

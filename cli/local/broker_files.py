@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Template
 
 from cli.access_rights import password_hash
-from cli.local.secret_files import secret_in, write_private
 from shared import topology
+from shared.secret_files import secret_in, write_private
 
 VHOST = "vashsender"
 ADMIN = "admin"

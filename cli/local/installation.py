@@ -21,11 +21,11 @@ from cli.local.programs import (
     service_programs,
 )
 from cli.local.readiness import READY_TIMEOUT_SECONDS, refuse_ended, relative, wait_ready
-from cli.local.secret_files import write_private
 from cli.local.supervise import State, Supervisor
 from cli.local.targets import write_targets
 from cli.output import step
 from cli.settings import LocalSettings
+from shared.secret_files import write_private
 
 POLL_SECONDS = 0.1
 BROKER_PACKAGES = ("rabbitmq-server",)

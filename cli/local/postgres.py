@@ -22,7 +22,7 @@ from cli.local import LocalError, NotReadyError
 from cli.local.background import end_of_log, start_in_background
 from cli.local.ports import LOOPBACK, refuse_taken
 from cli.local.postgres_user import as_server_user, give
-from cli.local.secret_files import secret_in, write_private
+from shared.secret_files import secret_in, write_private
 
 INSTALLATIONS = Path("/usr/lib/postgresql")
 TEMPLATE = Path(__file__).parents[2] / "deploy" / "local" / "postgresql.conf"

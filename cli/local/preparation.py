@@ -4,10 +4,10 @@ import asyncio
 
 from cli import access
 from cli.local.readiness import relative
-from cli.local.secret_files import write_private
 from cli.settings import LocalSettings
 from shared import topology
 from shared.ledger import migrate
+from shared.secret_files import private_folder, write_private
 
 
 def upgrade_database(config: LocalSettings) -> str:
@@ -42,6 +42,6 @@ def first_key(config: LocalSettings) -> str:
         # The key belongs to another ledger or was revoked. Keep it: it cannot be shown again.
         path.replace(path.with_name("api_key.previous"))
     secret = asyncio.run(access.create_key(config, "first"))
-    config.secrets_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(config.secrets_dir)
     write_private(path, secret + "\n")
     return f"written to {relative(path)}, which only you can read"

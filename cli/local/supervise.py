@@ -25,7 +25,7 @@ from cli.local import LocalError, NotReadyError
 from cli.local.background import start_in_background
 from cli.local.launch import lock_file
 from cli.local.programs import Program
-from cli.local.secret_files import write_private
+from shared.secret_files import write_private
 
 START_TIMEOUT_SECONDS = 15.0
 SHUT_DOWN_SECONDS = 60.0  # it only has to end the log rotation, but a machine may be busy
