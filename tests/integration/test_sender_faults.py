@@ -2,15 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.broker import BrokerVhost
 from tests.support.relay import After, RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 GREYLISTED = b"451 4.7.1 <x@example.test>: Recipient address rejected: Greylisted for 5 minutes (always)\r\n"
 ACCOUNT = b"550 5.7.1 Daily SMTP relay limit exceeded for customer.\r\n"
@@ -18,31 +15,19 @@ RATE = b"550 5.2.1 The user you are trying to contact is receiving mail at a rat
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
+async def system(system: System) -> System:
     """One sender. A minute of the retry schedule is a tenth of a second, but no wait is below a second."""
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        system.settings |= {
-            "batch_size": "100",
-            "retry_schedule": "1s,1s,2s,3s,6s,12s+",
-            "retry_jitter": "0",
-            "relay_rest_seconds": "0.5",
-            "relay_rest_max_seconds": "1",
-            "provider_hold_seconds": "1",
-            "provider_rest_seconds": "1",
-        }
-        await system.start(senders=1)
-        yield system
+    system.settings |= {
+        "batch_size": "100",
+        "retry_schedule": "1s,1s,2s,3s,6s,12s+",
+        "retry_jitter": "0",
+        "relay_rest_seconds": "0.5",
+        "relay_rest_max_seconds": "1",
+        "provider_hold_seconds": "1",
+        "provider_rest_seconds": "1",
+    }
+    await system.start(senders=1)
+    return system
 
 
 async def recipients(system: System, campaign: str, status: str) -> list[dict[str, Any]]:
