@@ -50,6 +50,7 @@ class Content:
     text: Template
     max_message_bytes: int  # of a message on the wire, without attachments
     fields: Mapping[str, FieldUse]  # what it needs of each field, without the built-in ones, in order of use
+    needs: tuple[FieldUse, ...]  # those of them that a value may fail
     warnings: tuple[ContentWarning, ...]
 
     def missing(self, known: Collection[str]) -> list[FieldUse]:
@@ -59,7 +60,7 @@ class Content:
     def problem(self, data: Mapping[str, Any]) -> DataProblem | None:
         """What is certain to be wrong with one recipient's data; None if it can be sent."""
         found = None
-        for use in self.fields.values():
+        for use in self.needs:
             value = data.get(use.name)
             if message := use.objection(value):
                 found = found or DataProblem(use.name, message)
@@ -109,6 +110,7 @@ def compile_content(
         text=Template("text", parts["text"], max_message_bytes),
         max_message_bytes=max_message_bytes,
         fields=uses.fields,
+        needs=tuple(use for use in uses.fields.values() if use.is_demanding),
         warnings=tuple(warning for part, source in sources for warning in _warnings(part, source)),
     )
 

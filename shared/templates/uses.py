@@ -28,11 +28,16 @@ class FieldUse:
     is_link: bool = False  # stands at the start of a link
     is_one_line: bool = False  # stands in the subject
 
+    @property
+    def is_demanding(self) -> bool:
+        """Whether there are values that do not fit."""
+        return self.required or self.is_number or self.is_link or self.is_one_line
+
     def objection(self, value: object) -> str:
         """What may be wrong with a value, in words for a person; empty where nothing is."""
-        if self.required and value is None:
-            return f"There is no {self.name!r}, which the message needs."
         if self.required and is_blank(value):
+            if value is None:
+                return f"There is no {self.name!r}, which the message needs."
             instead = f"{{{{ {self.name}|default('...') }}}}"
             return f"The value of {self.name!r} is empty, but the message needs it; fill it in, or write {instead}."
         if self.is_number and number_of(value) is None:

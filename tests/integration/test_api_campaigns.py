@@ -86,6 +86,35 @@ async def test_a_wrong_template_is_an_error_with_line_and_column(api: ApiRig) ->
     assert error["column"] > 1
 
 
+async def test_new_content_is_answered_with_warnings(api: ApiRig) -> None:
+    body = campaign_body(subject="Hi *|FNAME|*", html="<p>Hello</p>\n[[name]]")
+    campaign = (await api.client.post("/v1/campaigns", json=body)).json()
+    warnings = [(one["pointer"], one["line"], one["column"]) for one in campaign["warnings"]]
+    assert warnings == [("#/subject", 1, 4), ("#/html", 2, 1)]
+    assert campaign["warnings"][0]["detail"].endswith("write {{ first_name }}")
+    path = f"/v1/campaigns/{campaign['id']}"
+    changed = (await api.client.patch(path, json={"subject": "Hi {{ name|default('you') }}"})).json()
+    assert [one["pointer"] for one in changed["warnings"]] == ["#/html"]
+    assert (await api.client.patch(path, json={"name": "Other"})).json()["warnings"] == []
+
+
+async def test_recipients_that_could_not_be_sent_are_refused(api: ApiRig) -> None:
+    html = "<a href='{{ link }}'>{{ name }}</a>{% if orders and orders > 5 %}!{% endif %}"
+    wrong = [
+        {"name": "", "link": "https://x.example"},
+        {"name": "Ann", "link": "x.example"},
+        {"name": "Ann", "link": "https://x.example", "orders": "many"},
+    ]
+    recipients = [{"email": f"r{number}@example.test", "data": data} for number, data in enumerate(wrong)]
+    answer = await api.client.post("/v1/campaigns", json=campaign_body(html=html, recipients=recipients))
+    assert answer.status_code == 422
+    assert [one["pointer"] for one in answer.json()["errors"]] == [
+        "#/recipients/0/data/name",
+        "#/recipients/1/data/link",
+        "#/recipients/2/data/orders",
+    ]
+
+
 async def test_lists_are_cut_into_pages_newest_first(api: ApiRig) -> None:
     ids = [await api.create(name=f"Number {number}") for number in range(5)]
     pages: list[list[str]] = []
@@ -129,10 +158,14 @@ async def test_a_draft_changes_until_it_is_sent_then_only_its_rate_and_priority(
 
 async def test_content_may_not_change_to_need_a_field_that_a_recipient_lacks(api: ApiRig) -> None:
     campaign = await api.create()
-    rows = [{"email": "a@example.test", "name": "Ann", "city": "Rome"}, {"email": "b@example.test", "name": "Bob"}]
+    rows = [
+        {"email": "a@example.test", "name": "Ann", "city": "Rome", "street": "High St"},
+        {"email": "b@example.test", "name": "Bob", "street": " "},
+    ]
     await api.load(campaign, ndjson(rows), NDJSON)
     path = f"/v1/campaigns/{campaign}"
     assert (await api.request("PATCH", path, 422, json={"subject": "To {{ city }}"}))["field"] == "city"
+    assert (await api.request("PATCH", path, 422, json={"subject": "To {{ street }}"}))["field"] == "street"
     await api.request("PATCH", path, json={"subject": "To {{ name }}, {{ city|default('you') }}"})
 
 
