@@ -53,8 +53,9 @@ class ApiClient:
         """The JSON of a POST. Each has its own Idempotency-Key."""
         return self._json("POST", path, json=dict(body or {}), headers={"Idempotency-Key": str(uuid4())})
 
-    def delete(self, path: str, **params: Any) -> None:
-        self._json("DELETE", path, params=params)
+    def delete(self, path: str, **params: Any) -> Any:
+        """The JSON of a DELETE; None if it answers without a body."""
+        return self._json("DELETE", path, params=params)
 
     def upload(self, path: str, content: Iterable[bytes], media_type: str, **params: Any) -> Any:
         """The JSON of a streamed POST."""

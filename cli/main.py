@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from cli.commands import access, campaign, config, db, demo, dkim, health, inspect, key, machine, queues, topology
+from cli.commands import (
+    access,
+    campaign,
+    config,
+    db,
+    demo,
+    dkim,
+    health,
+    inspect,
+    key,
+    machine,
+    queues,
+    suppressions,
+    topology,
+)
 from shared.env_file import env_file, ignored_file
 from shared.errors import ConfigurationError, VashSenderError
 
@@ -26,6 +40,7 @@ app = typer.Typer(
 machine.add_to(app)
 demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
+app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
 queues.add_to(app)
 health.add_to(app)

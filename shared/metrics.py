@@ -7,6 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Pl
 PREFIX = "vashsender"
 RESCUES_HELP = "Batches rescued from their owners, by reason; a sender that was `restarted` counts its own."
 
+BREAKER_TRIPS_HELP = "Campaigns that a breaker has paused: `relay` refuses nearly everyone, or `list` looks old."
+
 
 class Metrics:
     """The shared metrics of one process, on a new registry: nothing is global, so each test starts empty."""

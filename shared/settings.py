@@ -292,6 +292,13 @@ class DispatcherSettings(CommonSettings):
     turn_hard_seconds: float = Field(
         1800.0, gt=0, description="Seconds after which a job is abandoned; a new one continues it."
     )
+    list_breaker_share: float = Field(
+        0.2,
+        gt=0,
+        le=1,
+        description="Share of addresses without a mailbox, of at least 1,000 results, above which a campaign is paused;"
+        " 1: never.",
+    )
 
 
 class SenderSettings(CommonSettings):

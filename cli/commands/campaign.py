@@ -199,9 +199,24 @@ def pause(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) 
 
 
 @app.command()
-def resume(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = False) -> None:
+def resume(
+    campaign_id: Id,
+    refused: Annotated[
+        bool | None,
+        typer.Option(
+            "--retry-refused/--keep-refused",
+            help="If a breaker paused it: try the failed recipients again and delete the suppressions that followed, or"
+            " leave both.",
+            show_default=False,
+        ),
+    ] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
     """Resume a paused campaign."""
-    _act(campaign_id, "resume", url, key, as_json)
+    decision = {} if refused is None else {"refused": "retry" if refused else "keep"}
+    _act(campaign_id, "resume", url, key, as_json, decision)
 
 
 @app.command()

@@ -110,6 +110,13 @@ IN_THE_WAY = (
     ),
     Panel(
         "timeseries",
+        "Breakers tripped",
+        "Campaigns that a breaker paused in the last hour: a relay refuses nearly everyone, or a list looks old.",
+        "short",
+        [Query('sum by (kind) (increase(vashsender_breaker_trips_total{job="$job"}[1h]))', "{{kind}}")],
+    ),
+    Panel(
+        "timeseries",
         "Campaigns",
         "Campaigns that are not closed, by status, and those that were blocked at the last sweep.",
         "short",

@@ -9,13 +9,18 @@ from sqlmodel import col
 
 from shared import logs
 from shared.events import CampaignFinished
+from shared.faults.judge import judge
 from shared.ledger import campaigns, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import STATUSES, Counts, counts
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient
 from shared.ledger.repair import Repair, repair
 from shared.ledger.states import LIVE, OPEN, CampaignStatus, RecipientStatus
+from shared.relays.replies import Stage
+
+REFUSALS_TOLD = 3
+"""The most frequent refusals that a closed campaign's timeline names."""
 
 log = logs.get()
 
@@ -30,6 +35,7 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
             return []
         proof = await _count_rows(connection, campaign_id)
         said = await counts(connection, campaign_id)
+        refusals = await _refusals(connection, campaign_id) if said[RecipientStatus.FAILED.value] else ""
     if any(proof[status] for status in OPEN) or proof != {status: said[status] for status in STATUSES}:
         # A result may have been recorded between the two queries. The repair takes the locks and finds what is wrong.
         repairs = list(await repair(ledger, campaign_id))
@@ -47,11 +53,11 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
         else:
             return []
         values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
-        if (reason := await _reason(connection, campaign_id, status, said)) is not None:
-            values["reason"] = reason
+        if (reason := _reason(status, said, refusals)) is not None:
+            values["reason"] = reason[:LONGEST_REPLY]
         if not await campaigns.move(connection, campaign_id, status, **values):
             return []
-        await timeline.record(connection, campaign_id, status.value, in_words(status, said))
+        await timeline.record(connection, campaign_id, status.value, in_words(status, said) + refusals)
     log.info("campaign.closed", campaign_id=str(campaign_id), status=status.value, **said)
     return CampaignFinished(campaign_id=campaign_id, status=status.value)
 
@@ -67,23 +73,34 @@ def _outcome(said: Counts) -> CampaignStatus:
     return CampaignStatus.FAILED if tried and not said[RecipientStatus.SENT.value] else CampaignStatus.FINISHED
 
 
-async def _reason(connection: AsyncConnection, campaign_id: UUID, status: CampaignStatus, said: Counts) -> str | None:
+def _reason(status: CampaignStatus, said: Counts, refusals: str) -> str | None:
     if status == CampaignStatus.EXPIRED:
         return f"deliver_by passed before {said[RecipientStatus.EXPIRED.value]} recipients were reached"
     if status != CampaignStatus.FAILED:
         return None
+    failed = said[RecipientStatus.FAILED.value]
+    return (f"all {failed} failed" if failed == said["total"] else "nothing could be sent") + refusals
+
+
+async def _refusals(connection: AsyncConnection, campaign_id: UUID) -> str:
+    """The most frequent codes of failed recipients, with their meaning, for the end of a sentence."""
     times = func.count().label("times")
-    answer = (
-        await connection.execute(
-            select(col(Recipient.smtp_code), col(Recipient.enhanced_code), times)
-            .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.smtp_code).is_not(None))
-            .group_by(col(Recipient.smtp_code), col(Recipient.enhanced_code))
-            .order_by(times.desc())
-            .limit(1)
-        )
-    ).first()
-    most = f"; the most frequent answer was {answer[0]} {answer[1] or ''}".rstrip() if answer else ""
-    return f"nothing could be sent{most}"
+    found = await connection.execute(
+        select(col(Recipient.smtp_code), col(Recipient.enhanced_code), times)
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.status) == RecipientStatus.FAILED.value)
+        .group_by(col(Recipient.smtp_code), col(Recipient.enhanced_code))
+        .order_by(times.desc())
+        .limit(REFUSALS_TOLD)
+    )
+    return "; most often: " + ", ".join(f"{_in_short(code, enhanced)} ({number})" for code, enhanced, number in found)
+
+
+def _in_short(code: int | None, enhanced: str | None) -> str:
+    """For example: "550 5.1.1 no such mailbox"."""
+    if not code:
+        return f"{enhanced} without a reply" if enhanced else "without a reply"
+    meaning = judge(Stage.RCPT, code, "", enhanced).why
+    return " ".join(filter(None, (str(code), enhanced, meaning)))
 
 
 async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared import logs
+from shared.faults.breakers import Breaker
 from shared.ledger.batches import in_state
 from shared.ledger.campaigns import not_closed
 from shared.ledger.counts import STATUSES, Counts, counts_of
@@ -19,7 +20,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.repair import Reason
 from shared.ledger.states import FINAL, LIVE, OPEN, CampaignStatus, RecipientStatus
-from shared.metrics import PREFIX, Metrics
+from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, Metrics
 
 LOOK_SECONDS = 2.0
 CAMPAIGNS_SHOWN = 50
@@ -69,6 +70,9 @@ class DispatcherMetrics:
         )
         for status in FINAL:
             self.closed.labels(status.value)
+        self.breaker_trips = Counter(f"{PREFIX}_breaker_trips_total", BREAKER_TRIPS_HELP, ["kind"], registry=registry)
+        for breaker in Breaker:
+            self.breaker_trips.labels(breaker.value)
         self.repairs = Counter(
             f"{PREFIX}_repairs_total", "Repairs of the ledger, by reason.", ["reason"], registry=registry
         )

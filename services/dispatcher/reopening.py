@@ -85,10 +85,11 @@ async def _reopen_batch(connection: AsyncConnection, batch_id: int, request: Req
         connection, batch.campaign_id, batch.first_id, batch.last_id, request.source, request.target
     )
     source, target = request.source.value, request.target.value
+    gone = {"gone": 0} if request.source is RecipientStatus.FAILED else {}
     await connection.execute(
         update(Batch)
         .where(col(Batch.id) == batch_id)
-        .values({source: getattr(Batch, source) - changed, target: getattr(Batch, target) + changed})
+        .values({source: getattr(Batch, source) - changed, target: getattr(Batch, target) + changed, **gone})
     )
     if request.target in OPEN and changed:
         # Not a batch that a sender works on: at its end the sender sees the open recipients and gives it back.

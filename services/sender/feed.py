@@ -9,6 +9,7 @@ from typing import Any
 from services.sender.db.worklist import WorklistRow
 from services.sender.held_batch import Email, HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
+from services.sender.refusals import BRAKED_EMAILS, RefusalWatch
 from services.sender.smtp.contract import Outcome
 from services.sender.spread import SpreadRefusals
 from shared.errors import DataError
@@ -38,6 +39,8 @@ class Feed:
         self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
         self._open_connections = open_connections
         self._spread = SpreadRefusals()
+        #: What relays that refuse nearly everything have refused.
+        self.refusals = RefusalWatch()
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self) -> Email | None:
@@ -71,6 +74,7 @@ class Feed:
         """Takes the outcome of an email that `take` gave."""
         held: HeldBatch = job.held
         has_result = held.settle(job, outcome)
+        self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if self._spread.note(held.claim.campaign_id, job.rcpt_to, outcome):
             held.stop_for(
                 StopCause.REFUSED,
@@ -91,7 +95,12 @@ class Feed:
         self._signers.shutdown(wait=False)
 
     def _may_start(self, held: HeldBatch, now: float) -> bool:
-        return held.may_send(now, self._start_seconds) and self._few_in_doubt()
+        return held.may_send(now, self._start_seconds) and self._few_in_doubt() and not self._is_braked(held)
+
+    def _is_braked(self, held: HeldBatch) -> bool:
+        """A relay seems to refuse everything: the ledger must judge that before many more recipients fail."""
+        campaign_id = held.claim.campaign_id
+        return self.refusals.is_suspicious(campaign_id) and self._batches.in_doubt_of(campaign_id) >= BRAKED_EMAILS
 
     def _few_in_doubt(self) -> bool:
         """A crash may send twice what is unrecorded and, per connection, one email in flight. A pipelined connection

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from uuid import UUID
 
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.metrics import SenderMetrics
@@ -94,6 +95,17 @@ class HeldBatches:
             unrecorded += held.unrecorded.count
             in_flight += held.in_flight_count
         return unrecorded, in_flight
+
+    def in_doubt_of(self, campaign_id: UUID) -> int:
+        """Those of one campaign."""
+        mine = [held for held in self._batches if held.claim.campaign_id == campaign_id]
+        return sum(held.unrecorded.count + held.in_flight_count for held in mine)
+
+    def stop_campaign(self, campaign_id: UUID, why: str) -> None:
+        """No further email of a campaign starts here."""
+        for held in self._batches:
+            if held.claim.campaign_id == campaign_id:
+                held.stop_for(StopCause.NOT_SENDING, why)
 
     def progress(self, now: float) -> Sequence[BatchProgress]:
         """What a heartbeat says about each batch."""

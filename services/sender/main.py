@@ -32,7 +32,7 @@ async def serve(process: Process[SenderSettings]) -> None:
         feed = Feed(settings, held_batches, engine.open_connections)
         campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
         worker = Worker(process, campaigns, held_batches, owner, engine.blocked_reason)
-        recorder = Recorder(ledger, held_batches, settings.lease_seconds)
+        recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, engine.rest)
         monitor = BatchMonitor(settings, ledger, engine, held_batches)
         heartbeat = Heartbeat(settings, process.bus, engine, held_batches, owner)
         drain = Drain(worker, engine, feed, heartbeat, settings.drain_seconds)

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.sender.results import Result
+from shared.faults.breakers import Breaker
 from shared.faults.meaning import Fault
-from shared.metrics import PREFIX, RESCUES_HELP
+from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, RESCUES_HELP
 from shared.settings import SenderSettings
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -46,6 +47,8 @@ class SenderMetrics:
         )
         for fault in Fault:
             self.refusals.labels(fault.value)
+        self.breaker_trips = Counter(f"{PREFIX}_breaker_trips_total", BREAKER_TRIPS_HELP, ["kind"], registry=registry)
+        self.breaker_trips.labels(Breaker.RELAY.value)
         self.delivery = Histogram(
             f"{PREFIX}_delivery_seconds",
             "Seconds by phase: `queue` from claim to an email's first step, `connect` each step of opening a connection"

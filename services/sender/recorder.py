@@ -1,13 +1,18 @@
 """Records results as they come: all that has accumulated goes out in one transaction, and the next starts at once."""
 
 import time
+from collections.abc import Callable, Sequence
 
+from services.sender.db import campaigns
 from services.sender.db.record import Group, Recorded, record
 from services.sender.db.retry import until_available
 from services.sender.held_batch import HeldBatch
 from services.sender.held_batches import HeldBatches
+from services.sender.refusals import RefusalWatch
 from services.sender.unrecorded import Commit
 from shared import logs
+from shared.faults.breakers import Breaker
+from shared.ledger.breakers import Noted
 from shared.ledger.database import Ledger
 
 log = logs.get()
@@ -16,8 +21,17 @@ log = logs.get()
 class Recorder:
     """One per process. It never gives up on a result: while the database is away results wait, and no email starts."""
 
-    def __init__(self, ledger: Ledger, held_batches: HeldBatches, lease_seconds: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        held_batches: HeldBatches,
+        lease_seconds: float,
+        refusals: RefusalWatch,
+        rest_relay: Callable[[str], None],
+    ) -> None:
         self._ledger = ledger
+        self._refusals = refusals
+        self._rest_relay = rest_relay
         self._batches = held_batches
         self._metrics = held_batches.metrics
         self._lease_seconds = lease_seconds
@@ -34,7 +48,8 @@ class Recorder:
 
     async def _commit(self, waiting: list[HeldBatch]) -> None:
         commits = [(held, held.unrecorded.begin_commit()) for held in waiting]
-        groups = [_group(held, commit) for held, commit in commits]
+        noted = dict(self._refusals.take())
+        groups = [_group(held, commit, noted.pop(held.claim.campaign_id, ())) for held, commit in commits]
         before = time.monotonic()
         recorded = await until_available(lambda: record(self._ledger, groups, self._lease_seconds))
         self._metrics.commit.observe(time.monotonic() - before)
@@ -43,7 +58,21 @@ class Recorder:
             self._settle(held, recorded[held.claim.batch_id], before)
             held.unrecorded.end_commit(commit, may_leave=held.stop is None)
             held.note_change()
+        for held, _ in commits:
+            await self._trip(held, recorded[held.claim.batch_id].tripped)
         self._batches.wake_feed()
+
+    async def _trip(self, held: HeldBatch, relays: Sequence[str]) -> None:
+        """The breaker of these relays has tripped: they rest, and the campaign is paused."""
+        if not relays:
+            return
+        campaign_id = held.claim.campaign_id
+        self._batches.stop_campaign(campaign_id, "a relay refuses nearly everyone")
+        for relay in relays:
+            self._rest_relay(relay)
+        if await until_available(lambda: campaigns.pause_for_relay(self._ledger, campaign_id)):
+            self._metrics.breaker_trips.labels(Breaker.RELAY.value).inc()
+            log.warning("breaker.tripped", campaign_id=str(campaign_id), relays=relays)
 
     def _settle(self, held: HeldBatch, recorded: Recorded, before: float) -> None:
         if recorded.lost:
@@ -61,7 +90,7 @@ class Recorder:
             )
 
 
-def _group(held: HeldBatch, commit: Commit) -> Group:
+def _group(held: HeldBatch, commit: Commit, noted: Sequence[Noted]) -> Group:
     claim = held.claim
     return Group(
         claim.batch_id,
@@ -71,4 +100,5 @@ def _group(held: HeldBatch, commit: Commit) -> Group:
         commit.results,
         intents=list(commit.intents),
         withdrawals=commit.withdrawals,
+        noted=noted,
     )

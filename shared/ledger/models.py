@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -94,6 +95,8 @@ class Campaign(SQLModel, table=True):
     reopen: str | None = Field(sa_column=Column(String(16)), default=None)  # see services.dispatcher.reopening
     reason: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
     blocked_by: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
+    breaker: str | None = Field(sa_column=Column(String(16)), default=None)  # paused it; resume asks what to do
+    list_breaker_off: bool | None = Field(sa_column=Column(Boolean), default=None)  # a person resumed nevertheless
     delivery: str = Field(sa_column=Column(String(16), nullable=False), default="at_least_once")
     emails_per_second: float | None = Field(sa_column=Column(Float(53)), default=None)
     priority: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("0")), default=0)
@@ -176,6 +179,7 @@ class Batch(SQLModel, table=True):
     expired: int = _count()
     cancelled: int = _count()
     unknown: int = _count()
+    gone: int = _count()  # of the failed: there is no such mailbox
 
 
 class Import(SQLModel, table=True):
@@ -210,7 +214,24 @@ class Suppression(SQLModel, table=True):
     reason: str = Field(sa_column=Column(String(32), nullable=False))  # unsubscribed, bounced, manual, complained
     detail: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)
     campaign_id: UUID | None = Field(sa_column=Column(Uuid), default=None)
+    #: A tripped breaker doubts it, so it does not count until a person decides.
+    provisional: bool | None = Field(sa_column=Column(Boolean), default=None)
     created_at: float = _moment(nullable=False)
+
+
+class RelayRefusals(SQLModel, table=True):
+    """The newest results of a campaign at a relay that refuses nearly everything. See shared.ledger.breakers."""
+
+    __tablename__ = "relay_refusals"
+    campaign_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("campaign.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    relay: str = Field(sa_column=Column(String(200), primary_key=True))
+    recent: str = Field(sa_column=Column(Text, nullable=False))  # JSON: a list of shared.faults.breakers.Seen
+    reply: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)  # the newest refusal
+    list_domains: int | None = Field(sa_column=Column(Integer), default=None)  # of the list, once they were counted
+    since: float | None = _moment()  # tripped: from when on its refusals are in doubt
+    tripped_at: float | None = _moment()
 
 
 class Timeline(SQLModel, table=True):

@@ -31,6 +31,7 @@ _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "te
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
 _CAMPAIGN_WITHOUT_CONTENT: Columns = (
     *("id", "project_id", "name", "status", "stop_as", "reopen", "reason", "blocked_by", "delivery"),
+    *("breaker", "list_breaker_off"),
     *("emails_per_second", "priority", "max_retries", "retry_delay_seconds", "test_of", "total", "cursor"),
     *("created_at", "scheduled_at", "deliver_by", "started_at", "finished_at"),
 )
@@ -44,7 +45,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "batch": _READ,
         "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
-        "suppression": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional",), DELETE: ALL},
+        "relay_refusals": {SELECT: ALL, DELETE: ALL},
         "timeline": _NOTES,
         "progress_point": _READ,
         "idempotency_key": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
@@ -56,7 +58,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "campaign": {
             SELECT: _CAMPAIGN_WITHOUT_CONTENT,
             UPDATE: (
-                *("status", "stop_as", "reopen", "reason", "blocked_by"),
+                *("status", "stop_as", "reopen", "reason", "blocked_by", "breaker"),
                 *("cursor", "started_at", "finished_at"),
             ),
         },
@@ -64,7 +66,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
             SELECT: ("id", "campaign_id", "status", "intent_at", "smtp_code", "enhanced_code", "sent_at"),
             UPDATE: ("status", "attempts", "next_attempt_at", "intent_at", "sent_at"),
         },
-        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", "span_seconds", *_COUNTS)},
+        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", "span_seconds", *_COUNTS, "gone")},
+        "relay_refusals": {SELECT: ("campaign_id", "relay", "reply", "tripped_at")},
         "import": {SELECT: ("campaign_id", "state")},
         "timeline": _NOTES,
         "progress_point": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
@@ -74,7 +77,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     # Reads what it sends and records the results; creates only suppressions and timeline entries.
     "sender": {
         "project": {SELECT: ("id", "name")},
-        "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by")},
+        "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by", "breaker")},
         "recipient": {
             SELECT: ALL,
             UPDATE: (
@@ -82,8 +85,13 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
                 *("reply", "relay", "queue_id", "sent_at"),
             ),
         },
-        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "size", *_COUNTS)},
-        "suppression": {SELECT: ("id", "project_id", "email_key"), INSERT: ALL},
+        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "size", *_COUNTS, "gone")},
+        "suppression": {
+            SELECT: ("id", "project_id", "email_key", "campaign_id", "reason", "created_at", "provisional"),
+            INSERT: ALL,
+            UPDATE: ("provisional",),
+        },
+        "relay_refusals": _LIFE,
         "timeline": _NOTES,
     },
     # Checks and repairs campaigns and batches; sees no address and no content.

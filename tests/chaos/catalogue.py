@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 LEDGERS = (SQLITE, POSTGRESQL)
-MODULES = ("processes", "brokers", "databases", "networks", "relays", "clients", "clocks", "schedules")
+MODULES = ("processes", "brokers", "databases", "networks", "relays", "breakers", "clients", "clocks", "schedules")
 
 Inflict = Callable[["World"], Awaitable[None]]
 

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import event, insert, select, update
 from sqlmodel import col
 
-from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.database import db_now
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
 from shared.ledger.states import RecipientStatus
 from shared.unsubscribe import make_token
 from tests.support.api import SECRET_KEY, ApiRig, api_on
@@ -109,6 +110,55 @@ async def test_suppressions_are_added_one_by_one_or_in_bulk_and_removed(api: Api
     await api.request("DELETE", "/v1/suppressions", 404, params={"email": "ann@example.test"})
     await api.request("DELETE", "/v1/suppressions", 422, params={"email": "ann"})
     await api.request("DELETE", "/v1/suppressions", 422)
+
+
+async def test_many_suppressions_are_counted_and_removed_at_once(api: ApiRig) -> None:
+    campaign, moment = uuid4(), 1_000_000_000.0
+    async with api.ledger.write() as connection:
+        await connection.execute(
+            insert(Suppression).values(project_id=DEFAULT_PROJECT),
+            [
+                {
+                    "email": f"{name}@example.test",
+                    "email_key": f"{name}@example.test",
+                    "reason": reason,
+                    "campaign_id": of,
+                    "created_at": moment + after,
+                }
+                for name, reason, of, after in (
+                    ("old", "bounced", campaign, -10.0),
+                    ("new", "bounced", campaign, 10.0),
+                    ("newer", "bounced", campaign, 20.0),
+                    ("left", "unsubscribed", campaign, 20.0),
+                    ("other", "bounced", uuid4(), 20.0),
+                )
+            ],
+        )
+
+    async def remove(expect: int = 200, **params: Any) -> Any:
+        return await api.request("DELETE", "/v1/suppressions", expect, params=params)
+
+    wanted = {"campaign_id": str(campaign), "reason": "bounced", "since": "2001-09-09T01:46:40Z"}
+    assert await remove(**wanted, dry_run="true") == {"removed": 0, "matching": 2}
+    assert await remove(**wanted) == {"removed": 2, "matching": 2}
+    assert await remove(**wanted) == {"removed": 0, "matching": 0}
+    left = [one["email"].partition("@")[0] for one in (await api.get("/v1/suppressions"))["data"]]
+    assert left == ["other", "left", "old"]
+    await remove(422, email="old@example.test", reason="bounced")
+    await remove(422, dry_run="true")
+    await remove(422, since="2001-09-09T01:46:40")
+
+
+async def test_a_certain_suppression_replaces_one_in_doubt(api: ApiRig) -> None:
+    """Else undoing what a breaker did would undo an unsubscription as well."""
+    async with api.ledger.write() as connection:
+        doubted = {"email": "ann@example.test", "email_key": "ann@example.test", "reason": "bounced"}
+        await connection.execute(
+            insert(Suppression).values(project_id=DEFAULT_PROJECT, created_at=db_now(), provisional=True, **doubted)
+        )
+    await api.post("/v1/suppressions", {"email": "ann@example.test", "reason": "unsubscribed"}, 200)
+    [ann] = (await api.get("/v1/suppressions"))["data"]
+    assert (ann["reason"], ann["provisional"]) == ("unsubscribed", False)
 
 
 @pytest.mark.parametrize(

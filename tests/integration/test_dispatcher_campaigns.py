@@ -388,8 +388,26 @@ class TestClosing:
             await connection.execute(text("UPDATE recipient SET smtp_code = 550, enhanced_code = '5.7.1'"))
         await rig.settle()
         row = await campaign_row(ledger, campaign)
-        assert (row.status, row.reason) == ("failed", "nothing could be sent; the most frequent answer was 550 5.7.1")
-        assert (await timeline_of(ledger, campaign))[-1] == ("failed", "failed: 0 of 100 sent, 100 failed")
+        assert (row.status, row.reason) == ("failed", "all 100 failed; most often: 550 5.7.1 policy (100)")
+        words = "failed: 0 of 100 sent, 100 failed; most often: 550 5.7.1 policy (100)"
+        assert (await timeline_of(ledger, campaign))[-1] == ("failed", words)
+
+    async def test_the_timeline_names_the_most_frequent_refusals(self, ledger: Ledger, rig: DispatcherRig) -> None:
+        campaign = await add_campaign(ledger, 100)
+        await mark(ledger, campaign, "sent", 100)
+        async with ledger.write() as connection:
+            await connection.execute(text("UPDATE batch SET sent = 90, failed = 10"))
+            first = "WHERE id IN (SELECT id FROM recipient ORDER BY id LIMIT 10)"
+            await connection.execute(text(f"UPDATE recipient SET status = 'failed' {first}"))
+            failed = "WHERE status = 'failed'"
+            await connection.execute(text(f"UPDATE recipient SET smtp_code = 550, enhanced_code = '5.1.1' {failed}"))
+            last = f"{failed} AND id IN (SELECT max(id) FROM recipient {failed})"
+            await connection.execute(text(f"UPDATE recipient SET smtp_code = NULL, enhanced_code = NULL {last}"))
+        await rig.settle()
+        row = await campaign_row(ledger, campaign)
+        assert (row.status, row.reason) == ("finished", None)
+        words = "finished: 90 of 100 sent, 10 failed; most often: 550 5.1.1 no such mailbox (9), without a reply (1)"
+        assert (await timeline_of(ledger, campaign))[-1] == ("finished", words)
 
     async def test_two_dispatchers_close_it_once(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 1000)

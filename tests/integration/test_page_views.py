@@ -292,6 +292,34 @@ async def test_suppressions_are_added_found_and_removed(database_url: str) -> No
         assert [(one["email"], one["reason"]) for one in listed] == [("Ann@example.test", "manual")]
 
 
+async def test_many_suppressions_are_counted_before_they_are_removed(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        page = await visitor.get("/suppressions")
+        await visitor.post(page, "/suppressions", emails="ann@example.test bob@example.test")
+        counted = await visitor.post(page, "/suppressions/remove-matching", expect=200, reason="manual")
+        assert "2 addresses" in counted.text
+        assert len((await rig.get("/v1/suppressions"))["data"]) == 2
+        gone = await visitor.post(counted.text, "/suppressions/remove-matching", reason="manual", sure="yes")
+        assert "2 addresses removed." in await visitor.get(gone.headers["location"])
+        assert (await rig.get("/v1/suppressions"))["data"] == []
+        await visitor.post(page, "/suppressions/remove-matching", expect=422)
+
+
+async def test_a_campaign_that_a_breaker_paused_asks_what_to_do(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        campaign = (await seed_campaign(rig.ledger, 10)).id
+        paused = {"status": "paused", "breaker": "relay", "reason": "mx"}
+        async with rig.ledger.write() as connection:
+            await connection.execute(update(Batch).values(state="waiting"))
+            await connection.execute(update(Campaign).where(col(Campaign.id) == campaign).values(**paused))
+        page = await visitor.get(f"/campaigns/{campaign}")
+        assert "Resume, retry the refused" in page
+        assert "Resume, keep them failed" in page
+        await visitor.post(page, f"/campaigns/{campaign}/resume", refused="keep")
+        shown = await rig.get(f"/v1/campaigns/{campaign}")
+        assert (shown["status"], shown["breaker"]) == ("queued", None)
+
+
 async def test_without_a_broker_the_services_are_still_shown(database_url: str) -> None:
     async with page_on(database_url) as (_rig, visitor):
         said = text(await visitor.get("/services"))

@@ -13,7 +13,7 @@ from services.api.page import campaign
 from services.api.page.campaign import Told
 from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
-from services.api.shapes.campaigns import ResolveIn, SendIn, TestIn
+from services.api.shapes.campaigns import ResolveIn, ResumeIn, SendIn, TestIn
 from services.api.usecases import actions, campaigns, recipients
 from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Reopening
 from services.api.usecases.campaign_row import CampaignRef
@@ -24,7 +24,6 @@ router = APIRouter(prefix="/campaigns/{campaign_id}", include_in_schema=False, r
 
 SIMPLE: Mapping[str, tuple[Callable[[AsyncConnection, CampaignRef], Awaitable[Accepted]], str]] = {
     "pause": (actions.pause, "paused"),
-    "resume": (actions.resume, "resumed"),
     "cancel": (actions.cancel, "cancelled"),
 }
 
@@ -72,6 +71,16 @@ async def send(pressed: PressedDep, form: FormDep) -> Response:
         return await actions.send(ledger, pressed.campaign, body, pressed.deliver_within_seconds)
 
     return await pressed.answer(act, "scheduled" if at else "sent")
+
+
+@router.post("/resume")
+async def resume(pressed: PressedDep, form: FormDep) -> Response:
+    async def act() -> Accepted:
+        body = validated(ResumeIn, {"refused": text(form, "refused") or None})
+        async with pressed.project.write() as connection:
+            return await actions.resume(connection, pressed.campaign, body.refused)
+
+    return await pressed.answer(act, "resumed")
 
 
 @router.post("/retry-failed")

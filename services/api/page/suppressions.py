@@ -1,20 +1,23 @@
 """Suppressions: list, add, remove."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, NaiveDatetime
 
 from services.api.page import render
 from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
 from services.api.page.words import plural
-from services.api.shapes.common import Page
-from services.api.shapes.suppressions import SuppressionOut, SuppressionsIn
+from services.api.shapes.common import Body, Page
+from services.api.shapes.suppressions import Reason, SuppressionOut, SuppressionsIn
 from services.api.usecases import suppressions
 from services.api.usecases.errors import RefusedError
-from services.api.usecases.suppressions import Wanted
+from services.api.usecases.suppressions import Matching, Wanted
 from services.api.web.context import Project, ProjectDep
 from services.api.web.problems import problem_of
 
@@ -28,6 +31,15 @@ class ListQuery(BaseModel):
     cursor: int | None = Field(None, ge=1, lt=2**63)
     added: int | None = Field(None, ge=0)
     removed: bool = False
+    gone: int | None = Field(None, ge=0)
+
+
+class MatchingForm(Body):
+    """Which suppressions to remove at once."""
+
+    campaign_id: UUID | None = None
+    reason: Reason | None = None
+    since: NaiveDatetime | None = None  # UTC, as the page says
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,8 @@ class View:
     cursor: int | None = None
     notice: str = ""
     given: str = ""  # what was typed into the form that was refused
+    matching: int | None = None  # how many suppressions meet the conditions below
+    conditions: Mapping[str, str] = field(default_factory=dict)
 
 
 @router.get("")
@@ -46,6 +60,8 @@ async def show(request: Request, project: ProjectDep, query: Annotated[ListQuery
     if query.added is not None:
         added = f"{plural(query.added, 'address', 'addresses')} added."
         notice = added if query.added else "These were suppressed already."
+    if query.gone is not None:
+        notice = f"{plural(query.gone, 'address', 'addresses')} removed."
     return await _shown(request, project, View(query.email.strip(), query.cursor, notice))
 
 
@@ -72,6 +88,24 @@ async def remove(request: Request, form: FormDep, project: ProjectDep) -> Respon
     return see_other("/suppressions?removed=true")
 
 
+@router.post("/remove-matching")
+async def remove_matching(request: Request, form: FormDep, project: ProjectDep) -> Response:
+    """The first press counts; the second, which carries that number, removes."""
+    given = {name: text(form, name).strip() for name in ("campaign_id", "reason", "since")}
+    try:
+        wanted = validated(MatchingForm, {name: value for name, value in given.items() if value})
+        since = wanted.since and wanted.since.replace(tzinfo=UTC)
+        matching = Matching(wanted.campaign_id, wanted.reason, since)
+        sure = bool(text(form, "sure"))
+        async with project.write() as connection:
+            found = await suppressions.remove_matching(connection, project.id, matching, dry_run=not sure)
+    except RefusedError as refusal:
+        return await _shown(request, project, View(), refusal)
+    if sure:
+        return see_other(f"/suppressions?gone={found.removed}")
+    return await _shown(request, project, View(matching=found.matching, conditions=given))
+
+
 async def _shown(request: Request, project: Project, view: View, refusal: RefusedError | None = None) -> Response:
     try:
         async with project.read() as connection:
@@ -89,6 +123,8 @@ async def _shown(request: Request, project: Project, view: View, refusal: Refuse
         suppressions=page.data,
         email=view.email,
         given=view.given,
+        matching=view.matching,
+        conditions=view.conditions,
         following=f"/suppressions?cursor={page.next_cursor}" if page.next_cursor else "",
         beginning="/suppressions" if view.cursor or view.email else "",
         notice=view.notice,

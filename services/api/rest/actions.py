@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, Once, OnceDep
-from services.api.shapes.campaigns import CampaignSummary, ReopenIn, ResolveIn, SendIn, TestIn
+from services.api.shapes.campaigns import CampaignSummary, ReopenIn, ResolveIn, ResumeIn, SendIn, TestIn
 from services.api.usecases import actions
 from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Settle
 from services.api.usecases.campaign_row import CampaignRef
@@ -73,8 +73,9 @@ async def pause(acting: ActingDep) -> Response:
 
 
 @router.post("/resume", status_code=202, response_model=CampaignSummary, summary="Resume")
-async def resume(acting: ActingDep) -> Response:
-    return await acting.in_one_transaction(lambda connection: actions.resume(connection, acting.campaign))
+async def resume(acting: ActingDep, body: Annotated[ResumeIn, Body()] = ResumeIn()) -> Response:
+    """If a breaker has paused the campaign, say what happens to the recipients that were refused."""
+    return await acting.in_one_transaction(lambda connection: actions.resume(connection, acting.campaign, body.refused))
 
 
 @router.post("/cancel", status_code=202, response_model=CampaignSummary, summary="Cancel what has not been sent")

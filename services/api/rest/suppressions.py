@@ -1,18 +1,31 @@
 """`/v1/suppressions`: addresses to which a project does not write."""
 
 from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, BaseModel, Field
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, OnceDep
 from services.api.shapes.common import Page
-from services.api.shapes.suppressions import Reason, Suppressed, SuppressionOut, SuppressionsIn
+from services.api.shapes.suppressions import Reason, RemovedSuppressions, Suppressed, SuppressionOut, SuppressionsIn
 from services.api.usecases import suppressions
-from services.api.usecases.suppressions import Wanted
+from services.api.usecases.errors import InvalidError
+from services.api.usecases.suppressions import Matching, Wanted
 from services.api.web.context import ProjectDep
 
 router = APIRouter(prefix="/v1/suppressions", tags=["suppressions"], route_class=JsonRoute, dependencies=[key_required])
+
+
+class Removal(BaseModel):
+    """Which suppressions to remove."""
+
+    email: str | None = Field(None, max_length=1000, examples=["ann@example.com"])
+    campaign_id: UUID | None = Field(None, description="Only those that this campaign led to.")
+    reason: Reason | None = None
+    since: AwareDatetime | None = Field(None, description="Only those made then or later.")
+    dry_run: bool = Field(False, description="Count them, and remove none.")
 
 
 @router.get("", summary="List suppressed addresses, newest first")
@@ -37,9 +50,21 @@ async def add(body: SuppressionsIn, project: ProjectDep, once: OnceDep) -> Respo
     return answer.response()
 
 
-@router.delete("", status_code=204, summary="Allow emails to an address again")
-async def remove(
-    project: ProjectDep, email: Annotated[str, Query(max_length=1000, examples=["ann@example.com"])]
-) -> None:
+@router.delete(
+    "",
+    response_model=RemovedSuppressions,
+    responses={204: {"description": "This one address is no longer suppressed."}},
+    summary="Allow emails to an address again, or to many",
+)
+async def remove(project: ProjectDep, which: Annotated[Removal, Query()]) -> Response:
+    """Give either `email`, which answers 204, or one or more of `campaign_id`, `reason` and `since`, which must all be
+    met. To see how many there are, ask with `dry_run` first."""
+    matching = Matching(which.campaign_id, which.reason, which.since)
+    if which.email is not None and (which.dry_run or matching != Matching()):
+        raise InvalidError([{"parameter": "query email", "detail": "stands alone, without other conditions"}])
     async with project.write() as connection:
-        await suppressions.remove(connection, project.id, email)
+        if which.email is not None:
+            await suppressions.remove(connection, project.id, which.email)
+            return Response(status_code=204)
+        removed = await suppressions.remove_matching(connection, project.id, matching, dry_run=which.dry_run)
+    return Answer(200, removed).response()

@@ -81,6 +81,14 @@ class SendIn(Body):
     )
 
 
+class ResumeIn(Body):
+    refused: Literal["retry", "keep"] | None = Field(
+        None,
+        description="Required if `breaker` is set. `retry` tries the failed recipients again and deletes the"
+        " suppressions that followed from the refusals; `keep` leaves both.",
+    )
+
+
 class ReopenIn(Body):
     deliver_by: AwareDatetime | None = Field(
         None, description="New deadline. Optional. If the old deadline has passed, it is extended automatically."
@@ -125,6 +133,10 @@ class CampaignSummary(Shown):
     status: CampaignStatus
     reason: str | None = Field(description="Why the campaign is paused, failed or was stopped.")
     blocked_by: str | None = Field(description="What keeps the campaign from moving now. It continues by itself.")
+    breaker: Literal["relay", "list"] | None = Field(
+        description="The breaker that paused the campaign, if one did: `resume` then takes a decision. `relay`: a relay"
+        " refuses nearly everyone. `list`: too many addresses have no mailbox."
+    )
     counts: CountsOut
     rates: RatesOut
     priority: int

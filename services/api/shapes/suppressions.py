@@ -3,7 +3,7 @@
 from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from services.api.shapes.common import Body, Line, Moment, Shown
 
@@ -39,9 +39,20 @@ class SuppressionOut(Shown):
     reason: str
     detail: str | None
     campaign_id: UUID | None = Field(description="The campaign that led to it.")
+    provisional: bool = Field(description="In doubt: a breaker has tripped, and a person is to decide. Does not count.")
     created_at: Moment | None
+
+    @field_validator("provisional", mode="before")
+    @classmethod
+    def _is_provisional(cls, value: bool | None) -> bool:
+        return bool(value)
 
 
 class Suppressed(BaseModel):
     added: int
     known: int = Field(description="Addresses that were suppressed already. They keep their reason.")
+
+
+class RemovedSuppressions(BaseModel):
+    removed: int
+    matching: int = Field(description="Suppressions that meet the conditions; with `dry_run` none is removed.")

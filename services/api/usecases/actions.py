@@ -7,10 +7,11 @@ gets an entry. The event of the result only saves time: the dispatcher also find
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Row
+from sqlalchemy import Row, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
 
 from services.api.shapes.campaigns import CampaignSummary, SendIn
 from services.api.shapes.common import moment
@@ -18,14 +19,24 @@ from services.api.shapes.recipients import RecipientIn
 from services.api.usecases import campaign_row, content
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.campaigns import add_inline, unique
-from services.api.usecases.errors import NoRecipientsError, NothingToDoError, ReopeningError, invalid
+from services.api.usecases.errors import (
+    DecisionNeededError,
+    NoRecipientsError,
+    NothingToDoError,
+    ReopeningError,
+    StillSendingError,
+    invalid,
+)
 from services.api.usecases.summaries import summary
 from shared.content import CampaignContent
 from shared.events import CampaignRequested
-from shared.ledger import campaigns, timeline
+from shared.faults.breakers import Breaker
+from shared.ledger import breakers, campaigns, timeline
+from shared.ledger.batches import in_state
 from shared.ledger.counts import counts
 from shared.ledger.database import Ledger, clock
-from shared.ledger.states import FINAL, CampaignStatus
+from shared.ledger.models import Batch
+from shared.ledger.states import FINAL, BatchState, CampaignStatus
 from shared.templates import Content
 
 TEST_PRIORITY = 100
@@ -152,11 +163,23 @@ async def pause(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
     return await _accepted(connection, campaign, "pause")
 
 
-async def resume(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
+async def resume(
+    connection: AsyncConnection, campaign: CampaignRef, refused: Literal["retry", "keep"] | None = None
+) -> Accepted:
+    """Resumes a paused campaign. If a breaker has paused it, `refused` says whether the failed recipients are tried
+    again, and the suppressions that followed are deleted; else raises DecisionNeededError."""
     row = await campaign_row.lock(connection, campaign)
     campaign_row.require_status(row, (CampaignStatus.PAUSED,), "resume")
-    await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", reason=None)
-    await timeline.record(connection, campaign.id, "resumed", "Resumed by request.")
+    columns: dict[str, Any] = {"reason": None}
+    text = "Resumed by request."
+    if row.breaker is not None:
+        retry = await _decided(connection, row, refused)
+        await breakers.decide(connection, campaign.project_id, campaign.id, Breaker(row.breaker), retry=retry)
+        text = "Resumed by request: the refused recipients " + ("are tried again." if retry else "stay failed.")
+        if retry and (await counts(connection, campaign.id))["failed"]:
+            columns["reopen"] = RETRY_FAILED.reopen
+    await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", **columns)
+    await timeline.record(connection, campaign.id, "resumed", text)
     return await _accepted(connection, campaign, "resume")
 
 
@@ -166,6 +189,7 @@ async def cancel(connection: AsyncConnection, campaign: CampaignRef) -> Accepted
     await campaign_row.require_no_import(connection, campaign.id, "cancel")
     reason = "Cancelled by request."
     columns = {"stop_as": CampaignStatus.CANCELLED.value, "reopen": None, "reason": reason, "blocked_by": None}
+    columns["breaker"] = None
     await campaign_row.move(connection, row, CampaignStatus.STOPPING, "cancel", **columns)
     await timeline.record(connection, campaign.id, "cancelling", reason)
     return await _accepted(connection, campaign, "cancel")
@@ -194,6 +218,22 @@ async def reopen(connection: AsyncConnection, campaign: CampaignRef, wanted: Reo
     text = f"{wanted.action} requested for {affected} recipients."
     await timeline.record(connection, campaign.id, wanted.action, text)
     return await _accepted(connection, campaign, wanted.action)
+
+
+async def _decided(connection: AsyncConnection, row: Row[Any], refused: str | None) -> bool:
+    """Whether the refused are tried again. Raises ConflictError if that was not said, or cannot be done yet."""
+    if refused is None:
+        raise DecisionNeededError(
+            f"A breaker has paused this campaign: {row.reason} Say `refused`: `retry` tries the failed recipients"
+            " again and deletes the suppressions that followed; `keep` leaves both as they are.",
+            breaker=row.breaker,
+        )
+    if row.reopen not in (None, RETRY_FAILED.reopen):
+        raise ReopeningError(f"{row.reopen} is not done yet. Repeat this in a moment.")
+    held = exists().where(col(Batch.campaign_id) == row.id, in_state(BatchState.SENDING))
+    if await connection.scalar(select(held)):
+        raise StillSendingError("Results of the last emails are still being recorded. Repeat this in a moment.")
+    return refused == "retry"
 
 
 async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:

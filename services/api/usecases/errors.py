@@ -76,6 +76,17 @@ class NothingToDoError(ConflictError):
     title = "There is nothing to do"
 
 
+class DecisionNeededError(ConflictError):
+    kind = "decision-needed"
+    title = "Say what happens to the refused recipients"
+
+
+class StillSendingError(ConflictError):
+    kind = "still-sending"
+    title = "Senders are still finishing"
+    retry_after_seconds = 2
+
+
 class ReopeningError(ConflictError):
     kind = "reopening"
     title = "The last such request is still in progress"

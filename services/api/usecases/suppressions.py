@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.shapes.common import Page
-from services.api.shapes.suppressions import Reason, Suppressed, SuppressionIn, SuppressionOut, SuppressionsIn
+from services.api.shapes.suppressions import (
+    Reason,
+    RemovedSuppressions,
+    Suppressed,
+    SuppressionIn,
+    SuppressionOut,
+    SuppressionsIn,
+)
 from services.api.usecases.errors import InvalidError, NotFoundError
 from services.api.usecases.paging import cut
 from shared.addresses import Address, AddressError, parse_address
@@ -26,6 +34,15 @@ class Wanted:
     reason: Reason | None = None
     below: int | None = None  # only those with smaller ids
     limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Suppressions to remove at once: those that meet every condition given."""
+
+    campaign_id: UUID | None = None  # the campaign that led to them
+    reason: Reason | None = None
+    since: datetime | None = None  # made then or later
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +92,38 @@ async def remove(connection: AsyncConnection, project_id: UUID, email: str) -> N
         raise NotFoundError("suppression of this address")
 
 
+async def remove_matching(
+    connection: AsyncConnection, project_id: UUID, wanted: Matching, *, dry_run: bool = False
+) -> RemovedSuppressions:
+    """Removes suppressions, or with `dry_run` only counts them. Raises InvalidError if there is no condition."""
+    conditions = [col(Suppression.project_id) == project_id]
+    if wanted.campaign_id is not None:
+        conditions.append(col(Suppression.campaign_id) == wanted.campaign_id)
+    if wanted.reason is not None:
+        conditions.append(col(Suppression.reason) == wanted.reason)
+    if wanted.since is not None:
+        conditions.append(col(Suppression.created_at) >= wanted.since.timestamp())
+    if len(conditions) == 1:
+        raise InvalidError([{"parameter": "query email", "detail": "give this, or `campaign_id`, `reason`, `since`"}])
+    if dry_run:
+        matching = await connection.scalar(select(func.count()).select_from(Suppression).where(*conditions))
+    else:
+        matching = (await connection.execute(delete(Suppression).where(*conditions))).rowcount
+    return RemovedSuppressions(removed=0 if dry_run else matching or 0, matching=matching or 0)
+
+
 async def suppress(connection: AsyncConnection, project_id: UUID, entries: Sequence[Entry]) -> int:
     """Suppresses addresses that differ from each other; returns how many were not suppressed before."""
     now = await clock(connection)
+    # A suppression in doubt may be undone, and must not stand in the way of one that is certain.
+    keys = [entry.address.key for entry in entries]
+    await connection.execute(
+        delete(Suppression).where(
+            col(Suppression.project_id) == project_id,
+            col(Suppression.provisional).is_(True),
+            col(Suppression.email_key).in_(keys),
+        )
+    )
     added = await connection.execute(
         rows.insert_missing(connection, Suppression).returning(col(Suppression.id)),
         [

@@ -6,7 +6,8 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlmodel import col
 
-from shared.ledger import campaigns, timeline
+from shared.faults.breakers import Breaker
+from shared.ledger import breakers, campaigns, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import LONGEST_REPLY, Campaign, Project
 from shared.ledger.states import CampaignStatus
@@ -54,6 +55,13 @@ async def pause(ledger: Ledger, campaign_id: UUID, reason: str) -> None:
         )
         if is_paused:
             await timeline.record(connection, campaign_id, "paused", reason)
+
+
+async def pause_for_relay(ledger: Ledger, campaign_id: UUID) -> bool:
+    """Pauses a campaign one of whose relays has tripped the breaker."""
+    async with ledger.write() as connection:
+        reason = await breakers.relay_trouble(connection, campaign_id)
+        return reason is not None and await breakers.pause(connection, campaign_id, Breaker.RELAY, reason)
 
 
 async def set_blocked_by(ledger: Ledger, campaign_id: UUID, reason: str | None) -> None:

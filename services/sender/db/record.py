@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.sender.results import Result
-from shared.ledger import batches, recipients, rows
+from shared.ledger import batches, breakers, recipients, rows
+from shared.ledger.breakers import Noted
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Recipient, Suppression
 from shared.ledger.recipients import UnexpectedError
@@ -35,6 +36,8 @@ class Group:
     intents: Sequence[int] = ()
     # Recipient ids whose earlier intent is void, because no body left. Written before `intents`.
     withdrawals: Sequence[int] = ()
+    # What was seen at relays that refuse nearly everything of the campaign.
+    noted: Sequence[Noted] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,24 @@ class Recorded:
     lost: bool = False
     # Emails that a relay accepted although the ledger already had them as sent.
     known_duplicates: int = 0
+    # Relays whose breaker has tripped: the campaign is to be paused.
+    tripped: Sequence[str] = ()
 
 
 async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> dict[int, Recorded]:
     """Records all groups, or none and raises. Returns what came of each by batch id. Repeating a call is harmless."""
     groups = sorted(groups, key=lambda group: group.batch_id)  # one order everywhere, to avoid deadlocks
     plain = not any(
-        group.intents or group.withdrawals or any(result.suppress for result in group.results) for group in groups
+        group.intents or group.withdrawals or group.noted or any(result.suppress for result in group.results)
+        for group in groups
     )
+    tripped: dict[int, Sequence[str]] = {}
     try:
         if plain and not ledger.is_sqlite:
             await _record_in_one_statement(ledger, groups, lease_seconds)
         else:
-            await _record_in_one_transaction(ledger, groups, lease_seconds)
-        return {group.batch_id: Recorded(group.results) for group in groups}
+            tripped = await _record_in_one_transaction(ledger, groups, lease_seconds)
+        return {group.batch_id: Recorded(group.results, tripped=tripped.get(group.batch_id, ())) for group in groups}
     except UnexpectedError:
         return {group.batch_id: await _record_carefully(ledger, group, lease_seconds) for group in groups}
 
@@ -73,7 +80,10 @@ async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], leas
         await recipients.record_with_locks(connection, locks, changes, lease_seconds)
 
 
-async def _record_in_one_transaction(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> None:
+async def _record_in_one_transaction(
+    ledger: Ledger, groups: Sequence[Group], lease_seconds: float
+) -> dict[int, Sequence[str]]:
+    """Returns the tripped relays by batch id."""
     async with ledger.write() as connection:
         for group in groups:
             if not await _lock(connection, group, _deltas(group.results), lease_seconds):
@@ -84,14 +94,16 @@ async def _record_in_one_transaction(ledger: Ledger, groups: Sequence[Group], le
             raise UnexpectedError
         for group in groups:
             await _suppress(connection, group)
+        return await _note_refusals(connection, groups)
 
 
 def _deltas(changes: Sequence[Result]) -> Counter[str]:
-    """How the counts by status change."""
+    """How the counts of a batch change."""
     deltas = Counter[str]()
     for result in changes:
         deltas[result.was] -= 1
         deltas[result.status] += 1
+        deltas["gone"] += result.suppress
     return deltas
 
 
@@ -135,14 +147,17 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
                 changes.append(_expecting(result, row.status, row.attempts))
                 deltas[row.status] -= 1
                 deltas[result.status] += 1
+                deltas["gone"] += result.suppress
             elif ours and (row.status, row.attempts) == (result.status, result.attempts):
                 stood.append(result)
         if changes:
             await recipients.record(connection, changes)
             await _count(connection, group.batch_id, deltas)
+        tripped: Sequence[str] = ()
         if ours:
             await _suppress(connection, group)
-        return Recorded([*stood, *changes], lost=not ours, known_duplicates=duplicates)
+            tripped = (await _note_refusals(connection, [group])).get(group.batch_id, ())
+        return Recorded([*stood, *changes], lost=not ours, known_duplicates=duplicates, tripped=tripped)
 
 
 def _expecting(result: Result, was: str, attempts: int) -> Result:
@@ -175,6 +190,16 @@ async def _write_intents(connection: AsyncConnection, group: Group) -> None:
             await connection.execute(
                 update(Recipient).where(col(Recipient.id).in_(recipient_ids)).values(intent_at=moment)
             )
+
+
+async def _note_refusals(connection: AsyncConnection, groups: Sequence[Group]) -> dict[int, Sequence[str]]:
+    """Notes what was seen at suspicious relays, in one order everywhere; returns the tripped ones by batch id."""
+    noted = [(group.campaign_id, one.relay, group, one) for group in groups for one in group.noted]
+    tripped: dict[int, list[str]] = {}
+    for campaign_id, relay, group, one in sorted(noted, key=lambda entry: entry[:2]):
+        if await breakers.note(connection, group.project_id, campaign_id, one):
+            tripped.setdefault(group.batch_id, []).append(relay)
+    return dict(tripped)
 
 
 async def _suppress(connection: AsyncConnection, group: Group) -> None:

@@ -33,10 +33,11 @@ async def read_worklist(
     ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int
 ) -> Sequence[WorklistRow]:
     """The next open and due recipients of the batch, by id: at most `limit` above `after_id`. Suppressed ones are
-    marked."""
+    marked, but not those in doubt."""
     suppressed = (
         select(col(Suppression.email_key))
         .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
+        .where(col(Suppression.provisional).is_not(True))
         .exists()
     )
     statement = (

@@ -73,6 +73,10 @@ class Engine:
             self._pool.give_up(jobs, why)
             self._dispatch.give_up(jobs, why)  # including those that have just lost their connection
 
+    def rest(self, relay: str) -> None:
+        """Do not use this relay for a while: it refuses nearly every recipient."""
+        self._pool.rest(relay)
+
     def open_connections(self) -> int:
         """Open connections to all relays."""
         return len(self._pool.connections())

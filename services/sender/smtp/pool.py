@@ -50,6 +50,13 @@ class Pool:
         now = asyncio.get_running_loop().time()
         self.current = next((relay for relay in self.relays if relay.available(now)), None)
 
+    def rest(self, name: str) -> None:
+        """Let a relay rest."""
+        relay = self.by_name.get(name)
+        if relay is not None:
+            relay.distrust(asyncio.get_running_loop().time())
+            self.choose()
+
     def relay_avoiding(self, names: frozenset[str]) -> Relay | None:
         """The first available relay whose name is not in `names`."""
         now = asyncio.get_running_loop().time()

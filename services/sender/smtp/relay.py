@@ -184,6 +184,11 @@ class Relay:
         if self._failed_several(recipient):
             self._rest(now)
 
+    def distrust(self, now: float) -> None:
+        """It refuses nearly every recipient in the same words, which says more of it than of them."""
+        self._remember(Stage.RCPT, Reply(0, b"it refused nearly every recipient in the same words"), throttled=False)
+        self._rest(now)
+
     def _slow_down(self, now: float) -> None:
         if now < self._until:
             return
