@@ -138,7 +138,7 @@ async def test_many_suppressions_are_counted_and_removed_at_once(api: ApiRig) ->
     async def remove(expect: int = 200, **params: Any) -> Any:
         return await api.request("DELETE", "/v1/suppressions", expect, params=params)
 
-    wanted = {"campaign_id": str(campaign), "reason": "bounced", "since": "2001-09-09T01:46:40Z"}
+    wanted: dict[str, Any] = {"campaign_id": str(campaign), "reason": "bounced", "since": "2001-09-09T01:46:40Z"}
     assert await remove(**wanted, dry_run="true") == {"removed": 0, "matching": 2}
     assert await remove(**wanted) == {"removed": 2, "matching": 2}
     assert await remove(**wanted) == {"removed": 0, "matching": 0}
