@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from services.dispatcher import fairness, lifecycle
-from services.dispatcher.breakers import Breakers
 from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.metrics import DispatcherMetrics
@@ -39,7 +38,6 @@ class Dispatcher:
         self._bus = bus
         self._metrics = metrics
         self._fairness = Fairness()
-        self._breakers = Breakers(ledger, metrics, settings.list_breaker_share)
         self.ticks = Ticks("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
@@ -84,7 +82,6 @@ class Dispatcher:
             stepped = [await self._advance(campaign, cause) for campaign in seen.campaigns]
             released = await self._release(seen)
             self._fairness.forget(seen.campaigns)
-            self._breakers.forget(seen.campaigns)
         busy = any(stepped) or released
         self._round_ended_at = time.monotonic()
         if busy:
@@ -109,7 +106,7 @@ class Dispatcher:
         """Takes the short steps of one campaign, or starts a job on it. An error here affects no other campaign."""
         stepped = False
         try:
-            while (status := await self._step(campaign)) is not None:
+            while (status := await lifecycle.advance(self._ledger, campaign)) is not None:
                 stepped = True
                 campaign.status = status
         except Exception as error:  # noqa: BLE001 - see _log_error
@@ -120,9 +117,6 @@ class Dispatcher:
             self._owned.create_task(self._run_job(campaign, cause))
             stepped = True
         return stepped
-
-    async def _step(self, campaign: OpenCampaign) -> str | None:
-        return await self._breakers.look(campaign) or await lifecycle.advance(self._ledger, campaign)
 
     async def _run_job(self, campaign: OpenCampaign, cause: str) -> None:
         events: list[Event] | None = None

@@ -1,5 +1,6 @@
 """The dispatcher: splits campaigns into batches, releases them at the right pace, and closes campaigns."""
 
+from services.dispatcher.breakers import LOOK_SECONDS, Breakers
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.history import NOTE_SECONDS, History
 from services.dispatcher.metrics import DispatcherMetrics
@@ -16,6 +17,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     metrics = DispatcherMetrics(process.metrics, process.ledger)
     dispatcher = Dispatcher(process.settings, process.ledger, process.bus, metrics)
     history = History(process.ledger)
+    breakers = Breakers(process.ledger, metrics, process.settings.list_breaker_share, dispatcher.wake)
 
     process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)
     process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_event, prefetch=PREFETCH)
@@ -28,4 +30,5 @@ async def serve(process: Process[DispatcherSettings]) -> None:
         dispatcher.run(),
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(history.tick, NOTE_SECONDS),
+        process.clock(breakers.tick, LOOK_SECONDS),
     )

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.faults import breakers
-from shared.faults.breakers import Breaker, Seen
+from shared.faults.breakers import LIST_RESULTS, Breaker, Seen
 from shared.ledger import campaigns, rows, timeline
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient, RelayRefusals, Suppression
@@ -25,6 +25,8 @@ MARGIN_SECONDS = 10.0
 
 REASON = "bounced"
 """Of suppressions that follow from a relay's reply."""
+
+_RESULTS = col(Batch.sent) + col(Batch.failed) + col(Batch.unknown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,23 @@ async def note(connection: AsyncConnection, project_id: UUID, campaign_id: UUID,
     return since is not None
 
 
+async def suspects(connection: AsyncConnection, list_share: float) -> Sequence[UUID]:
+    """The campaigns being sent that a breaker may have to pause: see `relay_trouble` and `list_trouble`."""
+    sending = (campaigns.not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
+    tripped = exists().where(
+        col(RelayRefusals.campaign_id) == col(Campaign.id), col(RelayRefusals.tripped_at).is_not(None)
+    )
+    relays = await connection.execute(select(col(Campaign.id)).where(*sending, tripped))
+    lists = await connection.execute(
+        select(col(Batch.campaign_id))
+        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        .where(*sending, col(Campaign.list_breaker_off).is_not(True))
+        .group_by(col(Batch.campaign_id))
+        .having(func.sum(col(Batch.gone)) > list_share * func.sum(_RESULTS), func.sum(_RESULTS) >= LIST_RESULTS)
+    )
+    return sorted({*relays.scalars(), *lists.scalars()})
+
+
 async def relay_trouble(connection: AsyncConnection, campaign_id: UUID) -> str | None:
     """Why the relay breaker must pause a campaign, for people; None if no relay has tripped it."""
     tripped = await connection.execute(
@@ -95,9 +114,8 @@ async def list_trouble(connection: AsyncConnection, campaign_id: UUID, share: fl
     lifted = await connection.scalar(select(col(Campaign.list_breaker_off)).where(col(Campaign.id) == campaign_id))
     if lifted:
         return None
-    results = func.sum(col(Batch.sent) + col(Batch.failed) + col(Batch.unknown))
     counted = await connection.execute(
-        select(func.coalesce(func.sum(col(Batch.gone)), 0), func.coalesce(results, 0)).where(
+        select(func.coalesce(func.sum(col(Batch.gone)), 0), func.coalesce(func.sum(_RESULTS), 0)).where(
             col(Batch.campaign_id) == campaign_id
         )
     )

@@ -129,6 +129,7 @@ async def test_the_list_breaker_judges_a_thousand_results_and_is_lifted_for_good
     campaign = (await seed_campaign(ledger, 2000, batch_size=1000)).id
     async with ledger.write() as connection:
         assert await breakers.list_trouble(connection, campaign, 0.2) is None
+        assert await breakers.suspects(connection, 0.2) == []
 
         async def recorded(gone: int, results: int) -> str | None:
             counts = {"gone": gone // 2, "failed": gone // 2, "sent": (results - gone) // 2}
@@ -137,6 +138,8 @@ async def test_the_list_breaker_judges_a_thousand_results_and_is_lifted_for_good
 
         assert await recorded(500, 998) is None
         assert await recorded(200, 1000) is None
+        assert await breakers.suspects(connection, 0.2) == []
         assert await recorded(202, 1000) is not None
+        assert await breakers.suspects(connection, 0.2) == [campaign]
         await breakers.decide(connection, DEFAULT_PROJECT, campaign, Breaker.LIST, retry=False)
         assert await breakers.list_trouble(connection, campaign, 0.2) is None
