@@ -22,6 +22,7 @@ from selectolax.lexbor import LexborHTMLParser, LexborNode
 from shared.templates.errors import TemplateError
 from shared.templates.html_parser import HtmlParser
 from shared.templates.pieces import Branch, Node, Nodes, Output, walk
+from shared.templates.syntax import unused_characters
 from shared.templates.variants import BEGIN, END, LAST, OUTPUT, Marker, Variant, variants
 
 Kind: TypeAlias = Literal["text", "attribute", "comment", "raw", "tag", "unquoted", "nowhere"]
@@ -86,7 +87,7 @@ class _Mark:
 
     @classmethod
     def unused(cls, nodes: Nodes) -> "_Mark":
-        first, last = unused_characters(nodes)
+        first, last = characters_for_marks(nodes)
         return cls(first, last, re.compile(f"{first}([0-9]+)([{OUTPUT}{BEGIN}{END}{LAST}])( /{last})?"))
 
     def __call__(self, marker: Marker) -> str:
@@ -100,12 +101,10 @@ def find_places(nodes: Nodes, parser: HtmlParser) -> dict[Node, Place]:
     return _Places(nodes, parser).find()
 
 
-def unused_characters(nodes: Nodes) -> tuple[str, str]:
-    """Two private-use characters that the HTML does not hold, not even as entities."""
+def characters_for_marks(nodes: Nodes) -> tuple[str, str]:
+    """Two characters that the HTML does not hold, not even as entities. Raises TemplateError."""
     source = "".join(node for node in walk(nodes) if isinstance(node, str))
-    used = set(source) | set(entities.unescape(source))
-    first, second, *_ = (character for character in map(chr, range(0xE000, 0xF8FF)) if character not in used)
-    return first, second
+    return unused_characters(set(source) | set(entities.unescape(source)))
 
 
 class _Places:
@@ -120,7 +119,8 @@ class _Places:
     def find(self) -> dict[Node, Place]:
         for variant in variants(self._nodes):
             source = self._marked(variant)
-            self._judge(variant, self._look(source), self._look(_as_outlook(source)) if "[if" in source else {})
+            for_outlook = _as_outlook(source)
+            self._judge(variant, self._look(source), self._look(for_outlook) if for_outlook != source else {})
         return self._places
 
     def _marked(self, variant: Variant) -> str:

@@ -15,7 +15,6 @@ _BREAKS = {
     **dict.fromkeys(("div", "table", "tr", "li", "dt", "dd", "center", "section", "article", "header", "footer"), 1),
     **dict.fromkeys(("main", "nav", "aside", "address", "figure", "figcaption", "caption", "form", "fieldset"), 1),
 }
-_CELLS = frozenset({"td", "th"})
 _HIDDEN = re.compile(r"(?:^|[;\s])display\s*:\s*none", re.IGNORECASE)
 _WHITESPACE = re.compile(r"[ \t\n\r\f]+")
 

@@ -10,7 +10,7 @@ from typing import NoReturn, TypeAlias
 
 from shared.templates.errors import TemplateError
 from shared.templates.html_parser import HtmlParser
-from shared.templates.html_places import Place, unused_characters
+from shared.templates.html_places import Place, characters_for_marks
 from shared.templates.page_text import Marks, page_text
 from shared.templates.pieces import Branch, Expression, Node, Nodes, Output, always, walk
 
@@ -29,7 +29,7 @@ class _Derivation:
     def __init__(self, nodes: Nodes, places: Mapping[Node, Place]) -> None:
         self._html = nodes
         self._places = places
-        self._marks = Marks(*unused_characters(nodes))
+        self._marks = Marks(*characters_for_marks(nodes))
         self._by_number = [node for node in walk(nodes) if not isinstance(node, str)]
         self._numbers = {node: number for number, node in enumerate(self._by_number)}
         self._paths = dict(_paths(nodes, ()))

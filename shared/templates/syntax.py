@@ -5,7 +5,7 @@ node and every syntax error says exactly where it stands.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 
 from jinja2 import Environment, nodes
@@ -88,6 +88,14 @@ def raw_text(html: str) -> Iterator[tuple[int, int]]:
         offset = closed.end()
 
 
+def unused_characters(used: Collection[str]) -> tuple[str, str]:
+    """Two private-use characters that are not among the used ones. Raises TemplateError if there are none."""
+    first, second, *_ = *(one for one in map(chr, range(0xE000, 0xF900)) if one not in used), "", ""
+    if not second:
+        raise TemplateError("html", 1, 1, "holds every private-use character from U+E000 to U+F8FF; remove two of them")
+    return first, second
+
+
 def notes(source: str) -> Iterator[tuple[int, str]]:
     """The comments of a template with their offsets."""
     pattern = re.compile(r"\{%-?\s*raw\b.*?endraw\s*-?%\}|(\{#.*?#\})", re.DOTALL)
@@ -96,7 +104,7 @@ def notes(source: str) -> Iterator[tuple[int, str]]:
 
 def _without_css_comments(html: str) -> tuple[str, str]:
     """The HTML where `{#` in style and script does not open a comment, and the character that stands for its `#`."""
-    sharp = next(character for character in map(chr, range(0xE000, 0xF8FF)) if character not in html)
+    sharp = unused_characters(set(html))[0]
     pieces, end = [], 0
     for start, stop in raw_text(html):
         pieces += [html[end:start], html[start:stop].replace("{#", "{" + sharp)]

@@ -24,6 +24,7 @@ def html_of(source: str, **values: Value) -> str:
         "<![if !mso]><a href='{{ link }}'>L</a><![endif]>",
         "<!--[if mso]><a href='{{ link }}'>L</a><![endif]-->",
         '<!--[if (gte mso 9)|(IE)]><v:rect href="{{ link }}"></v:rect><![endif]-->',
+        "<!--[IF MSO]><a href='{{ link }}'>L</a><![ENDIF]-->",
         "<!--[if !IE]><a href='{{ link }}'>L</a><![endif]-->",
         "<!-- --!><a href='{{ link }}'>L</a>",
         "<!--><a href='{{ link }}'>L</a>",
@@ -164,6 +165,11 @@ def test_no_value_changes_the_tags_another_parser_sees(source: str, c: bool, val
     for seen in (scripted, as_outlook(scripted)):
         links = [attributes.get(name) or "" for _, attributes in tags_of(seen) for name in ("href", "src")]
         assert not any(link.strip().startswith(EVIL) for link in links)
+
+
+def test_html_with_every_private_use_character_is_refused() -> None:
+    with pytest.raises(TemplateError, match="private-use"):
+        html_of("<p>" + "".join(map(chr, range(0xE000, 0xF900))))
 
 
 @pytest.mark.parametrize(
