@@ -1,4 +1,4 @@
-"""How much a few problem recipients slow the others: 5 % deferred, and 1 in 500 whose email hangs to its limit.
+"""How much a few problem recipients slow the others: 5 % deferred, 1 in 500 greylisted for ever, 1 in 500 hanging.
 
 The whole system on this machine, as in bench.campaign, PostgreSQL. Throughput counts attempts per second until the
 last recipient has had its first attempt. The runs are interleaved, and each kind is compared with the clean runs.
@@ -27,9 +27,10 @@ from shared.ledger import migrate
 from tests.support.relay import After, RecordingRelay
 from tests.support.system import installation
 
-ONE_IN = {"clean": 0, "deferred": 20, "hanging": 500}
-LEAST_SHARE = {"deferred": 0.9, "hanging": 0.8}
+ONE_IN = {"clean": 0, "deferred": 20, "greylisted": 500, "hanging": 500}
+LEAST_SHARE = {"deferred": 0.9, "greylisted": 0.95, "hanging": 0.8}
 DEFERRED = b"451 4.2.0 later\r\n"
+GREYLISTED = b"451 4.7.1 Recipient address rejected: Greylisted for 5 minutes (always)\r\n"
 LONGEST_RUN_SECONDS = 300.0
 
 
@@ -73,8 +74,14 @@ def _serve(told: Connection, done: Event, kind: str, one_in: int) -> None:
     def dot(rcpt: str, tries: int) -> bytes | After:
         return trouble if one_in and not tries and zlib.crc32(rcpt.encode()) % one_in == 0 else After.ACCEPT
 
+    def rcpt(address: str, _tries: int) -> bytes | None:
+        return GREYLISTED if zlib.crc32(address.encode()) % one_in == 0 else None
+
     server = RecordingRelay()
-    server.behaviour.dot = dot
+    if kind == "greylisted":
+        server.behaviour.rcpt = rcpt
+    else:
+        server.behaviour.dot = dot
     server.start()
     told.send(server.port)
     done.wait()
