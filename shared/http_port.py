@@ -11,6 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from shared.errors import ConfigurationError
+from shared.http_connection import HttpLimits, LimitedConfig, LimitedConnection
 from shared.ports import holder
 
 HTTP_CLOSE_SECONDS = 2
@@ -18,20 +19,26 @@ HTTP_CLOSE_SECONDS = 2
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int, setting: str = "VASHSENDER_HTTP_PORT") -> AsyncIterator[None]:
-    """Serves `app` inside the block. Raises ConfigurationError, which names `setting`, if the port cannot be used."""
+async def serving(
+    app: ASGIApp, host: str, port: int, limits: HttpLimits, setting: str = "VASHSENDER_HTTP_PORT"
+) -> AsyncIterator[None]:
+    """Serves `app` inside the block, within `limits`.
+
+    Raises ConfigurationError, which names `setting`, if the port cannot be used."""
     listening = _listen(host, port, setting)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=HTTP_CLOSE_SECONDS,
-            server_header=False,
-            proxy_headers=False,
-        )
+    config = LimitedConfig(
+        app,
+        http=LimitedConnection,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=HTTP_CLOSE_SECONDS,
+        server_header=False,
+        proxy_headers=False,
     )
+    config.limits = limits
+    server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
     try:
         yield

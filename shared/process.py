@@ -24,6 +24,7 @@ from shared import logs, settings
 from shared.bus import Bus
 from shared.errors import ConfigurationError, VashSenderError
 from shared.health import Health, broker_check, database_check
+from shared.http_connection import HttpLimits
 from shared.http_port import serving
 from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
@@ -142,7 +143,8 @@ class Process(Generic[S]):
             loop.add_signal_handler(number, self._stop)
         config = self.settings
         port = config.http_port or self._default_port()
-        async with serving(app or Starlette(routes=self.health.routes()), config.http_host, port), self._reporting():
+        app = app or Starlette(routes=self.health.routes())
+        async with serving(app, config.http_host, port, HttpLimits.of(config)), self._reporting():
             self.bus.start()
             log.info("service.started")
             # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.

@@ -96,6 +96,18 @@ class CommonSettings(BaseSettings):
         le=65535,
         description="The HTTP port. 0: the service's default port; `sender-2` takes the one after `sender-1`.",
     )
+    http_connections: int = Field(
+        500, ge=1, description="Most connections to the HTTP port. More are answered with 503."
+    )
+    http_connections_per_address: int = Field(
+        250, ge=1, description="Most connections to the HTTP port from one address; a proxy is one address."
+    )
+    http_header_seconds: float = Field(
+        10.0, gt=0, description="Seconds that the headers of a request may take to arrive."
+    )
+    http_write_seconds: float = Field(
+        30.0, gt=0, description="Seconds after which a client that does not read its answer is disconnected."
+    )
     base_port: int = Field(
         BASE_PORT,
         ge=1,
@@ -269,6 +281,11 @@ class ApiSettings(CommonSettings):
     )
     idempotency_seconds: float = Field(
         86_400.0, gt=0, description="Seconds for which an Idempotency-Key is remembered."
+    )
+    http_body_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Seconds that a body may take, and one more for each KB of it; not for imports.",
     )
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."

@@ -13,6 +13,7 @@ from cli.mailbox.smtp import Mailbox
 from cli.settings import LocalSettings, local_settings
 from shared import logs
 from shared.errors import ConfigurationError, VashSenderError
+from shared.http_connection import HttpLimits
 from shared.http_port import serving
 from shared.ports import holder
 
@@ -26,7 +27,8 @@ async def run(config: LocalSettings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    page = serving(application(maildir), config.http_host, config.mailbox_page_port, "VASHSENDER_MAILBOX_PAGE_PORT")
+    limits, setting = HttpLimits.of(config), "VASHSENDER_MAILBOX_PAGE_PORT"
+    page = serving(application(maildir), config.http_host, config.mailbox_page_port, limits, setting)
     async with page, await mailbox.serve(config.http_host, config.mailbox_port) as server:
         log.info("mailbox.started", smtp_port=config.mailbox_port, page_port=config.mailbox_page_port)
         await stopping.wait()

@@ -20,6 +20,10 @@ from services.api.web.problems import problem_for
 from shared.settings import ApiSettings
 from shared.sign_in import PATH as SIGN_IN
 
+MAX_STRANGERS_FORM_BYTES = 4096
+"""Of a form that is sent without a session."""
+MAX_PLAIN_FORM_BYTES = 65_536
+"""Of a form without files (application/x-www-form-urlencoded): its parser takes 0.1 s per megabyte."""
 MAX_FORM_FIELDS = 50
 MAX_FORM_FILES = 2
 ADVICE = "Split the list: a campaign takes any number of imports."
@@ -71,7 +75,7 @@ class OpenRoute(APIRoute):
             return await handle(request)
         csrf.check_site(request)
         settings = api_of(request).settings
-        posted = bounded(request, self.max_bytes(settings), ADVICE)
+        posted = bounded(request, self._max_bytes(request, settings), ADVICE, settings.http_body_seconds)
         form = await posted.form(
             max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
         )
@@ -82,8 +86,14 @@ class OpenRoute(APIRoute):
         finally:
             await form.close()
 
+    def _max_bytes(self, request: Request, settings: ApiSettings) -> int:
+        if request.state.session is None:
+            return MAX_STRANGERS_FORM_BYTES
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        return self.max_bytes(settings) if kind == "multipart/form-data" else MAX_PLAIN_FORM_BYTES
+
     def max_bytes(self, settings: ApiSettings) -> int:
-        """How long a posted form may be."""
+        """How long a form with files or long texts may be."""
         return settings.max_content_bytes
 
 

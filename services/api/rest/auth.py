@@ -64,7 +64,8 @@ class JsonRoute(KeyRoute):
         handle = super().get_route_handler()
 
         async def with_bound(request: Request) -> Response:
-            return await handle(bounded(request, api_of(request).settings.max_content_bytes, ADVICE))
+            settings = api_of(request).settings
+            return await handle(bounded(request, settings.max_content_bytes, ADVICE, settings.http_body_seconds))
 
         return with_bound
 

@@ -70,7 +70,7 @@ def problem_of(error: RefusedError) -> Problem:
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
-    if isinstance(error, errors.TooLargeError):
+    if isinstance(error, errors.TooLargeError | errors.TooSlowError):
         headers["Connection"] = "close"  # the rest of the body is not read
     return Problem(status, document, headers)
 
