@@ -206,8 +206,8 @@ class CommonSettings(BaseSettings):
                 raise ValueError("secret_key must be set in production: 32 random characters, best in a file")
             if not self.public_url.startswith("https://"):
                 raise ValueError("public_url must be https in production (RFC 8058, section 3)")
-        if self.secret_key.get_secret_value() and len(self.secret_keys[0]) < 32:
-            raise ValueError("secret_key is shorter than 32 characters: make a longer one")
+        if self.secret_key.get_secret_value() and any(len(key) < 32 for key in self.secret_keys):
+            raise ValueError("secret_key has a key shorter than 32 characters: make a longer one")
         return self
 
     @property

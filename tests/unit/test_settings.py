@@ -82,7 +82,8 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("EMAIL_SOFT_SECONDS", "301", r"email_soft_seconds \(301\) exceeds email_hard_seconds \(300\)"),
         ("RENEW_SECONDS", "10", "renew_seconds must be at most half of lease_seconds"),
         ("PUBLIC_URL", "mail.example.com", "VASHSENDER_PUBLIC_URL: is not an http or https URL"),
-        ("SECRET_KEY", "short", "secret_key is shorter than 32 characters"),
+        ("SECRET_KEY", "short", "secret_key has a key shorter than 32 characters"),
+        ("SECRET_KEY", "x" * 32 + ",short", "secret_key has a key shorter than 32 characters"),
     ],
 )
 def test_a_wrong_setting_gives_one_clear_line(
