@@ -1,5 +1,5 @@
-"""Looks at every held batch twice a second, so that pause, cancel, rescue and deadlines take effect; renews leases, and
-keeps `blocked_by` of their campaigns up to date."""
+"""Looks at every held batch twice a second, so that pause, cancel, rescue, deadlines and suppressions take effect;
+renews leases, and keeps `blocked_by` of their campaigns up to date."""
 
 import asyncio
 import time
@@ -80,6 +80,7 @@ class BatchMonitor:
         elif found.overdue:
             held.stop_for(StopCause.NOT_SENDING, "the campaign's deliver_by has passed")
         else:
+            held.suppress(found.suppressed)
             held.lease.confirmed(now)
 
     async def _renew(self, held: HeldBatch) -> None:

@@ -114,7 +114,7 @@ class Feed:
 
     def _prepare(self, held: HeldBatch, row: WorklistRow, now: float) -> Email | None:
         """Renders one email; None if its recipient is closed without an attempt."""
-        if row.suppressed:
+        if held.is_suppressed(row):
             held.close(row, RecipientStatus.SUPPRESSED)
         elif row.intended and held.facts.retries.at_most_once:
             held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
@@ -140,7 +140,7 @@ class Feed:
     def _may_send_body(self, email: Email) -> bool | asyncio.Future[bool]:
         """The last gate. Under at_most_once the intent is committed first, together with whatever else waits."""
         held = email.held
-        if not held.may_send(time.monotonic(), self._lease_seconds):
+        if held.is_suppressed(email.row) or not held.may_send(time.monotonic(), self._lease_seconds):
             return False
         if not held.facts.retries.at_most_once:
             return True

@@ -85,6 +85,7 @@ class HeldBatch:
         "_place_given_up",
         "_started",
         "_stop",
+        "_suppressed",
         "_tally",
         "claim",
         "claimed_at",
@@ -122,6 +123,8 @@ class HeldBatch:
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
         self._stop: Stop | None = None
+        #: Recipient ids whose address the last look found suppressed.
+        self._suppressed: frozenset[int] = frozenset()
         self._changed = asyncio.Event()
         self._place_given_up = asyncio.Event()
 
@@ -150,6 +153,14 @@ class HeldBatch:
     def may_send(self, now: float, lease_seconds: float) -> bool:
         """It is not stopped, and its lease, renewed less than `lease_seconds` ago, allows it."""
         return self._stop is None and self.lease.allows(now, lease_seconds)
+
+    def suppress(self, recipient_ids: frozenset[int]) -> None:
+        """A look found these recipients suppressed, and no others."""
+        self._suppressed = recipient_ids
+
+    def is_suppressed(self, row: WorklistRow) -> bool:
+        """Its address was suppressed when the row was read, or at the last look."""
+        return row.suppressed or row.id in self._suppressed
 
     def next_start(self) -> float:
         """When the next email may start: a batch with a rate limit is spread over its span."""

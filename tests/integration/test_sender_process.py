@@ -8,14 +8,14 @@ from uuid import UUID
 import aio_pika
 import httpx
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlmodel import col
 
 from shared import topology
 from shared.events import BatchReleased
 from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient, Timeline
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression, Timeline
 from tests.conftest import ServiceFactory
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
@@ -168,6 +168,34 @@ async def test_a_pause_bites_within_a_second(
     async with ledger.read() as connection:
         dates = (await connection.execute(select(col(Batch.dated_at)))).scalars().all()
     assert dates == [None, None], "after a long pause, emails that never left get a new Date"
+
+
+async def test_a_suppression_bites_within_a_second_in_a_batch_that_is_held(
+    ledger: Ledger, vhost: BrokerVhost, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    relay.behaviour.seconds_per_email = 0.05
+    seeded = await seed_campaign(ledger, 300, batch_size=300)
+    sender = launch_sender()
+    await sender.wait_ready()
+    await release(vhost, seeded)
+    await until(lambda: len(relay.received) > 20)
+    keys = [f"person-{number}@example.test" for number in range(40, 300, 2)]
+    async with ledger.write() as connection:
+        await connection.execute(
+            insert(Suppression).values(created_at=db_now(), project_id=DEFAULT_PROJECT, reason="unsubscribed"),
+            [{"email": key, "email_key": key} for key in keys],
+        )
+    committed = time.monotonic()
+
+    async def done() -> bool:
+        return await batch_states(ledger) == ["done"]
+
+    await until(done)
+    late = [rcpt for at, rcpt in relay.first_bytes if at > committed + 1.0 and rcpt in keys]
+    assert late == []
+    found = await state_of(ledger, seeded.id)
+    assert found["suppressed"] > 90
+    assert found["sent"] == len(relay.received) == 300 - found["suppressed"]
 
 
 async def test_a_lost_batch_stops_and_its_late_facts_are_recorded(

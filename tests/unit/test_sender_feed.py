@@ -191,6 +191,23 @@ def test_a_suppressed_or_unrenderable_recipient_is_closed_without_an_email(batch
     assert "name" in (results[1].reply or "")
 
 
+def test_a_recipient_that_a_look_finds_suppressed_is_closed_before_its_body(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1), row(2), row(3))
+    batches.add(held)
+    email = take(feed)
+    assert email.may_send_body() is True
+    held.suppress(frozenset({1, 3}))
+    assert email.may_send_body() is False
+    feed.done(email, Outcome(Verdict.NOT_STARTED))
+    assert taken(feed) == [2]
+    assert [(result.recipient_id, result.status) for result in unrecorded(held)] == [
+        (1, "suppressed"),
+        (3, "suppressed"),
+    ]
+    held.suppress(frozenset())
+    assert not held.is_suppressed(row(1)), "a suppression that was removed no longer counts"
+
+
 def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: HeldBatches, feed: Feed) -> None:
     held = held_batch(row(1, intended=True), row(2), at_most_once=True)
     batches.add(held)

@@ -1,19 +1,20 @@
 """A batch from claim to end: claim it, resume it, renew its lease, look at it, let it go."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import batches, timeline
 from shared.ledger.batches import Requeued, in_state
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign, Recipient
-from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
+from shared.ledger.models import Batch, Campaign, Recipient, Suppression
+from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
 
 NEWLY_DATED_SECONDS = 0.05
 """`dated_at` and `claimed_at` of one update differ by less than this; two claims of a batch by far more, because a
@@ -62,6 +63,7 @@ class Look(NamedTuple):
     generation: int
     campaign_status: str
     overdue: bool  # its campaign's deliver_by has passed
+    suppressed: frozenset[int]  # ids of its open recipients whose address is suppressed now
 
 
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
@@ -154,7 +156,41 @@ async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
             .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
             .where(col(Batch.id).in_(batch_ids))
         )
-        return {row[0]: Look(row[1], row[2], bool(row[3])) for row in found}
+        suppressed = await _suppressed(connection, batch_ids)
+        return {row[0]: Look(row[1], row[2], bool(row[3]), frozenset(suppressed[row[0]])) for row in found}
+
+
+async def _suppressed(connection: AsyncConnection, batch_ids: Sequence[int]) -> Mapping[int, set[int]]:
+    """The open recipients of these batches whose address is suppressed.
+
+    Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
+    order of their ids. A batch is small, and both indexes give single rows."""
+    in_batch = and_(
+        col(Recipient.campaign_id) == col(Batch.campaign_id),
+        col(Recipient.id).between(col(Batch.first_id), col(Batch.last_id)),
+        col(Recipient.status).in_([status.value for status in OPEN]),
+    )
+    # Not a join: the planner must not begin with a project's million suppressions.
+    is_suppressed = (
+        select(col(Suppression.id))
+        .where(
+            col(Suppression.project_id) == col(Campaign.project_id),
+            col(Suppression.email_key) == col(Recipient.email_key),
+        )
+        .limit(1)
+        .scalar_subquery()
+        .is_not(None)
+    )
+    found = await connection.execute(
+        select(col(Batch.id), col(Recipient.id))
+        .join_from(Batch, Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        .join(Recipient, in_batch)
+        .where(col(Batch.id).in_(batch_ids), is_suppressed)
+    )
+    suppressed = defaultdict[int, set[int]](set)
+    for batch_id, recipient_id in found:
+        suppressed[batch_id].add(recipient_id)
+    return suppressed
 
 
 async def let_go(
