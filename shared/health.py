@@ -28,6 +28,8 @@ class Health:
         self._registry = registry
         #: What readiness checks, by name.
         self.checks: dict[str, Check] = {}
+        #: Names of checks that are shown but do not make the process unready: it can do its work without.
+        self.optional: set[str] = set()
         #: Called before metrics are read, to fill gauges.
         self.refresh: list[Callable[[], Awaitable[None]]] = []
 
@@ -58,8 +60,10 @@ class Health:
 
     async def _ready(self, _request: Request) -> Response:
         report = await self.report()
-        ready = all(result == "ok" for result in report.values())
-        return JSONResponse({"status": "ok" if ready else "unavailable", "checks": report}, 200 if ready else 503)
+        wrong = {name for name, result in report.items() if result != "ok"}
+        if wrong - self.optional:
+            return JSONResponse({"status": "unavailable", "checks": report}, 503)
+        return JSONResponse({"status": "degraded" if wrong else "ok", "checks": report})
 
     async def _metrics(self, _request: Request) -> Response:
         for refresh in self.refresh:

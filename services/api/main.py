@@ -18,6 +18,8 @@ async def serve(process: Process[ApiSettings]) -> None:
     metrics = ApiMetrics(process.metrics.registry)
     api = Api(process.settings, process.ledger, metrics, process.bus.publish, process.stopping)
     housekeeping = Housekeeping(api, process.instance)
+    # It takes campaigns and unsubscribes without the broker: the dispatcher finds them in the ledger.
+    process.health.optional.add("broker")
 
     await process.run(
         process.clock(housekeeping.tick, TICK_SECONDS, may_last=True),

@@ -73,11 +73,14 @@ class ServiceProcess:
             )
 
     async def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Returns when `/health/ready` answers 200. Fails with the end of the log, at once if the process ended."""
-        await self.wait_health("/health/ready", 200, timeout_seconds)
+        """Returns when `/health/ready` says that every check is ok, those included that the process can do without.
+        Fails with the end of the log, at once if the process ended."""
+        await self.wait_health("/health/ready", 200, timeout_seconds, said='"status":"ok"')
 
-    async def wait_health(self, path: str, status: int, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
-        """Returns when `path` answers with `status`."""
+    async def wait_health(
+        self, path: str, status: int, timeout_seconds: float = START_TIMEOUT_SECONDS, *, said: str = ""
+    ) -> None:
+        """Returns when `path` answers with `status` and a body that contains `said`."""
         last: object = "no answer"
         try:
             async with asyncio.timeout(timeout_seconds), httpx.AsyncClient(trust_env=False) as client:
@@ -87,7 +90,7 @@ class ServiceProcess:
                     try:
                         response = await client.get(self.http_url + path)
                         last = response.text
-                        if response.status_code == status:
+                        if response.status_code == status and said in response.text:
                             return
                     except httpx.HTTPError as error:
                         last = error
