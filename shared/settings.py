@@ -29,6 +29,7 @@ PREFIX = "VASHSENDER_"
 BASE_PORT = 8700
 MAX_PUBLIC_URL_CHARACTERS = 500
 SECRET_KEY_OCTETS = 48
+SIGN_IN_LINK_SECONDS = 900
 PROFILES: Mapping[str, Mapping[str, int]] = {
     "low": {"smtp_connections": 4, "sender_processes": 1, "recycle_after_batches": 1000},
     "medium": {"smtp_connections": 8, "sender_processes": 1, "recycle_after_batches": 500},
@@ -290,6 +291,17 @@ class ApiSettings(CommonSettings):
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."
     )
+
+    @model_validator(mode="after")
+    def _remembers_longer_than_tokens_live(self) -> Self:
+        """Used links and ended sessions are remembered as idempotency keys."""
+        needed = max(self.page_session_seconds, SIGN_IN_LINK_SECONDS)
+        if self.idempotency_seconds < needed:
+            raise ValueError(
+                f"idempotency_seconds ({self.idempotency_seconds:g}) must be at least {needed:g}: a used sign-in link "
+                "or an ended session would work again"
+            )
+        return self
 
 
 class DispatcherSettings(CommonSettings):

@@ -17,8 +17,9 @@ from shared import signing
 from shared.errors import DataError
 from shared.ledger import keys
 from shared.ledger.database import clock
+from shared.settings import SIGN_IN_LINK_SECONDS
 
-LINK_SECONDS = 900
+LINK_SECONDS = SIGN_IN_LINK_SECONDS
 PATH = "/sign-in"
 
 _NONCE_OCTETS = 12

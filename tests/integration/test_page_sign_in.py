@@ -120,12 +120,17 @@ async def test_a_session_expires(database_url: str) -> None:
         assert await resume(rig.api, make_token(secret, Purpose.LINK, key.id, now + 60)) is None
 
 
-async def test_signing_out_forgets_the_cookie(sqlite_url: str) -> None:
-    async with api_on(sqlite_url) as rig:
-        visitor = Visitor.of(rig)
+async def test_signing_out_forgets_the_cookie_and_voids_its_copies(database_url: str) -> None:
+    async with api_on(database_url) as rig:
+        visitor, copy, other = Visitor.of(rig), Visitor.of(rig), Visitor.of(rig)
         await visitor.sign_in(await bearer(rig))
+        await other.sign_in(await bearer(rig))
+        copy.client.cookies.update(visitor.client.cookies)
+        await copy.get("/")
         await visitor.post(await visitor.get("/"), "/sign-out")
         assert (await visitor.client.get("/")).headers["location"] == PATH
+        assert (await copy.client.get("/")).headers["location"] == PATH
+        await other.get("/")
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from fastapi import Request, Response
 
 from services.api.context import Api
+from services.api.usecases import idempotency_keys
 from services.api.web.context import api_of
 from shared.ledger import keys
 from shared.ledger.database import clock
 from shared.settings import ApiSettings
-from shared.sign_in import Purpose, make_token, read_token
+from shared.sign_in import Pass, Purpose, make_token, read_token
 from shared.signing import TokenError
 
 
@@ -36,8 +37,10 @@ async def resume(api: Api, token: str) -> Session | None:
         return None
     async with api.ledger.read() as connection:
         key = await keys.find(connection, key_id=said.key_id)
-        over = said.until <= await clock(connection)
-    return None if key is None or over else Session(key, token)
+        if key is None or said.until <= await clock(connection):
+            return None
+        ended = await idempotency_keys.is_used(connection, key.project_id, _ending(said))
+    return None if ended else Session(key, token)
 
 
 async def start(api: Api, key: keys.Key, response: Response) -> None:
@@ -48,9 +51,18 @@ async def start(api: Api, key: keys.Key, response: Response) -> None:
     set_cookie(response, settings, cookie_name(settings), token, int(settings.page_session_seconds))
 
 
-def end(api: Api, response: Response) -> None:
-    """Signs out."""
+async def end(api: Api, session: Session, response: Response) -> None:
+    """Signs out. A copy of the cookie is worth nothing afterwards."""
+    said = read_token(api.settings.secret_keys, Purpose.SESSION, session.token)
+    async with api.ledger.write() as connection:
+        await idempotency_keys.use_once(connection, session.key.project_id, _ending(said))
     set_cookie(response, api.settings, cookie_name(api.settings), "", 0)
+
+
+def _ending(said: Pass) -> str:
+    """Marks the session as ended. A space, so that no client's Idempotency-Key is the same. It is remembered for
+    longer than a session lasts."""
+    return f"session over {said.nonce}"
 
 
 def cookie_name(settings: ApiSettings, name: str = "vashsender") -> str:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from services.api.context import Api
 from services.api.page import render, session
-from services.api.page.route import FormDep, OpenRoute, PageRoute, see_other
+from services.api.page.route import FormDep, OpenRoute, PageRoute, SessionDep, see_other
 from services.api.usecases import idempotency_keys
 from services.api.web.context import ApiDep, api_of
 from shared import logs
@@ -74,9 +74,9 @@ async def sign_in_by_link(request: Request, token: str, api: ApiDep) -> Response
 
 
 @members.post("/sign-out")
-async def sign_out(api: ApiDep) -> Response:
+async def sign_out(api: ApiDep, visitor: SessionDep) -> Response:
     response = see_other(PATH)
-    session.end(api, response)
+    await session.end(api, visitor, response)
     return response
 
 
