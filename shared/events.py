@@ -9,6 +9,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+LARGEST_NUMBER = 2**63 - 1
+LARGEST_PID = 2**31 - 1
+MOST_SLOTS = 100
+"""Of one sender: the most that VASHSENDER_BATCHES_IN_HAND allows."""
+
 
 class Event(BaseModel):
     """The base of all events. `ROUTING_KEY` says what happened and never contains an id."""
@@ -67,42 +72,50 @@ class BatchProgress(BaseModel):
     """A batch that a sender holds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    batch_id: int = Field(description="The batch.")
+    batch_id: int = Field(ge=0, le=LARGEST_NUMBER, description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
-    generation: int = Field(description="Generation that the sender holds.")
-    done: int = Field(description="Recipients with a result since the claim.")
-    in_flight: int = Field(description="Emails being delivered now.")
-    idle_seconds: float = Field(description="Seconds since the last result, by the sender's monotonic clock.")
-    age_seconds: float = Field(description="Seconds since the claim, by the sender's monotonic clock.")
+    generation: int = Field(ge=0, le=LARGEST_NUMBER, description="Generation that the sender holds.")
+    done: int = Field(ge=0, le=LARGEST_NUMBER, description="Recipients with a result since the claim.")
+    in_flight: int = Field(ge=0, le=LARGEST_NUMBER, description="Emails being delivered now.")
+    idle_seconds: float = Field(
+        ge=0, allow_inf_nan=False, description="Seconds since the last result, by the sender's monotonic clock."
+    )
+    age_seconds: float = Field(
+        ge=0, allow_inf_nan=False, description="Seconds since the claim, by the sender's monotonic clock."
+    )
 
 
 class RelayHealth(BaseModel):
     """A relay as one sender sees it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    name: str = Field(description="Name of the relay.")
-    state: str = Field(description="`up`, `slow` (used less, after failures) or `resting` (not used, after failures).")
-    connections: int = Field(description="Open connections.")
-    in_flight: int = Field(description="Emails being delivered now.")
-    reason: str = Field("", description="Latest failure, without addresses; empty while `up`.")
+    name: str = Field(max_length=500, description="Name of the relay.")
+    state: str = Field(
+        max_length=50, description="`up`, `slow` (used less, after failures) or `resting` (not used, after failures)."
+    )
+    connections: int = Field(ge=0, le=LARGEST_NUMBER, description="Open connections.")
+    in_flight: int = Field(ge=0, le=LARGEST_NUMBER, description="Emails being delivered now.")
+    reason: str = Field("", max_length=2000, description="Latest failure, without addresses; empty while `up`.")
 
 
 class SenderHeartbeat(Event):
     """How a sender is, every 5 seconds and when something changes."""
 
     ROUTING_KEY: ClassVar[str] = "sender.heartbeat"
-    instance: str = Field(description="Name of the sender process, unique among the living.")
-    host: str = Field(description="Host name of its machine.")
-    pid: int = Field(description="Process id on that machine.")
-    slot: str | None = Field(None, description="Slot name of a supervised sender, such as `sender-1`.")
-    slots: int = Field(description="Capacity: batches it can hold at once; 0 while it drains.")
+    instance: str = Field(max_length=200, description="Name of the sender process, unique among the living.")
+    host: str = Field(max_length=200, description="Host name of its machine.")
+    pid: int = Field(ge=0, le=LARGEST_PID, description="Process id on that machine.")
+    slot: str | None = Field(None, max_length=100, description="Slot name of a supervised sender, such as `sender-1`.")
+    slots: int = Field(ge=0, le=MOST_SLOTS, description="Capacity: batches it can hold at once; 0 while it drains.")
     draining: bool = Field(False, description="Whether it is stopping.")
     blocked: bool = Field(False, description="Whether no relay can be used, so that it claims nothing now.")
-    uptime_seconds: float = Field(description="Seconds since the process started.")
-    emails_done: int = Field(description="Recipients with a result since the process started.")
-    emails_per_second: float = Field(description="Results per second since the last heartbeat.")
-    batches: tuple[BatchProgress, ...] = Field((), description="Batches it holds.")
-    relays: tuple[RelayHealth, ...] = Field((), description="Relays it is configured with.")
+    uptime_seconds: float = Field(ge=0, allow_inf_nan=False, description="Seconds since the process started.")
+    emails_done: int = Field(ge=0, le=LARGEST_NUMBER, description="Recipients with a result since the process started.")
+    emails_per_second: float = Field(
+        ge=0, allow_inf_nan=False, description="Results per second since the last heartbeat."
+    )
+    batches: tuple[BatchProgress, ...] = Field((), max_length=1000, description="Batches it holds.")
+    relays: tuple[RelayHealth, ...] = Field((), max_length=1000, description="Relays it is configured with.")
 
 
 class AnyProgress(Event):

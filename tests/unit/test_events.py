@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from scripts import asyncapi
 from shared import topology
-from shared.events import EVENTS, CampaignRequested, Event
+from shared.events import EVENTS, BatchProgress, CampaignRequested, Event, SenderHeartbeat
 
 SCHEMA = Path(__file__).parents[1] / "support" / "asyncapi" / "3.0.0.json.gz"
 CURRENT = "run: python -m scripts.asyncapi"
@@ -87,3 +87,38 @@ def publishers(event: type[Event]) -> list[str]:
     """The services whose code builds the event."""
     sources = Path("services").rglob("*.py")
     return sorted({path.parts[1] for path in sources if f"{event.__name__}(" in path.read_text()})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"slots": 1_000_000},
+        {"slots": -1},
+        {"pid": 2**31},
+        {"instance": "x" * 201},
+        {"emails_done": 2**63},
+        {"uptime_seconds": float("inf")},
+        {"emails_per_second": float("nan")},
+    ],
+)
+def test_an_impossible_heartbeat_is_no_event(wrong: dict[str, object]) -> None:
+    possible = {
+        "instance": "sender-1@mail",
+        "host": "mail",
+        "pid": 1,
+        "slots": 2,
+        "uptime_seconds": 1.5,
+        "emails_done": 7,
+        "emails_per_second": 0.5,
+    }
+    assert SenderHeartbeat.model_validate(possible).slots == 2
+    with pytest.raises(ValidationError):
+        SenderHeartbeat.model_validate(possible | wrong)
+
+
+@pytest.mark.parametrize("number", [2**63, -1])
+def test_a_heartbeat_names_no_batch_that_cannot_exist(number: int) -> None:
+    with pytest.raises(ValidationError):
+        BatchProgress(
+            batch_id=number, campaign_id=uuid4(), generation=1, done=0, in_flight=0, idle_seconds=0, age_seconds=0
+        )
