@@ -57,6 +57,8 @@ class RefusalWatch:
 
     def note(self, campaign_id: UUID, recipient_id: int, recipient: str, outcome: Outcome) -> None:
         """Takes the outcome of an attempt at one recipient."""
+        if not self._relays and outcome.verdict is Verdict.ACCEPTED:
+            return  # nearly always
         if outcome.verdict not in _RESULTS or not outcome.relay:
             return
         key = (campaign_id, outcome.relay)

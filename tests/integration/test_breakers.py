@@ -1,7 +1,6 @@
 """The breakers through the whole system: a relay that refuses everyone, a list of dead addresses, a decision."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,14 +18,6 @@ GONE = b"550 5.1.1 User unknown\r\n"
 
 
 @pytest.fixture
-def relay() -> Iterator[RecordingRelay]:
-    relay = RecordingRelay()
-    relay.start()
-    yield relay
-    relay.stop()
-
-
-@pytest.fixture
 async def system(
     tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
 ) -> AsyncIterator[System]:
@@ -38,17 +29,6 @@ async def system(
 
 def people(number: int) -> list[str]:
     return [f"person-{index}@domain-{index % 10}.test" for index in range(number)]
-
-
-async def resume(system: System, campaign: str, refused: str) -> None:
-    """Resumes when the senders have given back their batches."""
-    async with asyncio.timeout(30), system.client() as client:
-        while True:
-            answer = await client.post(f"/campaigns/{campaign}/resume", json={"refused": refused})
-            if answer.is_success:
-                return
-            assert answer.json()["type"].endswith("still-sending"), answer.text
-            await asyncio.sleep(0.2)
 
 
 async def suppressions(system: System) -> list[dict[str, Any]]:
@@ -76,7 +56,7 @@ async def test_a_relay_that_refuses_everyone(system: System, relay: RecordingRel
 
     relay.behaviour.rcpt = lambda _rcpt, _tries: None
     assert relay.tries.total() < 100
-    await resume(system, campaign, "retry")
+    await system.resume_refused(campaign, "retry")
     closed = await system.wait_closed(campaign)
     assert closed["status"] == "finished"
     account = await system.reconcile(campaign)
@@ -100,7 +80,7 @@ async def test_what_was_refused_may_stay_failed(system: System, relay: Recording
     await system.send(other)
     assert (await system.wait_closed(other))["counts"]["sent"] == 20, "suppressions in doubt do not count"
 
-    await resume(system, campaign, "keep")
+    await system.resume_refused(campaign, "keep")
     closed = await system.wait_closed(campaign)
     failed = closed["counts"]["failed"]
     assert 0 < failed < 100
@@ -141,6 +121,6 @@ async def test_a_list_of_dead_addresses_pauses_once(system: System, relay: Recor
     assert paused["breaker"] == "list"
     assert "no such mailbox" in paused["reason"]
     assert paused["counts"]["sent"] + paused["counts"]["failed"] >= 1000
-    await resume(system, campaign, "keep")
+    await system.resume_refused(campaign, "keep")
     closed = await system.wait_closed(campaign)
     assert (closed["status"], closed["counts"]["failed"], closed["counts"]["sent"]) == ("finished", 1200, 2800)

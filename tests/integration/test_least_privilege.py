@@ -92,6 +92,7 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     await system.send(limited)
     closed = await system.wait_closed(limited)
     assert (closed["counts"]["sent"], closed["counts"]["suppressed"]) == (3, 2)
+    await _refuse_everyone(system, relay)
     await _look_around(system)
     await _cancel_and_delete(system, relay)
     looked = await asyncio.to_thread(_health_check, made)
@@ -107,6 +108,17 @@ def _rcpt(rcpt: str, tries: int) -> bytes | None:
     if rcpt.startswith("person-1@") and tries == 0:
         return b"451 4.2.0 later\r\n"
     return None
+
+
+async def _refuse_everyone(system: System, relay: RecordingRelay) -> None:
+    """A breaker pauses a campaign, doubts its suppressions, and a person has them deleted."""
+    relay.behaviour.rcpt = lambda _rcpt, _tries: b"550 5.1.1 User unknown\r\n"
+    campaign = await system.create(f"other-{number}@domain-{number % 10}.test" for number in range(200))
+    await system.send(campaign)
+    await system.wait_until(campaign, lambda answer: answer["breaker"] == "relay")
+    relay.behaviour.rcpt = lambda _rcpt, _tries: None
+    await system.resume_refused(campaign, "retry")
+    assert (await system.wait_closed(campaign))["counts"]["sent"] == 200
 
 
 async def _unsubscribe(system: System, campaign: str) -> None:

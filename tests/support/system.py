@@ -142,6 +142,16 @@ class System:
     async def send(self, campaign: str, **fields: object) -> None:
         await self.post(f"/campaigns/{campaign}/send", fields)
 
+    async def resume_refused(self, campaign: str, refused: str) -> None:
+        """Resumes a campaign that a breaker paused, once its senders have recorded their last results."""
+        async with asyncio.timeout(30), self.client() as client:
+            while True:
+                answer = await client.post(f"/campaigns/{campaign}/resume", json={"refused": refused})
+                if answer.is_success:
+                    return
+                assert answer.json()["type"].endswith("still-sending"), answer.text
+                await asyncio.sleep(POLL_SECONDS)
+
     async def show(self, campaign: str) -> dict[str, Any]:
         async with self.client() as client:
             answer: dict[str, Any] = (await client.get(f"/campaigns/{campaign}")).raise_for_status().json()
