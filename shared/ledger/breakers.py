@@ -78,10 +78,8 @@ async def note(connection: AsyncConnection, project_id: UUID, campaign_id: UUID,
 async def suspects(connection: AsyncConnection, list_share: float) -> Sequence[UUID]:
     """The campaigns being sent that a breaker may have to pause: see `relay_trouble` and `list_trouble`."""
     sending = (campaigns.not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
-    tripped = exists().where(
-        col(RelayRefusals.campaign_id) == col(Campaign.id), col(RelayRefusals.tripped_at).is_not(None)
-    )
-    relays = await connection.execute(select(col(Campaign.id)).where(*sending, tripped))
+    tripped = select(col(RelayRefusals.campaign_id)).where(col(RelayRefusals.tripped_at).is_not(None))
+    relays = await connection.execute(select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped)))
     lists = await connection.execute(
         select(col(Batch.campaign_id))
         .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
