@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from html import unescape
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -19,7 +20,7 @@ from shared.ledger import history
 from shared.ledger.database import db_now
 from shared.ledger.history import Point
 from shared.ledger.models import Batch, Campaign, Project, Recipient
-from tests.support.api import ApiRig, api_on
+from tests.support.api import ApiRig, api_on, campaign_body
 from tests.support.seeds import seed_campaign
 from tests.support.visitor import Visitor, text
 
@@ -382,3 +383,74 @@ async def test_a_stream_sends_what_has_changed_until_the_session_is_over(databas
         assert [event.event async for event in live.stream(rig.api, here, gone, "")] == [live.OVER]
         rig.api.stopping.set()
         assert [event async for event in live.stream(rig.api, here, look, "")] == []
+
+
+FRAME = re.compile(r'<iframe [^>]*src="([^"]+)"')
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+SHOWN = {
+    "subject": "{{ first_name }}, our news",
+    "html": "<!doctype html><html><head><title>x</title></head><body><script>alert(1)</script>Hello {{ first_name }} "
+    '<img src="cid:logo" alt="Logo"> *|FNAME|*</body></html>',
+    "text": "Hello {{ first_name }}",
+    "attachments": [{"filename": "l.png", "content_type": "image/png", "content": PIXEL, "content_id": "logo"}],
+    "recipients": [
+        {"email": "ann@example.test", "data": {"first_name": "Ann"}},
+        {"email": "bob@example.test", "data": {"first_name": "Bob <b>"}},
+    ],
+}
+
+
+async def test_the_message_is_shown_as_one_recipient_sees_it(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        campaign = (await rig.post("/v1/campaigns", {**campaign_body(), **SHOWN}, 201))["id"]
+        base = f"/campaigns/{campaign}/message"
+        page = await visitor.get(base)
+        assert "Ann, our news" in text(page)
+        assert "{{ first_name }}" in unescape(page), "the source and the warning about merge tags"
+        assert "Html, line 1, column" in text(page)
+        page = await visitor.get(f"{base}?email=bob@example.test")
+        assert "Bob <b>, our news" in text(page)
+        source = unescape(FRAME.search(page)[1])  # type: ignore[index]
+        assert "email=bob%40example.test" in source
+        frame = await visitor.client.get(source)
+        assert "Hello Bob &lt;b&gt;" in frame.text
+        assert f"data:image/png;base64,{PIXEL}" in frame.text
+        assert "Hello Bob <b>" in unescape(await visitor.get(f"{base}?email=bob@example.test&part=text"))
+        assert "List-Unsubscribe-Post" in await visitor.get(f"{base}?part=headers")
+        page = await visitor.get(f"{base}?email=eve@example.test", expect=422)
+        assert "is not a recipient of this campaign" in text(page)
+        await visitor.get(f"{base}?width=huge", expect=404)
+
+
+async def test_nothing_runs_or_loads_in_the_frame_of_a_message_unless_asked(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        campaign = (await rig.post("/v1/campaigns", {**campaign_body(), **SHOWN}, 201))["id"]
+        page = await visitor.client.get(f"/campaigns/{campaign}/message")
+        assert 'sandbox=""' in page.text
+        policy = page.headers["content-security-policy"]
+        assert "frame-src 'self'" in policy
+        assert "unsafe-inline" not in policy
+        for images, allowed in (("attached", "img-src data:;"), ("all", "img-src data: https: http:;")):
+            frame = await visitor.client.get(f"/campaigns/{campaign}/message/html?images={images}")
+            policy = frame.headers["content-security-policy"]
+            assert policy.startswith("sandbox; default-src 'none';")
+            assert allowed in policy
+            assert "script-src" not in policy
+            assert frame.headers["referrer-policy"] == "no-referrer"
+        dark = (await visitor.client.get(f"/campaigns/{campaign}/message/html?scheme=dark")).text
+        assert dark.startswith('<!doctype html><meta name="color-scheme" content="dark">')
+        await visitor.client.aclose()
+        answer = await Visitor.of(rig).client.get(f"/campaigns/{campaign}/message/html")
+        assert answer.headers["location"].startswith("/sign-in")
+
+
+async def test_a_message_without_recipients_or_with_a_value_that_cannot_be_sent_says_so(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        campaign = await rig.create(subject="{{ first_name }}", html="<p>Hello</p>")
+        page = text(await visitor.get(f"/campaigns/{campaign}/message"))
+        assert "This email would fail" in page
+        assert "[first_name]" in page
+        campaign = await rig.create(text="Only text, {{ first_name|default('you') }}")
+        page = await visitor.get(f"/campaigns/{campaign}/message")
+        assert "Only text, you" in page
+        assert "<iframe" not in page

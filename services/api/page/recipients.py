@@ -1,4 +1,4 @@
-"""Recipients by status, their replies in groups, and the message they were sent."""
+"""Recipients by status, and their replies in groups."""
 
 from typing import Annotated
 
@@ -12,7 +12,6 @@ from services.api.web.context import CampaignDep, ProjectDep
 from shared.ledger.states import RecipientStatus
 
 PAGE_SIZE = 50
-SOURCE_CHARACTERS = 50_000
 WITH_REPLIES = (RecipientStatus.FAILED, RecipientStatus.DEFERRED, RecipientStatus.UNKNOWN)
 
 router = APIRouter(prefix="/campaigns/{campaign_id}", include_in_schema=False, route_class=PageRoute)
@@ -64,22 +63,4 @@ async def listed(
         recipients=page.data,
         following=f"{here}&cursor={page.next_cursor}" if page.next_cursor else "",
         beginning=here if cursor else "",
-    )
-
-
-@router.get("/message")
-async def message(request: Request, campaign: CampaignDep, project: ProjectDep) -> Response:
-    async with project.read() as connection:
-        shown = await summaries.show(connection, campaign)
-    return render.page(
-        request,
-        "message.html",
-        section="campaigns",
-        tab="message",
-        campaign=shown,
-        sources=[
-            (title, source[:SOURCE_CHARACTERS], len(source) > SOURCE_CHARACTERS)
-            for title, source in (("HTML", shown.html), ("Text", shown.text))
-            if source
-        ],
     )
