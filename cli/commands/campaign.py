@@ -234,6 +234,45 @@ def retry_failed(campaign_id: Id, url: Url = "", key: Key = "", as_json: Json = 
     _act(campaign_id, "retry-failed", url, key, as_json)
 
 
+@app.command()
+def preview(
+    campaign_id: Id,
+    email: Annotated[str | None, typer.Option(help="A recipient of the campaign. Default: the first.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A field instead of a recipient's; repeatable.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the HTML into this file, to open it in a browser.")] = None,
+    url: Url = "",
+    key: Key = "",
+    as_json: Json = False,
+) -> None:
+    """Show the email to one person, as it would be sent, with warnings. Nothing is sent."""
+    from cli.client import ApiClient
+    from cli.output import out, say, show_json
+    from shared.errors import DataError
+
+    given: dict[str, Any] = {"email": email, "data": _fields(data) if data else None}
+    with ApiClient(url, key) as api:
+        body = {name: value for name, value in given.items() if value is not None}
+        seen = api.post(f"/v1/campaigns/{campaign_id}/preview", body)
+    if html is not None:
+        try:
+            html.write_text(seen["html"] or "", encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"{html} cannot be written: {error.strerror}") from None
+    if as_json:
+        show_json(seen)
+        return
+    if seen["problem"]:
+        say(f"Problem: {seen['problem']}")
+    for header in seen["headers"]:
+        out.print(f"{header['name']}: {header['value']}", markup=False)
+    out.print(f"\n{seen['text'] or ''}", markup=False)
+    if seen["size_bytes"] is not None:
+        say(f"{seen['size_bytes']} bytes, {len(seen['links'])} links, {len(seen['attachments'])} attachments")
+    _warn(seen)
+
+
 @app.command("test")
 def send_test(
     campaign_id: Id,
@@ -244,13 +283,17 @@ def send_test(
     as_json: Json = False,
 ) -> None:
     """Send a campaign's message to a few addresses as a test. The campaign itself does not change."""
+    fields = _fields(data)
+    _act(campaign_id, "test", url, key, as_json, {"recipients": [{"email": each, "data": fields} for each in emails]})
+
+
+def _fields(data: list[str] | None) -> dict[str, str]:
     from cli.output import UsageError
 
     pairs = [entry.partition("=") for entry in data or []]
     if not all(name and equals for name, equals, _ in pairs):
         raise UsageError("--data takes NAME=VALUE, such as --data first_name=Ann")
-    fields = {name: value for name, _, value in pairs}
-    _act(campaign_id, "test", url, key, as_json, {"recipients": [{"email": each, "data": fields} for each in emails]})
+    return {name: value for name, _, value in pairs}
 
 
 def _act(campaign_id: str, action: str, url: str, key: str, as_json: bool, body: dict[str, Any] | None = None) -> None:
@@ -270,3 +313,15 @@ def _show_id(campaign: dict[str, Any], as_json: bool) -> None:
         return
     out.print(campaign["id"], markup=False)
     say(f"{campaign['name']}: {campaign['status']}, {campaign['counts']['total']} recipients")
+    _warn(campaign)
+
+
+def _warn(shown: dict[str, Any]) -> None:
+    """Prints the warnings about a message, with their places, on stderr."""
+    from cli.output import say
+
+    for one in shown.get("warnings", []):
+        place = (
+            f"{one['pointer'].removeprefix('#/')}, line {one['line']}, column {one['column']}: " if one["line"] else ""
+        )
+        say(f"Warning: {place}{one['detail']}")

@@ -287,3 +287,53 @@ async def given_back(system: System, campaign: str) -> None:
 def taken(relay: RecordingRelay) -> int:
     """Emails of the campaign that the relay accepted, without the test email."""
     return sum(1 for email in list(relay.received) if email.rcpt != "me@example.test")
+
+
+LETTER = """<!doctype html><html><head><meta name="viewport" content="width=device-width">
+<style>.box { background: #eef3ff; padding: 16px; font-family: sans-serif; width: 100%; box-sizing: border-box }
+@media (max-width: 400px) { .wide { display: none } }
+@media (prefers-color-scheme: dark) { .box { background: #102040; color: #ffffff } }</style></head>
+<body><div class="box"><h1>Hello {{ name }}</h1><p class="wide">Only where there is room.</p>
+<p><a href="https://example.com/">Our news</a> and many more words about them, so that this is a letter like others.</p>
+<p><img src="cid:logo" alt="Logo" width="40" height="40"> <a href="{{ unsubscribe_url }}">Unsubscribe</a></p></div>
+</body></html>"""
+BACKGROUND = "box => getComputedStyle(box).backgroundColor"
+LOGO = "R0lGODlhAQABAPAAAP8AAP///yH5BAAAAAAALAAAAAABAAEAAAICRAEAOw=="
+
+
+async def test_a_message_is_seen_narrow_and_wide_light_and_dark(
+    system: System, browser: Browser, relay: RecordingRelay, tmp_path: Path
+) -> None:
+    await system.start(1)
+    logo = {"filename": "logo.gif", "content_type": "image/gif", "content": LOGO, "content_id": "logo"}
+    people = ["ann@example.test", "bob@example.test"]
+    campaign = await system.create(people, html=LETTER, text=None, attachments=[logo])
+    async with person(browser, system.processes["api"].http_url) as user:
+        page = user.page
+        await user.go(f"/campaigns/{campaign}/message")
+        await user.page.get_by_label("API key").fill(system.key)
+        await page.get_by_role("button", name="Sign in").click()
+        letter = page.frame_locator("iframe")
+        await letter.get_by_role("heading", name="Hello N0").wait_for()
+        await letter.get_by_text("Only where there is room.").wait_for()
+        assert await letter.locator(".box").evaluate(BACKGROUND) == "rgb(238, 243, 255)"
+        assert await letter.get_by_alt_text("Logo").evaluate("image => image.naturalWidth") == 1
+        await user.assert_accessible()
+        await page.screenshot(path=tmp_path / "wide-light.png", full_page=True)
+
+        await page.get_by_label("Show the email to").fill("bob@example.test")
+        await page.get_by_role("button", name="Show").click()
+        await letter.get_by_role("heading", name="Hello N1").wait_for()
+        await page.get_by_role("link", name="Narrow").click()
+        await letter.get_by_role("heading", name="Hello N1").wait_for()
+        assert not await letter.get_by_text("Only where there is room.").is_visible()
+        await page.screenshot(path=tmp_path / "narrow-light.png", full_page=True)
+        await page.get_by_role("link", name="Dark").click()
+        await letter.get_by_role("heading", name="Hello N1").wait_for()
+        assert await letter.locator(".box").evaluate(BACKGROUND) == "rgb(16, 32, 64)"
+        await page.screenshot(path=tmp_path / "narrow-dark.png", full_page=True)
+        await page.get_by_role("link", name="Text", exact=True).click()
+        await page.get_by_text("[Our news](https://example.com/)").wait_for()
+        await page.get_by_role("link", name="Headers").click()
+        await page.get_by_text("List-Unsubscribe=One-Click").wait_for()
+        await user.assert_accessible()

@@ -188,6 +188,12 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert code(command, "campaign", "list", VASHSENDER_URL=elsewhere)[0] == 78  # this key is not for there
     assert code(command, "campaign", "list", VASHSENDER_URL=elsewhere, VASHSENDER_API_KEY="vs_x")[0] == 69
 
+    seen = command.json("campaign", "preview", campaign, "--html", str(folder / "letter.html"))
+    assert seen["email"] == "ann@example.com"
+    assert (folder / "letter.html").read_text() == (seen["html"] or "")
+    assert "Subject: " in command.ok("campaign", "preview", campaign, "--data", "name=Zoë")
+    assert code(command, "campaign", "preview", campaign, "--email", "eve@example.com")[0] == 65
+
     assert command.json("campaign", "send", campaign)["status"] == "queued"
     assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
     rows = command.json("campaign", "recipients", campaign, "--status", "sent")

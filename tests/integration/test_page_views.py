@@ -439,6 +439,11 @@ async def test_nothing_runs_or_loads_in_the_frame_of_a_message_unless_asked(data
             assert frame.headers["referrer-policy"] == "no-referrer"
         dark = (await visitor.client.get(f"/campaigns/{campaign}/message/html?scheme=dark")).text
         assert dark.startswith('<!doctype html><meta name="color-scheme" content="dark">')
+        styles = "<style>@media ( Prefers-Color-Scheme : dark ) {}</style><p>x</p>"
+        await rig.request("PATCH", f"/v1/campaigns/{campaign}", json={"html": styles, "attachments": []})
+        for scheme, condition in (("dark", "@media (min-width: 0) {}"), ("light", "@media (max-width: 0) {}")):
+            answer = await visitor.client.get(f"/campaigns/{campaign}/message/html?scheme={scheme}")
+            assert condition in answer.text
         await visitor.client.aclose()
         answer = await Visitor.of(rig).client.get(f"/campaigns/{campaign}/message/html")
         assert answer.headers["location"].startswith("/sign-in")

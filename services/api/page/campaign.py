@@ -23,6 +23,7 @@ IMPORTS_SHOWN = 5
 
 NOTICES = {
     "created": "The draft is saved.",
+    "warned": "The draft is saved. There are warnings about its message: see the tab Message.",
     "imported": "The recipients are imported.",
     "sent": "The campaign is on its way.",
     "scheduled": "The campaign is scheduled.",

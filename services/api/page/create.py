@@ -45,7 +45,7 @@ async def create(request: Request, form: FormDep, project: ProjectDep) -> Respon
     except RefusedError as refusal:
         return _form(request, given, refusal)
     if file(form, "recipients") is None:
-        return see_other(f"/campaigns/{draft.id}?told=created")
+        return see_other(f"/campaigns/{draft.id}?told={'warned' if draft.warnings else 'created'}")
     return await _import(request, project, project.campaign(draft.id), form)
 
 

@@ -28,6 +28,7 @@ FRAME_POLICY = (
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
 _HEAD = re.compile(r"<head\b[^>]*>|<!doctype[^>]*>", re.IGNORECASE)
+_SCHEME = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)", re.IGNORECASE)
 _DARK = '<meta name="color-scheme" content="dark">'
 
 router = APIRouter(prefix="/campaigns/{campaign_id}/message", include_in_schema=False, route_class=PageRoute)
@@ -86,14 +87,25 @@ async def message(request: Request, campaign: CampaignDep, project: ProjectDep, 
 async def frame(campaign: CampaignDep, project: ProjectDep, look: LookDep) -> Response:
     """The HTML alone, for the frame of the page."""
     seen = await _preview(project, campaign, look)
-    html = preview.with_images(seen.shown.html or "", seen.images)
-    if look.scheme == "dark":
-        head = _HEAD.search(html)
-        end = head.end() if head else 0
-        html = html[:end] + _DARK + html[end:]
+    html = _in_scheme(preview.with_images(seen.shown.html or "", seen.images), look.scheme)
     policy = FRAME_POLICY.format(images=" https: http:" if look.images == "all" else "")
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
     return Response(html, headers=headers, media_type="text/html; charset=utf-8")
+
+
+def _in_scheme(html: str, scheme: str) -> str:
+    """The HTML as a program in this colour scheme shows it, whatever the browser's own is: the conditions of its styles
+    on the scheme always hold, or never do."""
+
+    def condition(found: re.Match[str]) -> str:
+        return "(min-width: 0)" if found[1].lower() == scheme else "(max-width: 0)"
+
+    html = _SCHEME.sub(condition, html)
+    if scheme == "light":
+        return html
+    head = _HEAD.search(html)
+    end = head.end() if head else 0
+    return html[:end] + _DARK + html[end:]
 
 
 async def _preview(project: ProjectDep, campaign: CampaignDep, look: Look) -> Preview:
