@@ -1,11 +1,11 @@
 """Campaigns: the bodies that are accepted and the answers that are given."""
 
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from services.api.shapes.common import Body, Email, Line, Moment, Shown
+from services.api.shapes.common import Body, Email, FutureMoment, Line, Moment, Shown
 from services.api.shapes.recipients import RecipientIn
 from shared.content import Attachment
 from shared.ledger.states import CampaignStatus
@@ -18,6 +18,13 @@ MAX_RATE = 1_000_000.0
 class Mailbox(Body):
     email: Email = Field(examples=["news@example.com"])
     name: Line = Field("", examples=["Example News"])
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_object(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            raise ValueError('is an object, such as {"email": "news@example.com", "name": "Example News"}')
+        return given
 
 
 class CampaignIn(Body):
@@ -69,13 +76,13 @@ class CampaignPatch(Body):
     priority: int | None = Field(None, ge=-100, le=100)
     max_retries: int | None = Field(None, ge=0, le=20)
     retry_delay_seconds: int | None = Field(None, ge=1, le=86_400)
-    scheduled_at: AwareDatetime | None = None
-    deliver_by: AwareDatetime | None = Field(None, description="New deadline, once the campaign was sent.")
+    scheduled_at: FutureMoment | None = None
+    deliver_by: FutureMoment | None = Field(None, description="New deadline, once the campaign was sent.")
 
 
 class SendIn(Body):
-    scheduled_at: AwareDatetime | None = Field(None, description="When to start. Default: now.")
-    deliver_by: AwareDatetime | None = Field(
+    scheduled_at: FutureMoment | None = Field(None, description="When to start. Default: now.")
+    deliver_by: FutureMoment | None = Field(
         None,
         description="Deadline. Emails not sent by then are never sent. Default: 72 hours after the start.",
     )
@@ -90,7 +97,7 @@ class ResumeIn(Body):
 
 
 class ReopenIn(Body):
-    deliver_by: AwareDatetime | None = Field(
+    deliver_by: FutureMoment | None = Field(
         None, description="New deadline. Optional. If the old deadline has passed, it is extended automatically."
     )
 

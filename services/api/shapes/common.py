@@ -4,11 +4,14 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from shared.addresses import AddressError, parse_address
 
 T = TypeVar("T")
+
+LAST_YEAR = 2199
+"""Later moments do not fit into the arithmetic of every database."""
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 
@@ -25,6 +28,12 @@ def _address(value: str) -> str:
         raise ValueError(error.reason) from None
 
 
+def _plannable(value: datetime) -> datetime:
+    if value.year > LAST_YEAR:
+        raise ValueError(f"lies beyond the year {LAST_YEAR}; give an earlier moment")
+    return value
+
+
 def _moment(value: object) -> object:
     return moment(value) if isinstance(value, int | float) else value
 
@@ -36,6 +45,8 @@ def _json_object(value: object) -> object:
 Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_NO_CONTROLS)]
 """One line of text that a header may contain."""
 Email = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
+FutureMoment = Annotated[AwareDatetime, AfterValidator(_plannable)]
+"""A moment that someone may plan for."""
 Fields = dict[str, str | int | float | bool | None]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """Takes the ledger's seconds; shown as RFC 3339 in UTC."""

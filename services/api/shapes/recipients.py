@@ -1,16 +1,36 @@
 """Recipients: as they come in, and as they are shown."""
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import ConfigDict, Field, model_validator
 
 from services.api.shapes.common import Body, Fields, Moment, Shown, StoredFields
 from shared.ledger.states import RecipientStatus
 
 
 class RecipientIn(Body):
+    """An address with its fields, under `data` or beside the address, as in an import."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"additionalProperties": {"type": ["string", "number", "boolean", "null"]}}
+    )
     email: str = Field(max_length=1000, examples=["ann@example.com"])
     data: Fields = Field(
         {}, description="The fields of this recipient, used in templates.", examples=[{"first_name": "Ann"}]
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flat(cls, given: Any) -> Any:
+        """Members beside `email` and `data` are fields. One that is neither text, number, true, false nor null is an
+        error, as it is under `data`."""
+        if not isinstance(given, dict):
+            return given
+        beside = {name: value for name, value in given.items() if name not in cls.model_fields}
+        data = given.get("data")
+        if not beside or not (data is None or isinstance(data, dict)):
+            return given
+        return {**{name: given[name] for name in given if name == "email"}, "data": {**beside, **(data or {})}}
 
 
 class RecipientOut(Shown):
