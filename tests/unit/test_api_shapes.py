@@ -40,7 +40,7 @@ def test_a_sender_as_plain_text_is_refused_with_the_form_it_should_have() -> Non
 
 
 @pytest.mark.parametrize("member", ["scheduled_at", "deliver_by"])
-@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "2200-01-01T00:00:00Z"])
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00", "9999-01-01T00:00:00Z"])
 def test_a_moment_beyond_all_plans_is_refused(member: str, moment: str) -> None:
-    with pytest.raises(ValidationError, match="beyond the year 2199"):
+    with pytest.raises(ValidationError, match="beyond the year 9998"):
         SendIn.model_validate({member: moment})

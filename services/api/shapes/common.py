@@ -10,7 +10,7 @@ from shared.addresses import AddressError, parse_address
 
 T = TypeVar("T")
 
-LAST_YEAR = 2199
+LAST_YEAR = 9998
 """Later moments do not fit into the arithmetic of every database."""
 
 _NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
