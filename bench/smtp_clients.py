@@ -70,7 +70,7 @@ class Email:
     def body(self) -> bytes:
         return self._bodies(self._number)
 
-    def may_send_body(self) -> bool:
+    def may_send_body(self, relay: str) -> bool:
         return True
 
 
@@ -83,7 +83,7 @@ class Emails:
         self._filled, self.empty = asyncio.Event(), asyncio.Event()
         self._filled.set()
 
-    def take(self) -> Job | None:
+    def take(self, relay: str) -> Job | None:
         if not self._left:
             self._filled.clear()
             return None

@@ -44,8 +44,8 @@ class Crowd(Emails):
         super().__init__(emails, prerendered(KILOBYTES))
         self._open -= hanging
 
-    def take(self) -> Job | None:
-        job = super().take()
+    def take(self, relay: str) -> Job | None:
+        job = super().take(relay)
         return ToSomeone(self._left) if job is not None else None
 
     def done(self, job: Job, outcome: Outcome) -> None:

@@ -53,6 +53,10 @@ class ApiClient:
         """The JSON of a POST. Each has its own Idempotency-Key."""
         return self._json("POST", path, json=dict(body or {}), headers={"Idempotency-Key": str(uuid4())})
 
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of a PUT."""
+        return self._json("PUT", path, json=dict(body))
+
     def delete(self, path: str, **params: Any) -> Any:
         """The JSON of a DELETE; None if it answers without a body."""
         return self._json("DELETE", path, params=params)

@@ -17,6 +17,7 @@ from cli.commands import (
     health,
     inspect,
     key,
+    limits,
     machine,
     queues,
     suppressions,
@@ -42,6 +43,7 @@ demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
+app.add_typer(limits.app, name="limits", rich_help_panel="Operations")
 queues.add_to(app)
 health.add_to(app)
 app.add_typer(db.app, name="db")

@@ -144,6 +144,9 @@ class Dispatcher:
                 continue
             busy = True
             self._fairness.served(campaign, fresh=released.fresh)
+            campaign.emails_out += released.emails
+            if not seen.has_room(campaign):
+                waiting.remove(campaign)
             self._publish(released.ticket)
         self._metrics.capacity.set(seen.capacity)
         self._metrics.window.set(window)
@@ -158,7 +161,7 @@ class Dispatcher:
                     self._settings,
                     campaign,
                     capacity=seen.capacity,
-                    limits=seen.limits,
+                    rate=seen.rate(campaign),
                     fresh_first=self._fairness.wants_fresh(campaign),
                 )
         except Exception as error:  # noqa: BLE001 - see _log_error

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import count
 from uuid import UUID
 
-from services.dispatcher.survey import AHEAD_SECONDS, Limit, OpenCampaign, Survey, scopes
+from services.dispatcher.survey import OpenCampaign, Survey
 from shared.settings import DispatcherSettings
 
 
@@ -18,14 +18,8 @@ def candidates(survey: Survey) -> list[OpenCampaign]:
     return [
         campaign
         for campaign in survey.campaigns
-        if campaign.may_send
-        and (campaign.due or campaign.uncut)
-        and all(_is_free(survey.limits[scope]) for scope in scopes(campaign) if scope in survey.limits)
+        if campaign.may_send and (campaign.due or campaign.uncut) and survey.has_room(campaign)
     ]
-
-
-def _is_free(limit: Limit) -> bool:
-    return max(limit.free_in, limit.pushed_back) <= AHEAD_SECONDS
 
 
 class Fairness:

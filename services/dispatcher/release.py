@@ -1,21 +1,18 @@
 """Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients."""
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.dispatcher.survey import AHEAD_SECONDS, Limit, OpenCampaign, scopes
+from services.dispatcher.survey import OpenCampaign
 from shared.events import BatchReleased
 from shared.ledger import batches, campaigns, rate_limits
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
-from shared.ledger.rate_limits import NotFreeError
 from shared.ledger.states import BatchState, CampaignStatus
 from shared.settings import DispatcherSettings
 
@@ -32,55 +29,32 @@ class Released:
     fresh: bool  # a new batch, not a retry
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
-    """The rate limits under which a batch reserves room."""
-
-    scopes: Sequence[str]
-    after_seconds: float  # seconds from now before which it may not start
-
-    async def take(self, connection: AsyncConnection, emails: int) -> tuple[Any, float | None]:
-        """The moment when the first email may leave (a number, or SQL for now), and the rate; None without a limit."""
-        if not self.scopes:
-            return db_now(), None
-        return await rate_limits.reserve(
-            connection, self.scopes, emails, after_seconds=self.after_seconds, ahead_seconds=AHEAD_SECONDS
-        )
-
-
 async def release_one(
     ledger: Ledger,
     settings: DispatcherSettings,
     campaign: OpenCampaign,
     *,
     capacity: int,
-    limits: Mapping[str, Limit],
+    rate: float | None,
     fresh_first: bool,
 ) -> Released | None:
-    """Releases one batch in one transaction. None if nothing is due, a limit is not free, or the campaign has moved on.
+    """Releases one batch in one transaction. None if nothing is due, or the campaign has moved on.
 
-    Of two dispatchers that release the same batch at the same time, one gets None."""
-    under = [scope for scope in scopes(campaign) if scope in limits]
-    rate = min((limits[scope].emails_per_second for scope in under), default=campaign.emails_per_second)
-    if campaign.emails_per_second is not None and under[:1] != [own := rate_limits.campaign_scope(campaign.id)]:
-        async with ledger.write() as connection:
-            await rate_limits.add_missing(connection, own, campaign.emails_per_second)
-        under.insert(0, own)
-        rate = min(rate or campaign.emails_per_second, campaign.emails_per_second)
+    `rate` is the lowest that the campaign is under. Of two dispatchers that release the same batch at the same time,
+    one gets None."""
     emails = batch_emails(settings, campaign.total, capacity, rate)
-    limit = Reservation(under, max((limits[scope].pushed_back for scope in under if scope in limits), default=0.0))
-    try:
-        async with ledger.write() as connection:
-            released = None
-            if campaign.due and not fresh_first:
-                released = await _release_waiting(connection, campaign, limit)
-            if released is None and campaign.uncut:
-                released = await _release_fresh(connection, campaign, limit, emails)
-            if released is None and campaign.due and fresh_first:
-                released = await _release_waiting(connection, campaign, limit)
-            return released
-    except NotFreeError:
-        return None
+    async with ledger.write() as connection:
+        if campaign.emails_per_second is not None:
+            own = rate_limits.campaign_scope(campaign.id)
+            await rate_limits.add_missing(connection, own, campaign.emails_per_second)
+        released = None
+        if campaign.due and not fresh_first:
+            released = await _release_waiting(connection, campaign, rate)
+        if released is None and campaign.uncut:
+            released = await _release_fresh(connection, campaign, emails, rate)
+        if released is None and campaign.due and fresh_first:
+            released = await _release_waiting(connection, campaign, rate)
+        return released
 
 
 def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None) -> int:
@@ -92,8 +66,7 @@ def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: 
     return max(emails, 1)
 
 
-async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, limit: Reservation) -> Released | None:
-    """Locks the limits, then the batch."""
+async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, rate: float | None) -> Released | None:
     due = (
         await connection.execute(
             select(
@@ -114,19 +87,17 @@ async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, 
     ).first()
     if due is None:
         return None
-    starts_at, rate = await limit.take(connection, due.open)
-    due_at = due.due_at if rate is None else max(due.due_at, starts_at)
     span = _span(due.size, rate)
-    if not await batches.release(connection, due.id, due.generation, due_at=due_at, span_seconds=span):
-        raise NotFreeError  # another dispatcher was first: rolls the reservation back
+    if not await batches.release(connection, due.id, due.generation, due_at=due.due_at, span_seconds=span):
+        return None  # another dispatcher was first
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
     return Released(ticket, due.open, fresh=False)
 
 
 async def _release_fresh(
-    connection: AsyncConnection, campaign: OpenCampaign, limit: Reservation, emails: int
+    connection: AsyncConnection, campaign: OpenCampaign, emails: int, rate: float | None
 ) -> Released | None:
-    """Creates the next batch and moves the cursor, by compare-and-swap. Locks the campaign, then the limits."""
+    """Creates the next batch and moves the cursor, by compare-and-swap."""
     cut = await campaigns.next_range(connection, campaign.id, campaign.cursor, emails)
     if cut is None:
         return None
@@ -134,7 +105,6 @@ async def _release_fresh(
     is_sending = col(Campaign.status) == CampaignStatus.SENDING.value
     if not await campaigns.move_cursor(connection, campaign.id, cut.last_id, unmoved, is_sending):
         return None
-    starts_at, rate = await limit.take(connection, cut.size)
     batch_id = await batches.create(
         connection,
         campaign.id,
@@ -142,7 +112,7 @@ async def _release_fresh(
         BatchState.RELEASED,
         pending=cut.size,
         released_at=db_now(),
-        due_at=starts_at,
+        due_at=db_now(),
         span_seconds=_span(cut.size, rate),
     )
     campaign.cursor = cut.last_id
@@ -150,7 +120,5 @@ async def _release_fresh(
 
 
 def _span(size: int, rate: float | None) -> float | None:
-    """Seconds over which a whole batch is spread.
-
-    A sender starts its emails span / size apart, so the rest of a batch takes no longer than was reserved for it."""
+    """Seconds that a whole batch takes at its rate; None without one: such a batch takes a place of its sender."""
     return None if rate is None else size / rate

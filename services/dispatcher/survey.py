@@ -3,7 +3,6 @@
 Every query is answered by an index that does not grow with finished work.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,19 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import campaigns, instances, rate_limits
-from shared.ledger.batches import in_state, takes_place
-from shared.ledger.database import db_now
-from shared.ledger.models import Batch, Campaign, RateLimit
+from shared.ledger.batches import in_state, is_nearly_done, takes_place
+from shared.ledger.database import clock, db_now
+from shared.ledger.models import Batch, Campaign
+from shared.ledger.rate_limits import Limit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
 
-AHEAD_SECONDS = 1.5
-"""A batch with a rate limit is released this long before it may start: more than a tick, so that there are no gaps."""
-
-UNCLAIMED_SECONDS = 0.5
-"""A batch with a rate limit that is unclaimed for this long found no free sender, and will start late."""
-
-LATE_SECONDS = 0.25
-"""Seconds after `due_at` from which a claim counts as late. A limited batch that starts late also ends late."""
+AHEAD_SECONDS = 5.0
+"""The next batch under a limit is released when the emails that are out take less than this long at its rate: several
+ticks, and the usual replies, so that there are no gaps."""
 
 
 @dataclass(slots=True)
@@ -48,8 +43,7 @@ class OpenCampaign:
     live: bool  # it has a live batch
     uncut: bool  # recipients are left that no batch covers
     beside: int = 0  # batches being sent that take no place of a sender
-    begins_late: bool = False  # a batch with a rate limit waits for a sender
-    ends_in: float | None = None  # seconds until the last batch that started late has used up its time
+    emails_out: int = 0  # open recipients of the batches that are out, but for the last ones of each
 
     @property
     def may_send(self) -> bool:
@@ -71,26 +65,33 @@ class OpenCampaign:
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """A rate limit. Batches that start late delay those that follow, so that all of them together keep the limit."""
-
-    emails_per_second: float
-    free_in: float  # seconds until the next email may leave
-    pushed_back: float = 0.0  # seconds by which late batches delay the next; infinite until they have started
-
-
-@dataclass(frozen=True, slots=True)
 class Survey:
     """What a round acts on."""
 
     campaigns: Sequence[OpenCampaign]
     capacity: int  # batches that the live senders can hold at once
-    limits: Mapping[str, Limit]  # by scope
+    limits: Mapping[str, Limit]  # of campaigns and projects, by scope
+    now: float = 0.0  # by the database's clock
 
     @property
     def out(self) -> int:
         """Batches of all campaigns that take a place of a sender, or wait for one."""
         return sum(campaign.out - campaign.beside for campaign in self.campaigns)
+
+    def rate(self, campaign: OpenCampaign) -> float | None:
+        """The lowest rate that a campaign is under; None: it has none."""
+        rates = [limit.emails_per_second for limit in self._limits(campaign)] + [campaign.emails_per_second]
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def has_room(self, campaign: OpenCampaign) -> bool:
+        """Its limits leave room for another batch: what is out is soon used up, and no cap is."""
+        rate = self.rate(campaign)
+        if rate is not None and campaign.emails_out > rate * AHEAD_SECONDS:
+            return False
+        return all(limit.full(self.now) is None for limit in self._limits(campaign))
+
+    def _limits(self, campaign: OpenCampaign) -> Sequence[Limit]:
+        return [self.limits[scope] for scope in scopes(campaign) if scope in self.limits]
 
 
 async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
@@ -102,28 +103,12 @@ async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
     leased = await connection.execute(
         select(func.count()).select_from(Batch).where(takes_place(), col(Batch.lease_until) > db_now())
     )
-    limits = await connection.execute(
-        select(col(RateLimit.scope), col(RateLimit.emails_per_second), col(RateLimit.free_at) - db_now()).where(
-            col(RateLimit.scope).in_({scope for campaign in found for scope in scopes(campaign)})
-        )
-    )
-    return Survey(
-        found,
-        max(capacity, leased.scalar_one()),
-        {scope: Limit(rate, free_in, _pushed_back(found, scope)) for scope, rate, free_in in limits},
-    )
-
-
-def _pushed_back(campaigns: Sequence[OpenCampaign], scope: str) -> float:
-    """Seconds for which late batches use a limit beyond what was reserved."""
-    under = [campaign for campaign in campaigns if scope in scopes(campaign)]
-    if any(campaign.begins_late for campaign in under):
-        return math.inf
-    return max((campaign.ends_in for campaign in under if campaign.ends_in is not None), default=0.0)
+    limits = await rate_limits.read(connection, {scope for campaign in found for scope in scopes(campaign)})
+    return Survey(found, max(capacity, leased.scalar_one()), limits, await clock(connection))
 
 
 def scopes(campaign: OpenCampaign) -> tuple[str, ...]:
-    """The scopes of the rate limits that may apply to a campaign, in the order in which they are locked."""
+    """The scopes of the limits that may apply to a campaign."""
     project = rate_limits.project_scope(campaign.project_id)
     return (project,) if campaign.emails_per_second is None else (rate_limits.campaign_scope(campaign.id), project)
 
@@ -155,21 +140,16 @@ _CAMPAIGNS = (
         _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
         _batches(in_state(*LIVE)).label("live"),
         campaigns.has_uncut().label("uncut"),
-        _batches(
-            in_state(BatchState.RELEASED),
-            col(Batch.span_seconds).is_not(None),
-            col(Batch.released_at) < db_now() - UNCLAIMED_SECONDS,
-        ).label("begins_late"),
         (
-            select(func.max(col(Batch.claimed_at) + col(Batch.span_seconds)) - db_now())
+            select(func.coalesce(func.sum(col(Batch.pending) + col(Batch.deferred)), 0))
             .where(
                 col(Batch.campaign_id) == col(Campaign.id),
-                in_state(BatchState.SENDING),
-                col(Batch.claimed_at) > col(Batch.due_at) + LATE_SECONDS,
+                in_state(BatchState.RELEASED, BatchState.SENDING),
+                ~is_nearly_done(),
             )
             .correlate(Campaign)
             .scalar_subquery()
-            .label("ends_in")
+            .label("emails_out")
         ),
     )
     .where(

@@ -9,6 +9,7 @@ from uuid import UUID
 from services.sender.db import campaigns, claims
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.smtp.engine import Engine
 from shared import logs
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
@@ -24,11 +25,14 @@ log = logs.get()
 class BatchMonitor:
     """One per process."""
 
-    def __init__(self, settings: SenderSettings, ledger: Ledger, engine: Engine, held_batches: HeldBatches) -> None:
+    def __init__(
+        self, settings: SenderSettings, ledger: Ledger, engine: Engine, held_batches: HeldBatches, limits: Limits
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._engine = engine
         self._batches = held_batches
+        self._limits = limits
         #: By campaign: what this process last wrote to `blocked_by`.
         self._blocked_by: dict[UUID, str | None] = {}
         #: Since when no relay is available, in monotonic seconds.
@@ -59,7 +63,10 @@ class BatchMonitor:
         self._blocked_since = None if blocked is None else self._blocked_since or now
         for held in batches:
             self._check_deadlines(held, now)
+            if (full := self._limits.full(held.scopes)) is not None:
+                held.wait_for_limit(full.until - now, full.why)
         if batches:
+            await self._limits.refresh(self._batches)
             found = await claims.look(self._ledger, [held.claim.batch_id for held in batches])
             for held in batches:
                 self._heed(held, found.get(held.claim.batch_id), now)

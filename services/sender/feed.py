@@ -1,14 +1,17 @@
 """Feeds the engine: decides which email may start now, and takes what came of it."""
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from services.sender.db.worklist import WorklistRow
 from services.sender.held_batch import Email, HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.refusals import BRAKED_EMAILS, RefusalWatch
 from services.sender.smtp.contract import Outcome
 from services.sender.spread import SpreadRefusals
@@ -25,7 +28,11 @@ class Feed:
     """The engine's source of emails: see `services.sender.smtp.contract.Source`."""
 
     def __init__(
-        self, settings: SenderSettings, held_batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0
+        self,
+        settings: SenderSettings,
+        held_batches: HeldBatches,
+        limits: Limits,
+        open_connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self._lease_seconds = settings.lease_seconds
         #: An email may start this long after the last renewal.
@@ -33,6 +40,7 @@ class Feed:
         self._slice_size = settings.slice_size
         self._unrecorded_limit = settings.unrecorded_limit
         self._batches = held_batches
+        self._limits = limits
         self._metrics = held_batches.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -43,8 +51,8 @@ class Feed:
         self.refusals = RefusalWatch()
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
-    def take(self) -> Email | None:
-        """The next email that may start now; one batch after the other is asked."""
+    def take(self, relay: str) -> Email | None:
+        """The next email that may start now, if this relay takes it; one batch after the other is asked."""
         batches = self._batches
         if batches.is_draining:
             return None
@@ -53,7 +61,7 @@ class Feed:
         for _ in range(len(batches)):
             held = batches.next_in_turn()
             while held.worklist and self._may_start(held, now):
-                start = held.next_start()
+                start = max(held.starts_at, self._limits.not_before(held, relay, now))
                 if start > now:
                     earliest = min(start, earliest or start)
                     break
@@ -61,8 +69,9 @@ class Feed:
                 if held.worklist.needs_slice(self._slice_size):
                     held.note_change()
                 if email is not None:
+                    self._limits.taken(held, relay, now)
                     return email
-        if earliest is not None:
+        if earliest is not None and earliest < math.inf:
             self._wake_at(asyncio.get_running_loop().time() + earliest - now)
         return None
 
@@ -137,16 +146,26 @@ class Feed:
             return message
         return asyncio.get_running_loop().run_in_executor(self._signers, message)
 
-    def _may_send_body(self, email: Email) -> bool | asyncio.Future[bool]:
-        """The last gate. Under at_most_once the intent is committed first, together with whatever else waits."""
+    def _may_send_body(self, email: Email, relay: str) -> bool | Awaitable[bool]:
+        """The last gate. Under at_most_once the intent is committed first, together with whatever else waits. An email
+        under a limit then waits for its slot, so that nothing comes between the slot and the body."""
         held = email.held
         if held.is_suppressed(email.row) or not held.may_send(time.monotonic(), self._lease_seconds):
             return False
         if not held.facts.retries.at_most_once:
-            return True
+            return self._limits.begin(held, relay, partial(self._may_begin, held))
         may_leave = held.add_intent(email)
         self._batches.recordable.set()
-        return may_leave
+        return self._slot_after(may_leave, held, relay) if self._limits.are_on(held, relay) else may_leave
+
+    async def _slot_after(self, may_leave: asyncio.Future[bool], held: HeldBatch, relay: str) -> bool:
+        if not await may_leave:
+            return False
+        slot = self._limits.begin(held, relay, partial(self._may_begin, held))
+        return slot if isinstance(slot, bool) else await slot
+
+    def _may_begin(self, held: HeldBatch) -> bool:
+        return held.may_send(time.monotonic(), self._lease_seconds)
 
     def _wake_at(self, when: float) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from services.sender.smtp.contract import Outcome, Verdict
 from services.sender.unrecorded import Unrecorded
 from services.sender.worklist import Worklist
 from shared.events import BatchProgress
+from shared.ledger.rate_limits import campaign_scope, project_scope
 from shared.ledger.states import RecipientStatus
 from shared.relays.replies import Stage
 
@@ -82,8 +83,8 @@ class HeldBatch:
         "_in_flight",
         "_last_progress",
         "_left_for_later",
+        "_limit_seconds",
         "_place_given_up",
-        "_started",
         "_stop",
         "_suppressed",
         "_tally",
@@ -93,6 +94,8 @@ class HeldBatch:
         "facts",
         "in_flight_count",
         "lease",
+        "scopes",
+        "starts_at",
         "unrecorded",
         "worklist",
     )
@@ -105,13 +108,15 @@ class HeldBatch:
         #: The Date header of its emails (RFC 5322, 3.6.1).
         self.date: Final = formatdate(claim.dated_at)
         self.lease: Final = Lease(claimed_at)
+        #: The scopes of the limits it may be under, besides those of relays.
+        self.scopes: Final = (campaign_scope(claim.campaign_id), project_scope(facts.project_id))
+        #: When its first email may start.
+        self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
         self.worklist: Final = Worklist()
         self.unrecorded: Final = Unrecorded()
         #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()
         self.in_flight_count = 0
-        #: Emails taken from the worklist so far, repeats included: paces a batch with a rate limit.
-        self._started = 0
         #: Results so far, by status and in total.
         self._tally: Counter[str] = Counter()
         self._done = 0
@@ -122,6 +127,8 @@ class HeldBatch:
         self._left_for_later = False
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
+        #: Seconds until a cap that is used up begins again.
+        self._limit_seconds = 0.0
         self._stop: Stop | None = None
         #: Recipient ids whose address the last look found suppressed.
         self._suppressed: frozenset[int] = frozenset()
@@ -144,6 +151,12 @@ class HeldBatch:
             self._stop = Stop(cause, why)
         self._changed.set()
 
+    def wait_for_limit(self, seconds: float, why: str) -> None:
+        """A cap is used up: no further email starts, and the batch is due again after these seconds."""
+        if self._stop is None:
+            self._limit_seconds = seconds
+            self.stop_for(StopCause.OUT_OF_TIME, why)
+
     # Emails
 
     def in_flight(self) -> frozenset["Email"]:
@@ -162,16 +175,8 @@ class HeldBatch:
         """Its address was suppressed when the row was read, or at the last look."""
         return row.suppressed or row.id in self._suppressed
 
-    def next_start(self) -> float:
-        """When the next email may start: a batch with a rate limit is spread over its span."""
-        begin = self.claimed_at + max(self.claim.starts_in_seconds, 0.0)
-        if self.claim.span_seconds is None:
-            return begin
-        return begin + self._started * self.claim.span_seconds / self.claim.size
-
     def start(self, email: "Email") -> None:
         """An email goes to the engine."""
-        self._started += 1
         self._in_flight.add(email)
         self.in_flight_count += 1
 
@@ -262,7 +267,8 @@ class HeldBatch:
     @property
     def rest_seconds(self) -> float:
         """How long to leave the batch alone after it is given back."""
-        return FAULT_PAUSE_SECONDS if self._left_for_later and self._stop is None else 0.0
+        pause = FAULT_PAUSE_SECONDS if self._left_for_later and self._stop is None else 0.0
+        return max(pause, self._limit_seconds)
 
     def note_change(self) -> None:
         """Wakes the task that works on this batch."""
@@ -299,7 +305,7 @@ class Email:
         held: HeldBatch,
         row: WorklistRow,
         body: bytes | asyncio.Future[bytes],
-        may_send_body: "Callable[[Email], bool | asyncio.Future[bool]]",
+        may_send_body: "Callable[[Email, str], bool | Awaitable[bool]]",
     ) -> None:
         self.held = held
         self.row = row
@@ -314,5 +320,5 @@ class Email:
     def body(self) -> bytes | asyncio.Future[bytes]:
         return self._body
 
-    def may_send_body(self) -> bool | asyncio.Future[bool]:
-        return self._may_send_body(self)
+    def may_send_body(self, relay: str) -> bool | Awaitable[bool]:
+        return self._may_send_body(self, relay)

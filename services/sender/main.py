@@ -7,6 +7,7 @@ from services.sender.drain import Drain
 from services.sender.feed import Feed
 from services.sender.heartbeat import Heartbeat
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.observer import SenderObserver
 from services.sender.recorder import Recorder
@@ -28,14 +29,17 @@ async def serve(process: Process[SenderSettings]) -> None:
         owner = slot.owner or process.instance
         metrics = SenderMetrics(process.metrics.registry, settings)
         held_batches = HeldBatches(metrics)
-        engine = Engine(relays_of(settings), engine_config(settings), SenderObserver(metrics))
-        feed = Feed(settings, held_batches, engine.open_connections)
+        relays = relays_of(settings)
+        engine = Engine(relays, engine_config(settings), SenderObserver(metrics))
+        limits = Limits(ledger, held_batches.wake_feed, relays, engine.hold)
+        feed = Feed(settings, held_batches, limits, engine.open_connections)
         campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
-        worker = Worker(process, campaigns, held_batches, owner, engine.blocked_reason)
+        worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
         recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, engine.rest)
-        monitor = BatchMonitor(settings, ledger, engine, held_batches)
+        monitor = BatchMonitor(settings, ledger, engine, held_batches, limits)
         heartbeat = Heartbeat(settings, process.bus, engine, held_batches, owner)
         drain = Drain(worker, engine, feed, heartbeat, settings.drain_seconds)
+        await limits.set_by_urls()
         if slot.owner is not None:
             await worker.resume()
 
@@ -47,6 +51,7 @@ async def serve(process: Process[SenderSettings]) -> None:
             engine.run(feed),
             worker.announce_resumed(),
             recorder.run(),
+            limits.run(),
             monitor.run(),
             heartbeat.run(),
             process.clock(worker.tick, settings.clock_seconds),

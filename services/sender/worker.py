@@ -16,6 +16,7 @@ from services.sender.db.retry import until_available
 from services.sender.db.worklist import read_worklist
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.places import Places
 from shared import logs
 from shared.errors import VashSenderError
@@ -42,6 +43,7 @@ class Worker:
         process: Process[SenderSettings],
         campaigns: Campaigns,
         held_batches: HeldBatches,
+        limits: Limits,
         owner: str,
         blocked_reason: Callable[[], str | None],
     ) -> None:
@@ -52,6 +54,7 @@ class Worker:
         self._wakeups = process.metrics.wakeups
         self._campaigns = campaigns
         self._batches = held_batches
+        self._limits = limits
         self._owner = owner
         #: While it gives a reason nothing is claimed, so that a sender with an available relay takes the batch.
         self._blocked_reason = blocked_reason
@@ -178,6 +181,7 @@ class Worker:
         self._batches.add(held)
         batch_log.info("batch.claimed", size=claim.size)
         try:
+            await until_available(lambda: self._limits.learn(held))
             while not held.is_over:
                 if held.stop is None and held.worklist.needs_slice(self._settings.slice_size):
                     await self._read_slice(held)

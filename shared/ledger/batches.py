@@ -169,9 +169,13 @@ def lease_expired() -> ColumnElement[bool]:
 
 
 def takes_place() -> ColumnElement[bool]:
-    """The batch takes one of its sender's places: it is being sent, has no rate limit, and is not nearly out."""
-    is_nearly_out = col(Batch.pending) * NEARLY_OUT <= col(Batch.size)
-    return in_state(BatchState.SENDING) & col(Batch.span_seconds).is_(None) & ~is_nearly_out
+    """The batch takes one of its sender's places: it is being sent, has no rate limit, and is not nearly done."""
+    return in_state(BatchState.SENDING) & col(Batch.span_seconds).is_(None) & ~is_nearly_done()
+
+
+def is_nearly_done() -> ColumnElement[bool]:
+    """At least nine tenths of the batch have a result."""
+    return col(Batch.pending) * NEARLY_OUT <= col(Batch.size)
 
 
 def in_state(*states: BatchState) -> ColumnElement[bool]:

@@ -291,9 +291,28 @@ class RateLimit(SQLModel, table=True):
     """See shared.ledger.rate_limits."""
 
     __tablename__ = "rate_limit"
-    scope: str = Field(sa_column=Column(String(200), primary_key=True))  # `campaign:<id>` or `project:<id>`
+    #: `campaign:<id>`, `project:<id>` or `relay:<name>`.
+    scope: str = Field(sa_column=Column(String(200), primary_key=True))
+    #: At least `rate_limits.NO_RATE`: no limit per second.
     emails_per_second: float = Field(sa_column=Column(Float(53), nullable=False))
-    free_at: float = _moment(nullable=False)  # when the next email may leave
+    #: Version 0.1.0 planned batches with it.
+    free_at: float = _moment(nullable=False)
+    #: When the next email may begin, after those for which senders have reserved room.
+    next_at: float = Field(sa_column=Column(Float(53), nullable=False, server_default="0"), default=0.0)
+    #: Emails in one hour or day of UTC, at most.
+    emails_per_hour: int | None = Field(sa_column=Column(Integer), default=None)
+    emails_per_day: int | None = Field(sa_column=Column(Integer), default=None)
+    #: The hour and the day, counted from 1970, of the last reservation, and the emails reserved in it.
+    hour: int = _count()
+    hour_count: int = _count()
+    day: int = _count()
+    day_count: int = _count()
+    #: Warm-up: emails on its first day, the factor for each further day, the emails per day at which it is over, and
+    #: its first day.
+    warmup_start: int | None = Field(sa_column=Column(Integer), default=None)
+    warmup_growth: float | None = Field(sa_column=Column(Float(53)), default=None)
+    warmup_until: int | None = Field(sa_column=Column(Integer), default=None)
+    warmup_day: int | None = Field(sa_column=Column(Integer), default=None)
 
 
 DEFAULT_PROJECT = UUID(int=1)

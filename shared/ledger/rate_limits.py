@@ -1,12 +1,17 @@
-"""Rate limits: one row per scope, with the moment from which the next email may leave under it.
+"""Limits: how many emails may begin per second, hour and day under a scope. One row per scope.
 
-A reservation moves that moment forward, so the shares of all senders add up to the limit.
+A sender reserves room for a few emails shortly before they begin, under all their limits at once. A row moves forward
+with each reservation, so all senders together keep the limit. Room that is not used in time is lost, not caught up.
 """
 
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import case, delete, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -14,9 +19,135 @@ from shared.ledger import rows
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import RateLimit
 
+NO_RATE = 1e9
+"""A rate that stands for none, because the column cannot be empty."""
 
-class NotFreeError(Exception):
-    """A limit has no room soon enough. Roll back the transaction."""
+AHEAD_SECONDS = 0.25
+"""Room is reserved this long before an email may begin, at most."""
+
+BLOCK_SECONDS = 0.25
+"""One reservation covers this much time, at most (but always one email)."""
+
+MOST_AHEAD_SECONDS = AHEAD_SECONDS + BLOCK_SECONDS
+"""No email has room later than this from now."""
+
+LEAST_VALID_SECONDS = 0.04
+"""Each email of a reservation has at least this long to begin."""
+
+BURST_SHARE = 0.1
+"""In any second at most (1 + this share) x rate + 1 emails begin."""
+
+MARGIN_SECONDS = 0.05
+"""What may pass between a sender's decision and the body's arrival at the relay, and counts there."""
+
+HOUR_SECONDS, DAY_SECONDS = 3600, 86400
+
+Scopes = tuple[str, ...]
+
+
+class Slot(NamedTuple):
+    """One email may begin in this time, in monotonic seconds of this process."""
+
+    begins: float
+    ends: float
+
+
+class Full(NamedTuple):
+    """A cap is used up."""
+
+    until: float  # monotonic seconds of this process
+    why: str  # "the limit of 1000 emails a day is used up"
+
+
+class Period(NamedTuple):
+    """The hour and the day in which room was reserved, counted from 1970 in UTC."""
+
+    hour: int
+    day: int
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The answer to one wish for room."""
+
+    slots: Sequence[Slot]
+    #: When there is room again, in monotonic seconds: ask no earlier than AHEAD_SECONDS before.
+    free_at: float
+    period: Period
+    #: By scope: the caps that are used up.
+    full: Mapping[str, Full] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Limit:
+    """The limits of one scope, and what is reserved under them."""
+
+    scope: str
+    emails_per_second: float | None
+    emails_per_hour: int | None
+    emails_per_day: int | None
+    next_at: float
+    hour: int
+    hour_count: int
+    day: int
+    day_count: int
+    warmup_start: int | None
+    warmup_growth: float | None
+    warmup_until: int | None
+    warmup_day: int | None
+
+    def __post_init__(self) -> None:
+        if self.emails_per_second is not None and self.emails_per_second >= NO_RATE:
+            self.emails_per_second = None
+
+    def begin(self, now: float) -> None:
+        """Counts from nothing in a new hour or day. If the clock steps back, the counts stay.
+
+        If the next moment is further ahead than any reservation, the rate was raised or the clock has stepped back: it
+        moves to the end of what may be reserved."""
+        period = period_at(now)
+        if (rate := self.emails_per_second) is not None and self.next_at > now + MOST_AHEAD_SECONDS + 1 / rate:
+            self.next_at = now + MOST_AHEAD_SECONDS
+        if period.hour > self.hour:
+            self.hour, self.hour_count = period.hour, 0
+        if period.day > self.day:
+            self.day, self.day_count = period.day, 0
+
+    def warmup(self) -> "WarmUp | None":
+        """Its warm-up, over or not."""
+        if self.warmup_start is None or self.warmup_growth is None or self.warmup_until is None:
+            return None
+        return WarmUp(self.warmup_start, self.warmup_growth, self.warmup_until)
+
+    def day_cap(self, day: int) -> int | None:
+        """Emails on this day, at most, warm-up included; None: as many as there are."""
+        warm = self.warmup_cap(day)
+        return min((cap for cap in (self.emails_per_day, warm) if cap is not None), default=None)
+
+    def warmup_cap(self, day: int) -> int | None:
+        """Emails on this day of the warm-up; None: there is none, or it is over."""
+        if (warmup := self.warmup()) is None:
+            return None
+        days = max(0, day - self.warmup_day) if self.warmup_day is not None else 0
+        steps = math.log(max(warmup.until / warmup.start, 1.0)) / math.log(warmup.growth_per_day)
+        return None if days >= steps else math.floor(warmup.start * warmup.growth_per_day**days)
+
+    def full(self, now: float) -> tuple[float, str] | None:
+        """The seconds until the cap that is used up begins again, and which it is; None: there is room."""
+        period = period_at(now)
+        if self.day >= period.day and (cap := self.day_cap(period.day)) is not None and self.day_count >= cap:
+            warm = cap == self.warmup_cap(period.day)
+            words = "the warm-up's" if warm else "the limit of"
+            return (period.day + 1) * DAY_SECONDS - now, f"{words} {cap} emails a day"
+        cap = self.emails_per_hour
+        if self.hour >= period.hour and cap is not None and self.hour_count >= cap:
+            return (period.hour + 1) * HOUR_SECONDS - now, f"the limit of {cap} emails an hour"
+        return None
+
+    def room(self, day: int) -> float:
+        """Emails left in this hour and day."""
+        caps = ((self.emails_per_hour, self.hour_count), (self.day_cap(day), self.day_count))
+        return min((cap - count for cap, count in caps if cap is not None), default=math.inf)
 
 
 def campaign_scope(campaign_id: UUID) -> str:
@@ -27,49 +158,184 @@ def project_scope(project_id: UUID) -> str:
     return f"project:{project_id}"
 
 
+def relay_scope(name: str) -> str:
+    return f"relay:{name}"
+
+
+def period_at(now: float) -> Period:
+    return Period(int(now // HOUR_SECONDS), int(now // DAY_SECONDS))
+
+
 async def put(connection: AsyncConnection, scope: str, emails_per_second: float | None) -> None:
-    """Creates or changes a limit, or removes it (None). Existing reservations stand: a batch or two at most."""
+    """Creates or changes a limit per second, or removes it (None)."""
     if emails_per_second is None:
-        await connection.execute(delete(RateLimit).where(col(RateLimit.scope) == scope))
+        await remove(connection, scope)
         return
     values = {"scope": scope, "emails_per_second": emails_per_second, "free_at": 0.0}
     await rows.upsert(connection, RateLimit, values, key=("scope",), changes=("emails_per_second",))
 
 
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """A cap per day that grows: `start` emails on the first day, then `growth_per_day` times as many as on the day
+    before, until `until` emails a day."""
+
+    start: int
+    growth_per_day: float
+    until: int
+
+
+async def put_all(
+    connection: AsyncConnection,
+    scope: str,
+    *,
+    emails_per_second: float | None = None,
+    emails_per_hour: int | None = None,
+    emails_per_day: int | None = None,
+    warmup: WarmUp | None = None,
+) -> None:
+    """Creates or replaces all limits of a scope. What is counted stays; so does the first day of the same warm-up."""
+    old = (await read(connection, [scope])).get(scope)
+    day = period_at(await clock(connection)).day
+    values: dict[str, Any] = {
+        "emails_per_second": emails_per_second or NO_RATE,
+        "emails_per_hour": emails_per_hour,
+        "emails_per_day": emails_per_day,
+        "warmup_start": warmup and warmup.start,
+        "warmup_growth": warmup and warmup.growth_per_day,
+        "warmup_until": warmup and warmup.until,
+        "warmup_day": None if warmup is None else old.warmup_day if old and old.warmup() == warmup else day,
+    }
+    new = {"scope": scope, "free_at": 0.0, **values}
+    await rows.upsert(connection, RateLimit, new, key=("scope",), changes=tuple(values))
+
+
+async def remove(connection: AsyncConnection, scope: str) -> bool:
+    """Removes all limits of a scope. False: it has none."""
+    return (await connection.execute(delete(RateLimit).where(col(RateLimit.scope) == scope))).rowcount > 0
+
+
 async def add_missing(connection: AsyncConnection, scope: str, emails_per_second: float) -> None:
-    """Creates a limit unless the scope has one."""
+    """Creates a limit per second unless the scope has one."""
     new = {"scope": scope, "emails_per_second": emails_per_second, "free_at": db_now()}
     await connection.execute(rows.insert_missing(connection, RateLimit).values(**new))
 
 
-async def reserve(
-    connection: AsyncConnection, scopes: Sequence[str], emails: int, *, after_seconds: float, ahead_seconds: float
-) -> tuple[float, float | None]:
-    """Reserves room for `emails` under all `scopes` that have a limit, not before `after_seconds` from now.
+async def read_relays(connection: AsyncConnection) -> dict[str, Limit]:
+    """The limits of all relays."""
+    found = await connection.execute(select(*_COLUMNS).where(col(RateLimit.scope).startswith("relay:")))
+    return {row.scope: Limit(**row._mapping) for row in found}
 
-    Returns the moment when the first may leave, and the lowest of the rates (None if there is no limit). Locks the
-    limits in the order given. Raises NotFreeError if that moment is more than `ahead_seconds` from now."""
+
+async def read(connection: AsyncConnection, scopes: Collection[str]) -> dict[str, Limit]:
+    """The limits of these scopes; a scope without one is left out."""
+    if not scopes:
+        return {}
+    found = await connection.execute(select(*_COLUMNS).where(col(RateLimit.scope).in_(scopes)))
+    return {row.scope: Limit(**row._mapping) for row in found}
+
+
+async def reserve(
+    connection: AsyncConnection,
+    wishes: Mapping[Scopes, int],
+    unused: Mapping[tuple[str, Period], int],
+) -> dict[Scopes, Granted]:
+    """Reserves room for up to this many emails under each group of scopes, all of a group from one moment.
+
+    `unused`: emails by scope and period for which room was reserved and that did not begin; they count no longer.
+    The slots are valid once the transaction is committed. Locks the limits in the order of their scopes."""
+    scopes = {scope for group in wishes for scope in group} | {scope for scope, _ in unused}
+    found = await connection.execute(
+        select(*_COLUMNS).where(col(RateLimit.scope).in_(scopes)).order_by(col(RateLimit.scope)).with_for_update()
+    )
+    limits = {row.scope: Limit(**row._mapping) for row in found}
+    before = time.monotonic()
     now = await clock(connection)
-    starts_at = now + max(after_seconds, 0.0)
-    rates: dict[str, float] = {}
-    for scope in scopes:
-        free_at = case((col(RateLimit.free_at) > db_now(), col(RateLimit.free_at)), else_=db_now())
-        row = (
-            await connection.execute(
-                update(RateLimit)
-                .where(col(RateLimit.scope) == scope)
-                .values(free_at=free_at)
-                .returning(col(RateLimit.free_at), col(RateLimit.emails_per_second))
-            )
-        ).first()
-        if row is not None:
-            starts_at = max(starts_at, row.free_at)
-            rates[scope] = row.emails_per_second
-    if starts_at > now + ahead_seconds:
-        raise NotFreeError
-    # All from the same moment, so that no limit is ahead of another.
-    for scope, rate in rates.items():
-        await connection.execute(
-            update(RateLimit).where(col(RateLimit.scope) == scope).values(free_at=starts_at + emails / rate)
+    after = time.monotonic()
+    period = period_at(now)
+    for limit in limits.values():
+        limit.begin(now)
+    for (scope, when), emails in unused.items():
+        if (returned := limits.get(scope)) is not None:
+            returned.hour_count -= emails if when.hour == returned.hour else 0
+            returned.day_count -= emails if when.day == returned.day else 0
+    granted = {}
+    for group, emails in wishes.items():
+        slots, free_at, full = take_room([limits[scope] for scope in group if scope in limits], emails, now)
+        # When `now` was is known to lie between two moments of ours: late for the begin, early for the end.
+        granted[group] = Granted(
+            [Slot(after + begins - now, before + ends - now) for begins, ends in slots],
+            after + free_at - now,
+            period,
+            {scope: Full(after + seconds, f"{why} is used up") for scope, (seconds, why) in full.items()},
         )
-    return starts_at, min(rates.values(), default=None)
+    for limit in limits.values():
+        await connection.execute(
+            update(RateLimit)
+            .where(col(RateLimit.scope) == limit.scope)
+            .values(
+                next_at=limit.next_at,
+                hour=limit.hour,
+                hour_count=limit.hour_count,
+                day=limit.day,
+                day_count=limit.day_count,
+            )
+        )
+    return granted
+
+
+def take_room(
+    limits: Sequence[Limit], emails: int, now: float
+) -> tuple[Sequence[tuple[float, float]], float, Mapping[str, tuple[float, str]]]:
+    """Takes room for up to `emails`: the time in which each may begin, when there is room again, and what is full."""
+    full = {limit.scope: when for limit in limits if (when := limit.full(now)) is not None}
+    if full:
+        return (), now + max(seconds for seconds, _ in full.values()), full
+    rates = [limit.emails_per_second for limit in limits if limit.emails_per_second is not None]
+    starts = max((_next(limit, now) for limit in limits), default=now)
+    room = min((limit.room(period_at(now).day) for limit in limits), default=math.inf)
+    slots: list[tuple[float, float]] = []
+    while starts <= now + AHEAD_SECONDS and len(slots) < min(emails, room):
+        number = len(slots)
+        begins = starts + number / min(rates, default=math.inf)
+        ends = min((starts + number / rate + tolerance(rate) for rate in rates), default=begins + 1.0)
+        if number and (begins > starts + BLOCK_SECONDS or ends < begins + LEAST_VALID_SECONDS):
+            break
+        slots.append((begins, ends))
+    if slots:
+        for limit in limits:
+            limit.hour_count += len(slots)
+            limit.day_count += len(slots)
+            if limit.emails_per_second is not None:
+                limit.next_at = starts + len(slots) / limit.emails_per_second
+    return slots, max((_next(limit, now) for limit in limits), default=now), {}
+
+
+def _next(limit: Limit, now: float) -> float:
+    """When the next email may begin under this limit."""
+    return now if limit.emails_per_second is None else max(now, limit.next_at)
+
+
+def tolerance(rate: float) -> float:
+    """Seconds by which an email may begin later than its even place without more than BURST_SHARE too many in any
+    second: the places in 1 + tolerance seconds are at most the whole number of emails allowed in one."""
+    allowed = math.floor((1 + BURST_SHARE) * rate + 1 + 1e-9)
+    seconds = min(allowed / rate - 1, 1.0)
+    return seconds - min(MARGIN_SECONDS, seconds / 2)
+
+
+_COLUMNS = (
+    col(RateLimit.scope),
+    col(RateLimit.emails_per_second),
+    col(RateLimit.emails_per_hour),
+    col(RateLimit.emails_per_day),
+    col(RateLimit.next_at),
+    col(RateLimit.hour),
+    col(RateLimit.hour_count),
+    col(RateLimit.day),
+    col(RateLimit.day_count),
+    col(RateLimit.warmup_start),
+    col(RateLimit.warmup_growth),
+    col(RateLimit.warmup_until),
+    col(RateLimit.warmup_day),
+)

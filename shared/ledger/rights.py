@@ -74,7 +74,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": _LIFE,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},
     },
-    # Reads what it sends and records the results; creates only suppressions and timeline entries.
+    # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
+    # keeps the limits, and writes those that the URLs of its relays set.
     "sender": {
         "project": {SELECT: ("id", "name")},
         "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by", "breaker")},
@@ -93,6 +94,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         },
         "relay_refusals": _LIFE,
         "timeline": _NOTES,
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
     },
     # Checks and repairs campaigns and batches; sees no address and no content.
     "watchdog": {

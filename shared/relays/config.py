@@ -25,6 +25,17 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class RelayLimits:
+    """How many emails all senders together may send over a relay; None: as many as there are."""
+
+    emails_per_second: float | None = None
+    emails_per_hour: int | None = None
+    emails_per_day: int | None = None
+    #: Emails on the first day, the factor for each further day, the emails per day at which it is over.
+    warmup: tuple[int, float, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RelayConfig:
     """One relay. Defaults come from the settings: see `shared.relays.url`."""
 
@@ -53,6 +64,8 @@ class RelayConfig:
     idle_seconds: float
     #: and at this age.
     max_age_seconds: float
+    #: Its limits if its URL sets any; else those in the ledger stay as they are.
+    limits: RelayLimits | None = None
 
     def tls_context(self) -> ssl.SSLContext | None:
         """A new TLS context, at least TLS 1.2; None for a relay without TLS. Connections of one relay share one.

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from shared import tls
 from shared.errors import ConfigurationError
-from shared.relays.config import Login, RelayConfig, Tls
+from shared.relays.config import Login, RelayConfig, RelayLimits, Tls
 from shared.settings import SenderSettings
 
 PORTS = {Tls.NONE: 25, Tls.STARTTLS: 587, Tls.IMPLICIT: 465}
@@ -79,6 +79,7 @@ def parse_relay(url: str, settings: SenderSettings) -> RelayConfig:
         ),
         idle_seconds=_number(options, "idle_seconds", settings.smtp_idle_seconds),
         max_age_seconds=_number(options, "max_age_seconds", settings.smtp_age_seconds),
+        limits=_limits(options),
     )
     if options:
         raise RelayUrlError(f"relay {host}: unknown option {', '.join(sorted(options))}")
@@ -153,6 +154,28 @@ def _number(options: dict[str, str], name: str, default: float, *, least: int = 
     if not (value.isascii() and value.isdecimal()) or int(value) < least:
         raise RelayUrlError(f"{name} is a whole number, at least {least}, not {value!r}")
     return int(value)
+
+
+def _limits(options: dict[str, str]) -> RelayLimits | None:
+    per_second, per_hour, per_day = (
+        int(_number(options, f"emails_per_{unit}", 0)) or None for unit in ("second", "hour", "day")
+    )
+    limits = RelayLimits(per_second, per_hour, per_day, _warmup(options.pop("warmup", None)))
+    return limits if limits != RelayLimits() else None
+
+
+def _warmup(value: str | None) -> tuple[int, float, int] | None:
+    """500:1.5:100000: 500 emails on the first day, 1.5 times as many on each further day, until 100,000 a day."""
+    if value is None:
+        return None
+    try:
+        start, growth, until = value.split(":")
+        warmup = int(start), float(growth), int(until)
+    except ValueError:
+        warmup = 0, 0.0, 0
+    if not (1 <= warmup[0] <= warmup[2] and 1 < warmup[1] <= 10):
+        raise RelayUrlError(f"warmup is START:GROWTH:UNTIL, such as 500:1.5:100000, not {value!r}")
+    return warmup
 
 
 def _is_loopback(host: str) -> bool:

@@ -363,11 +363,11 @@ class TestLocks:
         """A dispatcher that dies between the two statements leaves neither behind."""
         campaign = await add_campaign(ledger, 300)
 
-        async def die(*_: object, **__: object) -> tuple[float, None]:
+        async def die(*_: object, **__: object) -> int:
             raise ConnectionResetError("killed")
 
         with monkeypatch.context() as patched:
-            patched.setattr("services.dispatcher.release.Reservation.take", die)
+            patched.setattr("services.dispatcher.release.batches.create", die)
             await dispatcher.round()
         assert (await campaign_row(ledger, campaign)).cursor == 0
         assert await batches_of(ledger, campaign) == []

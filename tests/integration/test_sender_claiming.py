@@ -8,6 +8,7 @@ import pytest
 
 from services.sender.campaigns import Campaigns
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.worker import Worker
 from shared.events import BatchReleased
@@ -38,7 +39,9 @@ async def process(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Process[Send
 def worker(process: Process[SenderSettings]) -> Worker:
     held_batches = HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
     campaigns = Campaigns(process.ledger, process.settings, {})
-    return Worker(process, campaigns, held_batches, "sender@test", lambda: None)
+    return Worker(
+        process, campaigns, held_batches, Limits(process.ledger, held_batches.wake_feed), "sender@test", lambda: None
+    )
 
 
 async def test_a_tick_never_waits_for_a_place(process: Process[SenderSettings], worker: Worker) -> None:

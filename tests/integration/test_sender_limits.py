@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from sqlmodel import col
 
 from shared import topology
+from shared.ledger import rate_limits
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from tests.conftest import ServiceFactory
@@ -156,6 +157,8 @@ async def test_batches_with_a_rate_limit_leave_their_places_to_others(
     slow = [await seed_campaign(ledger, 30) for _ in range(3)]
     async with ledger.write() as connection:
         await connection.execute(update(Batch).values(span_seconds=30.0))
+        for campaign in slow:
+            await rate_limits.put(connection, rate_limits.campaign_scope(campaign.id), 1.0)
     quick = await seed_campaign(ledger, 50)
     launch_sender(batches_in_hand="1")
 

@@ -264,7 +264,7 @@ async def test_a_source_that_is_ready_but_empty_is_not_asked_in_a_busy_loop() ->
     class Liar(Letterbox):
         asked = 0
 
-        def take(self) -> None:
+        def take(self, relay: str) -> None:
             self.asked += 1
 
         async def ready(self) -> None:

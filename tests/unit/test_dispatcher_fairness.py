@@ -1,5 +1,6 @@
 """Which campaign is served next, and how large a batch is."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.fairness import Fairness, candidates, window
 from services.dispatcher.release import LEAST_SPLIT, batch_emails
-from services.dispatcher.survey import Limit, OpenCampaign, Survey
+from services.dispatcher.survey import OpenCampaign, Survey
 from shared.settings import DispatcherSettings, load
+from tests.support.limits import limit
 
 
 def campaign(number: int, **values: object) -> OpenCampaign:
@@ -107,14 +109,21 @@ def test_nothing_is_released_of_these(values: dict[str, object]) -> None:
     assert candidates(Survey([campaign(1, **values)], 2, {})) == []
 
 
-def test_a_limit_that_is_not_free_holds_back_its_campaigns_only() -> None:
-    limited, other = campaign(1, emails_per_second=5.0), campaign(2, project_id=UUID(int=2))
-    survey = Survey([limited, other], 2, {f"campaign:{limited.id}": Limit(5.0, 3.0)})
-    assert candidates(survey) == [other]
-    survey = Survey([limited, other], 2, {f"campaign:{limited.id}": Limit(5.0, 1.0)})
-    assert candidates(survey) == [limited, other]
-    survey = Survey([limited, other], 2, {f"project:{limited.project_id}": Limit(5.0, 3.0)})
-    assert candidates(survey) == [other]
+def test_what_is_out_under_a_limit_holds_back_its_campaign_only() -> None:
+    limited, other = campaign(1, emails_per_second=5.0, emails_out=26), campaign(2)
+    assert candidates(Survey([limited, other], 2, {})) == [other]
+    limited.emails_out = 25
+    assert candidates(Survey([limited, other], 2, {})) == [limited, other], "five seconds of its rate"
+    slow = {f"project:{UUID(int=1)}": limit(f"project:{UUID(int=1)}", 4.0)}
+    assert candidates(Survey([limited, other], 2, slow)) == [other], "the lowest rate counts"
+
+
+def test_a_cap_that_is_used_up_holds_back_its_campaigns_until_the_next_period() -> None:
+    elsewhere = campaign(2, project_id=UUID(int=2))
+    full = limit(f"project:{UUID(int=1)}", None, emails_per_hour=10, hour=100, hour_count=10)
+    survey = Survey([campaign(1), elsewhere], 2, {full.scope: full}, now=100 * 3600.0 + 5)
+    assert candidates(survey) == [elsewhere]
+    assert len(candidates(replace(survey, now=101 * 3600.0))) == 2
 
 
 def test_the_window_has_a_floor() -> None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from cli.doctor import examine_relays
 from cli.settings import LocalSettings
 from shared.errors import ConfigurationError
-from shared.relays.config import Login, RelayConfig, Tls
+from shared.relays.config import Login, RelayConfig, RelayLimits, Tls
 from shared.relays.url import RelayUrlError, parse_relay, relays_of
 from shared.settings import SenderSettings
 from tests.support.smtp.certificates import Authority
@@ -58,6 +58,19 @@ def test_every_option(tmp_path: Path) -> None:
     assert (relay.verify, relay.ca_file) == (False, ca_file)
     assert (relay.connections, relay.spare_connections, relay.max_emails_per_connection) == (3, 0, 50)
     assert (relay.idle_seconds, relay.max_age_seconds) == (5, 9)
+
+
+def test_limits_of_a_relay() -> None:
+    url = "smtps://mx.example?emails_per_second=20&emails_per_hour=5000&emails_per_day=50000&warmup=500:1.5:40000"
+    assert parse_relay(url, SETTINGS).limits == RelayLimits(20, 5000, 50000, (500, 1.5, 40000))
+    assert parse_relay("smtps://mx.example?emails_per_day=9", SETTINGS).limits == RelayLimits(emails_per_day=9)
+    assert parse_relay("smtps://mx.example", SETTINGS).limits is None
+
+
+@pytest.mark.parametrize("value", ["", "500", "500:1:900", "500:x:900", "0:2:900", "900:2:500"])
+def test_a_warm_up_that_is_none(value: str) -> None:
+    with pytest.raises(RelayUrlError, match="START:GROWTH:UNTIL"):
+        parse_relay(f"smtps://mx.example?warmup={value}", SETTINGS)
 
 
 def test_the_settings_decide_what_the_url_leaves_open(tmp_path: Path) -> None:
@@ -158,5 +171,6 @@ def test_the_default_of_every_option_is_documented() -> None:
             assert getattr(relay, option) == 100 + number
     relay = parse_relay("smtp://relay.test", SETTINGS)
     assert defaults["spare_connections"] == str(relay.spare_connections)
-    own = {"host", "port", "login", "extra_ca_file"}  # said before the options, or not in the URL
-    assert set(defaults) == {each.name for each in fields(RelayConfig)} - own
+    own = {"host", "port", "login", "extra_ca_file", "limits"}  # said before the options, or not in the URL
+    options = {each.name for kind in (RelayConfig, RelayLimits) for each in fields(kind)} - own
+    assert set(defaults) == options

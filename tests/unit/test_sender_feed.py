@@ -20,15 +20,18 @@ from services.sender.held_batch import (
     StopCause,
 )
 from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.results import Result, RetryPolicy
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.ledger.database import Ledger
 from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.relays.replies import Stage
 from shared.retries import doubling
 from shared.settings import SenderSettings
 from shared.templates import compile_content
 
+RELAY = "relay.test"
 SETTINGS = SenderSettings(unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
 
 
@@ -78,6 +81,11 @@ def held_batch(
     return held
 
 
+def no_limits() -> Limits:
+    """No scope has a limit, so nothing is read or reserved."""
+    return Limits(Ledger("sqlite+aiosqlite:///never-opened.db"), lambda: None)
+
+
 @pytest.fixture
 def batches() -> HeldBatches:
     return HeldBatches(SenderMetrics(CollectorRegistry(), SETTINGS))
@@ -85,11 +93,11 @@ def batches() -> HeldBatches:
 
 @pytest.fixture
 def feed(batches: HeldBatches) -> Feed:
-    return Feed(SETTINGS, batches)
+    return Feed(SETTINGS, batches, no_limits())
 
 
 def take(feed: Feed) -> Email:
-    email = feed.take()
+    email = feed.take(RELAY)
     assert email is not None
     return email
 
@@ -110,7 +118,7 @@ def commit(held: HeldBatch) -> tuple[list[int], list[int]]:
 
 def taken(feed: Feed) -> list[int]:
     ids = []
-    while (email := feed.take()) is not None:
+    while (email := feed.take(RELAY)) is not None:
         ids.append(email.row.id)
     return ids
 
@@ -134,12 +142,12 @@ def test_no_email_starts_under_an_old_lease_or_an_old_look(batches: HeldBatches,
     held = held_batch(row(1), row(2))
     batches.add(held)
     held.lease.renewed(now - 11.0)
-    assert feed.take() is None
+    assert feed.take(RELAY) is None
     held.lease.renewed(now)
     held.lease.confirmed(now - LOOK_VALID_SECONDS - 0.01)
-    assert feed.take() is None
+    assert feed.take(RELAY) is None
     held.lease.confirmed(now)
-    assert feed.take() is not None
+    assert feed.take(RELAY) is not None
 
 
 def test_no_email_starts_once_the_process_drains(batches: HeldBatches, feed: Feed) -> None:
@@ -158,11 +166,11 @@ def test_no_email_starts_while_too_many_results_are_unrecorded(batches: HeldBatc
     batches.add(held)
     for _ in range(3):
         feed.done(take(feed), Outcome(Verdict.ACCEPTED, "r", code=250))
-    assert feed.take() is None
+    assert feed.take(RELAY) is None
     commit = held.unrecorded.begin_commit()
-    assert feed.take() is None, "what a commit carries is not recorded yet"
+    assert feed.take(RELAY) is None, "what a commit carries is not recorded yet"
     held.unrecorded.end_commit(commit, may_leave=True)
-    assert feed.take() is not None
+    assert feed.take(RELAY) is not None
 
 
 def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed) -> None:
@@ -175,7 +183,7 @@ def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed
 
 def test_emails_that_hang_on_spare_connections_do_not_keep_others_from_starting(batches: HeldBatches) -> None:
     """More connections are open than usual, because some of them hang: each has its email beside the usual bound."""
-    feed = Feed(SETTINGS, batches, lambda: 20)
+    feed = Feed(SETTINGS, batches, no_limits(), lambda: 20)
     batches.add(held_batch(*(row(number) for number in range(40))))
     assert len(taken(feed)) == SETTINGS.unrecorded_limit + 20
 
@@ -215,19 +223,11 @@ def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: 
     assert [result.status for result in unrecorded(held)] == ["unknown"]
 
 
-@pytest.mark.parametrize(("claimed_ago", "expected"), [(0.0, [0]), (10.0, [0, 1]), (29.0, [0, 1, 2])])
-async def test_a_batch_with_a_rate_limit_is_spread_over_its_span(
-    batches: HeldBatches, feed: Feed, claimed_ago: float, expected: list[int]
-) -> None:
-    batches.add(held_batch(*(row(n) for n in range(4)), span=40.0, claimed_ago=claimed_ago))
-    assert taken(feed) == expected
-
-
 async def test_a_batch_whose_time_has_not_come_wakes_the_feed_when_it_has(batches: HeldBatches, feed: Feed) -> None:
     batches.add(held_batch(row(1), starts_in=0.05))
-    assert feed.take() is None
+    assert feed.take(RELAY) is None
     await asyncio.wait_for(feed.ready(), 5)
-    assert feed.take() is not None
+    assert feed.take(RELAY) is not None
 
 
 class TestAtMostOnce:
@@ -240,7 +240,7 @@ class TestAtMostOnce:
         return held
 
     async def test_the_body_waits_for_its_intent(self, held: HeldBatch, feed: Feed) -> None:
-        may_leave = take(feed).may_send_body()
+        may_leave = take(feed).may_send_body(RELAY)
         assert isinstance(may_leave, asyncio.Future)
         assert not may_leave.done()
         assert not held.is_over
@@ -253,7 +253,7 @@ class TestAtMostOnce:
         self, batches: HeldBatches, held: HeldBatch, feed: Feed, verdict: Verdict, cause: StopCause
     ) -> None:
         email = take(feed)
-        may_leave = email.may_send_body()
+        may_leave = email.may_send_body(RELAY)
         assert isinstance(may_leave, asyncio.Future)
         held.stop_for(cause, "why")
         commit(held)
@@ -267,7 +267,7 @@ class TestAtMostOnce:
 
     async def test_an_intent_that_is_being_committed_is_withdrawn_afterwards(self, held: HeldBatch, feed: Feed) -> None:
         email = take(feed)
-        email.may_send_body()
+        email.may_send_body(RELAY)
         running = held.unrecorded.begin_commit()
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
         held.unrecorded.end_commit(running, may_leave=True)
@@ -276,7 +276,7 @@ class TestAtMostOnce:
 
     async def test_an_intent_that_was_not_committed_yet_never_is(self, held: HeldBatch, feed: Feed) -> None:
         email = take(feed)
-        email.may_send_body()
+        email.may_send_body(RELAY)
         held.stop_for(StopCause.DRAINING, "why")
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
         assert commit(held) == ([], [1])
@@ -285,20 +285,20 @@ class TestAtMostOnce:
     async def test_an_email_that_moved_to_another_connection_has_asked_twice(self, held: HeldBatch, feed: Feed) -> None:
         """Its first intent is in the ledger, the second is not."""
         email = take(feed)
-        email.may_send_body()
+        email.may_send_body(RELAY)
         commit(held)
-        email.may_send_body()
+        email.may_send_body(RELAY)
         held.stop_for(StopCause.DRAINING, "why")
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
         assert commit(held) == ([], [1])
 
     async def test_the_email_starts_again_under_a_new_intent(self, held: HeldBatch, feed: Feed) -> None:
         email = take(feed)
-        email.may_send_body()
+        email.may_send_body(RELAY)
         commit(held)
         feed.done(email, Outcome(Verdict.NOT_STARTED, "r"))
         again = take(feed)
-        again.may_send_body()
+        again.may_send_body(RELAY)
         assert commit(held) == ([1], [1]), "the withdrawal, which is older, is written first"
         feed.done(again, Outcome(Verdict.ACCEPTED, "r", code=250))
         assert commit(held) == ([], [])
@@ -317,7 +317,7 @@ def test_the_relays_fault_is_tried_again_a_few_times_and_then_left_for_later(bat
         email = take(feed)
         assert not held.is_over
         feed.done(email, Outcome(Verdict.RELAY_FAULT, "r"))
-    assert feed.take() is None
+    assert feed.take(RELAY) is None
     assert unrecorded(held) == []
     assert held.rest_seconds == FAULT_PAUSE_SECONDS
     assert held.is_over

@@ -9,6 +9,7 @@ from services.api.rest import (
     errors,
     idempotency,
     imports,
+    limits,
     openapi,
     operations,
     previews,
@@ -18,7 +19,7 @@ from services.api.rest import (
     unsubscribe,
 )
 
-PARTS = (campaigns, imports, recipients, previews, actions, progress, suppressions, operations, unsubscribe)
+PARTS = (campaigns, imports, recipients, previews, actions, progress, suppressions, limits, operations, unsubscribe)
 
 
 def mount(app: FastAPI) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Mailbox
-from services.api.usecases import campaign_row
+from services.api.usecases import campaign_row, limits
 from services.api.usecases.campaign_row import CampaignRef
 from shared import retries
 from shared.ledger.counts import counts_of
@@ -22,7 +22,8 @@ async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> li
     """Summaries of campaigns, in the order of their rows."""
     counts = await counts_of(connection, [row.id for row in rows])
     now = await clock(connection)
-    return [CampaignSummary.model_validate(_members(row, counts[row.id], now)) for row in rows]
+    waiting = await limits.waiting_for(connection, {row.project_id for row in rows})
+    return [CampaignSummary.model_validate(_members(row, counts[row.id], waiting, now)) for row in rows]
 
 
 async def summary(connection: AsyncConnection, campaign: CampaignRef) -> CampaignSummary:
@@ -36,7 +37,8 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
     row = await campaign_row.find(connection, campaign)
     content = orjson.loads(await campaign_row.content_of(connection, row.id))
     counts = await counts_of(connection, [row.id])
-    shown = _members(row, counts[row.id], await clock(connection))
+    waiting = await limits.waiting_for(connection, [row.project_id])
+    shown = _members(row, counts[row.id], waiting, await clock(connection))
     shown |= {
         # An address that was valid when it was stored is shown, whatever the rules are now.
         "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
@@ -50,13 +52,14 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
     return CampaignOut.model_validate(shown)
 
 
-def _members(row: Row[Any], counts: Mapping[str, int], now: float) -> dict[str, Any]:
+def _members(row: Row[Any], counts: Mapping[str, int], waiting: Mapping[UUID, str], now: float) -> dict[str, Any]:
     rates = {"limit_per_second": row.emails_per_second, "average_per_second": _average(row, counts, now)}
     max_retries, delay_seconds = retries.set_by_campaign(row.max_retries, row.retry_delay_seconds)
     return {
         **row._asdict(),
         "counts": counts,
         "rates": rates,
+        "blocked_by": waiting.get(row.project_id, row.blocked_by) if row.status == "sending" else row.blocked_by,
         "max_retries": max_retries,
         "retry_delay_seconds": delay_seconds,
     }

@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
         if waited >= self._limit(awaiting):
             # If no reply is due, it is our own side that took too long.
             self._end(Reply(0, f"no reply within {waited:.0f} s".encode()), blame=awaiting is not None)
-        elif waited > stall_seconds:
+        elif waited > stall_seconds and awaiting is not None:  # else it is our own side that takes its time
             self.stalled = True
             if self._sent is not None and self._open is not None:
                 # Its envelope is out, its body is not: another connection can carry it.

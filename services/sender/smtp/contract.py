@@ -63,18 +63,19 @@ class Job(Protocol):
         An awaitable if making it takes a thread (signing)."""
         ...
 
-    def may_send_body(self) -> bool | Awaitable[bool]:
-        """Asked after the relay's 354 and immediately before the first body byte. False withdraws the email.
+    def may_send_body(self, relay: str) -> bool | Awaitable[bool]:
+        """Asked after the 354 of this relay and immediately before the first body byte. False withdraws the email.
 
-        An awaitable if an intent must be committed first (at_most_once)."""
+        An awaitable if an intent must be committed first (at_most_once), or if it waits for its time under a limit."""
         ...
 
 
 class Source(Protocol):
     """Where connections get their emails, and report their outcomes."""
 
-    def take(self) -> Job | None:
-        """The next email that may start at this instant, or None. Never blocks."""
+    def take(self, relay: str) -> Job | None:
+        """The next email that may start at this instant, to be sent over this relay if possible, or None. Never
+        blocks."""
         ...
 
     async def ready(self) -> None:

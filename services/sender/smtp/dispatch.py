@@ -66,7 +66,7 @@ class Dispatch:
             connection.offer()
             if self.hungry.is_set():
                 return
-        while relay.can_open(now) and (fresh := self._take()) is not None:
+        while relay.can_open(now) and (fresh := self._take(relay.name)) is not None:
             self._waiting.append(fresh)
             self._pool.open(relay)
 
@@ -109,7 +109,7 @@ class Dispatch:
         relay = self._pool.current
         if relay is None or connection.relay != relay.name:
             return None
-        while (fresh := self._take()) is not None and not self._suits(connection, fresh):
+        while (fresh := self._take(relay.name)) is not None and not self._suits(connection, fresh):
             pass
         return fresh
 
@@ -227,10 +227,10 @@ class Dispatch:
 
     # emails
 
-    def _take(self) -> Attempt | None:
+    def _take(self, relay: str) -> Attempt | None:
         """The next email of the source with usable addresses; those without are reported."""
         while True:
-            job = self._source.take()
+            job = self._source.take(relay)
             if job is None:
                 self.hungry.set()
                 return None

@@ -77,6 +77,12 @@ class Engine:
         """Do not use this relay for a while: it refuses nearly every recipient."""
         self._pool.rest(relay)
 
+    def hold(self, relay: str, seconds: float, why: str) -> None:
+        """Let a relay rest for these seconds, because a cap on its emails is used up; 0 if that was lifted."""
+        now = asyncio.get_running_loop().time()
+        self._pool.by_name[relay].hold(now + seconds, why, now)
+        self._pool.choose()
+
     def open_connections(self) -> int:
         """Open connections to all relays."""
         return len(self._pool.connections())

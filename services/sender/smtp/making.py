@@ -13,6 +13,9 @@ from services.sender.smtp.attempt import Attempt
 class Maker(Protocol):
     """The connection that the email is on."""
 
+    #: The relay's name.
+    relay: str
+
     def made(self) -> None:
         """A body or a permission that was awaited has come."""
 
@@ -55,7 +58,7 @@ class Making:
         if self._permitted:
             return attempt.body
         try:
-            permission = attempt.job.may_send_body()
+            permission = attempt.job.may_send_body(self._maker.relay)
         except Exception as error:  # noqa: BLE001
             self._maker.unmade(attempt, error)
             return None

@@ -189,6 +189,13 @@ class Relay:
         self._remember(Stage.RCPT, Reply(0, b"it refused nearly every recipient in the same words"), throttled=False)
         self._rest(now)
 
+    def hold(self, until: float, why: str, now: float) -> None:
+        """A cap on its emails is used up: it rests until then."""
+        self._remember(None, Reply(0, why.encode()), throttled=False)
+        self._resting = True
+        self._until = until
+        self._changed(self.name, "resting", self.reason, until - now)
+
     def _slow_down(self, now: float) -> None:
         if now < self._until:
             return

@@ -30,7 +30,7 @@ class Letter:
     def body(self) -> bytes | Awaitable[bytes]:
         return self.content if isinstance(self.content, bytes) else self.content()
 
-    def may_send_body(self) -> bool | Awaitable[bool]:
+    def may_send_body(self, relay: str) -> bool | Awaitable[bool]:
         self.permissions_asked += 1
         return self.permission if isinstance(self.permission, bool) else self.permission()
 
@@ -58,7 +58,7 @@ class Letterbox:
         self.pending.extend(letters)
         self._filled.set()
 
-    def take(self) -> Job | None:
+    def take(self, relay: str) -> Job | None:
         if not self.pending:
             self._filled.clear()
             return None

@@ -1,0 +1,85 @@
+"""Limits of the project and of the relays."""
+
+from collections.abc import Collection
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.api.shapes.limits import LimitIn, LimitOut, WarmUp
+from services.api.usecases.errors import NotFoundError
+from shared.ledger import rate_limits
+from shared.ledger.database import clock
+from shared.ledger.rate_limits import Limit, period_at, project_scope
+
+
+async def list_limits(connection: AsyncConnection, project_id: UUID) -> list[LimitOut]:
+    """The project's own and those of all relays."""
+    found = {
+        **await rate_limits.read(connection, [project_scope(project_id)]),
+        **await rate_limits.read_relays(connection),
+    }
+    now = await clock(connection)
+    return [_shown(found[scope], now) for scope in sorted(found)]
+
+
+async def put(connection: AsyncConnection, project_id: UUID, scope: str, given: LimitIn) -> LimitOut:
+    """Sets all limits of `project` or `relay:NAME`."""
+    full = _scope(project_id, scope)
+    warmup = rate_limits.WarmUp(**given.warmup.model_dump()) if given.warmup else None
+    await rate_limits.put_all(
+        connection,
+        full,
+        emails_per_second=given.emails_per_second,
+        emails_per_hour=given.emails_per_hour,
+        emails_per_day=given.emails_per_day,
+        warmup=warmup,
+    )
+    return _shown((await rate_limits.read(connection, [full]))[full], await clock(connection))
+
+
+async def remove(connection: AsyncConnection, project_id: UUID, scope: str) -> None:
+    """Removes all limits of `project` or `relay:NAME`. Raises NotFoundError if there is none."""
+    if not await rate_limits.remove(connection, _scope(project_id, scope)):
+        raise NotFoundError("such limit")
+
+
+async def waiting_for(connection: AsyncConnection, project_ids: Collection[UUID]) -> dict[UUID, str]:
+    """By project: the cap that is used up, in words. A project with room is left out."""
+    scopes = {project_scope(project_id): project_id for project_id in project_ids}
+    found = await rate_limits.read(connection, scopes)
+    now = await clock(connection) if found else 0.0
+    return {
+        scopes[scope]: f"the project's limits: {words}"
+        for scope, limit in found.items()
+        if (words := _words(limit, now)) is not None
+    }
+
+
+def _shown(limit: Limit, now: float) -> LimitOut:
+    limit.begin(now)
+    warmup = limit.warmup()
+    return LimitOut(
+        scope="project" if limit.scope.startswith("project:") else limit.scope,
+        emails_per_second=limit.emails_per_second,
+        emails_per_hour=limit.emails_per_hour,
+        emails_per_day=limit.emails_per_day,
+        warmup=warmup and WarmUp(start=warmup.start, growth_per_day=warmup.growth_per_day, until=warmup.until),
+        cap_today=limit.day_cap(period_at(now).day),
+        emails_this_hour=limit.hour_count,
+        emails_today=limit.day_count,
+        waiting_for=_words(limit, now),
+    )
+
+
+def _words(limit: Limit, now: float) -> str | None:
+    full = limit.full(now)
+    return None if full is None else f"{full[1]} is used up; more in {full[0] / 60:.0f} min"
+
+
+def _scope(project_id: UUID, scope: str) -> str:
+    """The scope in the ledger. Raises NotFoundError for another than `project` and `relay:NAME`."""
+    if scope == "project":
+        return project_scope(project_id)
+    if scope.startswith("relay:") and len(scope) > len("relay:"):
+        return scope
+    raise NotFoundError("such limit")

@@ -1,0 +1,60 @@
+"""`/v1/limits`: set, shown, removed; and what campaigns show of them."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import update
+from sqlmodel import col
+
+from shared.ledger.models import DEFAULT_PROJECT, Campaign, RateLimit
+from tests.support.api import ApiRig, api_on
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(database_url) as rig:
+        yield rig
+
+
+async def test_limits_are_set_shown_and_removed(api: ApiRig) -> None:
+    warmup = {"start": 500, "growth_per_day": 1.5, "until": 100_000}
+    body = {"emails_per_second": 20, "emails_per_day": 50_000, "warmup": warmup}
+    shown = await api.request("PUT", "/v1/limits/relay:mx.example", json=body)
+    assert (shown["scope"], shown["emails_per_second"], shown["warmup"]) == ("relay:mx.example", 20, warmup)
+    assert (shown["cap_today"], shown["emails_today"], shown["waiting_for"]) == (500, 0, None)
+    await api.request("PUT", "/v1/limits/project", json={"emails_per_hour": 10})
+    listed = (await api.get("/v1/limits"))["data"]
+    assert [(one["scope"], one["emails_per_second"], one["emails_per_hour"]) for one in listed] == [
+        ("project", None, 10),
+        ("relay:mx.example", 20, None),
+    ]
+    await api.request("DELETE", "/v1/limits/project", 204)
+    await api.request("DELETE", "/v1/limits/project", 404)
+    await api.request("PUT", "/v1/limits/campaign:1", 404, json={"emails_per_hour": 10})
+    await api.request("PUT", "/v1/limits/project", 422, json={"emails_per_hour": 0})
+    assert [one["scope"] for one in (await api.get("/v1/limits"))["data"]] == ["relay:mx.example"]
+
+
+async def test_the_same_warm_up_set_again_does_not_restart_it(api: ApiRig) -> None:
+    body = {"warmup": {"start": 100, "growth_per_day": 2, "until": 1000}}
+    await api.request("PUT", "/v1/limits/relay:mx", json=body)
+    async with api.ledger.write() as connection:
+        await connection.execute(update(RateLimit).values(warmup_day=col(RateLimit.warmup_day) - 2, day_count=7))
+    shown = await api.request("PUT", "/v1/limits/relay:mx", json={**body, "emails_per_second": 5})
+    assert shown["cap_today"] == 400
+
+
+async def test_a_campaign_shows_that_its_project_has_used_up_a_cap(api: ApiRig) -> None:
+    campaign = await api.create(3)
+    await api.request("PUT", "/v1/limits/project", json={"emails_per_day": 100})
+    async with api.ledger.write() as connection:
+        await connection.execute(update(Campaign).values(status="sending"))
+        await connection.execute(
+            update(RateLimit)
+            .where(col(RateLimit.scope) == f"project:{DEFAULT_PROJECT}")
+            .values(day=10**6, day_count=100)
+        )
+    shown = await api.show(campaign)
+    assert shown["blocked_by"].startswith("the project's limits: the limit of 100 emails a day is used up")
+    await api.request("PUT", "/v1/limits/project", json={"emails_per_day": 101})
+    assert (await api.show(campaign))["blocked_by"] is None
