@@ -61,10 +61,11 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 20)
     await system.post(f"/campaigns/{campaign}/pause")
     await system.wait_until(campaign, lambda answer: answer["status"] == "paused")
+    relay.behaviour.seconds_per_email = 2.0  # the batch that `sender-1` holds must outlast the kill
     await system.post(f"/campaigns/{campaign}/resume")
-    seen = await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 50)
+    await _holds_pending(system, "sender-1")
     system.processes["sender-1"].kill()
-    assert seen["status"] == "sending"
+    relay.behaviour.seconds_per_email = 0.02
     old = made.database_url("sender")
     write(made.folder, Servers(), ["sender"])
     apply(made, broker, own_postgres)
@@ -119,6 +120,16 @@ async def _refuse_everyone(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.rcpt = lambda _rcpt, _tries: None
     await system.resume_refused(campaign, "retry")
     assert (await system.wait_closed(campaign))["counts"]["sent"] == 200
+
+
+async def _holds_pending(system: System, slot: str) -> None:
+    """Waits until a sender holds a batch that it cannot finish within some seconds."""
+    async with asyncio.timeout(60), system.client() as client:
+        while True:
+            batches = (await client.get("/batches", params={"state": "sending"})).raise_for_status().json()["data"]
+            if any(batch["owner"].startswith(f"{slot}@") and batch["counts"]["pending"] > 5 for batch in batches):
+                return
+            await asyncio.sleep(0.05)
 
 
 async def _unsubscribe(system: System, campaign: str) -> None:
