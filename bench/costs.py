@@ -51,7 +51,7 @@ def measure(rounds: int) -> dict[str, float]:
     content = compile_content(render.SUBJECT, html, text)
     parts = [part for part in (content.subject, content.html, content.text) if part is not None]
     headers = CampaignHeaders(
-        render.CAMPAIGN, "news@example.com", "Spring News", "reply@example.com", "news.example.com"
+        render.CAMPAIGN, "news@example.com", "Spring News", "reply@example.com", "", "news.example.com"
     )
     builder = MessageBuilder(content, headers)
     email = (17, render.EMAIL, render.DATA, render.DATE, render.URL)

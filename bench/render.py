@@ -84,7 +84,7 @@ def message_figures(kind: str, kilobytes: int, signer: DkimSigner, rounds: int, 
     assert content.html
     part = content.html
     headers = CampaignHeaders(
-        CAMPAIGN, "news@example.com", "Новости", "reply@example.com", "news.example.com", "a:b:c:d"
+        CAMPAIGN, "news@example.com", "Новости", "reply@example.com", "", "news.example.com", "a:b:c:d"
     )
     builder = MessageBuilder(content, headers)
     values = {**DATA, "email": EMAIL, "unsubscribe_url": URL}

@@ -52,7 +52,7 @@ def prerendered(kilobytes: int) -> Bodies:
 def rendered(kilobytes: int) -> Bodies:
     """Renders a personal multipart message each time."""
     html, text = sources("latin", kilobytes * 1024)
-    headers = CampaignHeaders(CAMPAIGN, SENDER, "Spring News", "reply@example.com", "news.example.com", "a:b:c:d")
+    headers = CampaignHeaders(CAMPAIGN, SENDER, "Spring News", "reply@example.com", "", "news.example.com", "a:b:c:d")
     builder = MessageBuilder(compile_content(SUBJECT, html, text), headers)
     return lambda number: builder.build(number, EMAIL, DATA, DATE, URL)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from cli.client import ApiClient, media_type_of
 from shared.errors import DataError
+from shared.json_words import place_and_reason
 
 BLOCK_BYTES = 262_144
 MAX_FILE_BYTES = 25_000_000
@@ -34,7 +35,7 @@ def read_campaign(path: Path) -> CampaignFiles:
     try:
         body = json.loads(_text(file))
     except json.JSONDecodeError as error:
-        raise DataError(f"{file} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from None
+        raise DataError(f"{file} is not JSON: {place_and_reason(error)}") from None
     except RecursionError:
         raise DataError(f"{file} is not usable: its JSON is nested too deeply") from None
     if not isinstance(body, dict):

@@ -19,6 +19,8 @@ class Columns(Protocol):
     def from_name(self) -> str: ...
     @property
     def reply_to(self) -> str | None: ...
+    @property
+    def reply_to_name(self) -> str | None: ...
 
 
 def headers_of(campaign_id: UUID, row: Columns, project: str, content: CampaignContent) -> CampaignHeaders:
@@ -29,6 +31,7 @@ def headers_of(campaign_id: UUID, row: Columns, project: str, content: CampaignC
         from_email=row.from_email,
         from_name=row.from_name,
         reply_to=row.reply_to or "",
+        reply_to_name=row.reply_to_name or "",
         list_id=f"{_label(project)}.{domain}",
         feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
         attachments=tuple(

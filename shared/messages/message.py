@@ -44,6 +44,7 @@ class CampaignHeaders:
     from_email: str
     from_name: str = ""
     reply_to: str = ""
+    reply_to_name: str = ""
     list_id: str = ""  # of List-Id (RFC 2919), such as `news.example.com`
     feedback_id: str = ""
     unsubscribe_mailto: str = ""  # an address to unsubscribe by email, in List-Unsubscribe (RFC 2369)
@@ -163,10 +164,9 @@ def _subject(text: str) -> bytes:
 
 
 def _fixed_headers(headers: CampaignHeaders) -> bytes:
-    from_name = re.sub(" +", " ", check_header_text("From", headers.from_name))
-    lines = [b"", b"From: " + mailbox(from_name, parse_address(headers.from_email).email)]
+    lines = [b"", b"From: " + _mailbox("From", headers.from_name, headers.from_email)]
     if headers.reply_to:
-        lines.append(b"Reply-To: " + parse_address(headers.reply_to).email.encode())
+        lines.append(b"Reply-To: " + _mailbox("Reply-To", headers.reply_to_name, headers.reply_to))
     if headers.list_id:
         if len(headers.list_id) > 255 or not _LIST_ID.fullmatch(headers.list_id):
             raise HeaderError("List-Id", "is letters, digits, - and _ with dots between, such as news.example.com")
@@ -179,6 +179,10 @@ def _fixed_headers(headers: CampaignHeaders) -> bytes:
         lines.append(b"Feedback-ID: " + headers.feedback_id.encode())
     lines += [b"Precedence: bulk", b"MIME-Version: 1.0", b""]
     return b"\r\n".join(lines)
+
+
+def _mailbox(header: str, name: str, email: str) -> bytes:
+    return mailbox(re.sub(" +", " ", check_header_text(header, name)), parse_address(email).email)
 
 
 def _parts(templates: list[tuple[str, Template]], headers: CampaignHeaders) -> list[_Part]:

@@ -189,17 +189,18 @@ async def test_retry_without_failed_recipients_is_refused(api: ApiRig) -> None:
     await api.post(f"/v1/campaigns/{campaign}/resolve-unknown", {"as": "lost"}, 422)
 
 
+NAMED = {"email": "answers@example.test", "name": "Support"}
+
+
 async def test_a_test_is_a_separate_small_campaign(api: ApiRig) -> None:
-    campaign = await api.create(
-        1, subject="Hello {{ name|default('you') }}", reply_to="answers@example.test", emails_per_second=1
-    )
+    campaign = await api.create(1, subject="Hello {{ name|default('you') }}", reply_to=NAMED, emails_per_second=1)
     path = f"/v1/campaigns/{campaign}/test"
     answer = await api.client.post(path, json={"recipients": [{"email": "me@example.test", "data": {"name": "Me"}}]})
     assert answer.status_code == 202
     test = answer.json()
     assert answer.headers["location"] == f"/v1/campaigns/{test['id']}"
     assert (test["test_of"], test["status"], test["counts"]["total"]) == (campaign, "queued", 1)
-    assert (await api.show(test["id"]))["reply_to"] == "answers@example.test"
+    assert (await api.show(test["id"]))["reply_to"] == NAMED
     assert api.bus.of(CampaignRequested)[-1].campaign_id == UUID(test["id"])
     assert (await api.show(campaign))["status"] == "draft"
     assert [one["id"] for one in (await api.get("/v1/campaigns"))["data"]] == [campaign]

@@ -48,6 +48,27 @@ async def test_a_draft_shows_what_was_given_and_what_was_filled_in(api: ApiRig) 
     assert [(one["format"], one["lines"], one["duplicates"]) for one in imports] == [("inline", 2, 1)]
 
 
+async def test_answers_go_to_a_mailbox_with_a_name(api: ApiRig) -> None:
+    named = {"email": "answers@example.test", "name": "Support, Ltd"}
+    campaign = await api.create(reply_to={**named, "email": "answers@EXAMPLE.test"})
+    assert (await api.show(campaign))["reply_to"] == named
+    seen = await api.post(f"/v1/campaigns/{campaign}/preview", expect=200)
+    headers = {one["name"]: one["value"] for one in seen["headers"]}
+    assert headers["Reply-To"] == '"Support, Ltd" <answers@example.test>'
+    path = f"/v1/campaigns/{campaign}"
+    for given, shown in (
+        ("plain@example.test", "plain@example.test"),
+        (named, named),
+        ({"email": "plain@example.test"}, "plain@example.test"),
+        (None, None),
+    ):
+        assert (await api.request("PATCH", path, json={"reply_to": given}))["reply_to"] == shown
+        assert (await api.request("PATCH", path, json={"name": "Other"}))["reply_to"] == shown
+    async with api.ledger.read() as connection:
+        row = (await connection.execute(select(col(Campaign.reply_to), col(Campaign.reply_to_name)))).one()
+    assert tuple(row) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
@@ -56,6 +77,9 @@ async def test_a_draft_shows_what_was_given_and_what_was_filled_in(api: ApiRig) 
         ({"from": {"email": "nobody"}}, "#/from/email"),
         ({"from": {"email": "a@example.test", "name": "a\u0000b"}}, "#/from/name"),
         ({"from": None}, "#/from"),
+        ({"reply_to": "nobody"}, "#/reply_to"),
+        ({"reply_to": {"email": "a@example.test", "name": "a\nb"}}, "#/reply_to/name"),
+        ({"reply_to": {"name": "Ann"}}, "#/reply_to/email"),
         ({"subject": "{{ name }"}, "#/subject"),
         ({"html": "<p>{% for x in y %}</p>"}, "#/html"),
         ({"text": None}, "#/text"),

@@ -72,11 +72,61 @@ async def test_malformed_json_says_where(api: ApiRig, content: bytes, line: int,
     assert (problem["line"], problem["column"]) == (line, column)
 
 
-@pytest.mark.parametrize("content", [b'"\xff"', b"[" * 1000, b"9" * 1900])
-async def test_bytes_that_only_look_like_json_are_refused(api: ApiRig, content: bytes) -> None:
-    answer = await api.client.post("/v1/campaigns", content=content, headers={"Content-Type": "application/json"})
-    assert answer.status_code in (400, 422)
-    assert answer.headers["content-type"] == "application/problem+json"
+@pytest.mark.parametrize(
+    ("content", "status", "words"),
+    [
+        (b"[" * 10, 400, "line 1, column 11: a value is expected here"),
+        (b"9" * 1900, 422, "#: must be a JSON object, but it is a number"),
+        (b'{"name":\n"\xff"}', 400, "The body is not UTF-8: line 2, byte 0xff."),
+        ("{}".encode("utf-16-le")[:3], 400, "JSON"),
+        (b"{'name': 1}", 400, "line 1, column 2: the name of a member is expected here, in double quotes"),
+        (b"", 422, "#: is missing; send a JSON object"),
+        (b"null", 422, "#: must be a JSON object, but it is null"),
+    ],
+)
+async def test_what_is_no_json_object_is_refused_in_our_words(
+    api: ApiRig, content: bytes, status: int, words: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    problem = await api.request("POST", "/v1/campaigns", status, content=content, headers=headers)
+    assert words in problem["detail"]
+
+
+@pytest.mark.parametrize("content", [b"[" * 200_000, b"9" * 5000], ids=["nested", "digits"])
+async def test_json_that_python_cannot_hold_is_malformed(sqlite_url: str, content: bytes) -> None:
+    async with api_on(sqlite_url) as api:
+        headers = {"Content-Type": "application/json"}
+        problem = await api.request("POST", "/v1/campaigns", 400, content=content, headers=headers)
+    assert problem["type"].endswith(":malformed")
+    assert "parsing" not in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "parameter", "words"),
+    [
+        ("GET", "/v1/campaigns?limit=x", "query limit", "must be a whole number"),
+        ("GET", "/v1/campaigns?limit=0", "query limit", "must be at least 1"),
+        ("GET", "/v1/campaigns?limit=1.5", "query limit", "must be a whole number"),
+        ("GET", "/v1/campaigns?cursor=x", "query cursor", "must be an id as the API gives it"),
+        ("GET", "/v1/campaigns?status=asleep", "query status", "must be 'draft', 'scheduled'"),
+        ("GET", "/v1/campaigns?include_tests=maybe", "query include_tests", "must be true or false"),
+        ("GET", "/v1/campaigns/17", "path campaign_id", "must be an id as the API gives it"),
+        ("GET", "/v1/campaigns/{id}/imports/x", "path import_id", "must be a whole number"),
+        ("GET", "/v1/campaigns/{id}/recipients?status=x", "query status", "must be 'pending'"),
+        ("GET", "/v1/suppressions?limit=1001", "query limit", "must be at most 1000"),
+        ("POST", "/v1/campaigns", "header Idempotency-Key", "must be visible ASCII characters without spaces"),
+    ],
+)
+async def test_a_wrong_parameter_is_named_with_what_it_should_be(
+    api: ApiRig, method: str, path: str, parameter: str, words: str
+) -> None:
+    headers = {"Idempotency-Key": "two words"} if method == "POST" else {}
+    body = campaign_body() if method == "POST" else None
+    problem = await api.request(method, path.replace("{id}", str(uuid4())), 422, json=body, headers=headers)
+    [error] = problem["errors"]
+    assert error["parameter"] == parameter
+    assert words in error["detail"]
+    assert problem["detail"].startswith(f"{parameter}: ")
 
 
 async def test_lone_surrogates_are_refused_everywhere(api: ApiRig) -> None:

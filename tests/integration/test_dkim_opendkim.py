@@ -52,7 +52,7 @@ def test_opendkim_accepts(
 ) -> None:
     html, text = BODIES[body]
     facts = CampaignHeaders(
-        UUID(int=1), "news@example.com", "Новости", "r@example.com", "n.example.com", "a:b:c:d", "", files
+        UUID(int=1), "news@example.com", "Новости", "r@example.com", "Ответы", "n.example.com", "a:b:c:d", "", files
     )
     builder = MessageBuilder(compile_content("Привет, {{ name }}! " + "long " * 30, html, text), facts)
     message = builder.build_unsigned(

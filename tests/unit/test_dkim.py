@@ -49,7 +49,15 @@ def message(
     url: str = URL,
 ) -> Unsigned:
     facts = CampaignHeaders(
-        UUID(int=1), "news@example.com", "Новости, Inc", "reply@example.com", "n.example.com", "a:b:c:d", "", files
+        UUID(int=1),
+        "news@example.com",
+        "Новости, Inc",
+        "reply@example.com",
+        "Ответы",
+        "n.example.com",
+        "a:b:c:d",
+        "",
+        files,
     )
     content = compile_content("Привет, {{ name }}! " + "long " * 30, html, text)
     return MessageBuilder(content, facts).build_unsigned(1, email, {"name": "Анна"}, DATE, url)

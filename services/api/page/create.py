@@ -18,9 +18,17 @@ from services.api.usecases.import_recipients import Upload
 from services.api.web.context import CampaignDep, Project, ProjectDep
 from services.api.web.problems import HttpError, problem_of
 
-FIELDS = ("name", "from_email", "from_name", "subject", "html", "text", "emails_per_second")
+FIELDS = (
+    *("name", "from_email", "from_name", "reply_to", "reply_to_name"),
+    *("subject", "html", "text", "emails_per_second"),
+)
 READ_BYTES = 256 * 1024
-_FIELD_OF = {"#/from/email": "from_email", "#/from/name": "from_name", "#/from": "from_email"}
+_FIELD_OF = {
+    "#/from/email": "from_email",
+    "#/from/name": "from_name",
+    "#/reply_to/email": "reply_to",
+    "#/reply_to/name": "reply_to_name",
+}
 
 router = APIRouter(include_in_schema=False, route_class=PageRoute)
 uploads = APIRouter(include_in_schema=False, route_class=UploadRoute)
@@ -90,12 +98,18 @@ def _body(given: Mapping[str, str]) -> CampaignIn:
         {
             "name": given["name"],
             "from": {"email": given["from_email"], "name": given["from_name"]},
+            "reply_to": _reply_to(given),
             "subject": given["subject"],
             "html": given["html"] if given["html"].strip() else None,
             "text": given["text"] if given["text"].strip() else None,
             "emails_per_second": given["emails_per_second"] or None,
         },
     )
+
+
+def _reply_to(given: Mapping[str, str]) -> dict[str, str] | None:
+    email, name = given["reply_to"].strip(), given["reply_to_name"].strip()
+    return {"email": email, "name": name} if email or name else None
 
 
 def _form(request: Request, given: Mapping[str, str], refusal: RefusedError | None) -> Response:

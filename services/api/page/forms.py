@@ -6,6 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import FormData, UploadFile
 
 from services.api.web.problems import HttpError
+from services.api.web.wording import in_our_words, path_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -16,15 +17,14 @@ class FormError(HttpError):
     title = "Please check the form"
 
     def __init__(self, invalid: ValidationError) -> None:
+        found = invalid.errors()
         errors = [
-            {
-                "pointer": "#" + "".join(f"/{part}" for part in problem["loc"]),
-                "detail": problem["msg"].removeprefix("Value error, "),
-            }
-            for problem in invalid.errors()
+            {"pointer": "#" + "".join(f"/{part}" for part in path_of(one)), "detail": in_our_words(one)}
+            for one in found
         ]
+        name = ", ".join(str(part).replace("_", " ") for part in path_of(found[0]))
         more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-        super().__init__(f"{errors[0]['detail']}{more}", errors=errors)
+        super().__init__(f"{name}: {errors[0]['detail']}{more}".lstrip(": "), errors=errors)
 
 
 def text(form: FormData, name: str) -> str:

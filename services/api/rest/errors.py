@@ -10,8 +10,10 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from services.api.usecases.errors import InvalidError, RefusedError
+from services.api.usecases.errors import InvalidError, RefusedError, invalid
 from services.api.web.problems import HttpError, plain_problem, problem_for, problem_of
+from services.api.web.wording import in_our_words, path_of
+from shared.json_words import reason
 
 
 class ProblemOut(BaseModel):
@@ -56,6 +58,8 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, RefusedError):
         return problem_of(error.__cause__).response()  # raised while FastAPI read the body
     detail, headers = str(error.detail), error.headers
+    if error.status_code == 400 and error.__cause__ is not None:
+        return problem_of(_unreadable(error.__cause__)).response()
     if error.status_code == 404:
         detail = f"There is nothing at {request.url.path}. GET /openapi.json lists what there is."
     elif error.status_code == 405:
@@ -86,30 +90,44 @@ def _refusal(error: RequestValidationError) -> RefusedError:
         return UnsupportedMediaTypeError(
             "Send JSON, and say so: Content-Type: application/json.", headers={"Accept": "application/json"}
         )
+    if [one["loc"] for one in found] == [("body",)] and found[0]["type"] == "missing":
+        return invalid("#", "is missing; send a JSON object")
     return InvalidError([_one(one) for one in found])
 
 
 def _one(found: Mapping[str, Any]) -> dict[str, Any]:
-    where, *path = found["loc"]
-    text = str(found["msg"]).removeprefix("Value error, ")
-    if found["type"] == "extra_forbidden":
-        text = "is not known here; remove it, or check its spelling"
-    elif found["type"] == "missing":
-        text = "is missing"
+    where, *path = path_of(found)
+    text = in_our_words(found)
     if where == "body":
         return {"pointer": "#" + "".join(f"/{_escaped(part)}" for part in path), "detail": text}
-    return {"parameter": f"{where} {'.'.join(map(str, path))}".strip(), "detail": text}
+    name = ".".join(part for part in path if isinstance(part, str))  # without the position in a repeated one
+    return {"parameter": f"{where} {name}".strip(), "detail": text}
 
 
 def _escaped(part: object) -> str:
     return str(part).replace("~", "~0").replace("/", "~1")
 
 
+def _unreadable(cause: BaseException) -> MalformedJsonError:
+    """A body that could not be read as JSON at all."""
+    if isinstance(cause, UnicodeDecodeError):
+        line = cause.object.count(b"\n", 0, cause.start) + 1
+        byte = cause.object[cause.start]
+        return MalformedJsonError(
+            f"The body is not UTF-8: line {line}, byte 0x{byte:02x}. Send JSON in UTF-8.", line=line
+        )
+    if isinstance(cause, RecursionError):
+        return MalformedJsonError(
+            "The body is nested too deeply. Send lists and objects inside each other only where the API has them."
+        )
+    return MalformedJsonError(
+        "The body cannot be read as JSON: a number in it has too many digits, or its encoding is unknown."
+    )
+
+
 def _malformed(body: str, found: Mapping[str, Any]) -> MalformedJsonError:
     position = int(found["loc"][1])
     line = body.count("\n", 0, position) + 1
     column = position - body.rfind("\n", 0, position)
-    reason = found.get("ctx", {}).get("error", found["msg"])
-    return MalformedJsonError(
-        f"The body is not JSON: line {line}, column {column}: {reason}.", line=line, column=column
-    )
+    why = reason(found["ctx"]["error"])
+    return MalformedJsonError(f"The body is not JSON: line {line}, column {column}: {why}.", line=line, column=column)

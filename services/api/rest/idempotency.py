@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.background import BackgroundTask
 
+from services.api.shapes.common import VISIBLE_ASCII
 from services.api.usecases import idempotency_keys
 from services.api.usecases.errors import ConflictError
 from services.api.usecases.idempotency_keys import Claim, Kept, KeyHeldError
@@ -29,7 +30,7 @@ _Key = Annotated[
         alias="Idempotency-Key",
         min_length=1,
         max_length=200,
-        pattern=r"^[\x21-\x7e]+$",
+        pattern=VISIBLE_ASCII,
         description="Any text of your own, such as a UUID. The same request with the same key is done only once.",
         examples=["4b0e9a3c-1c3e-4a53-9a4f-6e1f0d5f8b0a"],
     ),

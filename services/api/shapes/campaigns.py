@@ -1,11 +1,11 @@
 """Campaigns: the bodies that are accepted and the answers that are given."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from services.api.shapes.common import Body, Email, FutureMoment, Line, Moment, Shown
+from services.api.shapes.common import Body, Email, FutureMoment, Line, Moment, Shown, checked_address
 from services.api.shapes.recipients import RecipientIn
 from shared.content import Attachment
 from shared.ledger.states import CampaignStatus
@@ -27,10 +27,22 @@ class Mailbox(Body):
         return given
 
 
+def _mailbox(given: Any) -> Any:
+    return Mailbox(email=checked_address(given)) if isinstance(given, str) else given
+
+
+ReplyTo = Annotated[Mailbox, BeforeValidator(_mailbox, json_schema_input_type=str | Mailbox)]
+"""A mailbox, or an address as text."""
+
+
 class CampaignIn(Body):
     name: Line = Field(min_length=1, examples=["Spring news"])
     sender: Mailbox = Field(alias="from")
-    reply_to: Email | None = None
+    reply_to: ReplyTo | None = Field(
+        None,
+        description="Where answers go: an address, or an object like `from`.",
+        examples=[{"email": "answers@example.com", "name": "Example Support"}],
+    )
     envelope_from: Email | None = Field(None, description="Where bounces go. Default: `from.email`.")
     subject: str = Field(min_length=1, max_length=998, examples=["{{ first_name }}, our spring news"])
     html: str | None = Field(None, examples=["<p>Hello {{ first_name|default('there') }}!</p>"])
@@ -65,7 +77,7 @@ class CampaignPatch(Body):
 
     name: Line | None = Field(None, min_length=1)
     sender: Mailbox | None = Field(None, alias="from")
-    reply_to: Email | None = None
+    reply_to: ReplyTo | None = None
     envelope_from: Email | None = None
     subject: str | None = Field(None, min_length=1, max_length=998)
     html: str | None = None
@@ -165,7 +177,7 @@ class ContentWarningOut(Shown):
 class CampaignOut(CampaignSummary):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
     sender: Mailbox = Field(alias="from")
-    reply_to: str | None
+    reply_to: str | Mailbox | None = Field(description="An object if it has a name, else the address.")
     envelope_from: str
     subject: str
     html: str | None

@@ -1,6 +1,7 @@
 """What the shapes of all kinds share."""
 
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
@@ -13,7 +14,8 @@ T = TypeVar("T")
 LAST_YEAR = 9998
 """Later moments do not fit into the arithmetic of every database."""
 
-_NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+VISIBLE_ASCII = r"^[\x21-\x7e]+$"
 
 
 def moment(seconds: float) -> datetime:
@@ -21,7 +23,8 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _address(value: str) -> str:
+def checked_address(value: str) -> str:
+    """A normalised address. Raises ValueError with a sentence for a person."""
     try:
         return parse_address(value).email
     except AddressError as error:
@@ -38,16 +41,44 @@ def _moment(value: object) -> object:
     return moment(value) if isinstance(value, int | float) else value
 
 
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        (bool, "true or false"),
+        ((int, float), "a number"),
+        (str, "text"),
+        ((list, tuple), "a list"),
+    )
+    return next((words for kind, words in kinds if isinstance(value, kind)), "an object")
+
+
+def _field_value(value: object) -> object:
+    """One error for a value that is of no kind a field may have, instead of one for each kind."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a character (a lone surrogate); remove it") from None
+    elif isinstance(value, float) and not isfinite(value):
+        raise ValueError("must be a finite number; NaN and Infinity are none")
+    elif not (value is None or isinstance(value, int | float)):
+        raise ValueError(f"must be text, a number, true, false or null, but it is {kind_of(value)}")
+    return value
+
+
 def _json_object(value: object) -> object:
     return orjson.loads(value) if isinstance(value, str) else value or {}
 
 
-Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_NO_CONTROLS)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=NO_CONTROLS)]
 """One line of text that a header may contain."""
-Email = Annotated[str, Field(max_length=1000), AfterValidator(_address)]
+Email = Annotated[str, Field(max_length=1000), AfterValidator(checked_address)]
 FutureMoment = Annotated[AwareDatetime, AfterValidator(_plannable)]
 """A moment that someone may plan for."""
-Fields = dict[str, str | int | float | bool | None]
+FieldValue = Annotated[str | int | float | bool | None, BeforeValidator(_field_value)]
+Fields = dict[str, FieldValue]
 Moment = Annotated[datetime, BeforeValidator(_moment)]
 """Takes the ledger's seconds; shown as RFC 3339 in UTC."""
 StoredFields = Annotated[Fields, BeforeValidator(_json_object)]

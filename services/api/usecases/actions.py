@@ -44,6 +44,7 @@ _COPIED_TO_TEST = (
     "from_email",
     "from_name",
     "reply_to",
+    "reply_to_name",
     "envelope_from",
     "delivery",
     "max_retries",

@@ -9,6 +9,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.api.shapes.campaigns import Mailbox
 from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError
 from shared.ledger import campaigns, rows
 from shared.ledger.models import Campaign, Import
@@ -94,6 +95,13 @@ async def require_no_import(connection: AsyncConnection, campaign_id: UUID, acti
         f"Import {unfinished.id} of this campaign is not done, so {action} is not possible. {advice}.",
         import_id=unfinished.id,
     )
+
+
+def reply_to_columns(reply_to: Mailbox | None) -> dict[str, str | None]:
+    """The columns that keep where answers go. Release 0.1.0 reads the address only."""
+    if reply_to is None:
+        return {"reply_to": None, "reply_to_name": None}
+    return {"reply_to": reply_to.email, "reply_to_name": reply_to.name or None}
 
 
 def possible(row: Row[Any]) -> tuple[str, ...]:

@@ -52,8 +52,9 @@ async def create(
     stored = CampaignContent(**given.model_dump(include=set(CONTENT)))
     compiled = await content.check(stored)
     recipients = unique(given.recipients, compiled)
-    columns = given.model_dump(exclude={*CONTENT, "sender", "recipients"}) | {
+    columns = given.model_dump(exclude={*CONTENT, "sender", "reply_to", "recipients"}) | {
         **retries.stored(given.max_retries, given.retry_delay_seconds),
+        **campaign_row.reply_to_columns(given.reply_to),
         "from_email": given.sender.email,
         "from_name": given.sender.name,
         "envelope_from": given.envelope_from or given.sender.email,

@@ -80,9 +80,11 @@ def _retries(row: Row[Any], patch: CampaignPatch) -> dict[str, int]:
 
 def _changed_columns(patch: CampaignPatch) -> dict[str, Any]:
     given = patch.model_fields_set
-    columns = patch.model_dump(include=given - {*CONTENT, *_TIMES, "sender"})
+    columns = patch.model_dump(include=given - {*CONTENT, *_TIMES, "sender", "reply_to"})
     if patch.sender is not None:
         columns |= {"from_email": patch.sender.email, "from_name": patch.sender.name}
+    if "reply_to" in given:
+        columns |= campaign_row.reply_to_columns(patch.reply_to)
     if "envelope_from" in given and patch.envelope_from is None:
         columns["envelope_from"] = patch.sender.email if patch.sender else col(Campaign.from_email)
     return columns

@@ -42,6 +42,7 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
     shown |= {
         # An address that was valid when it was stored is shown, whatever the rules are now.
         "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
+        "reply_to": _reply_to(row),
         "subject": content["subject"],
         "html": content.get("html"),
         "text": content.get("text"),
@@ -50,6 +51,10 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
         "rescued": await _rescued(connection, row.id),
     }
     return CampaignOut.model_validate(shown)
+
+
+def _reply_to(row: Row[Any]) -> str | Mailbox | None:
+    return Mailbox.model_construct(email=row.reply_to, name=row.reply_to_name) if row.reply_to_name else row.reply_to
 
 
 def _members(row: Row[Any], counts: Mapping[str, int], waiting: Mapping[UUID, str], now: float) -> dict[str, Any]:

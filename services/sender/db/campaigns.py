@@ -22,6 +22,7 @@ class CampaignRow:
     from_email: str
     from_name: str
     reply_to: str | None
+    reply_to_name: str | None
     envelope_from: str
     content: str  # a CampaignContent as JSON
     delivery: str
