@@ -8,6 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import cast
+
+from tests.support.stamped_socket import StampedSocket, listening_socket
 
 _ADDRESS = re.compile(rb"<([^>]*)>")
 _MESSAGE_ID = re.compile(rb"^Message-ID: *(\S+)", re.MULTILINE | re.IGNORECASE)
@@ -71,8 +74,9 @@ class RecordingRelay:
             loop = self._loop = asyncio.new_event_loop()
 
             async def listen() -> None:
-                self._server = await loop.create_server(lambda: _Session(self), "127.0.0.1", self.port)
-                self.port = self._server.sockets[0].getsockname()[1]
+                listener = listening_socket(self.port)
+                self.port = listener.getsockname()[1]
+                self._server = await loop.create_server(lambda: _Session(self), sock=listener)
                 started.set()
 
             loop.run_until_complete(listen())
@@ -133,6 +137,7 @@ class _Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._socket = cast(StampedSocket, transport.get_extra_info("socket")._sock)
         self._relay._open.add(transport)
         self._relay.connections += 1
         self._say(self._relay.behaviour.banner)
@@ -187,7 +192,7 @@ class _Session(asyncio.Protocol):
             if self._email is None:
                 self._say(b"503 5.5.1 no recipient\r\n")
             else:
-                self._in_data = True
+                self._in_data = self._socket.one_byte = True
                 self._say(b"354 go on\r\n")
         elif verb == b"RSET":
             self._email = None
@@ -203,7 +208,8 @@ class _Session(asyncio.Protocol):
         email = self._email
         assert email is not None
         if not email.first_byte_at:
-            email.first_byte_at = time.monotonic()
+            email.first_byte_at = self._socket.arrived_at
+            self._socket.one_byte = False
             self._relay.first_bytes.append((email.first_byte_at, email.rcpt))
         end = self._buffer.find(b"\r\n.\r\n")
         if end < 0:
