@@ -70,6 +70,8 @@ class Email:
     def body(self) -> bytes:
         return self._bodies(self._number)
 
+    is_timed = False
+
     def may_send_body(self, relay: str) -> bool:
         return True
 

@@ -321,7 +321,6 @@ def _warn(shown: dict[str, Any]) -> None:
     from cli.output import say
 
     for one in shown.get("warnings", []):
-        place = (
-            f"{one['pointer'].removeprefix('#/')}, line {one['line']}, column {one['column']}: " if one["line"] else ""
-        )
+        line = f", line {one['line']}, column {one['column']}" if one.get("line") else ""
+        place = f"{one['pointer'].removeprefix('#/')}{line}: " if line else ""
         say(f"Warning: {place}{one['detail']}")

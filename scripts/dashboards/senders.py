@@ -151,6 +151,30 @@ DELIVERY = (
     ),
 )
 
+LIMITS = (
+    Panel(
+        "timeseries",
+        "Slots of limits",
+        "Emails per second that began under a limit (used), and slots for which no email was ready in time (lost)."
+        " Many lost ones mean that the limit is not reached: look at connections and replies.",
+        "cps",
+        [
+            Query(
+                'sum by (outcome) (rate(vashsender_limit_slots_total{job="$job", instance=~"$instance"}'
+                "[$__rate_interval]))",
+                "{{outcome}}",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
+        "Limits used up",
+        "Limits per hour or day that are used up. Their campaigns wait, and `blocked_by` says so.",
+        "short",
+        [Query('vashsender_limits_used_up{job="$job", instance=~"$instance"}', "{{instance}}")],
+    ),
+)
+
 LEDGER = (
     Panel(
         "timeseries",
@@ -218,6 +242,6 @@ SENDERS = Dashboard(
     "VashSender / Senders",
     "Each replica's share, what limits it, and how many there should be.",
     [JOB, INSTANCE, MINUTES],
-    [Row("Scaling", SCALING), Row("Delivery", DELIVERY), Row("Ledger and machine", LEDGER)],
+    [Row("Scaling", SCALING), Row("Delivery", DELIVERY), Row("Limits", LIMITS), Row("Ledger and machine", LEDGER)],
     links("vashsender-senders"),
 )

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import campaigns, instances, rate_limits
-from shared.ledger.batches import in_state, is_nearly_done, takes_place
+from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.rate_limits import Limit
@@ -86,9 +86,14 @@ class Survey:
     def has_room(self, campaign: OpenCampaign) -> bool:
         """Its limits leave room for another batch: what is out is soon used up, and no cap is."""
         rate = self.rate(campaign)
-        if rate is not None and campaign.emails_out > rate * AHEAD_SECONDS:
+        if rate is not None and (campaign.emails_out > rate * AHEAD_SECONDS or self._beside_is_full):
             return False
         return all(limit.full(self.now) is None for limit in self._limits(campaign))
+
+    @property
+    def _beside_is_full(self) -> bool:
+        """Senders hold as many batches under limits as they can without keeping others waiting."""
+        return sum(campaign.beside for campaign in self.campaigns) >= LIMITED_PER_PLACE * self.capacity
 
     def _limits(self, campaign: OpenCampaign) -> Sequence[Limit]:
         return [self.limits[scope] for scope in scopes(campaign) if scope in self.limits]

@@ -63,10 +63,11 @@ class BatchMonitor:
         self._blocked_since = None if blocked is None else self._blocked_since or now
         for held in batches:
             self._check_deadlines(held, now)
-            if (full := self._limits.full(held.scopes)) is not None:
-                held.wait_for_limit(full.until - now, full.why)
-        if batches:
+            if held.stop is None and (full := self._limits.full(held.scopes)) is not None:
+                held.stop_for(StopCause.OUT_OF_TIME, full.why)  # released again when there is room
+        if batches or blocked is not None:
             await self._limits.refresh(self._batches)
+        if batches:
             found = await claims.look(self._ledger, [held.claim.batch_id for held in batches])
             for held in batches:
                 self._heed(held, found.get(held.claim.batch_id), now)

@@ -54,7 +54,7 @@ class Feed:
     def take(self, relay: str) -> Email | None:
         """The next email that may start now, if this relay takes it; one batch after the other is asked."""
         batches = self._batches
-        if batches.is_draining:
+        if batches.is_draining or not self._few_in_doubt():
             return None
         now = time.monotonic()
         earliest: float | None = None
@@ -69,8 +69,10 @@ class Feed:
                 if held.worklist.needs_slice(self._slice_size):
                     held.note_change()
                 if email is not None:
-                    self._limits.taken(held, relay, now)
+                    self._limits.taken(email, relay, now)
                     return email
+                if not self._few_in_doubt():
+                    return None
         if earliest is not None and earliest < math.inf:
             self._wake_at(asyncio.get_running_loop().time() + earliest - now)
         return None
@@ -82,6 +84,7 @@ class Feed:
     def done(self, job: Any, outcome: Outcome) -> None:
         """Takes the outcome of an email that `take` gave."""
         held: HeldBatch = job.held
+        self._limits.ended(job)
         has_result = held.settle(job, outcome)
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if self._spread.note(held.claim.campaign_id, job.rcpt_to, outcome):
@@ -104,7 +107,7 @@ class Feed:
         self._signers.shutdown(wait=False)
 
     def _may_start(self, held: HeldBatch, now: float) -> bool:
-        return held.may_send(now, self._start_seconds) and self._few_in_doubt() and not self._is_braked(held)
+        return held.may_send(now, self._start_seconds) and not self._is_braked(held)
 
     def _is_braked(self, held: HeldBatch) -> bool:
         """A relay seems to refuse everything: the ledger must judge that before many more recipients fail."""
@@ -147,22 +150,16 @@ class Feed:
         return asyncio.get_running_loop().run_in_executor(self._signers, message)
 
     def _may_send_body(self, email: Email, relay: str) -> bool | Awaitable[bool]:
-        """The last gate. Under at_most_once the intent is committed first, together with whatever else waits. An email
-        under a limit then waits for its slot, so that nothing comes between the slot and the body."""
+        """The last gate. Under at_most_once the intent is committed first, together with whatever else waits; an email
+        under a limit then waits for its slot."""
         held = email.held
         if held.is_suppressed(email.row) or not held.may_send(time.monotonic(), self._lease_seconds):
             return False
-        if not held.facts.retries.at_most_once:
-            return self._limits.begin(held, relay, partial(self._may_begin, held))
-        may_leave = held.add_intent(email)
-        self._batches.recordable.set()
-        return self._slot_after(may_leave, held, relay) if self._limits.are_on(held, relay) else may_leave
-
-    async def _slot_after(self, may_leave: asyncio.Future[bool], held: HeldBatch, relay: str) -> bool:
-        if not await may_leave:
-            return False
-        slot = self._limits.begin(held, relay, partial(self._may_begin, held))
-        return slot if isinstance(slot, bool) else await slot
+        if held.facts.retries.at_most_once and not email.intent_stands:
+            may_leave = held.add_intent(email)
+            self._batches.recordable.set()
+            return may_leave
+        return self._limits.begin(email, relay, partial(self._may_begin, held))
 
     def _may_begin(self, held: HeldBatch) -> bool:
         return held.may_send(time.monotonic(), self._lease_seconds)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from services.sender.campaigns import CampaignFacts
 from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
+from services.sender.lane import Passage
 from services.sender.results import Result, closed, result_of
 from services.sender.smtp.contract import Outcome, Verdict
 from services.sender.unrecorded import Unrecorded
@@ -83,7 +84,6 @@ class HeldBatch:
         "_in_flight",
         "_last_progress",
         "_left_for_later",
-        "_limit_seconds",
         "_place_given_up",
         "_stop",
         "_suppressed",
@@ -127,8 +127,6 @@ class HeldBatch:
         self._left_for_later = False
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
-        #: Seconds until a cap that is used up begins again.
-        self._limit_seconds = 0.0
         self._stop: Stop | None = None
         #: Recipient ids whose address the last look found suppressed.
         self._suppressed: frozenset[int] = frozenset()
@@ -150,12 +148,6 @@ class HeldBatch:
         if self._stop is None or cause >= self._stop.cause:
             self._stop = Stop(cause, why)
         self._changed.set()
-
-    def wait_for_limit(self, seconds: float, why: str) -> None:
-        """A cap is used up: no further email starts, and the batch is due again after these seconds."""
-        if self._stop is None:
-            self._limit_seconds = seconds
-            self.stop_for(StopCause.OUT_OF_TIME, why)
 
     # Emails
 
@@ -187,7 +179,9 @@ class HeldBatch:
     def add_intent(self, email: "Email") -> asyncio.Future[bool]:
         """Has the ledger know, under at_most_once, that a body is about to leave; the future says whether it may."""
         email.has_intent = True
-        return self.unrecorded.add_intent(email.row.id)
+        may_leave = self.unrecorded.add_intent(email.row.id)
+        may_leave.add_done_callback(email.note_intent)
+        return may_leave
 
     def settle(self, email: "Email", outcome: Outcome) -> bool:
         """Takes the outcome of an email that was in flight; returns whether the recipient has a result."""
@@ -267,8 +261,7 @@ class HeldBatch:
     @property
     def rest_seconds(self) -> float:
         """How long to leave the batch alone after it is given back."""
-        pause = FAULT_PAUSE_SECONDS if self._left_for_later and self._stop is None else 0.0
-        return max(pause, self._limit_seconds)
+        return FAULT_PAUSE_SECONDS if self._left_for_later and self._stop is None else 0.0
 
     def note_change(self) -> None:
         """Wakes the task that works on this batch."""
@@ -298,7 +291,18 @@ _BODY_STAGES = (Stage.BODY, Stage.DOT)
 class Email:
     """One email on its way through the engine: see `services.sender.smtp.contract.Job`."""
 
-    __slots__ = ("_body", "_may_send_body", "has_intent", "held", "mail_from", "rcpt_to", "row", "smtputf8")
+    __slots__ = (
+        "_body",
+        "_may_send_body",
+        "has_intent",
+        "held",
+        "intent_stands",
+        "mail_from",
+        "passage",
+        "rcpt_to",
+        "row",
+        "smtputf8",
+    )
 
     def __init__(
         self,
@@ -314,11 +318,23 @@ class Email:
         self.smtputf8 = held.facts.builder.needs_smtputf8(row.email)
         #: Under at_most_once: an intent was asked for, and the ledger may have it.
         self.has_intent = False
+        #: The ledger has it, and the body may leave.
+        self.intent_stands = False
+        #: Its way under its limits; None: it is under none.
+        self.passage: Passage | None = None
         self._body = body
         self._may_send_body = may_send_body
 
     def body(self) -> bytes | asyncio.Future[bytes]:
         return self._body
+
+    def note_intent(self, may_leave: asyncio.Future[bool]) -> None:
+        """The ledger has answered."""
+        self.intent_stands = not may_leave.cancelled() and may_leave.exception() is None and may_leave.result()
+
+    @property
+    def is_timed(self) -> bool:
+        return self.passage is not None
 
     def may_send_body(self, relay: str) -> bool | Awaitable[bool]:
         return self._may_send_body(self, relay)

@@ -1,101 +1,48 @@
-"""The limits that this process's emails are under, and the room in the ledger for each email that begins.
+"""The limits that this process's emails are under, and a slot in the ledger for each email that begins.
 
-An email that is under a limit waits before its first body byte until it has a slot (`shared.ledger.rate_limits`). Few
-emails wait at a time, because `not_before` spaces the emails that are taken. A slot that no email uses in time is lost:
-after a stall the schedule is moved, and nothing is caught up.
+An email is taken so that its envelope is accepted about when its slot begins (`shared.ledger.rate_limits`). If it is
+early, it waits. It asks again at the moment of the write, and begins only if its slot is still valid. A slot that is
+not used in time is lost: after a stall the schedule is moved, and nothing is caught up.
 """
 
 import asyncio
 import math
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import NamedTuple
 
 from services.sender.db.retry import RETRY_SECONDS, until_available
-from services.sender.held_batch import HeldBatch
+from services.sender.held_batch import Email, HeldBatch
+from services.sender.lane import Lane, Passage, Reserved, Waiter
+from services.sender.metrics import SenderMetrics
 from shared import logs
 from shared.ledger import rate_limits
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
-from shared.ledger.rate_limits import AHEAD_SECONDS, Full, Granted, Limit, Period, Scopes, Slot, relay_scope
+from shared.ledger.rate_limits import AHEAD_SECONDS, DatabaseClock, Granted, Limit, Period, Scopes, relay_scope
 from shared.relays.config import RelayConfig, RelayLimits
 
 MOST_WAITING = 2
-"""Emails of a lane that wait for a slot while further ones are taken. A few make sure that no slot is lost."""
+"""Emails of a lane that may wait for a slot before no further one is taken."""
 
 PATIENCE_SECONDS = 5.0
 """An email that cannot get a slot within this time goes back to its batch, and its connection is free."""
 
-EARLY_SECONDS = 2.0
-"""An email is taken this long before there may be room for it, at most."""
+MOST_LEAD_SECONDS = 2.0
+"""An email is taken at most this long before its slot begins."""
 
-PACE_FACTOR = 1.2
-"""Emails are taken a little faster than the limit, so that one waits for each slot."""
-
-CATCH_UP_SECONDS = 0.05
-"""The taking of emails, which the slots bound, may be late by this much and catch up."""
-
-RECENT_SECONDS = 0.25
-"""As many emails as began in this time will soon need slots."""
-
-KEPT_SECONDS = 10.0
-"""A lane without emails is kept this long."""
+GAP_SECONDS = 0.02
+"""From one reservation to the next, so that many lanes share one transaction."""
 
 log = logs.get()
 
 
-class Waiter(NamedTuple):
-    """An email that waits for a slot."""
+class Full(NamedTuple):
+    """A cap is used up."""
 
-    may_begin: Callable[[], bool]
-    answer: asyncio.Future[bool]
-    since: float
-
-
-class Lane:
-    """Emails under the same limits: their slots, and those that wait for one. Moments are monotonic seconds."""
-
-    def __init__(self, scopes: Scopes, now: float) -> None:
-        self.scopes = scopes
-        #: The emails that wait, a cancelled one included until it is found.
-        self.waiters: deque[Waiter] = deque()
-        #: In the order of time.
-        self.slots: deque[tuple[Slot, Period]] = deque()
-        #: When the next email may be taken.
-        self.take_at = now
-        #: When the ledger may have room again.
-        self.ask_at = now
-        self.used_at = now
-        self.timer: asyncio.TimerHandle | None = None
-        self._begun: deque[float] = deque()
-
-    def wanted(self, now: float) -> int:
-        """Slots to ask for: for the emails that wait, and for as many as began in RECENT_SECONDS."""
-        while self._begun and self._begun[0] < now - RECENT_SECONDS:
-            self._begun.popleft()
-        soon = len(self.waiters) + len(self._begun)
-        return soon - len(self.slots) if len(self.slots) <= soon // 2 else 0
-
-    def use_slot(self, now: float) -> bool:
-        """Uses a slot for an email that begins now, if one is valid."""
-        if not self.slots or self.slots[0][0].begins > now:
-            return False
-        self.slots.popleft()
-        self._begun.append(now)
-        self.used_at = now
-        return True
-
-    def lose_slots(self, now: float) -> Counter[tuple[str, Period]]:
-        """Loses the slots that were not used in time; returns them by scope and period."""
-        lost: Counter[tuple[str, Period]] = Counter()
-        while self.slots and self.slots[0][0].ends <= now:
-            _, period = self.slots.popleft()
-            lost.update((scope, period) for scope in self.scopes)
-        return lost
-
-    def is_unused(self, now: float) -> bool:
-        return not self.waiters and not self.slots and now - self.used_at > KEPT_SECONDS
+    until: float  # monotonic seconds
+    why: str  # "the limit of 1000 emails a day is used up"
 
 
 class Limits:
@@ -104,11 +51,13 @@ class Limits:
     def __init__(
         self,
         ledger: Ledger,
+        metrics: SenderMetrics,
         wake_feed: Callable[[], None],
         relays: Iterable[RelayConfig] = (),
         hold_relay: Callable[[str, float, str], None] = lambda _relay, _seconds, _why: None,
     ) -> None:
         self._ledger = ledger
+        self._metrics = metrics
         self._wake_feed = wake_feed
         #: By scope.
         self._relays = {relay_scope(relay.name): relay for relay in relays}
@@ -122,6 +71,11 @@ class Limits:
         self._asked = asyncio.Event()
         #: Slots that were not used, to be told to the ledger: they count no longer under a cap.
         self._unused: Counter[tuple[str, Period]] = Counter()
+        self._clock = DatabaseClock()
+        #: Seconds that a reservation usually takes.
+        self._commit_seconds = 0.0
+        #: By relay: seconds from taking an email to the acceptance of its envelope.
+        self._leads: dict[str, float] = {}
 
     # What is known
 
@@ -143,10 +97,14 @@ class Limits:
             )
 
     async def refresh(self, held: Iterable[HeldBatch]) -> None:
-        """Reads the limits of these batches and of the relays; forgets those of batches let go meanwhile."""
+        """Reads the limits of these batches and of the relays, forgets those of batches let go meanwhile, and returns
+        slots that were not used."""
         await self._learn({*self._relays, *(scope for one in held for scope in one.scopes)})
         for scope in self._known.keys() - {*self._relays, *(scope for one in held for scope in one.scopes)}:
             del self._known[scope]
+            self._full.pop(scope, None)
+        if self._unused:
+            self._asked.set()
 
     async def learn(self, held: HeldBatch) -> None:
         """Reads the limits of a batch that was just claimed, so that its first email is under them."""
@@ -155,20 +113,23 @@ class Limits:
     async def _learn(self, scopes: Collection[str]) -> None:
         async with self._ledger.read() as connection:
             found = await rate_limits.read(connection, scopes)
+            if any(limit.has_cap for limit in found.values()):
+                await self._clock.read(connection)
         now = time.monotonic()
         for scope in scopes:
             old, new = self._known.pop(scope, None), found.get(scope)
             if new is not None:
                 self._known[scope] = new
-            if _terms(old) != _terms(new):
-                if self._full.pop(scope, None) is not None and scope in self._relays:
-                    self._hold_relay(self._relays[scope].name, 0.0, "its limit was changed")
+            was_full = scope in self._full
+            self._note_full(scope, new.full(self._clock.at(now)) if new is not None and new.has_cap else None)
+            if _terms(old) != _terms(new) or (was_full and scope not in self._full):
                 for lane in self._lanes.values():
                     if scope in lane.scopes:
-                        lane.ask_at = lane.take_at = now
+                        lane.ask_at = now
                         self._serve(lane)
-        for unused in [key for key, lane in self._lanes.items() if lane.is_unused(now)]:
-            del self._lanes[unused]
+                self._wake_feed()
+        for idle in [key for key, lane in self._lanes.items() if lane.is_idle(now)]:
+            del self._lanes[idle]
 
     def full(self, scopes: Collection[str]) -> Full | None:
         """The cap of these scopes that is used up for the longest; None: there is room."""
@@ -183,43 +144,82 @@ class Limits:
         lane = self._lane(held, relay, now)
         if lane is None:
             return 0.0
-        if len(lane.waiters) >= MOST_WAITING:
+        if len(lane.waiters) >= MOST_WAITING or self.full(lane.scopes) is not None:
             return math.inf
-        return max(lane.take_at, lane.ask_at - EARLY_SECONDS)
+        self._lose(lane.lose_slots(now))
+        lane.hungry = True
+        self._ask_if_wanted(lane, now)
+        at = lane.take_at(self._leads.get(relay, 0.0), self._rate(lane))
+        return math.inf if at is None else at
 
-    def taken(self, held: HeldBatch, relay: str, now: float) -> None:
+    def taken(self, email: Email, relay: str, now: float) -> None:
         """An email was taken."""
-        lane = self._lane(held, relay, now)
-        if lane is not None and (rate := self._rate(lane)) is not None:
-            lane.take_at = max(lane.take_at, now - CATCH_UP_SECONDS) + 1 / (PACE_FACTOR * rate)
+        lane = self._lane(email.held, relay, now)
+        if lane is not None:
+            lane.coming += 1
+            email.passage = Passage(lane, taken_at=now)
 
-    def are_on(self, held: HeldBatch, relay: str) -> bool:
-        """Whether an email of this batch is under a limit at this relay."""
-        return bool(self._scopes(held, relay))
+    def begin(self, email: Email, relay: str, may_begin: Callable[[], bool]) -> bool | asyncio.Future[bool]:
+        """Whether an email may begin its body now. Ask immediately before the write.
 
-    def begin(self, held: HeldBatch, relay: str, may_begin: Callable[[], bool]) -> bool | asyncio.Future[bool]:
-        """Whether an email may begin its body now; a future if it waits for a slot, at whose end `may_begin` decides.
-
+        A future if it waits for a slot, at whose beginning `may_begin` decides; after a yes, ask again.
         False: there is no room soon, and the email goes back to its batch."""
         now = time.monotonic()
-        lane = self._lane(held, relay, now)
-        if lane is None:
+        lane = self._lane(email.held, relay, now)
+        passage = self._arrive(email, lane, relay, now)
+        if lane is None or passage is None:
             return True
-        self._unused.update(lane.lose_slots(now))
-        if not lane.waiters and lane.use_slot(now):
-            self._serve(lane)
-            return True
+        self._lose(lane.lose_slots(now))
+        if passage.reserved is None and not lane.waiters:
+            passage.reserved = lane.begun_slot(now)
+        if passage.reserved is not None:
+            reserved, passage.reserved = passage.reserved, None
+            if now < reserved.slot.ends:
+                lane.note_begun(now)
+                self._metrics.slots_used.inc()
+                self._ask_if_wanted(lane, now)
+                return True
+            self._lose([reserved])
         if self.full(lane.scopes) is not None or lane.ask_at > now + PATIENCE_SECONDS:
             return False
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        lane.waiters.append(Waiter(may_begin, answer, now))
+        waiter = Waiter(passage, may_begin, asyncio.get_running_loop().create_future())
+        if passage.waits_since is None:
+            passage.waits_since = now
+            lane.waiters.append(waiter)
+        else:
+            lane.waiters.appendleft(waiter)
         self._serve(lane)
-        return answer
+        return waiter.answer
+
+    def ended(self, email: Email) -> None:
+        """An email has its outcome, or goes back to its batch."""
+        passage = email.passage
+        if passage is not None:
+            passage.leave()
+            if passage.reserved is not None:
+                self._lose([passage.reserved])
+            if passage.waits_since is not None:
+                self._serve(passage.lane)  # it may have been waiting
+
+    def _arrive(self, email: Email, lane: Lane | None, relay: str, now: float) -> Passage | None:
+        """The relay has accepted the envelope: learns how long that takes. None: no limit applies."""
+        passage = email.passage
+        if passage is not None and passage.taken_at is not None:
+            lead = _learned(self._leads.get(relay, 0.0), now - passage.taken_at)
+            self._leads[relay] = min(lead, MOST_LEAD_SECONDS)
+            passage.leave()
+        if passage is not None and passage.lane is not lane and passage.reserved is not None:
+            self._lose([passage.reserved])
+        if lane is None:
+            email.passage = None
+        elif passage is None or passage.lane is not lane:
+            email.passage = Passage(lane)
+        return email.passage
 
     # Slots
 
     async def run(self) -> None:
-        """Reserves room in the ledger whenever a lane needs some."""
+        """Reserves room in the ledger whenever a lane needs some, and returns what was not used under a cap."""
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -227,14 +227,18 @@ class Limits:
             wishes = {
                 scopes: wanted
                 for scopes, lane in self._lanes.items()
-                if lane.ask_at <= now and (wanted := lane.wanted(now))
+                if lane.ask_at <= now and self.full(scopes) is None and (wanted := lane.wanted(now))
             }
-            if not wishes:
+            if not wishes and not self._unused:
                 continue
-            unused, self._unused = self._unused, Counter()
+            # If the outcome of the transaction stays unknown, the slots count: a cap is never exceeded.
+            returned, self._unused = self._unused, Counter()
             try:
                 async with self._ledger.write() as connection:
-                    granted = await rate_limits.reserve(connection, wishes, unused)
+                    granted = await rate_limits.reserve(connection, wishes, returned, self._clock, self._commit_seconds)
+                self._commit_seconds = _learned(self._commit_seconds, time.monotonic() - now)
+                if returned and self._full:
+                    await self._learn(set(self._full))
             except Exception as error:
                 if not is_unavailable(error):
                     raise
@@ -243,56 +247,88 @@ class Limits:
                 self._asked.set()
             else:
                 self._take(granted)
+            await asyncio.sleep(GAP_SECONDS)
 
     def _take(self, granted: dict[Scopes, Granted]) -> None:
         for scopes, grant in granted.items():
-            lane = self._lanes[scopes]
-            lane.slots.extend((slot, grant.period) for slot in grant.slots)
-            lane.ask_at = grant.free_at if grant.full else grant.free_at - AHEAD_SECONDS
-            self._note_full(grant.full)
-            del self._lanes[scopes]  # to the end: the lanes take turns in being first
-            self._lanes[scopes] = lane
+            lane = self._lanes.pop(scopes)
+            self._lanes[scopes] = lane  # at the end: the lanes take turns in being first
+            ask_at = grant.free_at if grant.full else grant.free_at - AHEAD_SECONDS
+            lane.grant(grant.slots, grant.period, grant.free_at, ask_at)
+            for scope, full in grant.full.items():
+                self._note_full(scope, full)
             self._serve(lane)
+        if granted:
+            self._wake_feed()
 
-    def _note_full(self, full: Mapping[str, Full]) -> None:
+    def _note_full(self, scope: str, full: tuple[float, str] | None) -> None:
+        """A cap is used up for some seconds, or has room (None). A relay rests meanwhile."""
         now = time.monotonic()
-        for scope, cap in full.items():
-            if self._full.get(scope) is None and scope in self._relays:
-                self._hold_relay(self._relays[scope].name, cap.until - now, cap.why)
-        self._full.update(full)
-        self._full = {scope: cap for scope, cap in self._full.items() if cap.until > now}
+        before = self._full.pop(scope, None)
+        if full is not None:
+            self._full[scope] = Full(now + full[0], f"{full[1]} is used up")
+        self._metrics.limits_used_up.set(len(self._full))
+        relay = self._relays.get(scope)
+        if relay is not None and (before is None) != (full is None):
+            cap = self._full.get(scope)
+            self._hold_relay(relay.name, full[0] if full else 0.0, cap.why if cap else "its limit has room again")
 
     def _serve(self, lane: Lane) -> None:
-        """Gives slots to the emails that wait, and asks for more in time."""
+        """Gives slots to the emails that wait, asks for more in time, and returns what is not used."""
         now = time.monotonic()
-        before = len(lane.waiters)
-        self._unused.update(lane.lose_slots(now))
+        waited = len(lane.waiters)
+        self._lose(lane.lose_slots(now))
         is_full = self.full(lane.scopes) is not None
         while lane.waiters:
-            first = lane.waiters[0]
-            if first.answer.done():
+            passage, may_begin, answer = lane.waiters[0]
+            since = passage.waits_since or now
+            if answer.done():
                 lane.waiters.popleft()
-            elif not first.may_begin() or is_full or now - first.since > PATIENCE_SECONDS:
-                lane.waiters.popleft().answer.set_result(False)
-            elif lane.use_slot(now):
-                lane.waiters.popleft().answer.set_result(True)
+            elif not may_begin() or is_full or now - since > PATIENCE_SECONDS:
+                lane.waiters.popleft()
+                answer.set_result(False)
+            elif (reserved := lane.begun_slot(now)) is not None:
+                lane.waiters.popleft()
+                passage.reserved = reserved
+                answer.set_result(True)
             else:
+                self._arm(lane, since + PATIENCE_SECONDS)
                 break
-        again = []
-        if lane.waiters:
-            again = [lane.waiters[0].since + PATIENCE_SECONDS, *(slot.begins for slot, _ in list(lane.slots)[:1])]
-        if lane.wanted(now) and not is_full:
+        if lane.slots:
+            self._arm(lane, lane.slots[0].slot.begins if lane.waiters else lane.slots[0].slot.ends)
+        self._ask_if_wanted(lane, now)
+        if len(lane.waiters) < waited:
+            self._wake_feed()
+
+    def _ask_if_wanted(self, lane: Lane, now: float) -> None:
+        if lane.wanted(now) and self.full(lane.scopes) is None:
             if lane.ask_at <= now:
                 self._asked.set()
             else:
-                again.append(lane.ask_at)
+                self._arm(lane, lane.ask_at)
+
+    def _lose(self, lost: Iterable[Reserved]) -> None:
+        """Slots that no email has used count no longer under a cap, once the ledger knows."""
+        for reserved in lost:
+            self._metrics.slots_lost.inc()
+            for scope in reserved.scopes:
+                if (limit := self._known.get(scope)) is None or limit.has_cap:
+                    self._unused[scope, reserved.period] += 1
+                    self._asked.set()
+
+    def _arm(self, lane: Lane, when: float) -> None:
+        """Serves the lane at this moment, or earlier."""
+        now = time.monotonic()
         if lane.timer is not None:
+            if lane.timer_at <= when:
+                return
             lane.timer.cancel()
-            lane.timer = None
-        if again:
-            lane.timer = asyncio.get_running_loop().call_later(max(0.001, min(again) - now), self._serve, lane)
-        if len(lane.waiters) < min(before, MOST_WAITING):
-            self._wake_feed()
+        lane.timer_at = max(when, now + 0.001)
+        lane.timer = asyncio.get_running_loop().call_later(lane.timer_at - now, self._on_timer, lane)
+
+    def _on_timer(self, lane: Lane) -> None:
+        lane.timer = None
+        self._serve(lane)
 
     def _scopes(self, held: HeldBatch, relay: str) -> Scopes:
         return tuple(scope for scope in (*held.scopes, relay_scope(relay)) if scope in self._known)
@@ -308,6 +344,11 @@ class Limits:
     def _rate(self, lane: Lane) -> float | None:
         rates = (self._known[scope].emails_per_second for scope in lane.scopes if scope in self._known)
         return min((rate for rate in rates if rate is not None), default=None)
+
+
+def _learned(usual: float, seen: float) -> float:
+    """What is usual after this: rises fast and falls slowly, so that few are later."""
+    return usual + (seen - usual) * (0.5 if seen > usual else 0.1)
 
 
 def _terms(limit: Limit | None) -> object:

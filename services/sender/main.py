@@ -31,7 +31,7 @@ async def serve(process: Process[SenderSettings]) -> None:
         held_batches = HeldBatches(metrics)
         relays = relays_of(settings)
         engine = Engine(relays, engine_config(settings), SenderObserver(metrics))
-        limits = Limits(ledger, held_batches.wake_feed, relays, engine.hold)
+        limits = Limits(ledger, metrics, held_batches.wake_feed, relays, engine.hold)
         feed = Feed(settings, held_batches, limits, engine.open_connections)
         campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)

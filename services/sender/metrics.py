@@ -75,6 +75,19 @@ class SenderMetrics:
         connections_limit = Gauge(
             f"{PREFIX}_smtp_connections_limit", "Connections a process may open to a relay.", registry=registry
         )
+        self.slots = Counter(
+            f"{PREFIX}_limit_slots_total",
+            "Slots reserved under limits: `used` by an email that began, or `lost` because none was ready in time.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.slots_used = self.slots.labels("used")
+        self.slots_lost = self.slots.labels("lost")
+        self.limits_used_up = Gauge(
+            f"{PREFIX}_limits_used_up",
+            "Limits per hour or day, of projects and relays, that are used up as this process knows.",
+            registry=registry,
+        )
         capacity = Gauge(f"{PREFIX}_batch_slots", "Batches this process can hold at once.", registry=registry)
         connections_limit.set(settings.smtp_connections)
         capacity.set(settings.batches_in_hand)

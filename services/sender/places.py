@@ -1,11 +1,13 @@
 """The capacity of a sender: how many batches it works on at once, and how many more may only wait."""
 
 import asyncio
+from collections import Counter
 
 from services.sender.held_batch import HeldBatch
+from shared.ledger.batches import LIMITED_PER_PLACE
 
-MOST_WAITING = 64
-"""Batches a process holds without a place: they wait for their rate limit, or only for the last replies. So a relay
+MOST_HANGING = 64
+"""Batches without a limit that a process holds without a place, because only their last replies are missing. So a relay
 that keeps one email hanging does not keep the batches behind it."""
 
 
@@ -14,7 +16,9 @@ class Places:
 
     def __init__(self, capacity: int) -> None:
         self._free = asyncio.Semaphore(capacity)
-        self._waiting = 0  # held batches without a place
+        #: Held batches without a place, at most and now, by whether they are under a limit.
+        self._most_beside = {False: MOST_HANGING, True: capacity * LIMITED_PER_PLACE}
+        self._beside = Counter[bool]()
 
     async def take(self) -> None:
         """Waits until a place is free, and takes it."""
@@ -33,9 +37,10 @@ class Places:
 
     def give_up(self, held: HeldBatch) -> bool:
         """The batch only waits from here on. False if it has no place, or must keep it."""
-        if not held.has_place or self._waiting >= MOST_WAITING:
+        limited = held.claim.is_limited
+        if not held.has_place or self._beside[limited] >= self._most_beside[limited]:
             return False
-        self._waiting += 1
+        self._beside[limited] += 1
         held.give_place_up()
         self._free.release()
         return True
@@ -46,4 +51,4 @@ class Places:
             held.give_place_up()
             self._free.release()
         else:
-            self._waiting -= 1
+            self._beside[held.claim.is_limited] -= 1

@@ -170,7 +170,7 @@ class Worker:
             return None
         held = HeldBatch(claim, facts, before)
         self._own(self._work(held)).add_done_callback(partial(self._ended, held))
-        if claim.span_seconds is not None:
+        if claim.is_limited:
             self._give_place_up(held)
         return held
 

@@ -18,6 +18,9 @@ from shared.ledger.states import LIVE, NEW_BATCH, BatchState, before
 NEARLY_OUT = 10
 """A batch is nearly out when at most one in this many of its recipients has no result: it mostly waits for replies."""
 
+LIMITED_PER_PLACE = 128
+"""Batches under a limit that a sender holds beside those with a place, at most, for each of its places."""
+
 _FREE: Mapping[str, Any] = {"owner": None, "lease_until": None, "released_at": None}
 
 

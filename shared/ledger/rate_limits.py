@@ -40,7 +40,13 @@ BURST_SHARE = 0.1
 MARGIN_SECONDS = 0.05
 """What may pass between a sender's decision and the body's arrival at the relay, and counts there."""
 
+MOST_DRIFT = 0.001
+"""Two clocks drift apart by at most this much per second; what is more is a step."""
+
 HOUR_SECONDS, DAY_SECONDS = 3600, 86400
+
+MOST_DAYS = 400
+"""An estimate looks no further ahead."""
 
 Scopes = tuple[str, ...]
 
@@ -52,18 +58,53 @@ class Slot(NamedTuple):
     ends: float
 
 
-class Full(NamedTuple):
-    """A cap is used up."""
-
-    until: float  # monotonic seconds of this process
-    why: str  # "the limit of 1000 emails a day is used up"
-
-
 class Period(NamedTuple):
     """The hour and the day in which room was reserved, counted from 1970 in UTC."""
 
     hour: int
     day: int
+
+
+class DatabaseClock:
+    """What the database's clock says at a moment of this process's monotonic clock, and whether it has stepped.
+
+    A reading is known to lie between two moments of ours. What several readings leave is narrower than one."""
+
+    def __init__(self) -> None:
+        #: The database's clock minus ours: at least, at most.
+        self._offset = (-math.inf, math.inf)
+        self._read_at = 0.0
+        #: By the database's clock. After a step, nothing is reserved for the time that may be reserved already.
+        self.reserve_from = 0.0
+
+    async def read(self, connection: AsyncConnection) -> float:
+        """The database's clock now."""
+        before = time.monotonic()
+        now = await clock(connection)
+        self.note(before, now, time.monotonic())
+        return now
+
+    def note(self, before: float, now: float, after: float) -> None:
+        """The clock said `now` between two moments of ours."""
+        drift = MOST_DRIFT * (after - self._read_at)
+        low, high = self._offset[0] - drift, self._offset[1] + drift
+        stepped = max(low, now - after) > min(high, now - before)
+        self._offset = (now - after, now - before) if stepped else (max(low, now - after), min(high, now - before))
+        self._read_at = after
+        if stepped:
+            self.reserve_from = now + MOST_AHEAD_SECONDS
+
+    def at(self, moment: float) -> float:
+        """What it says at a moment of ours, about."""
+        return moment + sum(self._offset) / 2
+
+    def latest(self, moment: float) -> float:
+        """The latest moment of ours at which it can say this."""
+        return moment - self._offset[0]
+
+    def earliest(self, moment: float) -> float:
+        """The earliest."""
+        return moment - self._offset[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +115,8 @@ class Granted:
     #: When there is room again, in monotonic seconds: ask no earlier than AHEAD_SECONDS before.
     free_at: float
     period: Period
-    #: By scope: the caps that are used up.
-    full: Mapping[str, Full] = field(default_factory=dict)
+    #: By scope: the caps that are used up, for how many seconds, and which it is ("the limit of 1000 emails a day").
+    full: Mapping[str, tuple[float, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -99,6 +140,11 @@ class Limit:
     def __post_init__(self) -> None:
         if self.emails_per_second is not None and self.emails_per_second >= NO_RATE:
             self.emails_per_second = None
+
+    @property
+    def has_cap(self) -> bool:
+        """It has a limit per hour or day, or a warm-up."""
+        return (self.emails_per_hour, self.emails_per_day, self.warmup_start) != (None, None, None)
 
     def begin(self, now: float) -> None:
         """Counts from nothing in a new hour or day. If the clock steps back, the counts stay.
@@ -143,6 +189,21 @@ class Limit:
         if self.hour >= period.hour and cap is not None and self.hour_count >= cap:
             return (period.hour + 1) * HOUR_SECONDS - now, f"the limit of {cap} emails an hour"
         return None
+
+    def emails_until(self, now: float, until: float) -> float:
+        """Emails that may begin from now until then, at most; infinite: as many as there are."""
+        if self.emails_per_second is None and not self.has_cap:
+            return math.inf
+        emails, first = 0.0, period_at(now)
+        for day in range(first.day, min(period_at(until).day, first.day + MOST_DAYS) + 1):
+            begins, ends = max(now, day * DAY_SECONDS), min(until, (day + 1) * DAY_SECONDS)
+            cap, hours = self.day_cap(day), math.ceil(ends / HOUR_SECONDS) - begins // HOUR_SECONDS
+            emails += min(
+                math.inf if cap is None else cap - (self.day_count if day == self.day else 0),
+                math.inf if self.emails_per_hour is None else self.emails_per_hour * hours,
+                math.inf if self.emails_per_second is None else self.emails_per_second * (ends - begins),
+            )
+        return emails
 
     def room(self, day: int) -> float:
         """Emails left in this hour and day."""
@@ -239,9 +300,12 @@ async def reserve(
     connection: AsyncConnection,
     wishes: Mapping[Scopes, int],
     unused: Mapping[tuple[str, Period], int],
+    database_clock: DatabaseClock,
+    commit_seconds: float,
 ) -> dict[Scopes, Granted]:
     """Reserves room for up to this many emails under each group of scopes, all of a group from one moment.
 
+    No slot begins within `commit_seconds`, the time until the caller can use it.
     `unused`: emails by scope and period for which room was reserved and that did not begin; they count no longer.
     The slots are valid once the transaction is committed. Locks the limits in the order of their scopes."""
     scopes = {scope for group in wishes for scope in group} | {scope for scope, _ in unused}
@@ -249,25 +313,25 @@ async def reserve(
         select(*_COLUMNS).where(col(RateLimit.scope).in_(scopes)).order_by(col(RateLimit.scope)).with_for_update()
     )
     limits = {row.scope: Limit(**row._mapping) for row in found}
-    before = time.monotonic()
-    now = await clock(connection)
-    after = time.monotonic()
+    now = await database_clock.read(connection)
     period = period_at(now)
     for limit in limits.values():
         limit.begin(now)
+        limit.next_at = max(limit.next_at, database_clock.reserve_from)
     for (scope, when), emails in unused.items():
         if (returned := limits.get(scope)) is not None:
             returned.hour_count -= emails if when.hour == returned.hour else 0
             returned.day_count -= emails if when.day == returned.day else 0
     granted = {}
     for group, emails in wishes.items():
-        slots, free_at, full = take_room([limits[scope] for scope in group if scope in limits], emails, now)
-        # When `now` was is known to lie between two moments of ours: late for the begin, early for the end.
+        slots, free_at, full = take_room(
+            [limits[scope] for scope in group if scope in limits], emails, now, min(commit_seconds, AHEAD_SECONDS / 2)
+        )
         granted[group] = Granted(
-            [Slot(after + begins - now, before + ends - now) for begins, ends in slots],
-            after + free_at - now,
+            [Slot(database_clock.latest(begins), database_clock.earliest(ends)) for begins, ends in slots],
+            database_clock.latest(free_at),
             period,
-            {scope: Full(after + seconds, f"{why} is used up") for scope, (seconds, why) in full.items()},
+            full,
         )
     for limit in limits.values():
         await connection.execute(
@@ -285,7 +349,7 @@ async def reserve(
 
 
 def take_room(
-    limits: Sequence[Limit], emails: int, now: float
+    limits: Sequence[Limit], emails: int, now: float, commit_seconds: float = 0.0
 ) -> tuple[Sequence[tuple[float, float]], float, Mapping[str, tuple[float, str]]]:
     """Takes room for up to `emails`: the time in which each may begin, when there is room again, and what is full."""
     full = {limit.scope: when for limit in limits if (when := limit.full(now)) is not None}
@@ -293,6 +357,7 @@ def take_room(
         return (), now + max(seconds for seconds, _ in full.values()), full
     rates = [limit.emails_per_second for limit in limits if limit.emails_per_second is not None]
     starts = max((_next(limit, now) for limit in limits), default=now)
+    starts = max(starts, now + commit_seconds)
     room = min((limit.room(period_at(now).day) for limit in limits), default=math.inf)
     slots: list[tuple[float, float]] = []
     while starts <= now + AHEAD_SECONDS and len(slots) < min(emails, room):

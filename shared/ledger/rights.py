@@ -29,6 +29,11 @@ _COUNTS = ("pending", "deferred", "sent", "failed", "suppressed", "expired", "ca
 _TAKEN = ("state", "generation", "owner", "lease_until", "released_at", "due_at", "rescues")
 _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
+_LIMITS = (
+    *("emails_per_second", "emails_per_hour", "emails_per_day"),
+    *("warmup_start", "warmup_growth", "warmup_until", "warmup_day"),
+)
+_RESERVED = ("next_at", "hour", "hour_count", "day", "day_count")
 _CAMPAIGN_WITHOUT_CONTENT: Columns = (
     *("id", "project_id", "name", "status", "stop_as", "reopen", "reason", "blocked_by", "delivery"),
     *("breaker", "list_breaker_off"),
@@ -51,7 +56,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "progress_point": _READ,
         "idempotency_key": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "service_instance": _LIFE,
-        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: _LIMITS, DELETE: ALL},
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
@@ -72,7 +77,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "timeline": _NOTES,
         "progress_point": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "service_instance": _LIFE,
-        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},  # updated by version 0.1.0
     },
     # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
     # keeps the limits, and writes those that the URLs of its relays set.
@@ -94,7 +99,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         },
         "relay_refusals": _LIFE,
         "timeline": _NOTES,
-        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
+        "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: (*_LIMITS, *_RESERVED)},
     },
     # Checks and repairs campaigns and batches; sees no address and no content.
     "watchdog": {

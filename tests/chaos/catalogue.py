@@ -10,7 +10,18 @@ if TYPE_CHECKING:
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 LEDGERS = (SQLITE, POSTGRESQL)
-MODULES = ("processes", "brokers", "databases", "networks", "relays", "breakers", "clients", "clocks", "schedules")
+MODULES = (
+    "processes",
+    "brokers",
+    "databases",
+    "networks",
+    "relays",
+    "breakers",
+    "limits",
+    "clients",
+    "clocks",
+    "schedules",
+)
 
 Inflict = Callable[["World"], Awaitable[None]]
 

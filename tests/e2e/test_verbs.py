@@ -194,6 +194,15 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert "Subject: " in command.ok("campaign", "preview", campaign, "--data", "name=Zoë")
     assert code(command, "campaign", "preview", campaign, "--email", "eve@example.com")[0] == 65
 
+    relay = "relay:mx.example"
+    command.ok("limits", "set", relay, "--per-day", "500", "--warmup", "5", "1.5", "100")
+    [row] = command.json("limits", "list")
+    assert (row["scope"], row["emails_per_day"], row["cap_today"]) == (relay, 500, 5)
+    assert relay in command.ok("limits", "list")
+    assert code(command, "limits", "set", "campaign:x", "--per-day", "5")[0] == 65
+    command.ok("limits", "remove", relay)
+    assert code(command, "limits", "remove", relay)[0] == 65
+
     assert command.json("campaign", "send", campaign)["status"] == "queued"
     assert command.json("campaign", "watch", campaign, "--timeout", "60")["status"] == "finished"
     rows = command.json("campaign", "recipients", campaign, "--status", "sent")

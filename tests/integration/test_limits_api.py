@@ -58,3 +58,18 @@ async def test_a_campaign_shows_that_its_project_has_used_up_a_cap(api: ApiRig) 
     assert shown["blocked_by"].startswith("the project's limits: the limit of 100 emails a day is used up")
     await api.request("PUT", "/v1/limits/project", json={"emails_per_day": 101})
     assert (await api.show(campaign))["blocked_by"] is None
+
+
+async def test_send_warns_of_limits_that_outlast_deliver_by(api: ApiRig) -> None:
+    await api.request("PUT", "/v1/limits/relay:mx", json={"warmup": {"start": 1, "growth_per_day": 2, "until": 1000}})
+    await api.request("PUT", "/v1/limits/project", json={"emails_per_hour": 1000})
+    campaign = await api.create(40, emails_per_second=5)
+    sent = await api.request("POST", f"/v1/campaigns/{campaign}/send", 202)
+    [warning] = sent["warnings"]
+    assert warning["pointer"] == "#/deliver_by"
+    assert "of 40 emails can begin before deliver_by, because of the limits of the relays" in warning["detail"]
+    timeline = (await api.get(f"/v1/campaigns/{campaign}/timeline"))["data"]
+    assert warning["detail"] in [entry["text"] for entry in timeline]
+    await api.request("DELETE", "/v1/limits/relay:mx", 204)
+    campaign = await api.create(40)
+    assert (await api.request("POST", f"/v1/campaigns/{campaign}/send", 202))["warnings"] == []

@@ -40,7 +40,12 @@ def worker(process: Process[SenderSettings]) -> Worker:
     held_batches = HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
     campaigns = Campaigns(process.ledger, process.settings, {})
     return Worker(
-        process, campaigns, held_batches, Limits(process.ledger, held_batches.wake_feed), "sender@test", lambda: None
+        process,
+        campaigns,
+        held_batches,
+        Limits(process.ledger, held_batches.metrics, held_batches.wake_feed),
+        "sender@test",
+        lambda: None,
     )
 
 

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.sender.limits import Lane
-from shared.ledger.rate_limits import AHEAD_SECONDS, LEAST_VALID_SECONDS, Limit, Slot, period_at, take_room, tolerance
+from services.sender.lane import Lane
+from shared.ledger.rate_limits import (
+    AHEAD_SECONDS,
+    LEAST_VALID_SECONDS,
+    MOST_AHEAD_SECONDS,
+    DatabaseClock,
+    Limit,
+    Slot,
+    period_at,
+    take_room,
+    tolerance,
+)
 from tests.support.limits import limit, most_in_a_second
 
 STEP_SECONDS = 0.005
@@ -32,12 +42,14 @@ class FakeSender:
             return
         for reply in [reply for reply in self.on_the_way if reply[0] <= now]:
             self.on_the_way.remove(reply)
-            self.lane.slots.extend((Slot(*slot), PERIOD) for slot in reply[1])
-            self.lane.ask_at = reply[2] - AHEAD_SECONDS
+            granted = [Slot(*slot) for slot in reply[1]]
+            self.lane.grant(granted, PERIOD, reply[2], reply[2] - AHEAD_SECONDS)
         self.lane.lose_slots(now)
-        while self.lane.use_slot(now):
+        while self.lane.begun_slot(now) is not None:
+            self.lane.note_begun(now)
             begun.append((now, self.lane.scopes))
-        if not self.on_the_way and self.lane.ask_at <= now and (wanted := self.lane.wanted(now) or 2):
+        self.lane.hungry = True
+        if not self.on_the_way and self.lane.ask_at <= now and (wanted := self.lane.wanted(now)):
             slots, free_at, _ = take_room([limits[scope] for scope in self.lane.scopes], wanted, now)
             self.on_the_way.append((now + self.latency, slots, free_at))
 
@@ -124,3 +136,26 @@ def test_a_warm_up_grows_from_day_to_day_until_it_is_over() -> None:
     assert [warm.day_cap(day) for day in range(50, 56)] == [100, 200, 400, 800, None, None]
     warm.emails_per_day = 500
     assert [warm.day_cap(day) for day in range(50, 56)] == [100, 200, 400, 500, 500, 500]
+
+
+def test_the_emails_until_a_moment_are_those_of_each_day_and_hour() -> None:
+    noon = PERIOD.day * 86400 + 43200.0
+    warm = limit("relay:r", None, warmup_start=100, warmup_growth=2.0, warmup_until=1000, warmup_day=PERIOD.day)
+    assert warm.emails_until(noon, noon + 2 * 86400) == 100 + 200 + 400
+    used = limit("project:p", None, emails_per_day=500, day=PERIOD.day, day_count=480)
+    assert used.emails_until(noon, noon + 86400) == 20 + 500
+    hourly = limit("project:p", 1.0, emails_per_hour=10)
+    assert hourly.emails_until(noon, noon + 3 * 3600) == 30
+    assert limit("a", 2.0).emails_until(noon, noon + 100) == 200
+    assert limit("a", None).emails_until(noon, noon + 100) == math.inf
+
+
+def test_a_step_of_the_databases_clock_is_noticed_and_nothing_is_reserved_twice() -> None:
+    clock = DatabaseClock()
+    clock.note(10.0, 1010.0, 10.2)
+    clock.note(11.0, 1011.0, 11.1)
+    assert clock.latest(1011.0) - clock.earliest(1011.0) == pytest.approx(0.1, abs=0.01), "the narrower reading counts"
+    assert clock.reserve_from == 0.0
+    clock.note(12.0, 1012.5, 12.01)
+    assert clock.reserve_from == pytest.approx(1012.5 + MOST_AHEAD_SECONDS)
+    assert clock.latest(1012.5) == pytest.approx(12.01)

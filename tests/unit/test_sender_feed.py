@@ -2,14 +2,10 @@
 
 import asyncio
 import time
-from uuid import UUID, uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.sender.campaigns import CampaignFacts
-from services.sender.db.claims import Claim
-from services.sender.db.worklist import WorklistRow
 from services.sender.feed import Feed
 from services.sender.held_batch import (
     FAULT_PAUSE_SECONDS,
@@ -22,68 +18,22 @@ from services.sender.held_batch import (
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
-from services.sender.results import Result, RetryPolicy
+from services.sender.results import Result
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.ledger.database import Ledger
-from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.relays.replies import Stage
-from shared.retries import doubling
 from shared.settings import SenderSettings
-from shared.templates import compile_content
+from tests.support.held import held_batch, row
 
 RELAY = "relay.test"
 SETTINGS = SenderSettings(unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
 
 
-def facts(*, at_most_once: bool = False) -> CampaignFacts:
-    campaign_id = uuid4()
-    content = compile_content("Hello {{ name }}", None, "Dear {{ name }}")
-    return CampaignFacts(
-        id=campaign_id,
-        project_id=UUID(int=1),
-        envelope_from="bounces@example.test",
-        builder=MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test")),
-        signer=None,
-        retries=RetryPolicy(doubling(60.0, 3), at_most_once=at_most_once),
-        unsubscribe_url=lambda recipient_id: f"https://example.test/u/{recipient_id}",
-    )
-
-
-def row(number: int, **changes: object) -> WorklistRow:
-    values: dict[str, object] = {
-        "id": number,
-        "email": f"person-{number}@example.test",
-        "data": '{"name": "Ann"}',
-        "status": "pending",
-        "attempts": 0,
-        "intended": False,
-        "suppressed": False,
-        **changes,
-    }
-    return WorklistRow(**values)  # type: ignore[arg-type]
-
-
-def held_batch(
-    *rows: WorklistRow,
-    starts_in: float = 0.0,
-    span: float | None = None,
-    at_most_once: bool = False,
-    claimed_ago: float = 0.0,
-    newly_dated: bool = True,
-) -> HeldBatch:
-    size = max(len(rows), 1)
-    claim = Claim(1, uuid4(), 2, 1, 100, size, 1_700_000_000.0, newly_dated, starts_in, span)
-    now = time.monotonic()
-    held = HeldBatch(claim, facts(at_most_once=at_most_once), now - claimed_ago)
-    held.lease.renewed(now)
-    held.lease.confirmed(now)
-    held.worklist.add_slice(rows, len(rows) + 1)
-    return held
-
-
 def no_limits() -> Limits:
     """No scope has a limit, so nothing is read or reserved."""
-    return Limits(Ledger("sqlite+aiosqlite:///never-opened.db"), lambda: None)
+    return Limits(
+        Ledger("sqlite+aiosqlite:///never-opened.db"), SenderMetrics(CollectorRegistry(), SETTINGS), lambda: None
+    )
 
 
 @pytest.fixture

@@ -248,7 +248,8 @@ async def test_a_body_and_a_permission_may_take_a_while() -> None:
     loop = asyncio.get_running_loop()
     made: asyncio.Future[bytes] = loop.create_future()
     permitted: asyncio.Future[bool] = loop.create_future()
-    letter = Letter(content=lambda: made, permission=lambda: permitted)
+    answers: list[bool | asyncio.Future[bool]] = [True, permitted]
+    letter = Letter(content=lambda: made, permission=answers.pop)
     connection, transport, _ = wired([letter])
     transport.read()
     connection.data_received(OK + OK + GO)
@@ -258,7 +259,16 @@ async def test_a_body_and_a_permission_may_take_a_while() -> None:
     assert (transport.read(), letter.permissions_asked) == (b"", 1)
     permitted.set_result(True)
     await asyncio.sleep(0)
+    assert letter.permissions_asked == 2, "after an awaited yes it is asked again"
     assert transport.read() == b"Hi\r\n.\r\n"
+
+
+async def test_the_body_of_a_timed_email_is_written_before_anything_else() -> None:
+    timed, other = letters(2, content=b"Hi\r\n")
+    timed.is_timed = True
+    connection, transport, _ = wired([timed, other])
+    connection.data_received(OK + OK + GO)
+    assert transport.writes == [ENVELOPE_0, b"Hi\r\n.\r\n", ENVELOPE_1]
 
 
 async def test_a_permission_refused_after_a_while_ends_the_connection() -> None:

@@ -8,7 +8,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, Once, OnceDep
-from services.api.shapes.campaigns import CampaignSummary, ReopenIn, ResolveIn, ResumeIn, SendIn, TestIn
+from services.api.shapes.campaigns import (
+    CampaignSending,
+    CampaignSummary,
+    ReopenIn,
+    ResolveIn,
+    ResumeIn,
+    SendIn,
+    TestIn,
+)
 from services.api.usecases import actions
 from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Settle
 from services.api.usecases.campaign_row import CampaignRef
@@ -59,7 +67,7 @@ class Acting:
 ActingDep = Annotated[Acting, Depends()]
 
 
-@router.post("/send", status_code=202, response_model=CampaignSummary, summary="Send, now or at a given time")
+@router.post("/send", status_code=202, response_model=CampaignSending, summary="Send, now or at a given time")
 async def send(acting: ActingDep, body: Annotated[SendIn, Body()] = SendIn()) -> Response:
     """202 means that the request is in the ledger and will be carried out, even if the broker or this process fails."""
     ledger, within = acting.project.api.ledger, acting.deliver_within_seconds

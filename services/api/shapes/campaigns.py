@@ -167,6 +167,15 @@ class CampaignSummary(Shown):
     finished_at: Moment | None
 
 
+class SendWarningOut(Shown):
+    pointer: str = Field(description="What to change, such as `#/deliver_by`.")
+    detail: str
+
+
+class CampaignSending(CampaignSummary):
+    warnings: list[SendWarningOut] = Field([], description="Limits that leave no time for all of its emails.")
+
+
 class ContentWarningOut(Shown):
     pointer: str = Field(description="The part, such as `#/html`.")
     detail: str

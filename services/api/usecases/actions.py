@@ -4,8 +4,8 @@ Each is one writing transaction: the campaign's row is locked, its status moves 
 gets an entry. The event of the result only saves time: the dispatcher also finds the campaign in the ledger.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -13,10 +13,10 @@ from sqlalchemy import Row, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.api.shapes.campaigns import CampaignSummary, SendIn
+from services.api.shapes.campaigns import CampaignSending, CampaignSummary, SendIn, SendWarningOut
 from services.api.shapes.common import moment
 from services.api.shapes.recipients import RecipientIn
-from services.api.usecases import campaign_row, content
+from services.api.usecases import campaign_row, content, limits
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.campaigns import add_inline, unique
 from services.api.usecases.errors import (
@@ -109,14 +109,19 @@ async def send(
             raise NoRecipientsError("Import recipients first, then send.")
         deadline = Deadline(given.deliver_by, default_seconds)
         if given.scheduled_at is None:
-            deliver_by = deadline.after(await clock(connection))
+            start = await clock(connection)
+            deliver_by = deadline.after(start)
             await campaign_row.move(
                 connection, row, CampaignStatus.QUEUED, "send", scheduled_at=None, deliver_by=deliver_by
             )
             await timeline.record(connection, campaign.id, "requested", f"Sending to {row.total} recipients requested.")
         else:
-            await _schedule(connection, row, given.scheduled_at, deadline)
-        accepted = await _accepted(connection, campaign, "send")
+            start = given.scheduled_at.timestamp()
+            deliver_by = await _schedule(connection, row, start, deadline)
+        warnings = await limits.outlasting(connection, row, start, deliver_by)
+        for detail in warnings:
+            await timeline.record(connection, campaign.id, "limited", detail)
+        accepted = _warning(await _accepted(connection, campaign, "send"), warnings)
         if settle is not None:
             await settle(connection, accepted)
     return accepted
@@ -245,17 +250,25 @@ async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
     return await content.check(CampaignContent.model_validate_json(stored))
 
 
-async def _schedule(connection: AsyncConnection, row: Row[Any], scheduled_at: datetime, deadline: Deadline) -> None:
-    start = scheduled_at.timestamp()
+async def _schedule(connection: AsyncConnection, row: Row[Any], start: float, deadline: Deadline) -> float:
+    """Returns its deadline."""
     if start <= await clock(connection):
         raise invalid("#/scheduled_at", "lies in the past; leave it out to send now")
-    columns = {"scheduled_at": start, "deliver_by": deadline.after(start)}
+    deliver_by = deadline.after(start)
+    columns = {"scheduled_at": start, "deliver_by": deliver_by}
     if row.status == CampaignStatus.SCHEDULED:
         await campaign_row.change(connection, row, **columns)
     else:
         await campaign_row.move(connection, row, CampaignStatus.SCHEDULED, "send", **columns)
     text = f"Scheduled for {moment(start):%Y-%m-%d %H:%M:%S} UTC, {row.total} recipients."
     await timeline.record(connection, row.id, "scheduled", text)
+    return deliver_by
+
+
+def _warning(accepted: Accepted, details: Sequence[str]) -> Accepted:
+    warnings = [SendWarningOut(pointer="#/deliver_by", detail=detail) for detail in details]
+    shown = CampaignSending(**accepted.summary.model_dump(), warnings=warnings)
+    return replace(accepted, summary=shown)
 
 
 async def _accepted(connection: AsyncConnection, campaign: CampaignRef, action: str) -> Accepted:

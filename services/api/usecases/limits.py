@@ -1,8 +1,11 @@
 """Limits of the project and of the relays."""
 
+import math
 from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.shapes.limits import LimitIn, LimitOut, WarmUp
@@ -53,6 +56,23 @@ async def waiting_for(connection: AsyncConnection, project_ids: Collection[UUID]
         for scope, limit in found.items()
         if (words := _words(limit, now)) is not None
     }
+
+
+async def outlasting(connection: AsyncConnection, row: Row[Any], begins: float, deliver_by: float) -> list[str]:
+    """Which limits let fewer emails begin before `deliver_by` than the campaign has recipients, in sentences."""
+    project = await rate_limits.read(connection, [project_scope(row.project_id)])
+    relays = await rate_limits.read_relays(connection)
+    rate = row.emails_per_second
+    rooms = {
+        f"{rate} emails per second": math.inf if rate is None else rate * (deliver_by - begins),
+        "the project's limits": sum(one.emails_until(begins, deliver_by) for one in project.values()) or math.inf,
+        "the limits of the relays": sum(one.emails_until(begins, deliver_by) for one in relays.values()) or math.inf,
+    }
+    return [
+        f"About {room:.0f} of {row.total} emails can begin before deliver_by, because of {words}. The rest expires."
+        for words, room in rooms.items()
+        if room < row.total
+    ]
 
 
 def _shown(limit: Limit, now: float) -> LimitOut:

@@ -38,8 +38,8 @@ class Claim:
     is_newly_dated: bool
     # When its first email may start; negative if it was due earlier.
     starts_in_seconds: float
-    # A batch with a rate limit is spread over this time.
-    span_seconds: float | None
+    # Its campaign or project has a limit per second, so it takes no place of its sender.
+    is_limited: bool
 
 
 class Ticket(NamedTuple):
@@ -262,7 +262,7 @@ async def _claim(
             func.coalesce(col(Batch.dated_at), 0.0),
             col(Batch.claimed_at) - col(Batch.dated_at) < NEWLY_DATED_SECONDS,
             col(Batch.due_at) - db_now(),
-            col(Batch.span_seconds),
+            col(Batch.span_seconds).is_not(None),
         ),
         **values,
     )

@@ -224,6 +224,9 @@ class Connection(asyncio.Protocol):
                 return
             self._sent, self._open = self._open, None
             dialogue.send_body(body)
+            if self._sent is not None and self._sent.job.is_timed:
+                self._write(silent)
+                silent = False
         fresh = None
         if dialogue.command_due:
             if self._too_late(self._open):
@@ -231,15 +234,18 @@ class Connection(asyncio.Protocol):
             dialogue.ask()
         elif dialogue.may_begin:
             fresh = self._begin()
-        out = dialogue.data_to_send()
-        if out:
-            if silent:  # a body always leaves in silence: everything before it has been answered
-                self.quiet_since = self._spoke_at = self._loop.time()
-            self._transport.writelines(out)
+        self._write(silent)
         if fresh is not None:
             self._making.begin(fresh)
         elif self._open is None and dialogue.awaiting is None:
             self._nothing_to_do()
+
+    def _write(self, silent: bool) -> None:
+        out = self._dialogue.data_to_send()
+        if out:
+            if silent:  # a body always leaves in silence: everything before it has been answered
+                self.quiet_since = self._spoke_at = self._loop.time()
+            self._transport.writelines(out)
 
     def _begin(self) -> Attempt | None:
         """Take an email and begin its envelope."""

@@ -63,10 +63,16 @@ class Job(Protocol):
         An awaitable if making it takes a thread (signing)."""
         ...
 
+    @property
+    def is_timed(self) -> bool:
+        """A yes of `may_send_body` counts from this instant: the body is written before anything else is done."""
+        ...
+
     def may_send_body(self, relay: str) -> bool | Awaitable[bool]:
         """Asked after the 354 of this relay and immediately before the first body byte. False withdraws the email.
 
-        An awaitable if an intent must be committed first (at_most_once), or if it waits for its time under a limit."""
+        An awaitable if an intent must be committed first (at_most_once), or if it waits for its time under a limit.
+        After an awaited yes it is asked again."""
         ...
 
 

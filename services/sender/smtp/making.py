@@ -29,16 +29,14 @@ class Maker(Protocol):
 class Making:
     """The body and the permission of the one email on a connection whose body has not left."""
 
-    __slots__ = ("_awaited", "_maker", "_permitted")
+    __slots__ = ("_awaited", "_maker")
 
     def __init__(self, maker: Maker) -> None:
         self._maker = maker
-        self._permitted = False  # an awaited `may_send_body` has said yes
         self._awaited: asyncio.Future[object] | None = None
 
     def begin(self, attempt: Attempt) -> None:
         """Ask for the body, unless it is made."""
-        self._permitted = False
         if attempt.body is not None:
             return
         try:
@@ -55,8 +53,6 @@ class Making:
         """The body, if it is made and may leave at this instant. If None, the maker is called later."""
         if attempt.body is None or self._awaited is not None:
             return None
-        if self._permitted:
-            return attempt.body
         try:
             permission = attempt.job.may_send_body(self._maker.relay)
         except Exception as error:  # noqa: BLE001
@@ -91,7 +87,6 @@ class Making:
             attempt.body = result
             self._maker.made()
         elif result is True:
-            self._permitted = True
-            self._maker.made()
+            self._maker.made()  # which asks again
         else:
             self._maker.withdrawn(attempt)

@@ -26,6 +26,7 @@ class Letter:
     mail_from: str = "news@example.org"
     smtputf8: bool = False
     permissions_asked: int = 0
+    is_timed: bool = False
 
     def body(self) -> bytes | Awaitable[bytes]:
         return self.content if isinstance(self.content, bytes) else self.content()

@@ -17,6 +17,7 @@ class FakeTransport:
 
     def __init__(self) -> None:
         self.written = b""
+        self.writes: list[bytes] = []
         self.aborted = False
         self.unsent = 0
 
@@ -25,6 +26,7 @@ class FakeTransport:
 
     def write(self, data: bytes) -> None:
         assert not self.aborted, "written after abort"
+        self.writes.append(data)
         self.written += data
 
     def writelines(self, data: list[bytes]) -> None:

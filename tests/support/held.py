@@ -1,0 +1,63 @@
+"""Held batches and their emails, without a ledger."""
+
+import time
+from uuid import UUID, uuid4
+
+from services.sender.campaigns import CampaignFacts
+from services.sender.db.claims import Claim
+from services.sender.db.worklist import WorklistRow
+from services.sender.held_batch import Email, HeldBatch
+from services.sender.results import RetryPolicy
+from shared.messages.message import CampaignHeaders, MessageBuilder
+from shared.retries import doubling
+from shared.templates import compile_content
+
+
+def facts(*, at_most_once: bool = False) -> CampaignFacts:
+    campaign_id = uuid4()
+    content = compile_content("Hello {{ name }}", None, "Dear {{ name }}")
+    return CampaignFacts(
+        id=campaign_id,
+        project_id=UUID(int=1),
+        envelope_from="bounces@example.test",
+        builder=MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test")),
+        signer=None,
+        retries=RetryPolicy(doubling(60.0, 3), at_most_once=at_most_once),
+        unsubscribe_url=lambda recipient_id: f"https://example.test/u/{recipient_id}",
+    )
+
+
+def row(number: int, **changes: object) -> WorklistRow:
+    values: dict[str, object] = {
+        "id": number,
+        "email": f"person-{number}@example.test",
+        "data": '{"name": "Ann"}',
+        "status": "pending",
+        "attempts": 0,
+        "intended": False,
+        "suppressed": False,
+        **changes,
+    }
+    return WorklistRow(**values)  # type: ignore[arg-type]
+
+
+def held_batch(
+    *rows: WorklistRow,
+    starts_in: float = 0.0,
+    at_most_once: bool = False,
+    claimed_ago: float = 0.0,
+    newly_dated: bool = True,
+) -> HeldBatch:
+    size = max(len(rows), 1)
+    claim = Claim(1, uuid4(), 2, 1, 100, size, 1_700_000_000.0, newly_dated, starts_in, is_limited=False)
+    now = time.monotonic()
+    held = HeldBatch(claim, facts(at_most_once=at_most_once), now - claimed_ago)
+    held.lease.renewed(now)
+    held.lease.confirmed(now)
+    held.worklist.add_slice(rows, len(rows) + 1)
+    return held
+
+
+def email_of(held: HeldBatch) -> Email:
+    """An email of this batch, without anything around it."""
+    return Email(held, row(1), b"", lambda _email, _relay: True)
