@@ -1,9 +1,8 @@
 """The command's direct access to database and broker, without the API. Their errors get exit codes."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from uuid import UUID
 
 import aio_pika
 import aiormq.exceptions
@@ -50,31 +49,16 @@ async def revision(config: CommonSettings) -> str | None:
         return await migrate.current(connection)
 
 
-async def create_key(config: CommonSettings, name: str) -> str:
-    async with ledger_of(config) as ledger, ledger.write() as connection:
-        return await keys.create_key(connection, name)
-
-
 async def knows_key(config: CommonSettings, secret: str) -> bool:
-    """Whether this ledger has the key and it is not revoked."""
+    """Whether this ledger has the key and it is valid."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
-        return await keys.project_of(connection, secret) is not None
+        return await keys.find(connection, secret=secret) is not None
 
 
 async def sign_in_link(config: CommonSettings, api_key: str, page_url: str) -> str:
     """A link that signs a person in to the page, once, within 15 minutes."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
         return await make_link(connection, config.secret_keys[0], api_key, page_url)
-
-
-async def list_keys(config: CommonSettings) -> Sequence[keys.Key]:
-    async with ledger_of(config) as ledger, ledger.read() as connection:
-        return await keys.list_keys(connection)
-
-
-async def revoke_key(config: CommonSettings, key_id: UUID) -> bool:
-    async with ledger_of(config) as ledger, ledger.write() as connection:
-        return await keys.revoke_key(connection, key_id)
 
 
 async def declare(url: str) -> None:

@@ -16,11 +16,12 @@ from urllib.parse import urlsplit
 from cli.access_rights import ADMIN, MONITOR, SERVICES, VHOST, account, definitions
 from shared.errors import ConfigurationError
 from shared.ledger import rights
+from shared.ledger.rights import HOUSEKEEPING
 from shared.secret_files import private_folder, write_private
 
 MIGRATE = "migrate"
 SECRET_KEY = "secret_key"
-RENEWABLE = (*SERVICES, ADMIN, MONITOR, MIGRATE, SECRET_KEY)
+RENEWABLE = (*SERVICES, ADMIN, MONITOR, MIGRATE, HOUSEKEEPING, SECRET_KEY)
 DATABASE = "vashsender"
 DEFINITIONS = "rabbitmq_definitions.json"
 ROLES_SQL = "postgresql_roles.sql"
@@ -69,7 +70,7 @@ def write(folder: Path, servers: Servers, renew: Collection[str] = ()) -> Sequen
 def _write(folder: Path, servers: Servers, renew: Collection[str]) -> Sequence[Path]:
     broker = {role: folder / f"{role}_amqp_url" for role in (*SERVICES, ADMIN)}
     broker[MONITOR] = folder / f"{MONITOR}_management_url"
-    database = {role: folder / f"{role}_database_url" for role in (*SERVICES, MIGRATE)}
+    database = {role: folder / f"{role}_database_url" for role in (*SERVICES, MIGRATE, HOUSEKEEPING)}
     written: list[Path] = []
     for addresses, made in ((broker, servers.broker_url), (database, servers.database_url)):
         for role, path in addresses.items():
@@ -127,7 +128,7 @@ def _roles_sql(passwords: Mapping[str, str]) -> str:
         passwords="\n".join(f"ALTER ROLE {name} LOGIN PASSWORD '{_scram(secret)}';" for name, secret in roles.items()),
         database=DATABASE,
         owner=rights.OWNER,
-        services=", ".join(rights.role_of(service) for service in SERVICES),
+        services=", ".join(rights.role_of(role) for role in (*SERVICES, HOUSEKEEPING)),
     )
 
 

@@ -14,11 +14,13 @@ from cli.commands import (
     db,
     demo,
     dkim,
+    domain,
     health,
     inspect,
     key,
     limits,
     machine,
+    project,
     queues,
     suppressions,
     topology,
@@ -48,6 +50,8 @@ queues.add_to(app)
 health.add_to(app)
 app.add_typer(db.app, name="db")
 app.add_typer(topology.app, name="topology")
+app.add_typer(project.app, name="project")
+app.add_typer(domain.app, name="domain")
 app.add_typer(key.app, name="key")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(access.app, name="access")

@@ -294,12 +294,11 @@ class ApiSettings(CommonSettings):
 
     @model_validator(mode="after")
     def _remembers_longer_than_tokens_live(self) -> Self:
-        """Used links and ended sessions are remembered as idempotency keys."""
-        needed = max(self.page_session_seconds, SIGN_IN_LINK_SECONDS)
-        if self.idempotency_seconds < needed:
+        """Used links are remembered as idempotency keys."""
+        if self.idempotency_seconds < SIGN_IN_LINK_SECONDS:
             raise ValueError(
-                f"idempotency_seconds ({self.idempotency_seconds:g}) must be at least {needed:g}: a used sign-in link "
-                "or an ended session would work again"
+                f"idempotency_seconds ({self.idempotency_seconds:g}) must be at least {SIGN_IN_LINK_SECONDS}: a used "
+                "sign-in link would work again"
             )
         return self
 

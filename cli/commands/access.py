@@ -23,7 +23,9 @@ def new(
     tls: Annotated[bool, typer.Option("--tls", help="Use TLS for both: amqps and sslmode=verify-full.")] = False,
     renew: Annotated[
         list[str] | None,
-        typer.Option(help="Renew this password: a service, admin, monitor, migrate or secret_key. Repeatable."),
+        typer.Option(
+            help="Renew this password: a service, admin, monitor, migrate, housekeeping or secret_key. Repeatable."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

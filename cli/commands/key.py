@@ -9,54 +9,98 @@ from cli.options import Json, Yes
 
 app = typer.Typer(help="API keys.", no_args_is_help=True)
 
+KeyId = Annotated[UUID, typer.Argument(help="The id that `key list` shows.")]
+
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="A name for the key, shown by `key list`.")], as_json: Json = False
+    name: Annotated[str, typer.Argument(help="A name for the key, shown by `key list`.")],
+    project: Annotated[str, typer.Option(help="The project it belongs to.")] = "default",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may do; repeatable. Default: all, but `operator` only in the project `default`."),
+    ] = None,
+    expires_days: Annotated[float | None, typer.Option(min=0.001, max=36500, help="Days until it expires.")] = None,
+    domain: Annotated[
+        list[str] | None, typer.Option(help="The only domains it may send from; repeatable. Default: the project's.")
+    ] = None,
+    as_json: Json = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
     import asyncio
 
-    from cli import access
-    from cli.output import out, show_json
+    from cli import tenants
     from cli.settings import local_settings
 
-    secret = asyncio.run(access.create_key(local_settings(), name))
-    if as_json:
-        show_json({"name": name, "key": secret})
-    else:
-        out.print(secret, markup=False)
+    wish = tenants.KeyWish(name, project, scope or (), expires_days, domain or ())
+    _show(asyncio.run(tenants.create_key(local_settings(), wish)), name, as_json=as_json)
 
 
 @app.command("list")
-def list_(as_json: Json = False) -> None:
+def list_(
+    project: Annotated[str | None, typer.Option(help="Only keys of this project.")] = None, as_json: Json = False
+) -> None:
     """List the keys without their secrets."""
     import asyncio
     from dataclasses import asdict
 
-    from cli import access
+    from cli import tenants
     from cli.output import moment, show_json, show_table
     from cli.settings import local_settings
 
-    keys = asyncio.run(access.list_keys(local_settings()))
+    keys = asyncio.run(tenants.list_keys(local_settings(), project))
     if as_json:
-        show_json([asdict(key) for key in keys])
+        show_json([{**asdict(key), "scopes": sorted(key.scopes)} for key in keys])
         return
-    rows = [(key.id, key.name, moment(key.created_at), moment(key.revoked_at)) for key in keys]
-    show_table(("Id", "Name", "Created", "Revoked"), rows)
+    rows = [
+        (
+            key.id,
+            key.name,
+            key.project,
+            " ".join(sorted(key.scopes)),
+            " ".join(key.sender_domains or ()),
+            *map(moment, (key.created_at, key.last_used_at, key.expires_at, key.revoked_at)),
+        )
+        for key in keys
+    ]
+    show_table(("Id", "Name", "Project", "Scopes", "Domains", "Created", "Last used", "Expires", "Revoked"), rows)
 
 
 @app.command()
-def revoke(key_id: Annotated[UUID, typer.Argument(help="The id that `key list` shows.")], yes: Yes = False) -> None:
+def rotate(
+    key_id: KeyId,
+    overlap_hours: Annotated[
+        float, typer.Option(min=0, max=8760, help="Hours for which the old key works beside the new one.")
+    ] = 24.0,
+    as_json: Json = False,
+) -> None:
+    """Create a key that may do the same, print it, and let the old one expire."""
+    import asyncio
+
+    from cli import tenants
+    from cli.settings import local_settings
+
+    _show(asyncio.run(tenants.rotate_key(local_settings(), key_id, overlap_hours)), str(key_id), as_json=as_json)
+
+
+@app.command()
+def revoke(key_id: KeyId, yes: Yes = False) -> None:
     """Revoke a key at once."""
     import asyncio
 
-    from cli import access
+    from cli import tenants
     from cli.output import confirm, say
     from cli.settings import local_settings
-    from shared.errors import DataError
 
     confirm(f"Revoke key {key_id}? Requests with it are refused from then on.", yes)
-    if not asyncio.run(access.revoke_key(local_settings(), key_id)):
-        raise DataError(f"there is no valid key {key_id}: see `vashsender key list`")
+    asyncio.run(tenants.revoke_key(local_settings(), key_id))
     say(f"revoked {key_id}")
+
+
+def _show(secret: str, name: str, *, as_json: bool) -> None:
+    from cli.output import out, show_json
+
+    if as_json:
+        show_json({"name": name, "key": secret})
+    else:
+        out.print(secret, markup=False)

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from cli import access
+from cli import access, tenants
 from cli.local.readiness import relative
 from cli.settings import LocalSettings
 from shared import topology
@@ -41,7 +41,7 @@ def first_key(config: LocalSettings) -> str:
             return f"already in {relative(path)}"
         # The key belongs to another ledger or was revoked. Keep it: it cannot be shown again.
         path.replace(path.with_name("api_key.previous"))
-    secret = asyncio.run(access.create_key(config, "first"))
+    secret = asyncio.run(tenants.create_key(config, tenants.KeyWish("first")))
     private_folder(config.secrets_dir)
     write_private(path, secret + "\n")
     return f"written to {relative(path)}, which only you can read"

@@ -1,16 +1,16 @@
-"""The API's own clock: says that this process is alive, ends imports that will not finish, forgets expired keys."""
+"""The API's own clock: says that this process is alive, ends imports that will not finish, forgets what is over."""
 
 import time
 
 from services.api.context import Api
 from services.api.usecases import idempotency_keys, import_rows
 from shared import logs
-from shared.ledger import instances
+from shared.ledger import instances, sessions
 from shared.ledger.database import is_unavailable
 
 TICK_SECONDS = 5.0
 FORGET_SECONDS = 300.0
-"""How often expired idempotency keys are deleted. It reads the whole table."""
+"""How often expired idempotency keys and old sessions are deleted. It reads whole tables."""
 UNDO_IDLE_SECONDS = 3.0
 """A process that undoes an import touches it at least this often; after that, any process may go on with it."""
 
@@ -35,6 +35,7 @@ class Housekeeping:
         if time.monotonic() >= self._forget_at:
             async with self._api.ledger.write() as connection:
                 await idempotency_keys.forget_expired(connection, self._api.settings.idempotency_seconds)
+                await sessions.forget(connection)
             self._forget_at = time.monotonic() + FORGET_SECONDS
 
     async def farewell(self) -> None:

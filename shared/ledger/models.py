@@ -57,9 +57,19 @@ def _count() -> Any:
 
 
 class Project(SQLModel, table=True):
+    """See shared.ledger.projects, and shared.ledger.tenants for what belongs to it beside campaigns."""
+
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     name: str = Field(sa_column=Column(String(200), nullable=False, unique=True))
     created_at: float = _moment(nullable=False)
+    #: From then on its keys are refused.
+    closed_at: float | None = _moment()
+    #: The last field of Feedback-ID: who sends. None: `vashsender`.
+    sender_id: str | None = Field(sa_column=Column(String(15)), default=None)
+    #: Limits of the API. None: the setting of the same name.
+    tests_per_hour: int | None = Field(sa_column=Column(Integer), default=None)
+    open_imports: int | None = Field(sa_column=Column(Integer), default=None)
+    open_streams: int | None = Field(sa_column=Column(Integer), default=None)
 
 
 class ApiKey(SQLModel, table=True):
@@ -69,9 +79,16 @@ class ApiKey(SQLModel, table=True):
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     project_id: UUID = _project_key(index=True)
     name: str = Field(sa_column=Column(String(200), nullable=False))
-    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))  # SHA-256 of the secret
+    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))  # of the secret
     created_at: float = _moment(nullable=False)
     revoked_at: float | None = _moment()
+    expires_at: float | None = _moment()
+    #: To the quarter of an hour.
+    last_used_at: float | None = _moment()
+    #: Separated by spaces. None: made by release 0.1.0, which has no scopes, so every one.
+    scopes: str | None = Field(sa_column=Column(String(500)), default=None)
+    #: Separated by spaces: the only domains it may send from. None: every domain of the project.
+    sender_domains: str | None = Field(sa_column=Column(Text), default=None)
 
 
 class Campaign(SQLModel, table=True):

@@ -11,10 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
-import shared.ledger.models  # noqa: F401 - fills SQLModel.metadata
+import shared.ledger.models
+import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
 
 OWNER = "vashsender_owner"
 """The role that migrates and owns everything."""
+
+HOUSEKEEPING = "housekeeping"
+"""The role that deletes entries of the audit past their retention."""
 
 VERSION_TABLE = "alembic_version"
 
@@ -44,8 +48,11 @@ _CAMPAIGN_WITHOUT_CONTENT: Columns = (
 RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     # Accepts campaigns and shows them; can only read the results of recipients and batches.
     "api": {
-        "project": _READ,
-        "api_key": _READ,
+        "project": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
+        "api_key": {SELECT: ALL, INSERT: ALL, UPDATE: ("revoked_at", "expires_at", "last_used_at")},
+        "domain": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "page_session": {SELECT: ALL, INSERT: ALL, UPDATE: ("seen_at", "ended_at"), DELETE: ALL},
+        "audit_entry": {SELECT: ALL, INSERT: ALL},
         "campaign": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "batch": _READ,
@@ -82,7 +89,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
     # keeps the limits, and writes those that the URLs of its relays set.
     "sender": {
-        "project": {SELECT: ("id", "name")},
+        "project": {SELECT: ("id", "name", "sender_id")},
+        "domain": _READ,
         "campaign": {SELECT: ALL, UPDATE: ("status", "reason", "blocked_by", "breaker")},
         "recipient": {
             SELECT: ALL,
@@ -111,6 +119,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "progress_point": _READ,
         "service_instance": {**_LIFE, DELETE: ALL},
     },
+    # Not a service: `vashsender audit forget` deletes old entries, and no other role can.
+    HOUSEKEEPING: {"audit_entry": {SELECT: ("id", "at"), DELETE: ALL}},
 }
 """By service and table: each right with its columns."""
 

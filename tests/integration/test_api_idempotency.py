@@ -13,6 +13,7 @@ from services.api.rest.idempotency import TAKEOVER_SECONDS, Answer, InProgressEr
 from services.api.shapes.suppressions import Suppressed
 from services.api.web.context import Project
 from shared.ledger.database import db_now
+from shared.ledger.keys import list_keys
 from shared.ledger.models import DEFAULT_PROJECT, Campaign, IdempotencyKey
 from tests.support.api import NDJSON, ApiRig, api_on, campaign_body, ndjson
 
@@ -106,8 +107,13 @@ async def _digest_of(api: ApiRig) -> str:
     return str(digest)
 
 
+async def default_project(api: ApiRig) -> Project:
+    async with api.ledger.read() as connection:
+        return Project(api.api, (await list_keys(connection))[0])
+
+
 async def test_a_request_that_was_taken_over_has_no_effect(api: ApiRig) -> None:
-    project = Project(api.api, DEFAULT_PROJECT)
+    project = await default_project(api)
     slow = Once(project, "k", "d")
     assert await slow.begin() is None
     await age(api, TAKEOVER_SECONDS + 1)
@@ -127,7 +133,7 @@ async def test_a_request_that_was_taken_over_has_no_effect(api: ApiRig) -> None:
 
 async def test_a_key_that_is_released_while_it_is_looked_up_is_taken(api: ApiRig) -> None:
     """The first request fails between the INSERT and the SELECT of the second."""
-    project = Project(api.api, DEFAULT_PROJECT)
+    project = await default_project(api)
     first = Once(project, "k", "d")
     assert await first.begin() is None
     engine = api.ledger.engine.sync_engine

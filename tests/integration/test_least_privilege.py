@@ -22,6 +22,7 @@ from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
+from shared.ledger.rights import HOUSEKEEPING
 from shared.unsubscribe import make_token
 from tests.support.access import Accounts, accounts, apply
 from tests.support.relay import RecordingRelay
@@ -184,13 +185,13 @@ def _health_check(made: Accounts) -> "subprocess.CompletedProcess[str]":
 
 
 INTO_CAMPAIGN = "INSERT INTO campaign (id, project_id, name) VALUES (gen_random_uuid(), gen_random_uuid(), 'mine')"
-A_KEY = "INSERT INTO api_key (id, project_id, name, digest, created_at) SELECT id, id, '', '', 0 FROM project"
 
 FORBIDDEN_SQL = (
     ("api", "UPDATE recipient SET status = 'sent'"),
     ("api", "UPDATE batch SET state = 'done'"),
     ("api", "DELETE FROM batch"),
-    ("api", A_KEY),
+    ("api", "UPDATE api_key SET scopes = 'operator'"),
+    ("api", "UPDATE audit_entry SET result = 'done'"),
     ("api", "DELETE FROM timeline"),
     ("dispatcher", "SELECT email FROM recipient"),
     ("dispatcher", "SELECT data FROM recipient"),
@@ -214,6 +215,12 @@ FORBIDDEN_SQL = (
     ("watchdog", "UPDATE campaign SET status = 'finished'"),
     ("watchdog", "SELECT content FROM campaign"),
     ("watchdog", "SELECT * FROM api_key"),
+    *((service, "SELECT * FROM audit_entry") for service in SERVICES if service != "api"),
+    *((service, "DELETE FROM audit_entry") for service in SERVICES),
+    *((service, "SELECT * FROM page_session") for service in SERVICES if service != "api"),
+    *(("housekeeping", f"SELECT * FROM {table}") for table in ("api_key", "campaign", "recipient", "audit_entry")),
+    ("housekeeping", "UPDATE audit_entry SET result = 'done'"),
+    ("housekeeping", "INSERT INTO audit_entry (at) VALUES (0)"),
     *((service, "DROP TABLE recipient") for service in SERVICES),
     *((service, "TRUNCATE recipient CASCADE") for service in SERVICES),
     *((service, "CREATE TABLE public.mine (id int)") for service in SERVICES),
@@ -224,7 +231,7 @@ FORBIDDEN_SQL = (
 
 
 async def test_each_role_is_refused_everything_else_in_the_database(made: Accounts) -> None:
-    for service in SERVICES:
+    for service in (*SERVICES, HOUSEKEEPING):
         connection = await asyncpg.connect(made.database_url(service))
         try:
             assert await connection.fetchval("SELECT version_num FROM alembic_version") == migrate.head()

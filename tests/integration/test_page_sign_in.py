@@ -5,9 +5,10 @@ import re
 import pytest
 
 from services.api.page.session import resume
+from shared.ledger import sessions
 from shared.ledger.database import clock
 from shared.ledger.keys import create_key, list_keys, revoke_key
-from shared.sign_in import LINK_SECONDS, PATH, Purpose, make_link, make_token
+from shared.sign_in import LINK_SECONDS, PATH, Purpose, make_link, make_token, read_token
 from tests.support.api import SECRET_KEY, ApiRig, api_on
 from tests.support.visitor import Visitor, forms, text
 
@@ -113,11 +114,21 @@ async def test_a_session_expires(database_url: str) -> None:
         async with rig.ledger.read() as connection:
             key = (await list_keys(connection))[0]
             now = await clock(connection)
+
+        async def resumed(signed_by: bytes, purpose: Purpose, until: float, *, noted: bool = True) -> bool:
+            token = make_token(signed_by, purpose, key.id, until)
+            nonce = read_token([signed_by], purpose, token).nonce
+            async with rig.ledger.write() as connection:
+                if noted:
+                    await sessions.start(connection, nonce, key.id, until, address="", browser="")
+            return await resume(rig.api, token) is not None
+
         secret = SECRET_KEY.encode()
-        assert await resume(rig.api, make_token(secret, Purpose.SESSION, key.id, now - 1)) is None
-        assert await resume(rig.api, make_token(secret, Purpose.SESSION, key.id, now + 60)) is not None
-        assert await resume(rig.api, make_token(b"y" * 32, Purpose.SESSION, key.id, now + 60)) is None
-        assert await resume(rig.api, make_token(secret, Purpose.LINK, key.id, now + 60)) is None
+        assert not await resumed(secret, Purpose.SESSION, now - 1)
+        assert await resumed(secret, Purpose.SESSION, now + 60)
+        assert not await resumed(secret, Purpose.SESSION, now + 60, noted=False), "a cookie alone is worth nothing"
+        assert not await resumed(b"y" * 32, Purpose.SESSION, now + 60)
+        assert not await resumed(secret, Purpose.LINK, now + 60)
 
 
 async def test_signing_out_forgets_the_cookie_and_voids_its_copies(database_url: str) -> None:

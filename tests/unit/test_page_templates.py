@@ -10,6 +10,7 @@ from jinja2 import UndefinedError
 
 from services.api.page import assets, render
 from services.api.usecases import replies
+from shared.scopes import EVERY_SCOPE
 
 PAGE = Path(assets.__file__).parent
 TEMPLATES = sorted((PAGE / "templates").iterdir())
@@ -39,7 +40,7 @@ def test_data_is_escaped() -> None:
     counts = dict.fromkeys(("failed", "deferred", "unknown"), 1)
     page = render.html(
         "failures.html",
-        session=SimpleNamespace(key=SimpleNamespace(name=EVIL)),
+        session=SimpleNamespace(key=SimpleNamespace(name=EVIL, scopes=EVERY_SCOPE)),
         csrf="token",
         section="campaigns",
         tab="failures",

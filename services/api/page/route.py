@@ -17,6 +17,8 @@ from services.api.usecases.errors import NotFoundError
 from services.api.web.bodies import bounded
 from services.api.web.context import api_of
 from services.api.web.problems import problem_for
+from services.api.web.scopes import require, scope_of
+from shared.scopes import Scope
 from shared.settings import ApiSettings
 from shared.sign_in import PATH as SIGN_IN
 
@@ -51,10 +53,13 @@ class OpenRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
+        needed = None
+        if self.signed_in:
+            [needed] = {scope_of(method, self.path) for method in self.methods or ()}
 
         async def answer(request: Request) -> Response:
             try:
-                response = await self._guarded(request, handle)
+                response = await self._guarded(request, handle, needed)
             except Exception as error:  # noqa: BLE001 - a person sees every error as a page
                 response = _error_page(request, error)
             for name, value in HEADERS.items():
@@ -63,12 +68,13 @@ class OpenRoute(APIRoute):
 
         return answer
 
-    async def _guarded(self, request: Request, handle: Handler) -> Response:
+    async def _guarded(self, request: Request, handle: Handler, needed: Scope | None) -> Response:
         request.state.session = None
         found = await session.current(request)
         request.state.session = found
         if found is not None:
-            request.state.project_id = found.key.project_id
+            request.state.key = found.key
+            require(needed, found.key.scopes)
         elif self.signed_in:
             return _to_sign_in(request)
         if request.method != "POST":

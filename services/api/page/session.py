@@ -1,16 +1,17 @@
-"""Who is signed in: a signed cookie that names an API key. It ends after its time, or when the key is revoked."""
+"""Who is signed in: a signed cookie that names an API key and a session in the ledger. It ends after its time, when the
+person or an operator ends it, or with the key."""
 
 from dataclasses import dataclass
 
 from fastapi import Request, Response
 
 from services.api.context import Api
-from services.api.usecases import idempotency_keys
-from services.api.web.context import api_of
-from shared.ledger import keys
+from services.api.usecases.sessions import note_seen
+from services.api.web.context import api_of, client_address
+from shared.ledger import keys, sessions
 from shared.ledger.database import clock
 from shared.settings import ApiSettings
-from shared.sign_in import Pass, Purpose, make_token, read_token
+from shared.sign_in import Purpose, make_token, read_token
 from shared.signing import TokenError
 
 
@@ -19,6 +20,7 @@ class Session:
     """A person who is signed in."""
 
     key: keys.Key
+    id: str
     token: str  # the value of the cookie
 
 
@@ -37,32 +39,31 @@ async def resume(api: Api, token: str) -> Session | None:
         return None
     async with api.ledger.read() as connection:
         key = await keys.find(connection, key_id=said.key_id)
-        if key is None or said.until <= await clock(connection):
+        unseen = await sessions.seconds_unseen(connection, said.nonce)
+        if key is None or unseen is None or said.until <= await clock(connection):
             return None
-        ended = await idempotency_keys.is_used(connection, key.project_id, _ending(said))
-    return None if ended else Session(key, token)
+    await note_seen(api.ledger, said.nonce, unseen)
+    return Session(key, said.nonce, token)
 
 
-async def start(api: Api, key: keys.Key, response: Response) -> None:
+async def start(request: Request, key: keys.Key, response: Response) -> None:
     """Signs in the person who holds `key`."""
-    settings = api.settings
+    api, settings = api_of(request), api_of(request).settings
     until = await api.ledger.now() + settings.page_session_seconds
     token = make_token(settings.secret_keys[0], Purpose.SESSION, key.id, until)
+    said = read_token(settings.secret_keys, Purpose.SESSION, token)
+    address, browser = client_address(request), request.headers.get("user-agent", "")
+    async with api.ledger.write() as connection:
+        await sessions.start(connection, said.nonce, key.id, said.until, address=address, browser=browser)
+        await keys.note_use(connection, key.id)
     set_cookie(response, settings, cookie_name(settings), token, int(settings.page_session_seconds))
 
 
 async def end(api: Api, session: Session, response: Response) -> None:
     """Signs out. A copy of the cookie is worth nothing afterwards."""
-    said = read_token(api.settings.secret_keys, Purpose.SESSION, session.token)
     async with api.ledger.write() as connection:
-        await idempotency_keys.use_once(connection, session.key.project_id, _ending(said))
+        await sessions.end(connection, session.id)
     set_cookie(response, api.settings, cookie_name(api.settings), "", 0)
-
-
-def _ending(said: Pass) -> str:
-    """Marks the session as ended. A space, so that no client's Idempotency-Key is the same. It is remembered for
-    longer than a session lasts."""
-    return f"session over {said.nonce}"
 
 
 def cookie_name(settings: ApiSettings, name: str = "vashsender") -> str:

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from services.api.context import Api
 from services.api.page import render, session
 from services.api.page.route import FormDep, OpenRoute, PageRoute, SessionDep, see_other
 from services.api.usecases import idempotency_keys
@@ -18,7 +17,7 @@ from shared.signing import TokenError
 
 _LOCAL = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~?=&%-]*")
 _USED_UP = "This link has been used or has expired. Sign in with an API key, or create a new link."
-_WRONG = "This key is wrong or revoked. `vashsender key list` shows which exist."
+_WRONG = "This key is wrong or revoked, or has expired. `vashsender key list` shows which exist."
 
 log = logs.get()
 visitors = APIRouter(include_in_schema=False, route_class=OpenRoute)
@@ -41,7 +40,7 @@ async def sign_in(request: Request, form: FormDep, api: ApiDep) -> Response:
         key = await keys.find(connection, secret=str(form.get("key", "")).strip())
     if key is None:
         return _form(request, wanted, status=401, error=_WRONG)
-    return await _signed_in(api, key, _local(wanted))
+    return await _signed_in(request, key, _local(wanted))
 
 
 @visitors.get(PATH + "/{token}")
@@ -70,7 +69,7 @@ async def sign_in_by_link(request: Request, token: str, api: ApiDep) -> Response
         used = f"sign-in link {said.nonce}"
         if key is None or over or not await idempotency_keys.use_once(connection, key.project_id, used):
             return _form(request, status=401, error=_USED_UP)
-    return await _signed_in(api, key, "/")
+    return await _signed_in(request, key, "/")
 
 
 @members.post("/sign-out")
@@ -80,10 +79,10 @@ async def sign_out(api: ApiDep, visitor: SessionDep) -> Response:
     return response
 
 
-async def _signed_in(api: Api, key: keys.Key, path: str) -> Response:
+async def _signed_in(request: Request, key: keys.Key, path: str) -> Response:
     log.info("page.signed_in", key_id=str(key.id))
     response = see_other(path)
-    await session.start(api, key, response)
+    await session.start(request, key, response)
     return response
 
 

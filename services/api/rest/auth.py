@@ -1,4 +1,5 @@
-"""Who asks: `Authorization: Bearer vs_...`. A request without a valid key is answered before its body is read."""
+"""Who asks: `Authorization: Bearer vs_...`. A request without a valid key, or whose key lacks the route's scope, is
+answered before its body is read."""
 
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -7,10 +8,13 @@ from fastapi import Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from services.api.usecases.keys import note_use
 from services.api.web.bodies import bounded
 from services.api.web.context import api_of
 from services.api.web.problems import HttpError
+from services.api.web.scopes import require, scope_of
 from shared.ledger import keys
+from shared.ledger.keys import Key
 
 REALM = 'Bearer realm="vashsender"'
 ADVICE = "Import recipients as NDJSON or CSV, and host large pictures instead of attaching them."
@@ -39,19 +43,22 @@ class WrongKeyError(_UnauthorizedError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This key is wrong or revoked. `vashsender key list` shows which exist.",
+            "This key is wrong or revoked, or has expired. `vashsender key list` shows which exist.",
             headers={"WWW-Authenticate": f'{REALM}, error="invalid_token"'},
         )
 
 
 class KeyRoute(APIRoute):
-    """A route that asks for a key first; `request.state.project_id` is then the key's project."""
+    """A route that asks first for a key with its scope; `request.state.key` is then that key."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
+        [needed] = {scope_of(method, self.path) for method in self.methods or ()}
 
         async def with_key(request: Request) -> Response:
-            await _authenticate(request)
+            key = await _authenticate(request)
+            require(needed, key.scopes)
+            request.state.key = key
             return await handle(request)
 
         return with_key
@@ -70,14 +77,16 @@ class JsonRoute(KeyRoute):
         return with_bound
 
 
-async def _authenticate(request: Request) -> None:
+async def _authenticate(request: Request) -> Key:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if not secret:
         raise MissingKeyError
-    project_id = None
+    ledger = api_of(request).ledger
+    key = None
     if scheme.lower() == "bearer":
-        async with api_of(request).ledger.read() as connection:
-            project_id = await keys.project_of(connection, secret.strip())
-    if project_id is None:
+        async with ledger.read() as connection:
+            key = await keys.find(connection, secret=secret.strip())
+    if key is None:
         raise WrongKeyError
-    request.state.project_id = project_id
+    await note_use(ledger, key)
+    return key

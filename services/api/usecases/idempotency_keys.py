@@ -71,14 +71,6 @@ async def use_once(connection: AsyncConnection, project_id: UUID, key: str) -> b
     return await _insert(connection, Claim(project_id, key, await clock(connection)), "", status_code=204)
 
 
-async def is_used(connection: AsyncConnection, project_id: UUID, key: str) -> bool:
-    """Whether a key was marked by `use_once`, and is not forgotten yet."""
-    query = select(col(IdempotencyKey.key)).where(
-        col(IdempotencyKey.project_id) == project_id, col(IdempotencyKey.key) == key
-    )
-    return (await connection.execute(query)).first() is not None
-
-
 async def renew(connection: AsyncConnection, claim: Claim) -> Claim:
     """The claim, held from now. Raises KeyHeldError if another request took it over."""
     renewed = replace(claim, held_since=await clock(connection))

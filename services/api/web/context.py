@@ -13,6 +13,7 @@ from services.api.context import Api
 from services.api.usecases.actions import Accepted
 from services.api.usecases.campaign_row import CampaignRef
 from shared import logs
+from shared.ledger.keys import Key
 
 log = logs.get()
 
@@ -22,7 +23,11 @@ class Project:
     """The project whose key was presented, and the parts of this process."""
 
     api: Api
-    id: UUID
+    key: Key
+
+    @property
+    def id(self) -> UUID:
+        return self.key.project_id
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A reading transaction."""
@@ -51,8 +56,13 @@ def api_of(request: Request) -> Api:
     return api
 
 
+def client_address(request: Request) -> str:
+    """Where a request comes from: the connection's other end, or what a trusted proxy says."""
+    return request.client.host if request.client else ""
+
+
 def _project(request: Request) -> Project:
-    return Project(api_of(request), request.state.project_id)
+    return Project(api_of(request), request.state.key)
 
 
 ApiDep = Annotated[Api, Depends(api_of)]

@@ -6,7 +6,8 @@ from alembic import context
 from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
-import shared.ledger.models  # noqa: F401 - fills SQLModel.metadata
+import shared.ledger.models
+import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
 from shared.ledger import rights
 from shared.ledger.database import Ledger
 

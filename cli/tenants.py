@@ -1,0 +1,176 @@
+"""Projects, domains and keys, changed directly in the ledger. Each change is noted in the audit by its transaction."""
+
+import getpass
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cli.access import ledger_of
+from shared.addresses import AddressError, parse_domain
+from shared.errors import DataError
+from shared.ledger import audit, domains, keys, projects
+from shared.ledger.audit import Actor
+from shared.ledger.domains import DomainRow
+from shared.ledger.keys import Key, NewKey
+from shared.ledger.models import DEFAULT_PROJECT
+from shared.ledger.projects import ProjectRow
+from shared.scopes import parse_scopes
+from shared.settings import CommonSettings
+
+DEFAULT = "default"
+DAY_SECONDS = 86_400.0
+HOUR_SECONDS = 3600.0
+LONGEST_NAME = 200
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWish:
+    """A key as the command is asked for it."""
+
+    name: str
+    project: str = DEFAULT
+    #: Empty: the default of its project.
+    scopes: Sequence[str] = ()
+    expires_days: float | None = None
+    #: Empty: every domain of its project.
+    domains: Sequence[str] = ()
+
+
+def actor() -> Actor:
+    """Who runs this command: the user of the operating system, on this machine."""
+    return Actor("command", getpass.getuser(), socket.gethostname())
+
+
+async def create_key(config: CommonSettings, wish: KeyWish) -> str:
+    """The secret of a new key."""
+    scopes = parse_scopes(wish.scopes) if wish.scopes else None
+    sender_domains = tuple(sorted({_domain(one) for one in wish.domains})) or None
+    lives_seconds = None if wish.expires_days is None else wish.expires_days * DAY_SECONDS
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        project = await _project(connection, wish.project)
+        _require_open(project)
+        wanted = NewKey(_name(wish.name), project.id, scopes, lives_seconds, sender_domains)
+        key_id, secret = await keys.create(connection, wanted)
+        await audit.record(connection, actor(), "key create", target=f"key={key_id}", project_id=project.id)
+    return secret
+
+
+async def list_keys(config: CommonSettings, project: str | None = None) -> Sequence[Key]:
+    """Keys, oldest first, revoked ones included: of a project, or of all."""
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        found = await keys.list_keys(connection)
+    return [key for key in found if project in (None, key.project)]
+
+
+async def rotate_key(config: CommonSettings, key_id: UUID, overlap_hours: float) -> str:
+    """The secret of the new key. The old one works for `overlap_hours` more."""
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        key = await keys.find(connection, key_id=key_id)
+        if key is None:
+            raise _no_key(key_id)
+        new_id, secret = await keys.rotate(connection, key, overlap_hours * HOUR_SECONDS)
+        target = f"key={key_id} new={new_id}"
+        await audit.record(connection, actor(), "key rotate", target=target, project_id=key.project_id)
+    return secret
+
+
+async def revoke_key(config: CommonSettings, key_id: UUID) -> None:
+    """Raises DataError if there is no such key, or it was revoked before."""
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        key = await keys.find(connection, key_id=key_id)
+        if not await keys.revoke_key(connection, key_id):
+            raise _no_key(key_id)
+        project_id = key.project_id if key else None
+        await audit.record(connection, actor(), "key revoke", target=f"key={key_id}", project_id=project_id)
+
+
+async def create_project(config: CommonSettings, name: str) -> ProjectRow:
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        project = await projects.create(connection, _name(name))
+        await audit.record(connection, actor(), "project create", target=f"name={name}", project_id=project.id)
+    return project
+
+
+async def list_projects(config: CommonSettings) -> Sequence[ProjectRow]:
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        return await projects.list_projects(connection)
+
+
+async def rename_project(config: CommonSettings, name: str, new_name: str) -> None:
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        project = await _project(connection, name)
+        await projects.rename(connection, project, _name(new_name))
+        target = f"name={name} new={new_name}"
+        await audit.record(connection, actor(), "project rename", target=target, project_id=project.id)
+
+
+async def close_project(config: CommonSettings, name: str) -> None:
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        project = await _project(connection, name)
+        await projects.close(connection, project)
+        await audit.record(connection, actor(), "project close", target=f"name={name}", project_id=project.id)
+
+
+async def add_domain(config: CommonSettings, name: str, project: str) -> DomainRow:
+    domain = _domain(name)
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        owner = await _project(connection, project)
+        _require_open(owner)
+        added = await domains.add(connection, domain, owner.id, "operator")
+        await audit.record(connection, actor(), "domain add", target=f"domain={domain}", project_id=owner.id)
+    return added
+
+
+async def list_domains(config: CommonSettings, project: str | None = None) -> Sequence[DomainRow]:
+    """Domains by name: of a project, or of all."""
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        owner_id = None if project is None else (await _project(connection, project)).id
+        return await domains.list_domains(connection, owner_id)
+
+
+async def remove_domain(config: CommonSettings, name: str) -> None:
+    """Raises DataError if the domain belongs to no project."""
+    domain = _domain(name)
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        found = await domains.find(connection, domain)
+        if found is None:
+            raise DataError(f"{domain} belongs to no project: see `vashsender domain list`")
+        await domains.remove(connection, domain)
+        await audit.record(connection, actor(), "domain remove", target=f"domain={domain}", project_id=found.project_id)
+
+
+async def _project(connection: AsyncConnection, name: str) -> ProjectRow:
+    # `default` is known by its id, whatever it is called now.
+    found = await projects.find(connection, name=name)
+    if found is None and name == DEFAULT:
+        found = await projects.find(connection, project_id=DEFAULT_PROJECT)
+    if found is None:
+        raise DataError(f"there is no project {name}: see `vashsender project list`")
+    return found
+
+
+def _require_open(project: ProjectRow) -> None:
+    if project.closed_at is not None:
+        raise DataError(f"the project {project.name} is closed")
+
+
+def _no_key(key_id: UUID) -> DataError:
+    return DataError(f"there is no valid key {key_id}: see `vashsender key list`")
+
+
+def _name(name: str) -> str:
+    """One line of 1 to 200 characters."""
+    text = name.strip()
+    if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
+        raise DataError(f"a name is one line of 1 to {LONGEST_NAME} characters")
+    return text
+
+
+def _domain(name: str) -> str:
+    try:
+        return parse_domain(name)
+    except AddressError as error:
+        raise DataError(f"{name}: {error.reason}") from None

@@ -1,0 +1,97 @@
+"""The scope that each route needs. A route without a place here does not start."""
+
+from collections.abc import Iterable, Mapping
+
+from services.api.web.problems import HttpError
+from shared.scopes import Scope
+
+ANYONE = None
+"""Any valid key will do."""
+
+_READ, _WRITE, _AUDIENCE, _OPERATOR = Scope.CAMPAIGNS_READ, Scope.CAMPAIGNS_WRITE, Scope.AUDIENCE_WRITE, Scope.OPERATOR
+
+SCOPES: Mapping[str, Scope | None] = {
+    "GET /v1/campaigns": _READ,
+    "POST /v1/campaigns": _WRITE,
+    "GET /v1/campaigns/{campaign_id}": _READ,
+    "PATCH /v1/campaigns/{campaign_id}": _WRITE,
+    "DELETE /v1/campaigns/{campaign_id}": _WRITE,
+    "GET /v1/campaigns/{campaign_id}/recipients": _READ,
+    "POST /v1/campaigns/{campaign_id}/recipients": _WRITE,
+    "GET /v1/campaigns/{campaign_id}/imports": _READ,
+    "GET /v1/campaigns/{campaign_id}/imports/{import_id}": _READ,
+    "POST /v1/campaigns/{campaign_id}/imports/{import_id}/cancel": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/preview": _READ,
+    "POST /v1/campaigns/{campaign_id}/send": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/pause": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/resume": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/cancel": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/retry-failed": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/resolve-unknown": _WRITE,
+    "POST /v1/campaigns/{campaign_id}/test": _WRITE,
+    "GET /v1/campaigns/{campaign_id}/events": _READ,
+    "GET /v1/campaigns/{campaign_id}/timeline": _READ,
+    "GET /v1/suppressions": _READ,
+    "POST /v1/suppressions": _AUDIENCE,
+    "DELETE /v1/suppressions": _AUDIENCE,
+    "GET /v1/limits": _READ,
+    "PUT /v1/limits/{scope}": _OPERATOR,
+    "DELETE /v1/limits/{scope}": _OPERATOR,
+    "GET /v1/services": _OPERATOR,
+    "GET /v1/queues": _OPERATOR,
+    "GET /v1/batches": _OPERATOR,
+    # The page
+    "POST /sign-out": ANYONE,
+    "GET /": _READ,
+    "GET /live/campaigns": _READ,
+    "GET /campaigns/new": _WRITE,
+    "POST /campaigns": _WRITE,
+    "POST /campaigns/{campaign_id}/import": _WRITE,
+    "GET /campaigns/{campaign_id}": _READ,
+    "GET /campaigns/{campaign_id}/live": _READ,
+    "GET /campaigns/{campaign_id}/failures": _READ,
+    "GET /campaigns/{campaign_id}/recipients": _READ,
+    "GET /campaigns/{campaign_id}/message": _READ,
+    "GET /campaigns/{campaign_id}/message/html": _READ,
+    "POST /campaigns/{campaign_id}/send": _WRITE,
+    "POST /campaigns/{campaign_id}/resume": _WRITE,
+    "POST /campaigns/{campaign_id}/retry-failed": _WRITE,
+    "POST /campaigns/{campaign_id}/resolve-unknown": _WRITE,
+    "POST /campaigns/{campaign_id}/test": _WRITE,
+    "POST /campaigns/{campaign_id}/delete": _WRITE,
+    "POST /campaigns/{campaign_id}/{action}": _WRITE,
+    "GET /services": _OPERATOR,
+    "GET /services/live": _OPERATOR,
+    "GET /suppressions": _READ,
+    "POST /suppressions": _AUDIENCE,
+    "POST /suppressions/remove": _AUDIENCE,
+    "POST /suppressions/remove-matching": _AUDIENCE,
+}
+
+
+class MissingScopeError(HttpError):
+    status = 403
+    kind = "missing-scope"
+    title = "The key may not do this"
+
+    def __init__(self, needed: Scope, held: Iterable[Scope]) -> None:
+        super().__init__(
+            f"This needs the scope {needed}; the key has {', '.join(sorted(held)) or 'none'}. An operator makes a key"
+            f" that has it: `vashsender key create NAME --scope {needed}`.",
+            headers={"WWW-Authenticate": f'Bearer realm="vashsender", error="insufficient_scope", scope="{needed}"'},
+            scope=needed.value,
+        )
+
+
+def scope_of(method: str, path: str) -> Scope | None:
+    """The scope of a route. Raises LookupError if it has no place above."""
+    try:
+        return SCOPES[f"{method} {path}"]
+    except KeyError:
+        raise LookupError(f"{method} {path} needs a place in services.api.web.scopes.SCOPES") from None
+
+
+def require(needed: Scope | None, held: frozenset[Scope]) -> None:
+    """Raises MissingScopeError (RFC 6750, 3.1) if the key does not have the scope."""
+    if needed is not None and needed not in held:
+        raise MissingScopeError(needed, held)

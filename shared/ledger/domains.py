@@ -1,0 +1,84 @@
+"""Domains: each belongs to one project, and only that project sends from it.
+
+A domain includes those below it, unless one of them has an owner itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.errors import DataError
+from shared.ledger import rows
+from shared.ledger.database import db_now
+from shared.ledger.models import Project
+from shared.ledger.tenants import Domain
+
+MadeBy = Literal["operator", "dns", "used"]
+
+
+class DomainTakenError(DataError):
+    """The domain belongs to another project."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainRow:
+    """One domain. `created_at` is in seconds since 1970."""
+
+    name: str
+    project_id: UUID
+    #: The project's name.
+    project: str
+    made_by: MadeBy
+    created_at: float
+
+
+_DOMAINS: Any = select(
+    col(Domain.name),
+    col(Domain.project_id),
+    col(Project.name).label("project"),
+    col(Domain.made_by),
+    col(Domain.created_at),
+).join(Project.__table__, col(Project.id) == col(Domain.project_id))  # type: ignore[attr-defined]
+
+
+async def list_domains(connection: AsyncConnection, project_id: UUID | None = None) -> Sequence[DomainRow]:
+    """Domains by name: of a project, or (None) of all."""
+    wanted = _DOMAINS if project_id is None else _DOMAINS.where(col(Domain.project_id) == project_id)
+    return [DomainRow(*row) for row in await connection.execute(wanted.order_by(col(Domain.name)))]
+
+
+async def find(connection: AsyncConnection, name: str) -> DomainRow | None:
+    """The domain with exactly this name."""
+    row = (await connection.execute(_DOMAINS.where(col(Domain.name) == name))).first()
+    return None if row is None else DomainRow(*row)
+
+
+async def owner(connection: AsyncConnection, name: str) -> DomainRow | None:
+    """The domain by which this name belongs to a project: itself, or else the nearest above it."""
+    labels = name.split(".")
+    names = [".".join(labels[first:]) for first in range(len(labels))]
+    nearest = _DOMAINS.where(col(Domain.name).in_(names)).order_by(func.length(col(Domain.name)).desc()).limit(1)
+    row = (await connection.execute(nearest)).first()
+    return None if row is None else DomainRow(*row)
+
+
+async def add(connection: AsyncConnection, name: str, project_id: UUID, made_by: MadeBy) -> DomainRow:
+    """Gives a domain (lower case, A-labels) to a project; no change if it has it. Raises DomainTakenError."""
+    new = rows.insert_missing(connection, Domain).values(
+        name=name, project_id=project_id, made_by=made_by, created_at=db_now()
+    )
+    await connection.execute(new)
+    found = await find(connection, name)
+    if found is None or found.project_id != project_id:
+        raise DomainTakenError(f"{name} belongs to another project: an operator removes it there first")
+    return found
+
+
+async def remove(connection: AsyncConnection, name: str, project_id: UUID | None = None) -> bool:
+    """Takes a domain from its project; with `project_id` only from that one. False if there is none."""
+    wanted = [col(Domain.name) == name] + ([] if project_id is None else [col(Domain.project_id) == project_id])
+    return (await connection.execute(delete(Domain).where(*wanted))).rowcount > 0

@@ -1,0 +1,239 @@
+"""Projects, keys and domains in the ledger, and what a key may do over HTTP."""
+
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger import campaigns, domains, keys, projects
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.domains import DomainTakenError
+from shared.ledger.keys import NewKey
+from shared.ledger.models import DEFAULT_PROJECT, ApiKey
+from shared.ledger.projects import ProjectError
+from shared.ledger.states import CampaignStatus
+from shared.scopes import EVERY_SCOPE, Scope
+from tests.support.api import ApiRig, api_on, campaign_body
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(database_url) as rig:
+        yield rig
+
+
+async def key_with(
+    api: ApiRig, *scopes: Scope, project: UUID = DEFAULT_PROJECT, lives_seconds: float | None = None
+) -> str:
+    async with api.ledger.write() as connection:
+        return (await keys.create(connection, NewKey("test", project, frozenset(scopes), lives_seconds)))[1]
+
+
+def use(api: ApiRig, secret: str) -> None:
+    api.client.headers["Authorization"] = f"Bearer {secret}"
+
+
+async def new_project(ledger: Ledger, name: str = "other") -> UUID:
+    async with ledger.write() as connection:
+        return (await projects.create(connection, name)).id
+
+
+async def test_a_key_does_what_its_scopes_allow_and_is_told_what_it_lacks(api: ApiRig) -> None:
+    campaign = await api.create(1)
+    use(api, await key_with(api, Scope.CAMPAIGNS_READ))
+    await api.get(f"/v1/campaigns/{campaign}")
+    for method, path, scope in (
+        ("POST", f"/v1/campaigns/{campaign}/send", "campaigns:write"),
+        ("DELETE", f"/v1/campaigns/{campaign}", "campaigns:write"),
+        ("POST", "/v1/suppressions", "audience:write"),
+        ("GET", "/v1/services", "operator"),
+        ("GET", "/v1/queues", "operator"),
+        ("GET", "/v1/batches", "operator"),
+    ):
+        problem = await api.request(method, path, 403)
+        assert (problem["type"], problem["scope"]) == ("urn:vashsender:problem:missing-scope", scope)
+    use(api, await key_with(api, Scope.CAMPAIGNS_WRITE))
+    await api.post(f"/v1/campaigns/{campaign}/send", {})
+    await api.get(f"/v1/campaigns/{campaign}", 403)
+
+
+async def test_a_scope_is_asked_for_before_the_body_is_read(api: ApiRig) -> None:
+    use(api, await key_with(api, Scope.CAMPAIGNS_READ))
+    await api.request("POST", "/v1/campaigns", 403, content=b"{ not even JSON")
+
+
+async def test_an_expired_key_is_refused(api: ApiRig) -> None:
+    secret = await key_with(api, *Scope, lives_seconds=60.0)
+    use(api, secret)
+    await api.get("/v1/campaigns")
+    async with api.ledger.write() as connection:
+        await connection.execute(update(ApiKey).values(expires_at=db_now() - 1))
+    problem = await api.get("/v1/campaigns", 401)
+    assert "expired" in problem["detail"]
+
+
+async def test_a_rotated_key_works_beside_the_new_one_until_the_overlap_is_over(api: ApiRig) -> None:
+    old = await key_with(api, Scope.CAMPAIGNS_READ)
+    async with api.ledger.write() as connection:
+        found = await keys.find(connection, secret=old)
+        assert found is not None
+        new_id, new = await keys.rotate(connection, found, 60.0)
+    for secret in (old, new):
+        use(api, secret)
+        await api.get("/v1/campaigns")
+        await api.get("/v1/services", 403)
+    async with api.ledger.write() as connection:
+        by_id = {key.id: key for key in await keys.list_keys(connection)}
+        assert by_id[new_id].expires_at is None
+        assert by_id[found.id].expires_at is not None
+        await connection.execute(update(ApiKey).where(col(ApiKey.id) == found.id).values(expires_at=db_now()))
+        assert await keys.find(connection, secret=old) is None
+        assert await keys.find(connection, secret=new) is not None
+
+
+async def test_a_key_shows_when_it_was_used(api: ApiRig) -> None:
+    async with api.ledger.read() as connection:
+        assert [key.last_used_at for key in await keys.list_keys(connection)] == [None]
+    await api.get("/v1/campaigns")
+    async with api.ledger.read() as connection:
+        [first] = await keys.list_keys(connection)
+    assert first.last_used_at is not None
+    await api.get("/v1/campaigns")
+    async with api.ledger.read() as connection:
+        [again] = await keys.list_keys(connection)
+    assert again.last_used_at == first.last_used_at, "it is written once in a quarter of an hour"
+
+
+async def test_a_key_of_the_first_release_keeps_every_scope(api: ApiRig) -> None:
+    async with api.ledger.write() as connection:
+        await connection.execute(update(ApiKey).values(scopes=None))
+        [key] = await keys.list_keys(connection)
+    assert key.scopes == EVERY_SCOPE
+    await api.get("/v1/services")
+
+
+async def test_the_first_release_does_not_know_a_key_that_may_do_less(ledger: Ledger) -> None:
+    """It would let it do everything: it looks a key up by the plain digest of its secret."""
+    async with ledger.write() as connection:
+        _, narrow = await keys.create(connection, NewKey("narrow", scopes=frozenset({Scope.CAMPAIGNS_READ})))
+        _, short = await keys.create(connection, NewKey("short", lives_seconds=60))
+        _, full = await keys.create(connection, NewKey("full"))
+        digests = {key: await _plain_digest_is_known(connection, key) for key in (narrow, short, full)}
+    assert digests == {narrow: False, short: False, full: True}
+
+
+async def _plain_digest_is_known(connection: AsyncConnection, secret: str) -> bool:
+    digest = sha256(secret.encode()).hexdigest()
+    return (await connection.execute(select(col(ApiKey.id)).where(col(ApiKey.digest) == digest))).first() is not None
+
+
+async def test_a_key_of_another_project_is_no_operator_unless_it_is_said(ledger: Ledger) -> None:
+    project = await new_project(ledger)
+    async with ledger.write() as connection:
+        secrets = [
+            (await keys.create(connection, NewKey("one", project)))[1],
+            (await keys.create(connection, NewKey("two", project, EVERY_SCOPE)))[1],
+            (await keys.create(connection, NewKey("three")))[1],
+        ]
+        found = [await keys.find(connection, secret=secret) for secret in secrets]
+    assert [key is not None and Scope.OPERATOR in key.scopes for key in found] == [False, True, True]
+
+
+async def test_a_closed_project_keeps_its_data_and_refuses_its_keys(api: ApiRig) -> None:
+    project = await new_project(api.ledger)
+    secret = await key_with(api, *Scope, project=project)
+    use(api, secret)
+    campaign = await api.create(1)
+    async with api.ledger.write() as connection:
+        await campaigns.move(connection, UUID(campaign), CampaignStatus.QUEUED)
+    async with api.ledger.write() as connection:
+        found = await projects.find(connection, project_id=project)
+        assert found is not None
+        with pytest.raises(ProjectError, match="under way"):
+            await projects.close(connection, found)
+    async with api.ledger.write() as connection:
+        await campaigns.move(connection, UUID(campaign), CampaignStatus.STOPPING)
+        await campaigns.move(connection, UUID(campaign), CampaignStatus.CANCELLED)
+        closed = await projects.close(connection, found)
+        assert closed.closed_at is not None
+        assert (await projects.close(connection, closed)).closed_at == closed.closed_at
+    await api.get("/v1/campaigns", 401)
+
+
+async def test_names_of_projects_are_unique_and_the_default_stays(ledger: Ledger) -> None:
+    project = await new_project(ledger, "one")
+    await new_project(ledger, "two")
+    async with ledger.read() as connection:
+        one = await projects.find(connection, project_id=project)
+        default = await projects.find(connection, project_id=DEFAULT_PROJECT)
+    assert one is not None
+    assert default is not None
+    with pytest.raises(ProjectError, match="already"):
+        await new_project(ledger, "one")
+    with pytest.raises(ProjectError, match="already"):
+        async with ledger.write() as connection:
+            await projects.rename(connection, one, "two")
+    with pytest.raises(ProjectError, match="cannot be closed"):
+        async with ledger.write() as connection:
+            await projects.close(connection, default)
+    async with ledger.write() as connection:
+        assert (await projects.rename(connection, one, "three")).name == "three"
+        assert [row.name for row in await projects.list_projects(connection)] == ["default", "three", "two"]
+
+
+async def test_a_domain_belongs_to_one_project_with_those_below_it(ledger: Ledger) -> None:
+    other = await new_project(ledger)
+    async with ledger.write() as connection:
+        await domains.add(connection, "example.com", DEFAULT_PROJECT, "operator")
+        await domains.add(connection, "example.com", DEFAULT_PROJECT, "dns")
+        await domains.add(connection, "shop.example.com", other, "operator")
+    with pytest.raises(DomainTakenError):
+        async with ledger.write() as connection:
+            await domains.add(connection, "example.com", other, "operator")
+    async with ledger.read() as connection:
+        owners = {}
+        for name in ("example.com", "news.example.com", "shop.example.com", "a.shop.example.com", "badexample.com"):
+            found = await domains.owner(connection, name)
+            owners[name] = found and found.project
+        listed = [row.name for row in await domains.list_domains(connection, other)]
+    assert owners == {
+        "example.com": "default",
+        "news.example.com": "default",
+        "shop.example.com": "other",
+        "a.shop.example.com": "other",
+        "badexample.com": None,
+    }
+    assert listed == ["shop.example.com"]
+    async with ledger.write() as connection:
+        assert not await domains.remove(connection, "shop.example.com", DEFAULT_PROJECT)
+        assert await domains.remove(connection, "shop.example.com", other)
+        assert not await domains.remove(connection, "shop.example.com")
+
+
+async def test_a_key_may_be_kept_to_some_domains(ledger: Ledger) -> None:
+    async with ledger.write() as connection:
+        _, secret = await keys.create(connection, NewKey("shop", sender_domains=("shop.example.com",)))
+        key = await keys.find(connection, secret=secret)
+    assert key is not None
+    assert [key.may_send_from(one) for one in ("shop.example.com", "a.shop.example.com", "example.com")] == [
+        True,
+        True,
+        False,
+    ]
+
+
+async def test_an_unknown_key_is_not_revoked(ledger: Ledger) -> None:
+    async with ledger.write() as connection:
+        assert not await keys.revoke_key(connection, uuid4())
+
+
+async def test_the_campaigns_of_another_project_are_not_found(api: ApiRig) -> None:
+    campaign = await api.create(1)
+    use(api, await key_with(api, *Scope, project=await new_project(api.ledger)))
+    await api.get(f"/v1/campaigns/{campaign}", 404)
+    await api.post("/v1/campaigns", campaign_body(), 201)
+    assert len((await api.get("/v1/campaigns"))["data"]) == 1
