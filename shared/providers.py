@@ -1,17 +1,30 @@
-"""The provider of a recipient's mailbox, by its domain: a table, extended by a setting. DNS is never asked.
+"""The provider of a recipient's mailbox, by its domain: a table, extended by settings. DNS is never asked.
 
-Limits are what a provider is known to accept from one sender. `source` names where a number comes from; a provider
-without a published number has the default. An unlisted domain is its own provider.
+Limits are what a provider is known to accept from one sender. `source` names where a number comes from; a listed
+provider without a published number has the default. An unlisted domain is its own provider, without limits: how much
+its server takes is not known, and most relays see to that themselves.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
+from typing import NamedTuple
 
 from shared.errors import ConfigurationError
 
 DEFAULT_IN_FLIGHT = 10
 DEFAULT_EMAILS_PER_SECOND = 100.0
 """KumoMTA's defaults for a domain of which it knows nothing (`assets/policy-extras/shaping.toml`)."""
+
+ALL_OTHERS = "*"
+"""In settings: the limits of every provider that is not named."""
+
+
+class ProviderLimits(NamedTuple):
+    """What all senders together may do to one provider over one relay; None: no limit."""
+
+    in_flight: int | None
+    emails_per_second: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +33,10 @@ class Provider:
 
     name: str
     domains: tuple[str, ...]
-    #: Emails on their way to it at one time, from all senders together.
-    in_flight: int = DEFAULT_IN_FLIGHT
-    emails_per_second: float = DEFAULT_EMAILS_PER_SECOND
+    #: Emails on their way to it over one relay at one time, from all senders together; None: no limit.
+    in_flight: int | None = DEFAULT_IN_FLIGHT
+    #: That begin over one relay, from all senders together; None: no limit.
+    emails_per_second: float | None = DEFAULT_EMAILS_PER_SECOND
     #: Where the numbers come from, if they are not the defaults.
     source: str = ""
 
@@ -148,23 +162,48 @@ PROVIDERS: Sequence[Provider] = (
 
 
 class Providers:
-    """The table, with domains added: to known providers (a company's own domain that is at Gmail), or to new ones.
+    """The table, with what settings add: domains of known providers (a company's own domain that is at Gmail) or of new
+    ones, and limits by provider. An unlisted provider has the limits of ALL_OTHERS.
 
-    Raises ConfigurationError where an added domain already belongs to another provider.
-    """
+    Raises ConfigurationError where an added domain already belongs to another provider."""
 
-    def __init__(self, added: Mapping[str, str] | None = None) -> None:
-        self._by_name = {provider.name: provider for provider in PROVIDERS}
-        self._by_domain = {domain: provider for provider in PROVIDERS for domain in provider.domains}
+    def __init__(
+        self, added: Mapping[str, str] | None = None, limits: Mapping[str, ProviderLimits] | None = None
+    ) -> None:
+        given = dict(limits or {})
+        self._others = given.pop(ALL_OTHERS, ProviderLimits(None, None))
+        by_name = {provider.name: provider for provider in PROVIDERS}
+        by_domain = {domain: provider.name for provider in PROVIDERS for domain in provider.domains}
         for domain, name in (added or {}).items():
-            known = self._by_domain.get(domain)
-            if known is not None and known.name != name:
-                raise ConfigurationError(f"the domain {domain} belongs to the provider {known.name}, not to {name}")
-            self._by_domain[domain] = self._by_name.setdefault(name, Provider(name, ()))
+            known = by_domain.get(domain)
+            if known is not None and known != name:
+                raise ConfigurationError(f"the domain {domain} belongs to the provider {known}, not to {name}")
+            by_name.setdefault(name, Provider(name, (), *self._others))
+            by_domain[domain] = name
+        for name, limit in given.items():
+            by_domain.setdefault(name, name)  # a provider that the table does not name is a domain
+            by_name[by_domain[name]] = replace(
+                by_name.get(by_domain[name]) or Provider(name, (name,)),
+                in_flight=limit.in_flight,
+                emails_per_second=limit.emails_per_second,
+            )
+        self._by_domain = {domain: by_name[name] for domain, name in by_domain.items()}
+
+    @property
+    def with_rates(self) -> Sequence[Provider]:
+        """The known providers with a limit per second."""
+        return [one for one in {one.name: one for one in self._by_domain.values()}.values() if one.emails_per_second]
 
     def of(self, domain: str) -> Provider:
         """The provider of a domain in lower case."""
-        return self._by_domain.get(domain) or Provider(domain, (domain,))
+        return self._by_domain.get(domain) or Provider(domain, (domain,), *self._others)
+
+    def limited(self, domain: str) -> Provider | None:
+        """The provider of a domain, if it has a limit: one look-up in a dict."""
+        provider = self._by_domain.get(domain)
+        if provider is None:
+            return None if self._others.in_flight is None else self.of(domain)
+        return provider if provider.in_flight is not None or provider.emails_per_second is not None else None
 
     def name_of(self, domain: str) -> str:
         """The provider's name alone: one look-up in a dict."""
@@ -172,12 +211,37 @@ class Providers:
         return provider.name if provider is not None else domain
 
 
-def parse_providers(text: str) -> Providers:
-    """The table with domains added as `example.edu=gmail example.net=our-hosting`. Raises ConfigurationError."""
+def parse_providers(text: str, limits: str = "") -> Providers:
+    """The table with domains added as `example.edu=gmail example.net=our-hosting`, and limits as `gmail=20:500` (emails
+    in flight and per second), `gmail=:500`, `gmail=off`, `*=10`. Raises ConfigurationError."""
     added: dict[str, str] = {}
     for entry in text.split():
         domain, _, name = entry.lower().partition("=")
         if not domain or not name:
             raise ConfigurationError(f"providers reads DOMAIN=PROVIDER, separated by spaces, not {entry!r}")
         added[domain] = name
-    return Providers(added)
+    return Providers(added, dict(_limit_of(entry) for entry in limits.lower().split()))
+
+
+def _limit_of(entry: str) -> tuple[str, ProviderLimits]:
+    name, equals, value = entry.partition("=")
+    in_flight, _, per_second = value.partition(":")
+    try:
+        if value == "off":
+            limits = ProviderLimits(None, None)
+        else:
+            limits = ProviderLimits(
+                int(in_flight) if in_flight else None,
+                float(per_second) if per_second else None,
+            )
+        known = [number for number in limits if number is not None]
+        good = bool(name and equals and (known or value == "off")) and all(0 < number < inf for number in known)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigurationError(
+            f"provider_limits reads PROVIDER=IN_FLIGHT:PER_SECOND or PROVIDER=off, separated by spaces, not {entry!r}"
+        )
+    if name == ALL_OTHERS and limits.emails_per_second is not None:
+        raise ConfigurationError(f"provider_limits: {ALL_OTHERS} takes emails in flight only, such as {ALL_OTHERS}=10")
+    return name, limits

@@ -397,6 +397,12 @@ class SenderSettings(CommonSettings):
         "",
         description="Domains of recipients and who runs their mailboxes, separated by spaces: `example.edu=gmail`.",
     )
+    provider_limits: str = Field(
+        "",
+        description="Emails in flight and per second by provider, over each relay and of all senders together,"
+        " separated by spaces: `gmail=20:500`, `gmail=20`, `gmail=:500`, `gmail=off`. `*=10` is for domains that the"
+        " table does not name. See `docs/providers.md`.",
+    )
     provider_hold_seconds: float = Field(
         300.0, gt=0, description="Seconds an email waits after its provider has refused us."
     )
@@ -418,7 +424,7 @@ class SenderSettings(CommonSettings):
         if self.renew_seconds * 2 > self.lease_seconds:
             raise ValueError("renew_seconds must be at most half of lease_seconds")
         parse_schedule(self.retry_schedule)
-        parse_providers(self.providers)
+        parse_providers(self.providers, self.provider_limits)
         return self
 
     @property

@@ -130,6 +130,18 @@ DELIVERY = (
     ),
     Panel(
         "timeseries",
+        "Refusals, by whose fault",
+        "Refusals by relays per second. Recipient: usual. Provider, relay or campaign: look at the replies.",
+        "cps",
+        [
+            Query(
+                'sum by (fault) (rate(vashsender_refusals_total{job="$job", instance=~"$instance"}[$__rate_interval]))',
+                "{{fault}}",
+            )
+        ],
+    ),
+    Panel(
+        "timeseries",
         "Resting relays, by replica",
         "1 while a relay rests. If it rests for one replica, suspect its network; if for all, the relay.",
         "short",

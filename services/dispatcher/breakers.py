@@ -1,15 +1,11 @@
-"""Looks every second whether a breaker must pause a campaign that is being sent: because of its list, or of a relay if
-the sender died after it had recorded the trip."""
+"""Looks every second whether a campaign that is being sent must pause: because of its list, or of
+refusals if the sender died after it had recorded them."""
 
 from collections.abc import Callable
-from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.dispatcher.metrics import DispatcherMetrics
 from shared import logs
-from shared.faults.breakers import Breaker
-from shared.ledger import breakers
+from shared.ledger import breakers, spread
 from shared.ledger.database import Ledger
 
 LOOK_SECONDS = 1.0
@@ -30,23 +26,23 @@ class Breakers:
         self._paused = paused
 
     async def tick(self) -> None:
-        """Pauses every campaign that a breaker must."""
+        """Pauses every campaign that must."""
         async with self._ledger.read() as connection:
             suspects = await breakers.suspects(connection, self._list_share)
+            refused = await spread.suspects(connection)
+        for campaign_id in refused:
+            async with self._ledger.write() as connection:
+                if not await spread.pause(connection, campaign_id):
+                    continue
+            log.warning("campaign.paused", campaign_id=str(campaign_id), reason="refused in the same words")
+            self._paused()
         for campaign_id in suspects:
             async with self._ledger.write() as connection:
                 # Again: another dispatcher may have paused it, and a person may have resumed it.
-                trouble = await self._trouble(connection, campaign_id)
+                trouble = await breakers.trouble(connection, campaign_id, self._list_share)
                 if trouble is None or not await breakers.pause(connection, campaign_id, *trouble):
                     continue
             breaker, _ = trouble
             self._metrics.breaker_trips.labels(breaker.value).inc()
             log.warning("breaker.tripped", campaign_id=str(campaign_id), breaker=breaker.value)
             self._paused()
-
-    async def _trouble(self, connection: AsyncConnection, campaign_id: UUID) -> tuple[Breaker, str] | None:
-        if (why := await breakers.relay_trouble(connection, campaign_id)) is not None:
-            return Breaker.RELAY, why
-        if (why := await breakers.list_trouble(connection, campaign_id, self._list_share)) is not None:
-            return Breaker.LIST, why
-        return None

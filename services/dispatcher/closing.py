@@ -10,7 +10,7 @@ from sqlmodel import col
 from shared import logs
 from shared.events import CampaignFinished
 from shared.faults.judge import judge
-from shared.ledger import campaigns, timeline
+from shared.ledger import breakers, campaigns, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import STATUSES, Counts, counts
 from shared.ledger.database import Ledger, db_now
@@ -25,11 +25,11 @@ REFUSALS_TOLD = 3
 log = logs.get()
 
 
-async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Repair]:
+async def close(ledger: Ledger, campaign_id: UUID, list_share: float) -> CampaignFinished | list[Repair]:
     """Closes a campaign that looks spent, and returns the event to publish.
 
     If its rows disagree, repairs them instead and returns the repairs: the campaign goes on. An empty list means that
-    it is not spent yet."""
+    it is not spent yet, or that a breaker must pause it first (`list_share`: see `breakers.trouble`)."""
     async with ledger.read() as connection:
         if not await _is_spent(connection, campaign_id):
             return []
@@ -49,6 +49,8 @@ async def close(ledger: Ledger, campaign_id: UUID) -> CampaignFinished | list[Re
         if campaign.status == CampaignStatus.STOPPING:
             status = CampaignStatus(campaign.stop_as or CampaignStatus.CANCELLED)
         elif campaign.status == CampaignStatus.SENDING and campaign.reopen is None:
+            if await breakers.trouble(connection, campaign_id, list_share) is not None:
+                return []
             status = _outcome(said)
         else:
             return []

@@ -28,7 +28,7 @@ async def run_job(
     try:
         with metrics.job_seconds.time():
             async with asyncio.timeout(settings.turn_hard_seconds):
-                events = await _work(ledger, metrics, campaign, deadline)
+                events = await _work(settings, ledger, metrics, campaign, deadline)
     except TimeoutError:
         metrics.jobs_abandoned.inc()
         log.error("job.abandoned", campaign_id=str(campaign.id), seconds=settings.turn_hard_seconds)
@@ -40,7 +40,11 @@ async def run_job(
 
 
 async def _work(
-    ledger: Ledger, metrics: DispatcherMetrics, campaign: OpenCampaign, deadline: Deadline
+    settings: DispatcherSettings,
+    ledger: Ledger,
+    metrics: DispatcherMetrics,
+    campaign: OpenCampaign,
+    deadline: Deadline,
 ) -> list[Event] | None:
     if campaign.status != CampaignStatus.STOPPING and campaign.reopen is not None:
         await reopening.reopen(ledger, campaign.id, campaign.reopen, deadline)
@@ -48,7 +52,7 @@ async def _work(
     stopped = campaign.status == CampaignStatus.STOPPING and await stopping.stop(ledger, campaign.id, deadline)
     if deadline.cut_short:
         return []
-    result = await closing.close(ledger, campaign.id)
+    result = await closing.close(ledger, campaign.id, settings.list_breaker_share)
     if isinstance(result, CampaignFinished):
         metrics.closed.labels(result.status).inc()
         return [result]

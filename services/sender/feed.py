@@ -9,14 +9,15 @@ from functools import partial
 from typing import Any
 
 from services.sender.db.worklist import WorklistRow
-from services.sender.held_batch import Email, HeldBatch, StopCause
+from services.sender.held_batch import Email, HeldBatch
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
+from services.sender.provider_gate import ProviderGate
 from services.sender.refusals import BRAKED_EMAILS, RefusalWatch
 from services.sender.smtp.contract import Outcome
-from services.sender.spread import SpreadRefusals
+from services.sender.spread import SpreadWatch
 from shared.errors import DataError
-from shared.faults.meaning import SPREAD_RECIPIENTS
+from shared.ledger.provider_shares import Key
 from shared.ledger.states import RecipientStatus
 from shared.settings import SenderSettings
 
@@ -32,6 +33,7 @@ class Feed:
         settings: SenderSettings,
         held_batches: HeldBatches,
         limits: Limits,
+        gate: ProviderGate,
         open_connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self._lease_seconds = settings.lease_seconds
@@ -41,14 +43,16 @@ class Feed:
         self._unrecorded_limit = settings.unrecorded_limit
         self._batches = held_batches
         self._limits = limits
+        self._gate = gate
         self._metrics = held_batches.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._connections = settings.smtp_connections * max(1, len(settings.relay_urls))
         self._open_connections = open_connections
-        self._spread = SpreadRefusals()
         #: What relays that refuse nearly everything have refused.
         self.refusals = RefusalWatch()
+        #: Refusals of content and senders.
+        self.spread = SpreadWatch()
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self, relay: str) -> Email | None:
@@ -57,23 +61,27 @@ class Feed:
         if batches.is_draining or not self._few_in_doubt():
             return None
         now = time.monotonic()
-        earliest: float | None = None
+        email, earliest = self._take_waiting(relay, now)
+        if email is not None:
+            return email
         for _ in range(len(batches)):
             held = batches.next_in_turn()
             while held.worklist and self._may_start(held, now):
                 start = max(held.starts_at, self._limits.not_before(held, relay, now))
                 if start > now:
-                    earliest = min(start, earliest or start)
+                    earliest = min(start, earliest)
                     break
-                email = self._prepare(held, held.worklist.take(), now)
-                if held.worklist.needs_slice(self._slice_size):
+                row = held.worklist.take()
+                if held.worklist.needs_slice(self._slice_size) or not held.worklist:
                     held.note_change()
-                if email is not None:
-                    self._limits.taken(email, relay, now)
+                key = self._gate.key_of(relay, row.email)
+                if key is not None and not self._gate.admits(key, held, now):
+                    self._gate.wait(key, held, row, now)
+                elif (email := self._prepare(held, row, relay, key, now)) is not None:
                     return email
                 if not self._few_in_doubt():
                     return None
-        if earliest is not None and earliest < math.inf:
+        if earliest < math.inf:
             self._wake_at(asyncio.get_running_loop().time() + earliest - now)
         return None
 
@@ -87,24 +95,31 @@ class Feed:
         self._limits.ended(job)
         has_result = held.settle(job, outcome)
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
-        if self._spread.note(held.claim.campaign_id, job.rcpt_to, outcome):
-            held.stop_for(
-                StopCause.REFUSED,
-                f"{outcome.relay} refused this email to {SPREAD_RECIPIENTS} recipients in the same words: "
-                f"{outcome.reply}",
-            )
+        self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
+        if job.key is not None:
+            self._gate.ended(job.key)
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if has_result:
             self._batches.note_result()
         elif held.unrecorded.waits:
             self._batches.recordable.set()
-        if held.worklist:
+        if held.worklist or job.key is not None:
             self._batches.wake_feed()
 
     def close(self) -> None:
         """Ends the threads that sign."""
         self._signers.shutdown(wait=False)
+
+    def _take_waiting(self, relay: str, now: float) -> tuple[Email | None, float]:
+        """An email whose row has waited for its provider; else when to ask again."""
+        while True:
+            found = self._gate.next(relay, now, partial(self._may_start, now=now))
+            if isinstance(found, float):
+                return None, found
+            key, waiting = found
+            if (email := self._prepare(waiting.held, waiting.row, relay, key, now)) is not None:
+                return email, now
 
     def _may_start(self, held: HeldBatch, now: float) -> bool:
         return held.may_send(now, self._start_seconds) and not self._is_braked(held)
@@ -124,8 +139,8 @@ class Feed:
         in_doubt = unrecorded + in_flight
         return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
-    def _prepare(self, held: HeldBatch, row: WorklistRow, now: float) -> Email | None:
-        """Renders one email; None if its recipient is closed without an attempt."""
+    def _prepare(self, held: HeldBatch, row: WorklistRow, relay: str, key: Key | None, now: float) -> Email | None:
+        """Renders one email, and counts it; None if its recipient is closed without an attempt."""
         if held.is_suppressed(row):
             held.close(row, RecipientStatus.SUPPRESSED)
         elif row.intended and held.facts.retries.at_most_once:
@@ -136,8 +151,11 @@ class Feed:
             except (DataError, ValueError) as error:
                 held.close(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
-                email = Email(held, row, self._signed(message), self._may_send_body)
+                email = Email(held, row, self._signed(message), self._may_send_body, key)
                 held.start(email)
+                if key is not None:
+                    self._gate.started(key)
+                self._limits.taken(email, relay, now)
                 self._metrics.in_flight.inc()
                 self._metrics.queue_seconds.observe(now - held.claimed_at)
                 return email

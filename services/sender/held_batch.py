@@ -17,6 +17,7 @@ from services.sender.smtp.contract import Outcome, Verdict
 from services.sender.unrecorded import Unrecorded
 from services.sender.worklist import Worklist
 from shared.events import BatchProgress
+from shared.ledger.provider_shares import Key
 from shared.ledger.rate_limits import campaign_scope, project_scope
 from shared.ledger.states import RecipientStatus
 from shared.relays.replies import Stage
@@ -85,6 +86,7 @@ class HeldBatch:
         "_last_progress",
         "_left_for_later",
         "_place_given_up",
+        "_rows_waiting",
         "_stop",
         "_suppressed",
         "_tally",
@@ -127,6 +129,8 @@ class HeldBatch:
         self._left_for_later = False
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
+        #: Rows taken from the worklist that wait for their provider: see provider_gate.
+        self._rows_waiting = 0
         self._stop: Stop | None = None
         #: Recipient ids whose address the last look found suppressed.
         self._suppressed: frozenset[int] = frozenset()
@@ -175,6 +179,29 @@ class HeldBatch:
     def close(self, row: WorklistRow, status: RecipientStatus, reply: str | None = None) -> None:
         """Closes a recipient without an attempt."""
         self._add(closed(row.id, row.email, row.status, row.attempts, status, reply))
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows taken from the worklist that wait for their provider."""
+        return self._rows_waiting
+
+    def begin_wait(self) -> None:
+        """A row taken from the worklist waits for its provider."""
+        self._rows_waiting += 1
+
+    def end_wait(self) -> None:
+        """A row waits no longer."""
+        self._rows_waiting -= 1
+        self._changed.set()
+
+    def defer(self, row: WorklistRow, seconds: float, relay: str, why: str) -> None:
+        """Tries a recipient again after these seconds, without an attempt."""
+        self._add(
+            Result(
+                row.id, row.email, row.status, row.attempts, RecipientStatus.DEFERRED.value, row.attempts,
+                delay_seconds=seconds, reply=why, relay=relay,
+            )
+        )  # fmt: skip
 
     def add_intent(self, email: "Email") -> asyncio.Future[bool]:
         """Has the ledger know, under at_most_once, that a body is about to leave; the future says whether it may."""
@@ -245,13 +272,14 @@ class HeldBatch:
 
     @property
     def all_started(self) -> bool:
-        """Nothing more will start, unless a relay's fault brings an email back."""
+        """Nothing more will start, but for rows that wait for their provider, or that a relay's fault brings back."""
         return self._stop is not None or self.worklist.is_used_up
 
     @property
     def is_over(self) -> bool:
         """Nothing is in flight or unrecorded, and nothing more will start."""
-        return not self._in_flight and self.unrecorded.is_empty and self.all_started
+        waits = self._rows_waiting and self._stop is None
+        return not self._in_flight and self.unrecorded.is_empty and self.all_started and not waits
 
     @property
     def keeps_date(self) -> bool:
@@ -297,6 +325,7 @@ class Email:
         "has_intent",
         "held",
         "intent_stands",
+        "key",
         "mail_from",
         "passage",
         "rcpt_to",
@@ -310,8 +339,11 @@ class Email:
         row: WorklistRow,
         body: bytes | asyncio.Future[bytes],
         may_send_body: "Callable[[Email, str], bool | Awaitable[bool]]",
+        key: Key | None = None,
     ) -> None:
         self.held = held
+        #: The limit of its provider.
+        self.key = key
         self.row = row
         self.mail_from = held.facts.envelope_from
         self.rcpt_to = row.email
@@ -324,6 +356,11 @@ class Email:
         self.passage: Passage | None = None
         self._body = body
         self._may_send_body = may_send_body
+
+    @property
+    def provider(self) -> str | None:
+        """The recipient's provider, if it has a limit."""
+        return self.key.provider if self.key is not None else None
 
     def body(self) -> bytes | asyncio.Future[bytes]:
         return self._body

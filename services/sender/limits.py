@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from services.sender.db.retry import RETRY_SECONDS, until_available
 from services.sender.held_batch import Email, HeldBatch
@@ -20,7 +20,17 @@ from services.sender.metrics import SenderMetrics
 from shared import logs
 from shared.ledger import rate_limits
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
-from shared.ledger.rate_limits import AHEAD_SECONDS, DatabaseClock, Granted, Limit, Period, Scopes, relay_scope
+from shared.ledger.rate_limits import (
+    AHEAD_SECONDS,
+    DatabaseClock,
+    Granted,
+    Limit,
+    Period,
+    Scopes,
+    provider_scope,
+    relay_scope,
+)
+from shared.providers import Providers
 from shared.relays.config import RelayConfig, RelayLimits
 
 MOST_WAITING = 2
@@ -54,6 +64,7 @@ class Limits:
         metrics: SenderMetrics,
         wake_feed: Callable[[], None],
         relays: Iterable[RelayConfig] = (),
+        providers: Providers | None = None,
         hold_relay: Callable[[str, float, str], None] = lambda _relay, _seconds, _why: None,
     ) -> None:
         self._ledger = ledger
@@ -61,6 +72,14 @@ class Limits:
         self._wake_feed = wake_feed
         #: By scope.
         self._relays = {relay_scope(relay.name): relay for relay in relays}
+        self.providers: Final = providers or Providers()
+        #: The emails per second of each provider over each relay, by scope.
+        self._of_providers = {
+            provider_scope(relay.name, provider.name): provider.emails_per_second
+            for relay in self._relays.values()
+            for provider in self.providers.with_rates
+        }
+        self._always = {*self._relays, *self._of_providers}
         #: Lets a relay rest for some seconds, for this reason.
         self._hold_relay = hold_relay
         #: The limits there are, by scope, as last read.
@@ -79,11 +98,17 @@ class Limits:
 
     # What is known
 
-    async def set_by_urls(self) -> None:
-        """Writes the limits that the URLs of relays set."""
+    async def set_by_settings(self) -> None:
+        """Writes the limits per second of providers, and those that the URLs of relays set."""
+        await until_available(self._put_providers)
         for scope, relay in self._relays.items():
             if relay.limits is not None:
                 await until_available(partial(self._put, scope, relay.limits))
+
+    async def _put_providers(self) -> None:
+        async with self._ledger.write() as connection:
+            for scope, rate in sorted(self._of_providers.items()):
+                await rate_limits.put(connection, scope, rate)
 
     async def _put(self, scope: str, limits: RelayLimits) -> None:
         async with self._ledger.write() as connection:
@@ -99,8 +124,9 @@ class Limits:
     async def refresh(self, held: Iterable[HeldBatch]) -> None:
         """Reads the limits of these batches and of the relays, forgets those of batches let go meanwhile, and returns
         slots that were not used."""
-        await self._learn({*self._relays, *(scope for one in held for scope in one.scopes)})
-        for scope in self._known.keys() - {*self._relays, *(scope for one in held for scope in one.scopes)}:
+        used = {*self._always, *(scope for one in held for scope in one.scopes)}
+        await self._learn(used)
+        for scope in self._known.keys() - used:
             del self._known[scope]
             self._full.pop(scope, None)
         if self._unused:
@@ -108,7 +134,7 @@ class Limits:
 
     async def learn(self, held: HeldBatch) -> None:
         """Reads the limits of a batch that was just claimed, so that its first email is under them."""
-        await self._learn({*self._relays, *held.scopes})
+        await self._learn({*self._always, *held.scopes})
 
     async def _learn(self, scopes: Collection[str]) -> None:
         async with self._ledger.read() as connection:
@@ -139,9 +165,11 @@ class Limits:
 
     # Emails
 
-    def not_before(self, held: HeldBatch, relay: str, now: float) -> float:
-        """When an email of this batch may be taken for this relay; infinite: the feed is woken when it may."""
-        lane = self._lane(held, relay, now)
+    def not_before(self, held: HeldBatch, relay: str, now: float, provider: str | None = None) -> float:
+        """When an email of this batch may be taken for this relay; infinite: the feed is woken when it may.
+
+        `provider`: the recipient's, if it has a limit."""
+        lane = self._lane(held, relay, now, provider)
         if lane is None:
             return 0.0
         if len(lane.waiters) >= MOST_WAITING or self.full(lane.scopes) is not None:
@@ -154,7 +182,7 @@ class Limits:
 
     def taken(self, email: Email, relay: str, now: float) -> None:
         """An email was taken."""
-        lane = self._lane(email.held, relay, now)
+        lane = self._lane(email.held, relay, now, email.provider)
         if lane is not None:
             lane.coming += 1
             email.passage = Passage(lane, taken_at=now)
@@ -165,7 +193,7 @@ class Limits:
         A future if it waits for a slot, at whose beginning `may_begin` decides; after a yes, ask again.
         False: there is no room soon, and the email goes back to its batch."""
         now = time.monotonic()
-        lane = self._lane(email.held, relay, now)
+        lane = self._lane(email.held, relay, now, email.provider)
         passage = self._arrive(email, lane, relay, now)
         if lane is None or passage is None:
             return True
@@ -330,12 +358,13 @@ class Limits:
         lane.timer = None
         self._serve(lane)
 
-    def _scopes(self, held: HeldBatch, relay: str) -> Scopes:
-        return tuple(scope for scope in (*held.scopes, relay_scope(relay)) if scope in self._known)
+    def _scopes(self, held: HeldBatch, relay: str, provider: str | None) -> Scopes:
+        of_provider = (provider_scope(relay, provider),) if provider is not None else ()
+        return tuple(scope for scope in (*held.scopes, relay_scope(relay), *of_provider) if scope in self._known)
 
-    def _lane(self, held: HeldBatch, relay: str, now: float) -> Lane | None:
-        """The lane of a batch at a relay; None: no limit applies."""
-        if not self._known or not (scopes := self._scopes(held, relay)):
+    def _lane(self, held: HeldBatch, relay: str, now: float, provider: str | None) -> Lane | None:
+        """The lane of a batch at a relay, and of a provider with a limit; None: no limit applies."""
+        if not self._known or not (scopes := self._scopes(held, relay, provider)):
             return None
         if (lane := self._lanes.get(scopes)) is None:
             lane = self._lanes[scopes] = Lane(scopes, now)

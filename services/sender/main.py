@@ -10,6 +10,7 @@ from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.observer import SenderObserver
+from services.sender.provider_gate import ProviderGate
 from services.sender.recorder import Recorder
 from services.sender.slot_lock import SlotLock
 from services.sender.smtp.config import engine_config
@@ -27,31 +28,30 @@ async def serve(process: Process[SenderSettings]) -> None:
     settings, ledger = process.settings, process.ledger
     with SlotLock(settings.var_dir / "run", settings.slot) as slot:
         owner = slot.owner or process.instance
-        metrics = SenderMetrics(process.metrics.registry, settings)
-        held_batches = HeldBatches(metrics)
-        relays = relays_of(settings)
-        engine = Engine(relays, engine_config(settings), SenderObserver(metrics))
-        limits = Limits(ledger, metrics, held_batches.wake_feed, relays, engine.hold)
-        feed = Feed(settings, held_batches, limits, engine.open_connections)
+        held_batches = HeldBatches(metrics := SenderMetrics(process.metrics.registry, settings))
+        relays, config = relays_of(settings), engine_config(settings)
+        engine = Engine(relays, config, SenderObserver(metrics))
+        limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)
+        gate = ProviderGate(ledger, owner, limits, settings.lease_seconds, held_batches)
+        feed = Feed(settings, held_batches, limits, gate, engine.open_connections)
         campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
-        recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, engine.rest)
+        recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest)
         monitor = BatchMonitor(settings, ledger, engine, held_batches, limits)
         heartbeat = Heartbeat(settings, process.bus, engine, held_batches, owner)
-        drain = Drain(worker, engine, feed, heartbeat, settings.drain_seconds)
-        await limits.set_by_urls()
+        drain = Drain(worker, engine, feed, gate, heartbeat, settings.drain_seconds)
+        await limits.set_by_settings()
         if slot.owner is not None:
             await worker.resume()
 
         process.bus.subscribe(topology.EMAIL, BatchReleased, worker.on_ticket, prefetch=settings.batches_in_hand)
-
         process.health.checks["relays"] = monitor.check_relays
-
         await process.run(
             engine.run(feed),
             worker.announce_resumed(),
             recorder.run(),
             limits.run(),
+            gate.run(),
             monitor.run(),
             heartbeat.run(),
             process.clock(worker.tick, settings.clock_seconds),

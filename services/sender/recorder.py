@@ -4,15 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 
 from services.sender.db import campaigns
-from services.sender.db.record import Group, Recorded, record
+from services.sender.db.record import Group, Judged, Recorded, record
 from services.sender.db.retry import until_available
 from services.sender.held_batch import HeldBatch
 from services.sender.held_batches import HeldBatches
 from services.sender.refusals import RefusalWatch
+from services.sender.spread import SpreadWatch
 from services.sender.unrecorded import Commit
 from shared import logs
 from shared.faults.breakers import Breaker
-from shared.ledger.breakers import Noted
+from shared.ledger import breakers, spread
 from shared.ledger.database import Ledger
 
 log = logs.get()
@@ -27,10 +28,12 @@ class Recorder:
         held_batches: HeldBatches,
         lease_seconds: float,
         refusals: RefusalWatch,
+        spread_refusals: SpreadWatch,
         rest_relay: Callable[[str], None],
     ) -> None:
         self._ledger = ledger
         self._refusals = refusals
+        self._spread = spread_refusals
         self._rest_relay = rest_relay
         self._batches = held_batches
         self._metrics = held_batches.metrics
@@ -49,7 +52,16 @@ class Recorder:
     async def _commit(self, waiting: list[HeldBatch]) -> None:
         commits = [(held, held.unrecorded.begin_commit()) for held in waiting]
         noted = dict(self._refusals.take())
-        groups = [_group(held, commit, noted.pop(held.claim.campaign_id, ())) for held, commit in commits]
+        widespread = dict(self._spread.take())
+        groups = [
+            _group(
+                held,
+                commit,
+                noted.pop(held.claim.campaign_id, ()),
+                widespread.pop(held.claim.campaign_id, None),
+            )
+            for held, commit in commits
+        ]
         before = time.monotonic()
         recorded = await until_available(lambda: record(self._ledger, groups, self._lease_seconds))
         self._metrics.commit.observe(time.monotonic() - before)
@@ -59,20 +71,23 @@ class Recorder:
             held.unrecorded.end_commit(commit, may_leave=held.stop is None)
             held.note_change()
         for held, _ in commits:
-            await self._trip(held, recorded[held.claim.batch_id].tripped)
+            await self._heed(held, recorded[held.claim.batch_id].judged)
         self._batches.wake_feed()
 
-    async def _trip(self, held: HeldBatch, relays: Sequence[str]) -> None:
-        """The breaker of these relays has tripped: they rest, and the campaign is paused."""
-        if not relays:
-            return
+    async def _heed(self, held: HeldBatch, judged: Judged) -> None:
+        """Relays whose breaker has tripped rest, and the campaign is paused; so is one that is refused widely."""
         campaign_id = held.claim.campaign_id
-        self._batches.stop_campaign(campaign_id, "a relay refuses nearly everyone")
-        for relay in relays:
-            self._rest_relay(relay)
-        if await until_available(lambda: campaigns.pause_for_relay(self._ledger, campaign_id)):
-            self._metrics.breaker_trips.labels(Breaker.RELAY.value).inc()
-            log.warning("breaker.tripped", campaign_id=str(campaign_id), relays=relays)
+        if judged.tripped:
+            self._batches.stop_campaign(campaign_id, "a relay refuses nearly everyone")
+            for relay in judged.tripped:
+                self._rest_relay(relay)
+            if await until_available(lambda: campaigns.pause_for_relay(self._ledger, campaign_id)):
+                self._metrics.breaker_trips.labels(Breaker.RELAY.value).inc()
+                log.warning("breaker.tripped", campaign_id=str(campaign_id), relays=judged.tripped)
+        elif judged.is_widespread:
+            self._batches.stop_campaign(campaign_id, "several recipients were refused in the same words")
+            if await until_available(lambda: campaigns.pause_for_spread(self._ledger, campaign_id)):
+                log.warning("campaign.paused", campaign_id=str(campaign_id), reason="refused in the same words")
 
     def _settle(self, held: HeldBatch, recorded: Recorded, before: float) -> None:
         if recorded.lost:
@@ -90,7 +105,7 @@ class Recorder:
             )
 
 
-def _group(held: HeldBatch, commit: Commit, noted: Sequence[Noted]) -> Group:
+def _group(held: HeldBatch, commit: Commit, noted: Sequence[breakers.Noted], widespread: spread.Noted | None) -> Group:
     claim = held.claim
     return Group(
         claim.batch_id,
@@ -101,4 +116,5 @@ def _group(held: HeldBatch, commit: Commit, noted: Sequence[Noted]) -> Group:
         intents=list(commit.intents),
         withdrawals=commit.withdrawals,
         noted=noted,
+        shared_refusals=widespread,
     )

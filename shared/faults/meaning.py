@@ -45,9 +45,3 @@ FAULTS = {
     Consequence.PAUSE: Fault.CAMPAIGN,
     Consequence.SPREAD: Fault.CAMPAIGN,
 }
-
-SPREAD_RECIPIENTS = 5
-"""SPREAD pauses a campaign when this many recipients got the same refusal ..."""
-
-SPREAD_DOMAINS = 3
-"""... in at least this many domains."""

@@ -23,6 +23,10 @@ ANY = ENTRY | MAIL | NAMED
 
 SAYS_LITTLE = "none 5.0.0 5.1.0 5.5.0 5.7.1"  # enhanced codes that leave the meaning to the words
 
+SAYS_GONE = (
+    f"{SAYS_LITTLE} 5.1.1-4 5.1.6 5.1.10 5.2.1 5.4.1 5.7.13 5.7.504"  # that some row takes for "no such mailbox"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -99,6 +103,7 @@ TABLE: Sequence[Row] = (
     Row("the mailbox is full", C.RETRY, NAMED, enhanced="x.2.2 5.3.1"),
     Row("codes that disagree: storage, and no such mailbox", C.FAIL, NAMED, "552", "5.1.1"),
     Row("the recipient accepts some senders only", C.FAIL, NAMED, "5xx", "5.7.12 5.7.124 5.7.133-136 5.7.505 5.7.507"),
+    Row("words of rate, quota, storage or size: the mailbox exists", C.RETRY, NAMED, "5xx", SAYS_GONE, said.VETO),
     Row("no such mailbox", C.SUPPRESS, NAMED, "5xx", "5.1.1-4 5.1.6 5.1.10 5.2.1 5.7.13 5.7.504"),
     Row("no such mailbox", C.SUPPRESS, NAMED, "5xx", "5.4.1", said.NOT_IN_DIRECTORY),
     Row("no such mailbox", C.SUPPRESS, NAMED, "5xx", "5.5.0", ("mailbox unavailable",)),

@@ -231,6 +231,12 @@ ACCOUNT: Words = (
     "submission quota",
     "sending quota",
     "messaging limits",
+    "hourly limit",
+    "monthly limit",
+    "emails you may send",
+    "messages you may send",
+    "quota of outgoing",
+    "outgoing quota",
     "credits exceeded",
     "max emails per hour",
     "max defers and failures",
@@ -247,6 +253,21 @@ ACCOUNT: Words = (
     "вашей учетной записи",
     "relaying disallowed",
     "as a relay",
+)
+
+VETO: Words = (
+    " quota",
+    "storage",
+    "limit exceeded",
+    "limit reached",
+    "over limit",
+    "over the limit",
+    "exceeded",
+    " rate ",
+    "too large",
+    "too big",
+    "message size",
+    "disk space",
 )
 
 RELAYING: Words = (

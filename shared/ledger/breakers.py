@@ -126,6 +126,15 @@ async def list_trouble(connection: AsyncConnection, campaign_id: UUID, share: fl
     )
 
 
+async def trouble(connection: AsyncConnection, campaign_id: UUID, list_share: float) -> tuple[Breaker, str] | None:
+    """The breaker that must pause a campaign, and why; None if none must."""
+    if (why := await relay_trouble(connection, campaign_id)) is not None:
+        return Breaker.RELAY, why
+    if (why := await list_trouble(connection, campaign_id, list_share)) is not None:
+        return Breaker.LIST, why
+    return None
+
+
 async def pause(connection: AsyncConnection, campaign_id: UUID, breaker: Breaker, reason: str) -> bool:
     """Pauses a campaign that is being sent, and says why; returns whether it was. Resume then asks what to do."""
     reason = reason[:LONGEST_REPLY]

@@ -252,6 +252,20 @@ class RelayRefusals(SQLModel, table=True):
     tripped_at: float | None = _moment()
 
 
+class SpreadRefusals(SQLModel, table=True):
+    """The newest refusals of a campaign's content or sender. See shared.ledger.spread."""
+
+    __tablename__ = "spread_refusals"
+    campaign_id: UUID = Field(
+        sa_column=Column(Uuid, ForeignKey("campaign.id", ondelete="CASCADE"), primary_key=True, nullable=False)
+    )
+    recent: str = Field(sa_column=Column(Text, nullable=False))  # JSON: a list of shared.faults.spread.Refused
+    reply: str | None = Field(sa_column=Column(String(LONGEST_REPLY)), default=None)  # the widespread refusal
+    #: Recipients that had been sent to when counting began.
+    sent_before: int | None = Field(sa_column=Column(Integer), default=None)
+    tripped_at: float | None = _moment()
+
+
 class Timeline(SQLModel, table=True):
     """What happened to a campaign, in sentences. See shared.ledger.timeline."""
 
@@ -331,6 +345,17 @@ class RateLimit(SQLModel, table=True):
     warmup_growth: float | None = Field(sa_column=Column(Float(53)), default=None)
     warmup_until: int | None = Field(sa_column=Column(Integer), default=None)
     warmup_day: int | None = Field(sa_column=Column(Integer), default=None)
+
+
+class ProviderShare(SQLModel, table=True):
+    """What one sender may have in flight to a provider over a relay. See shared.ledger.provider_shares."""
+
+    __tablename__ = "provider_share"
+    relay: str = Field(sa_column=Column(String(200), primary_key=True, nullable=False))
+    provider: str = Field(sa_column=Column(String(200), primary_key=True, nullable=False))
+    owner: str = Field(sa_column=Column(String(200), primary_key=True, nullable=False))
+    emails: int = _count()
+    lease_until: float = _moment(nullable=False)
 
 
 DEFAULT_PROJECT = UUID(int=1)

@@ -48,6 +48,8 @@ HOUR_SECONDS, DAY_SECONDS = 3600, 86400
 MOST_DAYS = 400
 """An estimate looks no further ahead."""
 
+LONGEST_SCOPE = 200
+
 Scopes = tuple[str, ...]
 
 
@@ -221,6 +223,10 @@ def project_scope(project_id: UUID) -> str:
 
 def relay_scope(name: str) -> str:
     return f"relay:{name}"
+
+
+def provider_scope(relay: str, provider: str) -> str:
+    return f"provider:{relay}:{provider}"[:LONGEST_SCOPE]
 
 
 def period_at(now: float) -> Period:

@@ -91,24 +91,37 @@ def line(outcome: Outcome) -> str:
     )
 
 
-def write(
-    catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome], options: Mapping[str, Any], *, page: bool
-) -> Path:
-    """Writes the JSON report, and the table in docs/guarantees.md if `page` is set. Returns the path of the JSON."""
+def read(paths: Sequence[Path]) -> list[Outcome]:
+    """The outcomes in earlier reports."""
+    found: list[Outcome] = []
+    for path in paths:
+        found = merged(found, [Outcome(**outcome) for outcome in json.loads(path.read_text())["outcomes"]])
+    return found
+
+
+def merged(earlier: Sequence[Outcome], later: Sequence[Outcome]) -> list[Outcome]:
+    """All outcomes; a later run of the same fault, ledger and seed replaces the earlier one."""
+    return list({(outcome.fault, outcome.ledger, outcome.seed): outcome for outcome in (*earlier, *later)}.values())
+
+
+def write(outcomes: Sequence[Outcome], path: Path) -> None:
+    """Writes the outcomes and the machine as JSON."""
     machine = {
         "cpus": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine, "options": dict(options), "outcomes": [asdict(outcome) for outcome in outcomes]}
-    REPORT.write_text(json.dumps(content, indent=2) + "\n")
-    if page:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        PAGE.write_text(f"{before}{BEGIN}\n{markdown(rows(catalogue, outcomes))}{END}{after}")
-    return REPORT.relative_to(ROOT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine, "outcomes": [asdict(outcome) for outcome in outcomes]}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_page(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> None:
+    """Replaces the table in docs/guarantees.md."""
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{markdown(rows(catalogue, outcomes))}{END}{after}")
 
 
 def markdown(found: Sequence[Row]) -> str:

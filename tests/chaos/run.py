@@ -4,6 +4,10 @@
     python -m tests.chaos.run --faults kill-sender random-schedule --ledgers postgresql --runs 5 --seed 4711
 
 The printed seed repeats a run: all randomness comes from it and from the name of the fault.
+
+Long series run in pieces, each with a separate report. This makes the page from all of them:
+
+    python -m tests.chaos.run --runs 0 --earlier piece-1.json piece-2.json --page
 """
 
 import argparse
@@ -11,6 +15,7 @@ import asyncio
 import secrets
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,6 +29,8 @@ from tests.chaos.experiment import run_experiment
 from tests.chaos.servers import servers
 from tests.chaos.verdict import Outcome
 from tests.chaos.world import Conditions
+from tests.support.fork_server import ForkServer
+from tests.support.processes import ServiceProcess
 from tests.support.run import TestRun
 
 EXPERIMENT_TIMEOUT_SECONDS = 600.0
@@ -39,6 +46,7 @@ def main() -> int:
         for fault in catalogue.values():
             console.print(f"{fault.name:32} {'both' if len(fault.ledgers) > 1 else fault.ledgers[0]:11} {fault.title}")
         return 0
+    earlier = report.read(options.earlier)
     try:
         ensure(PACKAGES)
     except LocalError as error:
@@ -46,11 +54,12 @@ def main() -> int:
         return error.exit_code
     faults = [catalogue[name] for name in options.faults or catalogue]
     console.print(f"seed {options.seed}, lease {options.lease:g} s, {options.runs} run(s) of {len(faults)} faults")
-    outcomes = _run_all(catalogue, faults, options, console)
+    outcomes = report.merged(earlier, _run_all(faults, options, console, earlier))
     console.print(report.table(catalogue, outcomes))
-    whole = not options.faults and set(options.ledgers) == set(LEDGERS)
-    path = report.write(catalogue, outcomes, vars(options), page=whole)
-    console.print(f"All outcomes: {path}. To repeat: --seed {options.seed}")
+    report.write(outcomes, options.report)
+    if options.page or (not options.faults and set(options.ledgers) == set(LEDGERS)):
+        report.write_page(catalogue, outcomes)
+    console.print(f"All outcomes: {options.report}. To repeat: --seed {options.seed}")
     broken = [outcome for outcome in outcomes if outcome.problems]
     for outcome in broken:
         console.print(
@@ -60,10 +69,13 @@ def main() -> int:
 
 
 def _run_all(
-    catalogue: dict[str, Fault], faults: list[Fault], options: argparse.Namespace, console: Console
+    faults: list[Fault], options: argparse.Namespace, console: Console, earlier: Sequence[Outcome]
 ) -> list[Outcome]:
     outcomes: list[Outcome] = []
+    if not options.runs:
+        return outcomes
     run = TestRun.new()
+    ServiceProcess.fork_server = ForkServer() if options.fork else None
     try:
         for number in range(options.runs):
             for fault in faults:
@@ -76,9 +88,11 @@ def _run_all(
                         )
                         outcomes.append(outcome)
                         # After each experiment, so that an interrupted run keeps its results.
-                        report.write(catalogue, outcomes, vars(options), page=False)
+                        report.write(report.merged(earlier, outcomes), options.report)
     finally:
         run.end()
+        if ServiceProcess.fork_server is not None:
+            ServiceProcess.fork_server.stop()
     return outcomes
 
 
@@ -101,6 +115,12 @@ def _options(catalogue: dict[str, Fault]) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=1, help="runs of each fault, with consecutive seeds")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="default: random; printed")
     parser.add_argument("--lease", type=float, default=Conditions.lease_seconds, help="VASHSENDER_LEASE_SECONDS")
+    parser.add_argument("--fork", action="store_true", help="fork the services, which saves half of the CPU time")
+    parser.add_argument("--report", type=Path, default=report.REPORT, metavar="FILE", help="where the outcomes go")
+    parser.add_argument(
+        "--earlier", nargs="+", type=Path, default=[], metavar="FILE", help="reports whose outcomes are added"
+    )
+    parser.add_argument("--page", action="store_true", help="write the table into docs/guarantees.md")
     return parser.parse_args()
 
 

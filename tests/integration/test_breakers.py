@@ -1,5 +1,7 @@
 """The breakers through the whole system: a relay that refuses everyone, a list of dead addresses, a decision."""
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import insert
 
+from cli.main import run
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import RelayRefusals
 from tests.support.broker import BrokerVhost
@@ -65,6 +68,20 @@ async def test_a_relay_that_refuses_everyone(system: System, relay: RecordingRel
     assert closed["breaker"] is None
 
 
+async def test_a_relay_that_refuses_a_whole_short_list(system: System, relay: RecordingRelay) -> None:
+    """No recipient is open any more, and yet the campaign does not close before a person has decided."""
+    relay.behaviour.rcpt = lambda _rcpt, _tries: GONE
+    await system.start(senders=1)
+    campaign = await system.create(people(60))
+    await system.send(campaign)
+    paused = await system.wait_until(campaign, lambda now: now["status"] not in ("queued", "sending"))
+    assert (paused["status"], paused["breaker"]) == ("paused", "relay")
+    relay.behaviour.rcpt = lambda _rcpt, _tries: None
+    await system.resume_refused(campaign, "retry")
+    assert (await system.wait_closed(campaign))["counts"]["sent"] == 60
+    assert await suppressions(system) == []
+
+
 async def test_what_was_refused_may_stay_failed(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.rcpt = lambda _rcpt, _tries: GONE
     await system.start(senders=1)
@@ -88,6 +105,45 @@ async def test_what_was_refused_may_stay_failed(system: System, relay: Recording
     kept = await suppressions(system)
     assert len(kept) == failed
     assert not any(one["provisional"] for one in kept)
+
+
+async def test_the_command_decides_and_removes_what_followed(
+    system: System, relay: RecordingRelay, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay.behaviour.rcpt = lambda _rcpt, _tries: GONE
+    await system.start(senders=1)
+    campaign = await system.create(people(60))
+    await system.send(campaign)
+    await system.wait_until(campaign, lambda now: now["status"] == "paused")
+    api = ("--url", system.processes["api"].http_url, "--key", system.key)
+
+    async def command(*arguments: str) -> tuple[int, str]:
+        code = await asyncio.to_thread(run, [*arguments, *api])
+        return code, capsys.readouterr().out
+
+    assert (await command("campaign", "resume", campaign))[0] == 65, "it asks"
+    async with asyncio.timeout(30):  # until the last results are recorded
+        while (await command("campaign", "resume", campaign, "--keep-refused"))[0] != 0:  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.1)
+    assert (await system.wait_closed(campaign))["counts"]["failed"] == 60
+
+    remove = (
+        "suppressions",
+        "remove",
+        "--campaign",
+        campaign,
+        "--reason",
+        "bounced",
+        "--since",
+        "2026-01-01T00:00:00Z",
+    )
+    code, counted = await command(*remove, "--dry-run", "--json")
+    assert (code, json.loads(counted)) == (0, {"removed": 0, "matching": 60})
+    assert (await command(*remove))[0] == 64, "cannot ask without a terminal"
+    assert len(await suppressions(system)) == 60
+    code, removed = await command(*remove, "--yes", "--json")
+    assert (code, json.loads(removed)) == (0, {"removed": 60, "matching": 60})
+    assert await suppressions(system) == []
 
 
 async def test_a_trip_that_a_sender_could_only_record_pauses_the_campaign(

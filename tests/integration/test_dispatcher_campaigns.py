@@ -25,6 +25,8 @@ from tests.support.ledger import (
 )
 from tests.support.services import DispatcherRig, concurrently, ledger_at
 
+LIST_SHARE = 0.2
+
 
 @pytest.fixture
 def rig(ledger: Ledger) -> DispatcherRig:
@@ -187,7 +189,7 @@ class TestStopping:
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
         with capture_logs() as logs:
             await rig.settle()
-            assert await closing.close(ledger, campaign) == []
+            assert await closing.close(ledger, campaign, LIST_SHARE) == []
         assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
         assert (await campaign_row(ledger, campaign)).status == "stopping"
 
@@ -444,5 +446,5 @@ class TestClosing:
         campaign = await add_campaign(ledger, 100, status="sending")
         await mark(ledger, campaign, "sent", 100)
         await change(ledger, campaign, reopen="failed")
-        assert await closing.close(ledger, campaign) == []
+        assert await closing.close(ledger, campaign, LIST_SHARE) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"

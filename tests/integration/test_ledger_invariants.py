@@ -25,6 +25,7 @@ from tests.support.ledger import FakeSender, add_campaign, assert_sound, batches
 from tests.support.services import DispatcherRig, WatchdogRig
 
 LEASE = 15.0
+LIST_SHARE = 0.2
 
 
 @pytest.fixture
@@ -112,11 +113,11 @@ class TestClosing:
         return campaign
 
     async def refuses(self, ledger: Ledger, campaign: UUID) -> None:
-        assert not isinstance(await closing.close(ledger, campaign), CampaignFinished)
+        assert not isinstance(await closing.close(ledger, campaign, LIST_SHARE), CampaignFinished)
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
     async def test_it_closes_with_all_of_them(self, ledger: Ledger, sent: UUID) -> None:
-        assert await closing.close(ledger, sent) == CampaignFinished(campaign_id=sent, status="finished")
+        assert await closing.close(ledger, sent, LIST_SHARE) == CampaignFinished(campaign_id=sent, status="finished")
 
     async def test_not_before_the_cursor_is_at_the_end(self, ledger: Ledger, sent: UUID) -> None:
         """The row beyond the cursor is closed already, so only the cursor shows that it is left."""
@@ -150,7 +151,7 @@ class TestClosing:
     @pytest.mark.parametrize("status", ["paused", "queued", "draft", "finished"])
     async def test_only_from_sending_or_stopping(self, ledger: Ledger, sent: UUID, status: str) -> None:
         await change(ledger, Campaign, sent, status=status)
-        assert await closing.close(ledger, sent) == []
+        assert await closing.close(ledger, sent, LIST_SHARE) == []
         assert (await campaign_row(ledger, sent)).status == status
 
 
@@ -354,7 +355,7 @@ class TestLocks:
             return result
 
         monkeypatch.setattr("services.dispatcher.closing.counts", and_meanwhile)
-        assert await closing.close(ledger, campaign) == []
+        assert await closing.close(ledger, campaign, LIST_SHARE) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
     async def test_the_cursor_moves_only_with_its_batch(

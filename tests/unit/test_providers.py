@@ -77,3 +77,38 @@ def test_the_setting_is_read() -> None:
     assert (providers.name_of("example.edu"), providers.name_of("example.net")) == ("gmail", "our-hosting")
     with pytest.raises(ConfigurationError, match="DOMAIN=PROVIDER"):
         parse_providers("example.edu")
+
+
+@pytest.mark.parametrize(
+    ("setting", "domain", "in_flight", "emails_per_second"),
+    [
+        ("", "gmail.com", 5, DEFAULT_EMAILS_PER_SECOND),
+        ("", "example.org", None, None),
+        ("gmail=20:500", "googlemail.com", 20, 500.0),
+        ("gmail=20", "gmail.com", 20, None),
+        ("gmail=:0.5", "gmail.com", None, 0.5),
+        ("gmail=off yahoo=1", "gmail.com", None, None),
+        ("*=10", "example.org", 10, None),
+        ("*=10", "gmail.com", 5, DEFAULT_EMAILS_PER_SECOND),
+        ("*=10 example.org=off", "example.org", None, None),
+        ("our-hosting=2:5", "example.net", 2, 5.0),
+        ("Example.org=2:5", "example.org", 2, 5.0),
+    ],
+)
+def test_a_setting_changes_limits(
+    setting: str, domain: str, in_flight: int | None, emails_per_second: float | None
+) -> None:
+    providers = parse_providers("example.net=our-hosting", setting)
+    provider = providers.of(domain)
+    assert (provider.in_flight, provider.emails_per_second) == (in_flight, emails_per_second)
+    limited = in_flight is not None or emails_per_second is not None
+    assert providers.limited(domain) == (provider if limited else None)
+    assert (provider.name in {one.name for one in providers.with_rates}) == (emails_per_second is not None)
+
+
+@pytest.mark.parametrize(
+    "setting", ["gmail", "=5", "gmail=", "gmail=0", "gmail=5:-1", "gmail=x", "gmail=1:nan", "*=1:5"]
+)
+def test_limits_that_mean_nothing_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigurationError, match="provider_limits"):
+        parse_providers("", setting)

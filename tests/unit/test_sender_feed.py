@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,6 +19,7 @@ from services.sender.held_batch import (
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
+from services.sender.provider_gate import ProviderGate
 from services.sender.results import Result
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.ledger.database import Ledger
@@ -26,14 +28,19 @@ from shared.settings import SenderSettings
 from tests.support.held import held_batch, row
 
 RELAY = "relay.test"
+LEDGER = Ledger("sqlite+aiosqlite:///never-opened.db")
 SETTINGS = SenderSettings(unrecorded_limit=3, smtp_connections=8, slice_size=2, lease_seconds=15.0)
 
 
 def no_limits() -> Limits:
     """No scope has a limit, so nothing is read or reserved."""
-    return Limits(
-        Ledger("sqlite+aiosqlite:///never-opened.db"), SenderMetrics(CollectorRegistry(), SETTINGS), lambda: None
-    )
+    return Limits(LEDGER, SenderMetrics(CollectorRegistry(), SETTINGS), lambda: None)
+
+
+def feed_of(batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0) -> Feed:
+    limits = no_limits()
+    gate = ProviderGate(LEDGER, "sender@test", limits, SETTINGS.lease_seconds, batches)
+    return Feed(SETTINGS, batches, limits, gate, open_connections)
 
 
 @pytest.fixture
@@ -43,7 +50,7 @@ def batches() -> HeldBatches:
 
 @pytest.fixture
 def feed(batches: HeldBatches) -> Feed:
-    return Feed(SETTINGS, batches, no_limits())
+    return feed_of(batches)
 
 
 def take(feed: Feed) -> Email:
@@ -133,7 +140,7 @@ def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed
 
 def test_emails_that_hang_on_spare_connections_do_not_keep_others_from_starting(batches: HeldBatches) -> None:
     """More connections are open than usual, because some of them hang: each has its email beside the usual bound."""
-    feed = Feed(SETTINGS, batches, no_limits(), lambda: 20)
+    feed = feed_of(batches, lambda: 20)
     batches.add(held_batch(*(row(number) for number in range(40))))
     assert len(taken(feed)) == SETTINGS.unrecorded_limit + 20
 

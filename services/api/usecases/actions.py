@@ -31,7 +31,7 @@ from services.api.usecases.summaries import summary
 from shared.content import CampaignContent
 from shared.events import CampaignRequested
 from shared.faults.breakers import Breaker
-from shared.ledger import breakers, campaigns, timeline
+from shared.ledger import breakers, campaigns, spread, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import counts
 from shared.ledger.database import Ledger, clock
@@ -184,6 +184,7 @@ async def resume(
         text = "Resumed by request: the refused recipients " + ("are tried again." if retry else "stay failed.")
         if retry and (await counts(connection, campaign.id))["failed"]:
             columns["reopen"] = RETRY_FAILED.reopen
+    await spread.forget(connection, campaign.id)
     await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", **columns)
     await timeline.record(connection, campaign.id, "resumed", text)
     return await _accepted(connection, campaign, "resume")

@@ -1,4 +1,4 @@
-"""What a sender reads of a campaign, and the two things it says about one: paused, and blocked by its relays."""
+"""What a sender reads of a campaign, and what it says about one: paused, and blocked by its relays."""
 
 from dataclasses import dataclass, fields
 from uuid import UUID
@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 from sqlmodel import col
 
 from shared.faults.breakers import Breaker
-from shared.ledger import breakers, campaigns, timeline
+from shared.ledger import breakers, campaigns, spread, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import LONGEST_REPLY, Campaign, Project
 from shared.ledger.states import CampaignStatus
@@ -63,6 +63,12 @@ async def pause_for_relay(ledger: Ledger, campaign_id: UUID) -> bool:
     async with ledger.write() as connection:
         reason = await breakers.relay_trouble(connection, campaign_id)
         return reason is not None and await breakers.pause(connection, campaign_id, Breaker.RELAY, reason)
+
+
+async def pause_for_spread(ledger: Ledger, campaign_id: UUID) -> bool:
+    """Pauses a campaign of which several recipients were refused in the same words."""
+    async with ledger.write() as connection:
+        return await spread.pause(connection, campaign_id)
 
 
 async def set_blocked_by(ledger: Ledger, campaign_id: UUID, reason: str | None) -> None:

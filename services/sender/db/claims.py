@@ -161,7 +161,7 @@ async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
 
 
 async def _suppressed(connection: AsyncConnection, batch_ids: Sequence[int]) -> Mapping[int, set[int]]:
-    """The open recipients of these batches whose address is suppressed.
+    """The open recipients of these batches whose address is suppressed, and not in doubt.
 
     Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
     order of their ids. A batch is small, and both indexes give single rows."""
@@ -176,6 +176,7 @@ async def _suppressed(connection: AsyncConnection, batch_ids: Sequence[int]) -> 
         .where(
             col(Suppression.project_id) == col(Campaign.project_id),
             col(Suppression.email_key) == col(Recipient.email_key),
+            col(Suppression.provisional).is_not(True),
         )
         .limit(1)
         .scalar_subquery()

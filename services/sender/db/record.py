@@ -6,7 +6,7 @@ rows changed than expected, each row is looked at. Counts come from the rows tha
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.sender.results import Result
-from shared.ledger import batches, breakers, recipients, rows
+from shared.ledger import batches, breakers, recipients, rows, spread
 from shared.ledger.breakers import Noted
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Recipient, Suppression
@@ -38,6 +38,21 @@ class Group:
     withdrawals: Sequence[int] = ()
     # What was seen at relays that refuse nearly everything of the campaign.
     noted: Sequence[Noted] = ()
+    # Refusals of the campaign's content or sender.
+    shared_refusals: spread.Noted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the ledger says of a campaign's refusals. Each of the two means that it has to pause."""
+
+    # Relays whose breaker has tripped.
+    tripped: Sequence[str] = ()
+    # Several recipients were refused in the same words.
+    is_widespread: bool = False
+
+
+UNSUSPICIOUS = Judged()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +65,27 @@ class Recorded:
     lost: bool = False
     # Emails that a relay accepted although the ledger already had them as sent.
     known_duplicates: int = 0
-    # Relays whose breaker has tripped: the campaign is to be paused.
-    tripped: Sequence[str] = ()
+    judged: Judged = UNSUSPICIOUS
 
 
 async def record(ledger: Ledger, groups: Sequence[Group], lease_seconds: float) -> dict[int, Recorded]:
     """Records all groups, or none and raises. Returns what came of each by batch id. Repeating a call is harmless."""
     groups = sorted(groups, key=lambda group: group.batch_id)  # one order everywhere, to avoid deadlocks
     plain = not any(
-        group.intents or group.withdrawals or group.noted or any(result.suppress for result in group.results)
+        group.intents
+        or group.withdrawals
+        or group.noted
+        or group.shared_refusals is not None
+        or any(result.suppress for result in group.results)
         for group in groups
     )
-    tripped: dict[int, Sequence[str]] = {}
+    judged: Mapping[int, Judged] = {}
     try:
         if plain and not ledger.is_sqlite:
             await _record_in_one_statement(ledger, groups, lease_seconds)
         else:
-            tripped = await _record_in_one_transaction(ledger, groups, lease_seconds)
-        return {group.batch_id: Recorded(group.results, tripped=tripped.get(group.batch_id, ())) for group in groups}
+            judged = await _record_in_one_transaction(ledger, groups, lease_seconds)
+        return {group.batch_id: Recorded(group.results, judged=_of(judged, group)) for group in groups}
     except UnexpectedError:
         return {group.batch_id: await _record_carefully(ledger, group, lease_seconds) for group in groups}
 
@@ -82,8 +100,8 @@ async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], leas
 
 async def _record_in_one_transaction(
     ledger: Ledger, groups: Sequence[Group], lease_seconds: float
-) -> dict[int, Sequence[str]]:
-    """Returns the tripped relays by batch id."""
+) -> Mapping[int, Judged]:
+    """Returns what the ledger says of refusals, by batch id."""
     async with ledger.write() as connection:
         for group in groups:
             if not await _lock(connection, group, _deltas(group.results), lease_seconds):
@@ -153,11 +171,11 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
         if changes:
             await recipients.record(connection, changes)
             await _count(connection, group.batch_id, deltas)
-        tripped: Sequence[str] = ()
+        judged = UNSUSPICIOUS
         if ours:
             await _suppress(connection, group)
-            tripped = (await _note_refusals(connection, [group])).get(group.batch_id, ())
-        return Recorded([*stood, *changes], lost=not ours, known_duplicates=duplicates, tripped=tripped)
+            judged = _of(await _note_refusals(connection, [group]), group)
+        return Recorded([*stood, *changes], lost=not ours, known_duplicates=duplicates, judged=judged)
 
 
 def _expecting(result: Result, was: str, attempts: int) -> Result:
@@ -192,14 +210,26 @@ async def _write_intents(connection: AsyncConnection, group: Group) -> None:
             )
 
 
-async def _note_refusals(connection: AsyncConnection, groups: Sequence[Group]) -> dict[int, Sequence[str]]:
-    """Notes what was seen at suspicious relays, in one order everywhere; returns the tripped ones by batch id."""
+async def _note_refusals(connection: AsyncConnection, groups: Sequence[Group]) -> Mapping[int, Judged]:
+    """Notes refusals in one order everywhere, to avoid deadlocks; returns what the ledger says of them by batch id."""
     noted = [(group.campaign_id, one.relay, group, one) for group in groups for one in group.noted]
     tripped: dict[int, list[str]] = {}
     for campaign_id, relay, group, one in sorted(noted, key=lambda entry: entry[:2]):
         if await breakers.note(connection, group.project_id, campaign_id, one):
             tripped.setdefault(group.batch_id, []).append(relay)
-    return dict(tripped)
+    widespread = set()
+    for group in sorted(groups, key=lambda group: group.campaign_id):
+        if group.shared_refusals is not None and await spread.note(
+            connection, group.campaign_id, group.shared_refusals
+        ):
+            widespread.add(group.batch_id)
+    return {
+        batch_id: Judged(tripped.get(batch_id, ()), batch_id in widespread) for batch_id in tripped.keys() | widespread
+    }
+
+
+def _of(judged: Mapping[int, Judged], group: Group) -> Judged:
+    return judged.get(group.batch_id, UNSUSPICIOUS)
 
 
 async def _suppress(connection: AsyncConnection, group: Group) -> None:

@@ -47,6 +47,6 @@ def engine_config(settings: SenderSettings) -> EngineConfig:
         reap_seconds=settings.smtp_cleanup_seconds,
         rest_seconds=settings.relay_rest_seconds,
         rest_max_seconds=settings.relay_rest_max_seconds,
-        providers=parse_providers(settings.providers),
+        providers=parse_providers(settings.providers, settings.provider_limits),
         provider_rest_seconds=settings.provider_rest_seconds,
     )

@@ -1,0 +1,338 @@
+"""Limits of providers: which emails may start now, and where those wait that may not.
+
+An email to a provider with a limit starts only within this sender's share of what may be in flight there over the relay
+(`shared.ledger.provider_shares`) and, if there is a limit per second, when it soon has a slot (`limits.py`). Otherwise
+its row waits here, while the others of its batch go on. A batch of which only such rows are left needs no place. Rows
+that would wait for long are deferred instead: that spends no attempt, and needs no memory.
+"""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple
+from uuid import UUID
+
+from services.sender.db.retry import RETRY_SECONDS
+from services.sender.db.worklist import WorklistRow
+from services.sender.held_batch import HeldBatch
+from services.sender.held_batches import HeldBatches
+from services.sender.limits import Limits
+from shared import logs
+from shared.ledger import provider_shares
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
+from shared.ledger.provider_shares import Key, Need
+from shared.providers import Provider
+
+SETTLE_SECONDS = 1.0
+"""How often shares are renewed, raised and given back."""
+
+KEPT_SECONDS = 3.0
+"""A share that no email has used or waited for is given back after this time."""
+
+WAIT_SECONDS = 5.0
+"""Rows that would wait longer are deferred: a batch that is being sent keeps others from being released."""
+
+LONGEST_WAIT_SECONDS = 15.0
+"""A row that has waited this long is deferred whatever was expected."""
+
+MOST_WAITING = 200
+"""Rows of one campaign that wait for one provider, at most."""
+
+LEAST_WAITING = 4
+"""So many wait however slow the provider is, so that it is never idle."""
+
+MOST_WAITING_IN_ALL = 2000
+"""Rows of one sender that wait for providers."""
+
+LEAST_DELAY_SECONDS, MOST_DELAY_SECONDS = 5.0, 600.0
+"""A deferred row is tried again after a time between these, by the speed at which the provider's emails end."""
+
+RECENT_EMAILS = 20
+"""The newest emails of a provider that show this speed."""
+
+ASSUMED_SECONDS = 0.05
+"""For one email, until the provider has shown its speed."""
+
+LEASE_SHARE = 2 / 3
+"""The share of a lease in which emails may start."""
+
+GIVE_BACK_SECONDS = 2.0
+"""For giving shares back when the process stops."""
+
+LONGEST_NAME = 200
+
+log = logs.get()
+
+
+class Waiting(NamedTuple):
+    """A row that waits for its provider."""
+
+    held: HeldBatch
+    row: WorklistRow
+    since: float  # monotonic seconds
+
+
+class _Queue:
+    """The rows of one campaign that wait for one provider."""
+
+    __slots__ = ("deferred_until", "rows")
+
+    def __init__(self) -> None:
+        self.rows: deque[Waiting] = deque()
+        #: When the last deferred row is tried again, in monotonic seconds.
+        self.deferred_until = 0.0
+
+
+class _Lane:
+    """One provider at one relay. Moments are monotonic seconds."""
+
+    __slots__ = ("ended", "in_flight", "provider", "queues", "settled_at", "share", "used_at", "valid_until")
+
+    def __init__(self, provider: Provider, now: float) -> None:
+        self.provider = provider
+        #: Emails that this sender may have in flight, until `valid_until`.
+        self.share = 0
+        self.valid_until = 0.0
+        self.in_flight = 0
+        #: An email last started or waited.
+        self.used_at = now
+        #: The ledger was last asked for a share.
+        self.settled_at = 0.0
+        #: By campaign, in turn.
+        self.queues: OrderedDict[UUID, _Queue] = OrderedDict()
+        #: When the newest emails ended.
+        self.ended: deque[float] = deque(maxlen=RECENT_EMAILS)
+
+    @property
+    def limit(self) -> int:
+        """Emails in flight of all senders."""
+        return self.provider.in_flight or 0
+
+    def is_wanted(self, now: float) -> bool:
+        """It has emails, or had some lately."""
+        return bool(self.in_flight) or self.waits() or now - self.used_at < KEPT_SECONDS
+
+    def has_room(self, now: float) -> bool:
+        return self.provider.in_flight is None or (self.in_flight < self.share and now < self.valid_until)
+
+    def most_waiting(self, now: float) -> int:
+        """Rows of one campaign that may wait: not for long, unless it has not been asked yet what its share is."""
+        if not self.settled_at and self.provider.in_flight is not None:
+            return MOST_WAITING
+        soon = int(WAIT_SECONDS / self.seconds_per_email(now) / max(1, len(self.queues)))
+        return max(LEAST_WAITING, min(MOST_WAITING, soon))
+
+    def waits(self) -> bool:
+        return any(queue.rows for queue in self.queues.values())
+
+    def seconds_per_email(self, now: float) -> float:
+        """By the newest emails; a guess before there are any."""
+        known = [at for at in self.ended if at > now - MOST_DELAY_SECONDS]
+        seconds = (now - known[0]) / len(known) if len(known) > 1 else ASSUMED_SECONDS / max(1, self.share)
+        rate = self.provider.emails_per_second
+        return max(seconds, 1 / rate) if rate is not None else seconds
+
+
+class ProviderGate:
+    """One per process."""
+
+    def __init__(
+        self, ledger: Ledger, owner: str, limits: Limits, lease_seconds: float, held_batches: HeldBatches
+    ) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._limits = limits
+        self._lease_seconds = lease_seconds
+        self._wake_feed = held_batches.wake_feed
+        self._note_result = held_batches.note_result
+        self._lanes: dict[Key, _Lane] = {}
+        #: Lanes with rows that wait, and perhaps room for one: those to look at.
+        self._open: dict[Key, None] = {}
+        self._waiting = 0
+        self._claimed = asyncio.Event()
+
+    def key_of(self, relay: str, recipient: str) -> Key | None:
+        """The limit that an email is under; None: its provider has none."""
+        provider = self._limits.providers.limited(recipient.rpartition("@")[2].lower())
+        if provider is None:
+            return None
+        key = Key(relay, provider.name[:LONGEST_NAME])
+        if key not in self._lanes:
+            self._lanes[key] = _Lane(provider, time.monotonic())
+        return key
+
+    def admits(self, key: Key, held: HeldBatch, now: float) -> bool:
+        """Whether an email of this batch may start now. Rows that wait already come first."""
+        lane = self._lanes[key]
+        if lane.has_room(now) and not lane.waits():
+            return self._limits.not_before(held, key.relay, now, key.provider) <= now
+        return False
+
+    def started(self, key: Key) -> None:
+        """An email starts."""
+        lane = self._lanes[key]
+        lane.in_flight += 1
+        lane.used_at = time.monotonic()
+
+    def ended(self, key: Key) -> None:
+        """An email has its outcome."""
+        lane = self._lanes[key]
+        lane.in_flight -= 1
+        lane.ended.append(time.monotonic())
+        if lane.queues:
+            self._open[key] = None
+
+    def wait(self, key: Key, held: HeldBatch, row: WorklistRow, now: float) -> bool:
+        """Takes a row that was not admitted; False if it is deferred instead."""
+        lane = self._lanes[key]
+        lane.used_at = now
+        queue = lane.queues.setdefault(held.claim.campaign_id, _Queue())
+        if len(queue.rows) < lane.most_waiting(now) and self._waiting < MOST_WAITING_IN_ALL:
+            queue.rows.append(Waiting(held, row, now))
+            held.begin_wait()
+            self._waiting += 1
+            self._open[key] = None
+            self._claim_soon(lane, now)
+            return True
+        self._defer(key, lane, queue, held, row)
+        return False
+
+    def next(self, relay: str, now: float, may_start: Callable[[HeldBatch], bool]) -> tuple[Key, Waiting] | float:
+        """A waiting row that may start now; else when to ask again at the latest (infinite: the feed is woken)."""
+        again = math.inf
+        for key in list(self._open):
+            if key.relay != relay:
+                self._send_back(key)  # another relay is used now
+                continue
+            found = self._next_of(key, self._lanes[key], now, may_start)
+            if isinstance(found, Waiting):
+                return key, found
+            again = min(again, found)
+        return again
+
+    async def run(self) -> None:
+        """Claims, renews and gives back shares."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_SECONDS):
+                    await self._claimed.wait()
+            self._claimed.clear()
+            self._look_at_waiting(time.monotonic())
+            if lanes := self._unsettled(time.monotonic()):
+                await self._settle(lanes)
+
+    async def give_back(self) -> None:
+        """Gives all shares back: this process starts no email any more."""
+        lanes = {key: lane for key, lane in self._lanes.items() if lane.share and not lane.in_flight}
+        needs = [Need(key, lane.limit, 0, claims=False) for key, lane in lanes.items()]
+        with suppress(Exception):  # they end with their lease
+            async with asyncio.timeout(GIVE_BACK_SECONDS), self._ledger.write() as connection:
+                await provider_shares.settle(connection, self._owner, needs, self._lease_seconds)
+
+    def _next_of(self, key: Key, lane: _Lane, now: float, may_start: Callable[[HeldBatch], bool]) -> Waiting | float:
+        again = math.inf
+        for campaign_id, queue in list(lane.queues.items()):
+            while queue.rows and queue.rows[0].held.stop is not None:
+                self._leave(queue.rows.popleft())
+            if not queue.rows:
+                continue
+            if not lane.has_room(now):
+                self._claim_soon(lane, now)
+                del self._open[key]
+                return math.inf
+            held = queue.rows[0].held
+            if not may_start(held):
+                continue
+            start = max(held.starts_at, self._limits.not_before(held, key.relay, now, key.provider))
+            if start <= now:
+                lane.queues.move_to_end(campaign_id)
+                return self._leave(queue.rows.popleft())
+            again = min(again, start)
+        if not lane.waits():
+            del self._open[key]
+        return again
+
+    def _unsettled(self, now: float) -> dict[Key, _Lane]:
+        """The lanes whose shares are to be settled; forgets those that are not used any more."""
+        for key, lane in list(self._lanes.items()):
+            if not (lane.in_flight or lane.share or lane.waits() or lane.is_wanted(now)):
+                del self._lanes[key]
+                self._open.pop(key, None)
+        limited = {key: lane for key, lane in self._lanes.items() if lane.provider.in_flight is not None}
+        return {key: lane for key, lane in limited.items() if lane.share or lane.is_wanted(now)}
+
+    async def _settle(self, lanes: dict[Key, _Lane]) -> None:
+        """No email starts in these lanes meanwhile, so that what is in flight is what the ledger is told."""
+        before = time.monotonic()
+        needs = []
+        for key, lane in lanes.items():
+            lane.valid_until, lane.settled_at = 0.0, before
+            needs.append(Need(key, lane.limit, lane.in_flight, claims=lane.is_wanted(before)))
+        try:
+            async with self._ledger.write() as connection:
+                shares = await provider_shares.settle(connection, self._owner, needs, self._lease_seconds)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("database.unreachable", error=in_a_line(error))
+            await asyncio.sleep(RETRY_SECONDS)
+            return
+        for key, lane in lanes.items():
+            lane.share, lane.valid_until = shares[key], before + self._lease_seconds * LEASE_SHARE
+            if lane.waits():
+                self._open[key] = None
+        self._wake_feed()
+
+    def _claim_soon(self, lane: _Lane, now: float) -> None:
+        lane.used_at = now
+        if now - lane.settled_at > SETTLE_SECONDS:
+            self._claimed.set()
+
+    def _send_back(self, key: Key) -> None:
+        """The rows go back to their batches, as if they had not been looked at."""
+        for queue in self._lanes[key].queues.values():
+            while queue.rows:
+                waiting = self._leave(queue.rows.pop())
+                waiting.held.worklist.put_first(waiting.row)
+        del self._open[key]
+
+    def _defer(self, key: Key, lane: _Lane, queue: _Queue, held: HeldBatch, row: WorklistRow) -> None:
+        """The row is tried again about when it is its turn."""
+        now = time.monotonic()
+        each = lane.seconds_per_email(now) * len(lane.queues)
+        first = now + max(LEAST_DELAY_SECONDS, each * len(queue.rows))
+        queue.deferred_until = max(queue.deferred_until + each, first)
+        held.defer(row, min(queue.deferred_until - now, MOST_DELAY_SECONDS), key.relay, _why(key, lane.provider))
+        self._note_result()
+
+    def _look_at_waiting(self, now: float) -> None:
+        """Forgets rows whose batch stops, defers those that have waited for long, and forgets campaigns without any."""
+        for key, lane in self._lanes.items():
+            for campaign_id, queue in list(lane.queues.items()):
+                rows, queue.rows = queue.rows, deque()
+                for waiting in rows:
+                    if waiting.held.stop is not None:
+                        self._leave(waiting)
+                    elif now - waiting.since > LONGEST_WAIT_SECONDS:
+                        self._defer(key, lane, queue, waiting.held, self._leave(waiting).row)
+                    else:
+                        queue.rows.append(waiting)
+                if not queue.rows and queue.deferred_until < now:
+                    del lane.queues[campaign_id]
+
+    def _leave(self, waiting: Waiting) -> Waiting:
+        self._waiting -= 1
+        waiting.held.end_wait()
+        return waiting
+
+
+def _why(key: Key, provider: Provider) -> str:
+    limits = []
+    if provider.in_flight is not None:
+        limits.append(f"{provider.in_flight} emails in flight")
+    if provider.emails_per_second is not None:
+        limits.append(f"{provider.emails_per_second:g} a second")
+    return f"waits for {key.provider}: at most {' and '.join(limits)} over {key.relay}"

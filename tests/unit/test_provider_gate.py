@@ -1,0 +1,172 @@
+"""Where rows wait whose provider has a limit: they come first, campaigns take turns, and others are not kept."""
+
+import math
+import time
+from uuid import UUID
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.sender import provider_gate
+from services.sender.held_batch import HeldBatch, StopCause
+from services.sender.held_batches import HeldBatches
+from services.sender.metrics import SenderMetrics
+from services.sender.provider_gate import ProviderGate
+from shared.ledger.provider_shares import Key, fair_share
+from tests.support.held import held_batch, row
+from tests.unit.test_sender_feed import LEDGER, SETTINGS, no_limits, unrecorded
+
+RELAY = "mx"
+KEY = Key(RELAY, "gmail")
+
+
+@pytest.fixture
+def gate() -> ProviderGate:
+    batches = HeldBatches(SenderMetrics(CollectorRegistry(), SETTINGS))
+    return ProviderGate(LEDGER, "sender@test", no_limits(), SETTINGS.lease_seconds, batches)
+
+
+def lend(gate: ProviderGate, share: int) -> None:
+    """As if the ledger had given this share."""
+    assert gate.key_of(RELAY, "person@gmail.com") == KEY
+    lane = gate._lanes[KEY]
+    lane.share, lane.valid_until = share, time.monotonic() + 60
+    gate._open[KEY] = None
+
+
+def next_row(gate: ProviderGate, relay: str = RELAY) -> int | None:
+    found = gate.next(relay, time.monotonic(), lambda _held: True)
+    if isinstance(found, float):
+        return None
+    key, waiting = found
+    gate.started(key)
+    return waiting.row.id
+
+
+def wait(gate: ProviderGate, held: HeldBatch, *ids: int) -> list[bool]:
+    return [gate.wait(KEY, held, row(one), time.monotonic()) for one in ids]
+
+
+def test_a_provider_without_a_limit_has_no_key(gate: ProviderGate) -> None:
+    assert gate.key_of(RELAY, "person@example.test") is None
+    assert gate.key_of(RELAY, "Person@GoogleMail.com") == KEY
+
+
+def test_no_more_than_the_share_is_in_flight(gate: ProviderGate) -> None:
+    held = held_batch()
+    lend(gate, 2)
+    now = time.monotonic()
+    assert gate.admits(KEY, held, now)
+    gate.started(KEY)
+    gate.started(KEY)
+    assert not gate.admits(KEY, held, now)
+    assert wait(gate, held, 1, 2) == [True, True]
+    assert next_row(gate) is None
+    gate.ended(KEY)
+    assert not gate.admits(KEY, held, now), "those that wait come first"
+    assert next_row(gate) == 1
+    assert next_row(gate) is None
+    assert held.rows_waiting == 1
+
+
+def test_nothing_starts_once_the_lease_of_the_share_is_over(gate: ProviderGate) -> None:
+    lend(gate, 2)
+    gate._lanes[KEY].valid_until = time.monotonic() - 1
+    assert not gate.admits(KEY, held_batch(), time.monotonic())
+
+
+def test_campaigns_take_turns(gate: ProviderGate) -> None:
+    large, small = held_batch(), held_batch()
+    lend(gate, 0)
+    wait(gate, large, 1, 2, 3)
+    wait(gate, small, 11)
+    lend(gate, 9)
+    assert [next_row(gate) for _ in range(5)] == [1, 11, 2, 3, None]
+
+
+def test_rows_beyond_the_bound_are_deferred_one_after_the_other(
+    gate: ProviderGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_gate, "MOST_WAITING", 1)
+    held = held_batch()
+    lend(gate, 1)
+    assert wait(gate, held, 1, 2, 3) == [True, False, False]
+    first, second = unrecorded(held)
+    assert (first.status, first.attempts) == ("deferred", 0)
+    assert first.reply == "waits for gmail: at most 5 emails in flight and 100 a second over mx"
+    assert first.delay_seconds is not None
+    assert second.delay_seconds is not None
+    assert 5 <= first.delay_seconds < second.delay_seconds
+
+
+def test_rows_of_a_batch_that_stops_are_left(gate: ProviderGate) -> None:
+    stopped, other = held_batch(), held_batch()
+    lend(gate, 0)
+    wait(gate, stopped, 1, 2)
+    wait(gate, other, 3)
+    assert not stopped.is_over
+    stopped.stop_for(StopCause.NOT_SENDING, "paused")
+    gate._look_at_waiting(time.monotonic())
+    assert stopped.rows_waiting == 0
+    lend(gate, 5)
+    assert (next_row(gate), next_row(gate)) == (3, None)
+
+
+def test_a_row_that_has_waited_for_long_is_deferred(gate: ProviderGate) -> None:
+    held = held_batch()
+    lend(gate, 0)
+    wait(gate, held, 1)
+    gate._look_at_waiting(time.monotonic() + provider_gate.LONGEST_WAIT_SECONDS + 1)
+    assert [result.recipient_id for result in unrecorded(held)] == [1]
+    assert held.rows_waiting == 0
+
+
+def test_few_wait_for_a_slow_provider(gate: ProviderGate) -> None:
+    held = held_batch()
+    lend(gate, 1)
+    lane = gate._lanes[KEY]
+    now = lane.settled_at = time.monotonic()
+    lane.ended.extend([now - 20, now - 10, now])
+    assert wait(gate, held, *range(6)) == [True] * 4 + [False] * 2
+
+
+def test_rows_go_back_to_their_batch_when_another_relay_is_used(gate: ProviderGate) -> None:
+    held = held_batch()
+    held.worklist.add_slice([row(9)], 100)
+    lend(gate, 0)
+    wait(gate, held, 1, 2)
+    assert gate.next("other", time.monotonic(), lambda _held: True) == math.inf
+    assert [held.worklist.take().id for _ in range(len(held.worklist))] == [1, 2, 9]
+    assert held.rows_waiting == 0
+
+
+def test_a_batch_that_may_not_start_keeps_no_other_campaign(gate: ProviderGate) -> None:
+    first, second = held_batch(), held_batch()
+    lend(gate, 0)
+    wait(gate, first, 1)
+    wait(gate, second, 2)
+    lend(gate, 5)
+    found = gate.next(RELAY, time.monotonic(), lambda held: held is second)
+    assert isinstance(found, tuple)
+    assert (found[1].held, found[1].row) == (second, row(2))
+
+
+@pytest.mark.parametrize("limit", [1, 5, 7])
+@pytest.mark.parametrize("senders", [1, 2, 3, 9])
+def test_fair_shares_add_up_to_the_limit_at_every_turn(limit: int, senders: int) -> None:
+    names = [str(UUID(int=number)) for number in range(senders)]
+    seen = dict.fromkeys(names, 0)
+    for turn in range(senders):
+        shares = {name: fair_share(limit, names, name, turn) for name in names}
+        assert sum(shares.values()) == limit
+        assert max(shares.values()) - min(shares.values()) <= 1
+        for name, share in shares.items():
+            seen[name] += share
+    assert len(set(seen.values())) == 1, "over all turns everyone has the same"
+
+
+def test_an_unused_lane_is_forgotten(gate: ProviderGate) -> None:
+    lend(gate, 0)
+    later = time.monotonic() + provider_gate.KEPT_SECONDS + 1
+    assert gate._unsettled(later) == {}
+    assert gate._lanes == {}
