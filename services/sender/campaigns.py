@@ -69,8 +69,8 @@ class Campaigns:
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
 
     async def get(self, campaign_id: UUID) -> CampaignFacts:
-        """Raises TemplateError or HeaderError if the content cannot be used. The API has checked it, so that happens
-        only if another version of this program wrote it."""
+        """Raises TemplateError or HeaderError if the content cannot be used. The API has checked it, and
+        what an older release took is sent as well, so that happens only to what no escaping makes safe."""
         if campaign_id in self._kept:
             self._kept.move_to_end(campaign_id)
             return self._kept[campaign_id]
@@ -82,7 +82,12 @@ class Campaigns:
 
         # Megabytes of HTML take a while to compile: other campaigns go on.
         compiled = await asyncio.to_thread(
-            compile_content, content.subject, content.html, content.text, max_message_bytes=self._max_message_bytes
+            compile_content,
+            content.subject,
+            content.html,
+            content.text,
+            max_message_bytes=self._max_message_bytes,
+            is_stored=True,
         )
         facts = CampaignFacts(
             id=campaign_id,

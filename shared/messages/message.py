@@ -73,7 +73,9 @@ class MessageBuilder:
         self._subject = content.subject
         self._fixed_subject = _subject(content.subject.render({})) if content.subject.is_fixed else b""
         parts = [("text", content.text), ("html", content.html)]
-        first, *others = _parts([(kind, template) for kind, template in parts if template], headers)
+        first, *others = _parts(
+            [(kind, template) for kind, template in parts if template and not template.is_empty], headers
+        )
         content_headers, _, before = first.before.partition(b"\r\n\r\n")
         self._parts = [first._replace(before=before), *others]
         self._fixed_headers = _fixed_headers(headers) + content_headers

@@ -10,7 +10,13 @@ from shared.templates.errors import Part, RenderError, TemplateError
 from shared.templates.foreign_tags import foreign_tags
 from shared.templates.html_parser import HtmlParser
 from shared.templates.html_places import find_places
-from shared.templates.limits import MAX_BODY_CHARACTERS, MAX_MESSAGE_BYTES, MAX_SUBJECT_CHARACTERS
+from shared.templates.limits import (
+    MAX_BODY_CHARACTERS,
+    MAX_MESSAGE_BYTES,
+    MAX_READING_SECONDS,
+    MAX_READING_STORED_SECONDS,
+    MAX_SUBJECT_CHARACTERS,
+)
 from shared.templates.pieces import Output, Template, walk
 from shared.templates.plain_text import derive_text
 from shared.templates.syntax import notes, position_in, raw_text
@@ -20,6 +26,7 @@ from shared.templates.values import is_blank
 _WORDS_OF_THE_LANGUAGE = frozenset(
     {"and", "or", "not", "in", "is", "if", "elif", "else", "endif", "true", "false", "none", "True", "False", "None"}
 )
+_TODAY = "new content like this is refused"
 _EXAMPLE = {"email": "ann@example.com", "unsubscribe_url": "https://example.com/u/token"}
 
 
@@ -47,7 +54,7 @@ class Content:
 
     subject: Template
     html: Template | None
-    text: Template
+    text: Template  # empty where none could be derived from stored content
     max_message_bytes: int  # of a message on the wire, without attachments
     fields: Mapping[str, FieldUse]  # what it needs of each field, without the built-in ones, in order of use
     needs: tuple[FieldUse, ...]  # those of them that a value may fail
@@ -81,9 +88,17 @@ class Content:
 
 
 def compile_content(
-    subject: str, html: str | None, text: str | None, *, max_message_bytes: int = MAX_MESSAGE_BYTES
+    subject: str,
+    html: str | None,
+    text: str | None,
+    *,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    is_stored: bool = False,
 ) -> Content:
     """Checks and compiles a message. Absent text is derived from the HTML.
+
+    `is_stored`: it was accepted before, perhaps by an older release. What that release took and this one would refuse
+    is a warning, if it can be sent safely; where no text can be derived, there is none.
 
     Raises TemplateError, which says part, line and column, for anything outside the safe subset."""
     if not html and not text:
@@ -96,14 +111,21 @@ def compile_content(
         sources.append(("text", _checked_length("text", text)))
     uses = Uses()
     parts = {part: compile_part(part, source, uses) for part, source in sources}
+    doubts: list[TemplateError] = []
     if html:
-        parser = HtmlParser()
-        places = find_places(parts["html"], parser)
+        parser = HtmlParser(MAX_READING_STORED_SECONDS if is_stored else MAX_READING_SECONDS)
+        places = find_places(parts["html"], parser, doubts if is_stored else None)
         for output in walk(parts["html"]):
             if isinstance(output, Output) and output.starts_link:
                 uses.starts_link(output.field)
         if not text:
-            parts["text"] = derive_text(parts["html"], places, parser)
+            try:
+                parts["text"] = derive_text(parts["html"], places, parser)
+            except TemplateError as error:
+                if not is_stored:
+                    raise
+                doubts.append(error)
+                parts["text"] = ()
     return Content(
         subject=Template("subject", parts["subject"]),
         html=Template("html", parts["html"], max_message_bytes) if html else None,
@@ -111,7 +133,10 @@ def compile_content(
         max_message_bytes=max_message_bytes,
         fields=uses.fields,
         needs=tuple(use for use in uses.fields.values() if use.is_demanding),
-        warnings=tuple(warning for part, source in sources for warning in _warnings(part, source)),
+        warnings=(
+            *(warning for part, source in sources for warning in _warnings(part, source)),
+            *(ContentWarning(one.part, one.line, one.column, f"{one.message} ({_TODAY})") for one in doubts),
+        ),
     )
 
 

@@ -16,8 +16,8 @@ _ENDS_TAG = "'>\">"  # the attributes of a tag are compared with each other wher
 class HtmlParser:
     """Parses the variants of one template. Raises TemplateError once they and what is done with them take too long."""
 
-    def __init__(self) -> None:
-        self._until = time.thread_time() + MAX_READING_SECONDS
+    def __init__(self, seconds: float = MAX_READING_SECONDS) -> None:
+        self._until = time.thread_time() + seconds
 
     def parse(self, html: str) -> LexborHTMLParser:
         """The document. Of a long one the beginning is tried first, which shows whether time grows with the square."""

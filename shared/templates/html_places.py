@@ -9,6 +9,9 @@ that comes out of the parser in one piece stood in text, in a comment or in a qu
 parsed in as many combinations of branches as show each branch once, and every branch of an if must end where the others
 end, so that what follows means the same after all of them. Everything is read as browsers do and again as Outlook does,
 which reads the contents of conditional comments.
+
+Content that an older release has accepted is read *leniently*: what is only unclear is noted instead of refused, and
+values there are escaped as that release did. What no escaping makes safe is refused all the same.
 """
 
 import html as entities
@@ -54,6 +57,13 @@ _INVISIBLE = "".join(map(chr, range(33)))
 _PLAIN = re.compile(r"[\w#.%-]*")
 _PLAIN_TO_SPACE = re.compile(r"[\w#.%-]*[\s>]")
 
+# What stands before a value that browsers drop.
+_IN_CDATA = re.compile(r"<!\[CDATA\[[^\s<>]*\Z")
+_IN_TAG = re.compile(r"<[^<>]*\Z")
+_IN_QUOTES = re.compile(r"""<[a-z][^<>]*\s(?!on|srcdoc)[a-z][\w:.-]*\s*=\s*(?:"[^"<>]*|'[^'<>]*)\Z""", re.IGNORECASE)
+_IN_RAW = re.compile(r"<(script|style)\b(?!.*</\1)", re.DOTALL | re.IGNORECASE)
+_BEGINS_LINK = re.compile(rf"""(?:{"|".join(sorted(_LINKS))})\s*=\s*["']\s*\Z""", re.IGNORECASE)
+
 _UNFINISHED = {
     "attribute": "a quoted attribute",
     "comment": "a comment",
@@ -94,11 +104,12 @@ class _Mark:
         return f"{self.open}{marker.number}{marker.kind} /{self.close}"
 
 
-def find_places(nodes: Nodes, parser: HtmlParser) -> dict[Node, Place]:
+def find_places(nodes: Nodes, parser: HtmlParser, doubts: list[TemplateError] | None = None) -> dict[Node, Place]:
     """Where a browser finds each value and the beginning of each if. Marks the outputs that start a link.
 
-    Raises TemplateError where a value could break out of its place."""
-    return _Places(nodes, parser).find()
+    Raises TemplateError where a value could break out of its place. With `doubts` it reads leniently, and adds to them
+    what it would else refuse."""
+    return _Places(nodes, parser, doubts).find()
 
 
 def characters_for_marks(nodes: Nodes) -> tuple[str, str]:
@@ -108,8 +119,9 @@ def characters_for_marks(nodes: Nodes) -> tuple[str, str]:
 
 
 class _Places:
-    def __init__(self, nodes: Nodes, parser: HtmlParser) -> None:
+    def __init__(self, nodes: Nodes, parser: HtmlParser, doubts: list[TemplateError] | None) -> None:
         self._nodes = nodes
+        self._doubts = doubts
         self._parser = parser
         self._mark = _Mark.unused(nodes)
         self._by_number = [node for node in walk(nodes) if not isinstance(node, str)]
@@ -192,14 +204,23 @@ class _Places:
                 self._judge_end(marker, marker.node, place, other, variant, offset)
             elif place.kind != "text" or place.name:
                 what = _UNFINISHED.get(place.kind, f"<{place.name}>")
-                raise TemplateError("html", 1, 1, f"the HTML ends inside {what}; close it")
+                self._doubt(TemplateError("html", 1, 1, f"the HTML ends inside {what}; close it"))
 
     def _judge_output(self, output: Output, place: Place, variant: Variant, offset: int) -> None:
         reason = _refusal(place) or _straddles(place, variant.text, offset)
         if reason:
-            raise TemplateError("html", output.position, output.position.column, reason)
+            error = TemplateError("html", output.position, output.position.column, reason)
+            if not _is_only_unclear(place, variant.text[:offset]):
+                raise error
+            self._doubt(error)
+            output.starts_link = output.starts_link or _BEGINS_LINK.search(variant.text[:offset]) is not None
         if place.kind == "attribute" and place.name in _LINKS and place.is_start:
             output.starts_link = True
+
+    def _doubt(self, error: TemplateError) -> None:
+        if self._doubts is None:
+            raise error
+        self._doubts.append(error)
 
     def _judge_end(
         self, marker: Marker, branch: Branch, place: Place, other: Place | None, variant: Variant, offset: int
@@ -212,19 +233,20 @@ class _Places:
         position = branch.position
         if place.kind == "unquoted":
             message = "put quotes around the attribute in which this if stands"
-            raise TemplateError("html", position, position.column, message)
+            self._doubt(TemplateError("html", position, position.column, message))
         tag_joined = place.kind == "tag" and variant.text[offset:].lstrip().startswith("=")
         if place in (_NOWHERE, _JOINED) or tag_joined or _straddles(place, variant.text, offset):
-            raise TemplateError("html", position, position.column, "an if cannot stand inside a tag's name or its end")
+            self._doubt(
+                TemplateError("html", position, position.column, "an if cannot stand inside a tag's name or its end")
+            )
         if marker.kind != END:
             return
         for is_outlook, one in ((False, place), (True, other)):
             end = (one.kind, one.name) if one else ("", "")
             if one and self._ends.setdefault((branch, is_outlook), end) != end:
                 message = "the branches of this if end at different places of the HTML"
-                raise TemplateError(
-                    "html", position, position.column, f"{message}; close tags and quotes where they open"
-                )
+                advice = "close tags and quotes where they open"
+                self._doubt(TemplateError("html", position, position.column, f"{message}; {advice}"))
 
 
 def _all_nodes(parser: LexborHTMLParser) -> Iterator[LexborNode]:
@@ -273,6 +295,17 @@ def _straddles(place: Place, text: str, offset: int) -> str:
     if place.kind in ("text", "raw", "comment") and _BEGUN.search(text, max(0, offset - 200), offset):
         return "put a space behind the < before this, or write it as &lt;"
     return ""
+
+
+def _is_only_unclear(place: Place, before: str) -> bool:
+    """Whether an escaped value is harmless in a refused place: a comment, CDATA, or what browsers drop, in quotes."""
+    if (place.kind == "comment" and not before.endswith("</")) or (place.kind == "text" and _IN_CDATA.search(before)):
+        return True
+    return (
+        place.kind == "nowhere"
+        and _IN_RAW.search(before) is None
+        and (_IN_TAG.search(before) is None or _IN_QUOTES.search(before) is not None)
+    )
 
 
 def _is_plain(branch: Branch, rest: str) -> bool:

@@ -19,5 +19,8 @@ MAX_DEPTH = 50
 MAX_READING_SECONDS = 2.0
 """CPU seconds for reading the HTML of one template, in all combinations of its branches; usual are milliseconds."""
 
+MAX_READING_STORED_SECONDS = 20.0
+"""The same for content that was accepted before, perhaps by an older release or on a faster machine."""
+
 MAX_MESSAGE_BYTES = 10_000_000
 """Bytes of a message on the wire, without its attachments (a setting)."""

@@ -91,6 +91,11 @@ class Template:
         return (node for node in walk(self._nodes) if isinstance(node, str))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to send: no text could be derived."""
+        return not self._nodes
+
+    @property
     def is_fixed(self) -> bool:
         """Whether every recipient gets the same text."""
         return all(isinstance(node, str) for node in self._nodes)

@@ -57,6 +57,7 @@ BROKEN: list[tuple[str, Email, str]] = [
     ("relative-link", an_email(f'{WORDS}<a href="">Read</a>{LEAVE}'), "an empty one"),
     ("image-without-alt", an_email(f'{WORDS}<img src="https://x.example/a.png">{LEAVE}'), "a.png"),
     ("data-image", an_email(f'{WORDS}<img alt="" src="data:image/png;base64,AA==">{LEAVE}'), "content_id"),
+    ("missing-image", an_email(f'{WORDS}<img src="cid:logo" alt="">{LEAVE}'), "logo"),
     ("active-content", an_email(f"{WORDS}<script>go()</script><form></form>{LEAVE}"), "<form>, <script>"),
     ("style-sheet", an_email(f'<link rel="stylesheet" href="https://x.example/a.css">{WORDS}{LEAVE}'), "styles"),
     ("large-attachments", an_email(attachments=(attached("a.pdf", 3_000_000), attached("b.pdf", 3_000_000))), "6.0 MB"),
@@ -74,7 +75,10 @@ FINE = [
     an_email(f'{WORDS}<a href="https://news.bank.com/in">https://bank.com</a>{LEAVE}'),
     an_email(f'{WORDS}<a href="mailto:ann@example.com">ann@example.com</a>{LEAVE}'),
     an_email(f'{WORDS}<a href="https://example.com/x">Node.js 20</a><a href="#top">Up</a>{LEAVE}'),
-    an_email(f'{WORDS}<img src="cid:logo" alt="">{LEAVE}'),
+    an_email(
+        f'{WORDS}<img src="cid:a%20logo" alt="">{LEAVE}',
+        attachments=(Attachment("logo.png", "image/png", b"x", "a logo"),),
+    ),
     an_email(f"<style>{'p{color:red}' * 5}</style>{WORDS}{LEAVE}"),
     an_email(attachments=(attached("a.pdf"), attached("example.com.pdf"))),
 ]

@@ -28,7 +28,6 @@ from services.api.usecases.errors import (
     invalid,
 )
 from services.api.usecases.summaries import summary
-from shared.content import CampaignContent
 from shared.events import CampaignRequested
 from shared.faults.breakers import Breaker
 from shared.ledger import breakers, campaigns, spread, timeline
@@ -244,11 +243,11 @@ async def _decided(connection: AsyncConnection, row: Row[Any], refused: str | No
 
 
 async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
-    """The stored content. It was checked when it came in, but perhaps by an older release."""
+    """Raises NotFoundError, and InvalidError for stored content that cannot be sent."""
     async with ledger.read() as connection:
         await campaign_row.find(connection, campaign)
         stored = await campaign_row.content_of(connection, campaign.id)
-    return await content.check(CampaignContent.model_validate_json(stored))
+    return await content.compiled(stored)
 
 
 async def _schedule(connection: AsyncConnection, row: Row[Any], start: float, deadline: Deadline) -> float:

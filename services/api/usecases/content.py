@@ -21,9 +21,21 @@ async def check(content: CampaignContent) -> Content:
         check_inline_images(content)
     except InlineImageError as error:
         raise invalid(f"#/{error.part}", error.reason) from None
+    return await _compiled(content, is_stored=False)
+
+
+async def compiled(stored: str) -> Content:
+    """Content from the ledger, compiled. It was checked when it came in, perhaps by an older release with other rules:
+    what they took is taken here too, with a warning, as the senders do."""
+    return await _compiled(CampaignContent.model_validate_json(stored), is_stored=True)
+
+
+async def _compiled(content: CampaignContent, *, is_stored: bool) -> Content:
     try:
         # Megabytes of HTML take a while: the event loop stays free for other requests.
-        return await asyncio.to_thread(compile_content, content.subject, content.html, content.text)
+        return await asyncio.to_thread(
+            compile_content, content.subject, content.html, content.text, is_stored=is_stored
+        )
     except TemplateError as error:
         raise invalid(f"#/{error.part}", error.message, line=error.line, column=error.column) from None
 

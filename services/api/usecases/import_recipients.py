@@ -33,7 +33,6 @@ from services.api.usecases.errors import (
 from services.api.usecases.importer import Importer, Limits
 from services.api.usecases.store import Target
 from shared import logs
-from shared.content import CampaignContent
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.states import IMPORT_UNFINISHED
 from shared.settings import ApiSettings
@@ -108,7 +107,7 @@ async def import_recipients(
     import_id, stored_content = await _open(imports, campaign, unpacked, key)
     imports.arriving.add(import_id)
     try:
-        compiled = await content.check(CampaignContent.model_validate_json(stored_content))
+        compiled = await content.compiled(stored_content)
         importer = Importer(
             imports.ledger,
             Target(campaign.id, import_id),

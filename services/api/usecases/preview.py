@@ -65,11 +65,11 @@ async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, 
     """Raises NotFoundError, and InvalidError for an address that is not a recipient's."""
     async with ledger.read() as connection:
         row = await campaign_row.find(connection, campaign)
-        stored = CampaignContent.model_validate_json(await campaign_row.content_of(connection, campaign.id))
+        stored = await campaign_row.content_of(connection, campaign.id)
         project = await connection.scalar(select(col(Project.name)).where(col(Project.id) == campaign.project_id))
         person = await _person(connection, campaign, given)
-    compiled = await content.check(stored)
-    headers = headers_of(campaign.id, row, str(project), stored)
+    compiled = await content.compiled(stored)
+    headers = headers_of(campaign.id, row, str(project), CampaignContent.model_validate_json(stored))
     link = make_link(settings.public_url, settings.secret_keys[0], campaign.id, NO_ONE)
     # Megabytes of HTML take a while: the event loop stays free for other requests.
     shown = await asyncio.to_thread(_shown, compiled, headers, person, link)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from services.api.usecases.read_email import Email, Link
 from shared.providers import PROVIDERS
@@ -123,6 +123,12 @@ def _image_without_alt(email: Email) -> str:
     return _some(found, "An image without alt is nothing to people who see no images")
 
 
+def _missing_image(email: Email) -> str:
+    attached = {file.content_id for file in email.attachments}
+    shown = [one[4:] for one in _image_sources(email) if one.lower().startswith("cid:")]
+    return _some((one for one in shown if unquote(one) not in attached), "No attachment has the content_id of an image")
+
+
 def _data_image(email: Email) -> str:
     if not any(source.lower().startswith("data:") for source in _image_sources(email)):
         return ""
@@ -167,6 +173,7 @@ RULES: Mapping[str, Callable[[Email], str]] = {
     "insecure-link": _insecure_link,
     "relative-link": _relative_link,
     "image-without-alt": _image_without_alt,
+    "missing-image": _missing_image,
     "data-image": _data_image,
     "active-content": _active_content,
     "style-sheet": _style_sheet,
