@@ -300,3 +300,45 @@ async def test_retries_go_by_the_schedule_unless_the_campaign_sets_its_own(api: 
     for change, expected in changes:
         changed = await api.request("PATCH", path, json=change)
         assert (changed["max_retries"], changed["retry_delay_seconds"]) == expected, change
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "words"),
+    [
+        ({"text": "You have {{ orders }}{% if orders > 5 %}!{% endif %}"}, "#/text", "must be a number such as 7"),
+        ({"html": '<a href="{{ site }}">x</a>'}, "#/html", "starts a link"),
+        ({"subject": "{{ address }}"}, "#/subject", "stands in the subject"),
+    ],
+)
+async def test_changed_content_must_fit_every_recipient_that_is_stored(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], pointer: str, words: str
+) -> None:
+    monkeypatch.setattr("services.api.usecases.fit.CHUNK_ROWS", 2)
+    fine = {"orders": "7", "site": "https://a.example", "nickname": "A", "address": "Rome"}
+    wrong = {"orders": "many", "site": "a.example", "nickname": " ", "address": "Rome\nItaly"}
+    campaign = await api.create()
+    rows = [{"email": f"r{number}@example.test", **fine} for number in range(4)]
+    await api.load(campaign, ndjson([*rows, {"email": "last@example.test", **wrong}]), NDJSON)
+    path = f"/v1/campaigns/{campaign}"
+    problem = await api.request("PATCH", path, 422, json=change)
+    [error] = problem["errors"]
+    assert error["pointer"] == pointer
+    assert words in error["detail"]
+    assert (problem["errors"][0]["email"], error["line"]) == ("last@example.test", 1)
+    assert (await api.show(campaign))["subject"] == "News"
+    guarded = {"text": "{% if orders == 7 %}{{ nickname|default('you') }}{% endif %}"}
+    assert (await api.request("PATCH", path, json=guarded))["text"] == guarded["text"]
+
+
+async def test_recipients_that_arrive_while_content_is_compared_are_not_missed(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = await api.create(1)
+
+    async def compared(*_: Any) -> None:
+        await api.load(campaign, ndjson([{"email": "new@example.test", "orders": "many"}]), NDJSON)
+
+    monkeypatch.setattr("services.api.usecases.changes.require_fit", compared)
+    body = {"text": "{% if orders and orders > 5 %}!{% endif %}."}
+    problem = await api.request("PATCH", f"/v1/campaigns/{campaign}", 409, json=body)
+    assert problem["type"].endswith("changed-meanwhile")

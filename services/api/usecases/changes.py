@@ -14,6 +14,7 @@ from services.api.usecases import campaign_row, content
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.campaigns import CONTENT
 from services.api.usecases.errors import ChangedMeanwhileError, WrongStateError, invalid
+from services.api.usecases.fit import require_fit
 from services.api.usecases.summaries import show
 from shared import retries
 from shared.content import CampaignContent
@@ -22,7 +23,6 @@ from shared.ledger.database import Ledger, clock
 from shared.ledger.models import Campaign
 from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import FINAL, CampaignStatus
-from shared.templates import Content
 
 _WHILE_SENDING = {"emails_per_second", "priority", "deliver_by"}
 _NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments", "deliver_by"}
@@ -40,13 +40,15 @@ async def change(
     given = patch.model_fields_set
     _require_values(patch)
     async with ledger.read() as connection:
-        await campaign_row.find(connection, campaign)
+        found = await campaign_row.find(connection, campaign)
         previous = await campaign_row.content_of(connection, campaign.id)
     compiled, columns = None, _changed_columns(patch)
     if given & set(CONTENT):
         merged = orjson.loads(previous) | patch.model_dump(include=given & set(CONTENT), mode="json")
         fresh = CampaignContent.model_validate(merged)
+        campaign_row.require_editable(found, _ACTION)
         compiled = await content.check(fresh)
+        await require_fit(ledger, campaign.id, compiled)
         columns["content"] = fresh.model_dump_json()
     async with ledger.write() as connection:
         if given:
@@ -55,7 +57,7 @@ async def change(
             if given - _WHILE_SENDING:
                 campaign_row.require_editable(row, _ACTION)
             if compiled is not None:
-                await _require_fit(connection, campaign, previous, compiled)
+                await _require_unchanged(connection, row, found.total, previous)
             if given & _RETRIES:
                 columns |= _retries(row, patch)
             if given & _TIMES:
@@ -90,13 +92,12 @@ def _changed_columns(patch: CampaignPatch) -> dict[str, Any]:
     return columns
 
 
-async def _require_fit(connection: AsyncConnection, campaign: CampaignRef, previous: str, compiled: Content) -> None:
-    """The content was compiled outside the transaction, so it must not have changed since; and its recipients must have
-    the fields it needs."""
-    await campaign_row.require_no_import(connection, campaign.id, "a change of its content")
-    if await campaign_row.content_of(connection, campaign.id) != previous:
+async def _require_unchanged(connection: AsyncConnection, row: Row[Any], total: int, previous: str) -> None:
+    """The content was compiled and compared with the recipients outside the transaction, so neither may have changed
+    since."""
+    await campaign_row.require_no_import(connection, row.id, "a change of its content")
+    if row.total != total or await campaign_row.content_of(connection, row.id) != previous:
         raise ChangedMeanwhileError("Look at the campaign again, then repeat the change.")
-    await content.check_stored(connection, campaign.id, compiled)
 
 
 async def _reschedule(

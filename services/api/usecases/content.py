@@ -1,17 +1,11 @@
-"""A campaign's content: checked when it comes in, and against the fields that its recipients have."""
+"""A campaign's content: checked when it comes in."""
 
 import asyncio
 from typing import Any
-from uuid import UUID
-
-from sqlalchemy import select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlmodel import col
 
 from services.api.shapes.campaigns import CampaignOut, ContentWarningOut
 from services.api.usecases.errors import UnknownFieldError, invalid
 from shared.content import CampaignContent, InlineImageError, check_inline_images
-from shared.ledger.models import Recipient
 from shared.templates import Content, FieldUse, TemplateError, compile_content
 
 
@@ -60,22 +54,3 @@ def unknown_field(use: FieldUse, known: str, **members: Any) -> UnknownFieldErro
         ],
         **members,
     )
-
-
-async def check_stored(connection: AsyncConnection, campaign_id: UUID, content: Content) -> None:
-    """Raises UnknownFieldError if a stored recipient lacks a field that the content needs, or has it empty."""
-    for use in content.missing(()):
-        lacks = (
-            text("(recipient.data IS NULL OR TRIM(COALESCE(CAST(recipient.data AS jsonb) ->> :field, '')) = '')")
-            if connection.dialect.name == "postgresql"
-            else text(
-                "(recipient.data IS NULL "
-                "OR TRIM(COALESCE(json_extract(recipient.data, '$.\"' || :field || '\"'), '')) = '')"
-            )
-        )
-        found = await connection.execute(
-            select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign_id, lacks).limit(1),
-            {"field": use.name},
-        )
-        if found.first() is not None:
-            raise unknown_field(use, "at least one stored recipient lacks it")
