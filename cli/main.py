@@ -25,6 +25,7 @@ from cli.commands import (
     suppressions,
     topology,
 )
+from cli.visible import visible
 from shared.env_file import env_file, ignored_file
 from shared.errors import ConfigurationError, VashSenderError
 
@@ -83,7 +84,7 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write(f"vashsender: {error.format_message()} See `vashsender --help`.\n")
         return USAGE
     except VashSenderError as error:
-        sys.stderr.write(f"vashsender: {error}\n")
+        sys.stderr.write(f"vashsender: {visible(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:
         # The reader has closed the pipe, as `head` does: flushing at exit must not fail again.

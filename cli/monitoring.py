@@ -67,7 +67,7 @@ class _Watch:
             table.add_column(column)
         for use in self._uses:
             table.add_row(
-                use.name,
+                Text(use.name),
                 Text(use.state, style=STYLES.get(use.state, "red")),
                 str(use.pid or "-"),
                 duration(use.uptime_seconds),

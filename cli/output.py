@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.visible import visible, visible_in_a_line, visible_json
 from shared.errors import VashSenderError
 
 # Both respect NO_COLOR, and detect a terminal by themselves.
@@ -20,9 +21,14 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
+def show_text(text: str) -> None:
+    """Text of any length on stdout, as it is but for what a terminal would obey."""
+    out.print(visible(text), markup=False)
+
+
 def show_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -41,7 +47,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
 
 def say(text: str) -> None:
     """A message for people, on stderr."""
-    err.print(text, markup=False)
+    err.print(visible(text), markup=False)
 
 
 def moment(seconds: float | None) -> str:
@@ -75,7 +81,7 @@ class UsageError(VashSenderError):
 def _cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else visible_in_a_line(str(value))
 
 
 class Step:

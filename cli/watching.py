@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from cli.client import ApiClient, ApiTimeoutError
 from cli.output import duration, err, say
+from cli.visible import visible
 from shared.errors import UnavailableError
 from shared.ledger.states import FINAL
 
@@ -61,7 +62,7 @@ class Look:
             if self.left_seconds is not None:
                 parts.append(f"{duration(self.left_seconds)} left")
         held = self.campaign["blocked_by"] or self.campaign["reason"]
-        return ", ".join(parts) + (f" ({held})" if held else "")
+        return ", ".join(parts) + (f" ({visible(held)})" if held else "")
 
 
 def looks(api: ApiClient, campaign_id: str, *, timeout_seconds: float | None = None) -> Iterator[Look]:
@@ -111,10 +112,10 @@ def _look(campaign: Mapping[str, Any], history: list[tuple[float, int]], now: fl
 
 def _bar(seen: Iterator[Look]) -> Look:
     columns = (
-        TextColumn("{task.fields[status]:<9}"),
+        TextColumn("{task.fields[status]:<9}", markup=False),
         BarColumn(bar_width=30),
         TextColumn("{task.completed}/{task.total}"),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),  # a reason quotes replies of relays
     )
     look = None
     with Progress(*columns, console=err) as progress:

@@ -248,7 +248,7 @@ def preview(
 ) -> None:
     """Show the email to one person, as it would be sent, with warnings. Nothing is sent."""
     from cli.client import ApiClient
-    from cli.output import out, say, show_json
+    from cli.output import say, show_json, show_text
     from shared.errors import DataError
 
     given: dict[str, Any] = {"email": email, "data": _fields(data) if data else None}
@@ -266,8 +266,8 @@ def preview(
     if seen["problem"]:
         say(f"Problem: {seen['problem']}")
     for header in seen["headers"]:
-        out.print(f"{header['name']}: {header['value']}", markup=False)
-    out.print(f"\n{seen['text'] or ''}", markup=False)
+        show_text(f"{header['name']}: {header['value']}")
+    show_text(f"\n{seen['text'] or ''}")
     if seen["size_bytes"] is not None:
         say(f"{seen['size_bytes']} bytes, {len(seen['links'])} links, {len(seen['attachments'])} attachments")
     _warn(seen)

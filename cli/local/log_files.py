@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cli.local.launch import KEPT
-from cli.output import out
+from cli.output import out, show_text
+from cli.visible import visible, visible_json
 from shared.errors import DataError
 
 POLL_SECONDS = 0.2
@@ -103,7 +104,7 @@ def _written_at(line: str) -> str:
 
 
 def _raw(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(visible_json(line) + "\n")
     sys.stdout.flush()
 
 
@@ -112,7 +113,7 @@ def _readable(line: str) -> None:
         entry = json.loads(line)
         said = f"{entry['timestamp']} {entry['level']:<8} {entry['instance']:<24} {entry['event']}"
     except (ValueError, KeyError, TypeError):
-        out.print(line, markup=False)
+        show_text(line)
         return
     rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in PLAIN_KEYS)
-    out.print(f"{said} {rest}".rstrip(), markup=False, style=LEVEL_STYLES.get(entry["level"]))
+    out.print(visible(f"{said} {rest}".rstrip()), markup=False, style=LEVEL_STYLES.get(entry["level"]))

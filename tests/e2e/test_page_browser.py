@@ -85,8 +85,12 @@ async def test_a_person_imports_a_file_that_names_things_differently(
         await user.go("/")
         await user.sign_in(system.key)
         await fill_form(user, file)
+        await page.get_by_label("Reply to", exact=True).fill("answers@example.test")
+        await page.get_by_label("Reply to, name").fill("Support")
+        await page.get_by_label("HTML").fill("<p>Dear *|FNAME|*, {{ first_name }}.</p>")
         await page.get_by_role("button", name="Save the draft").click()
         await page.locator("#notice").get_by_text("it looks like windows-1251").wait_for()
+        await page.locator("#notice").get_by_text("There are warnings about its message").wait_for()
 
         await page.get_by_label("File of recipients").set_input_files(file)
         await page.get_by_text("The file is unusual").click()
@@ -103,6 +107,10 @@ async def test_a_person_imports_a_file_that_names_things_differently(
         await page.get_by_label("Fields that mean yes or no").fill("vip")
         await page.get_by_role("button", name="Import").click()
         await page.get_by_text("1 recipient imported").first.wait_for()
+        await page.get_by_role("link", name="Message").click()
+        await page.get_by_text("*|FNAME|* is not a field here").wait_for()
+        await page.get_by_text("Support <answers@example.test>").wait_for()
+        await user.assert_accessible()
 
 
 async def test_a_person_runs_a_campaign(

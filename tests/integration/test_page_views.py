@@ -84,6 +84,28 @@ async def test_a_campaign_is_made_imported_and_sent(database_url: str) -> None:
         assert len(rig.bus.of(CampaignRequested)) == 1
 
 
+@pytest.mark.parametrize("with_file", [True, False])
+async def test_warnings_about_a_new_message_are_told_and_shown(database_url: str, with_file: bool) -> None:
+    async with page_on(database_url) as (_, visitor):
+        files = {"recipients": ("list.csv", CSV if with_file else b"", "text/csv") if with_file else ("", b"")}
+        draft = {**DRAFT, "html": "<p>Dear *|FNAME|*</p>", "reply_to": "a@example.test", "reply_to_name": "Ann, Ltd"}
+        answer = await visitor.post(await visitor.get("/campaigns/new"), "/campaigns", **draft, files=files)
+        where = answer.headers["location"]
+        assert "There are warnings about" in text(await visitor.get(where))
+        message = text(await visitor.get(f"{where.partition('?')[0]}/message"))
+        assert "Html, line 1, column 9: *|FNAME|* is not a field here" in unescape(message)
+        assert "Ann, Ltd <a@example.test>" in unescape(message)
+
+
+async def test_a_reply_to_that_is_wrong_is_told_beside_its_field(database_url: str) -> None:
+    async with page_on(database_url) as (_, visitor):
+        new = await visitor.get("/campaigns/new")
+        page = (await visitor.post(new, "/campaigns", expect=422, **{**DRAFT, "reply_to_name": "Ann"})).text
+        assert re.search(r'id="reply_to-help"><span class="t-failed">[^<]+<', page)
+        page = (await visitor.post(new, "/campaigns", expect=422, **{**DRAFT, "emails_per_second": "fast"})).text
+        assert "emails per second: must be a number, such as 2.5" in text(page)
+
+
 async def test_a_refused_form_keeps_what_was_typed(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         new = await visitor.get("/campaigns/new")

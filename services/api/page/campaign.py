@@ -25,6 +25,7 @@ NOTICES = {
     "created": "The draft is saved.",
     "warned": "The draft is saved. There are warnings about its message: see the tab Message.",
     "imported": "The recipients are imported.",
+    "imported-warned": "The recipients are imported. There are warnings about the message: see the tab Message.",
     "sent": "The campaign is on its way.",
     "scheduled": "The campaign is scheduled.",
     "paused": "Paused. Emails in flight are being finished.",

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData, UploadFile
 
 from services.api.page import campaign, render
-from services.api.page.campaign import Told
+from services.api.page.campaign import NOTICES, Told
 from services.api.page.forms import file, text, validated
 from services.api.page.route import FormDep, PageRoute, UploadRoute, see_other
 from services.api.shapes.campaigns import CampaignIn
@@ -52,9 +52,10 @@ async def create(request: Request, form: FormDep, project: ProjectDep) -> Respon
         draft = await campaigns.create(project.api.ledger, project.id, _body(given))
     except RefusedError as refusal:
         return _form(request, given, refusal)
+    warned = bool(draft.warnings)
     if file(form, "recipients") is None:
-        return see_other(f"/campaigns/{draft.id}?told={'warned' if draft.warnings else 'created'}")
-    return await _import(request, project, project.campaign(draft.id), form)
+        return see_other(f"/campaigns/{draft.id}?told={'warned' if warned else 'created'}")
+    return await _import(request, project, project.campaign(draft.id), form, warned=warned)
 
 
 @uploads.post("/campaigns/{campaign_id}/import")
@@ -62,16 +63,19 @@ async def import_recipients(request: Request, campaign: CampaignDep, form: FormD
     return await _import(request, project, campaign, form)
 
 
-async def _import(request: Request, project: Project, to: CampaignRef, form: FormData) -> Response:
-    """Imports the file of the form."""
+async def _import(
+    request: Request, project: Project, to: CampaignRef, form: FormData, *, warned: bool = False
+) -> Response:
+    """Imports the file of the form. `warned`: the campaign was made just now, with warnings about its message."""
     try:
         upload = file(form, "recipients")
         if upload is None:
             raise NoFileError("Choose a file of recipients, then import it.")
         await importing.import_recipients(project.api.imports, to, _upload(upload, form))
     except RefusedError as refusal:
-        return await campaign.shown(request, project, to, Told(refusal=refusal))
-    return see_other(f"/campaigns/{to.id}?told=imported")
+        notice = NOTICES["warned"] if warned else ""
+        return await campaign.shown(request, project, to, Told(notice, refusal=refusal))
+    return see_other(f"/campaigns/{to.id}?told={'imported-warned' if warned else 'imported'}")
 
 
 def _upload(upload: UploadFile, form: FormData) -> Upload:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
 import orjson
@@ -42,7 +41,7 @@ async def require_fit(ledger: Ledger, campaign_id: UUID, compiled: Content) -> N
         after = rows[-1].id if len(rows) == CHUNK_ROWS else None
 
 
-def _first_refusal(rows: Sequence[Row[Any]], compiled: Content) -> RefusedError | None:
+def _first_refusal(rows: Sequence[Row[int, str, str | None]], compiled: Content) -> RefusedError | None:
     for row in rows:
         data = orjson.loads(row.data) if row.data else {}
         problem = compiled.problem(data)
