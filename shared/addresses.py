@@ -74,6 +74,21 @@ def needs_smtputf8(email: str) -> bool:
     return not email.isascii()
 
 
+# What people put beside an address, and what to do about it. A display name is not dropped: it may be another person's.
+_MISTAKES = (
+    (
+        re.compile(r"@.*[,;/|\s].*@|[,;]\s*$"),
+        "There is more than one address, or a comma or semicolon too many; give one.",
+    ),
+    (re.compile(r"^mailto:", re.IGNORECASE), "The address begins with mailto:; give only what follows it."),
+    (re.compile(r"[<>]"), "There is more than the address; give only what stands between < and >."),
+    (re.compile(r"^([\"'“”„«‘’`]).*[\"'“”»‘’`]$"), "The address stands in quotes; remove them."),
+    (re.compile(r"\.$"), "The address ends in a period; remove it."),
+    (re.compile(r"^\S+ \S*@|@\S* "), "There is a space in the address; remove it."),
+    (re.compile(r"\(at\)|\[at\]| at ", re.IGNORECASE), "The address has no @ but a word for it; write the @."),
+)
+
+
 def _parse_unusual(text: str) -> Address:
     visible = text.strip(INVISIBLE)
     if visible != text:
@@ -86,6 +101,8 @@ def _parse_unusual(text: str) -> Address:
         if sign in INVISIBLE[1:] or unicodedata.category(sign) in ("Cc", "Cf", "Zl", "Zp"):
             name = unicodedata.name(sign, "a control character")
             raise AddressError(f"Character {place} cannot be seen (U+{ord(sign):04X}, {name}); remove it.")
+    if advice := next((advice for kind, advice in _MISTAKES if kind.search(text)), None):
+        raise AddressError(advice)
     try:
         valid = validate_email(
             text,

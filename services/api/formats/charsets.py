@@ -2,6 +2,7 @@
 error message."""
 
 import codecs
+import re
 from collections.abc import AsyncIterator
 
 from charset_normalizer import from_bytes
@@ -12,6 +13,7 @@ from services.api.formats.parser import MalformedError
 SAMPLE_BYTES = 16_384
 
 _MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -42,10 +44,22 @@ _USUAL = {
 }
 
 
+# Names that programs use and Python does not know; and ISO 8859-1, which means windows-1252 wherever it is declared
+# (WHATWG Encoding, 4.2): its own signs from 0x80 to 0x9f are invisible controls.
+_ALIASES = {
+    "windows-31j": "cp932",
+    "x-sjis": "cp932",
+    "x-mac-cyrillic": "mac_cyrillic",
+    "x-mac-roman": "mac_roman",
+    "iso8859-1": "cp1252",
+}
+
+
 def known_charset(name: str) -> str:
     """Python's name of an encoding for text. Raises OptionError."""
+    name = name.strip()
     try:
-        codec = codecs.lookup(name.strip())
+        codec = codecs.lookup(_ALIASES.get(name.lower(), name))
     except (LookupError, UnicodeError, ValueError):
         raise OptionError(
             "charset", f"{name[:40]!r} is not a known encoding; try utf-8, windows-1251 or utf-16"
@@ -53,7 +67,7 @@ def known_charset(name: str) -> str:
     # Codecs such as base64 and zlib are not text, and idna or punycode are no file's encoding.
     if not getattr(codec, "_is_text_encoding", True) or codec.name in _NO_FILE:
         raise OptionError("charset", f"{name[:40]!r} is not an encoding of text files")
-    return codec.name
+    return _ALIASES.get(codec.name, codec.name)
 
 
 _NO_FILE = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
@@ -66,11 +80,14 @@ async def as_utf8(blocks: AsyncIterator[bytes], charset: str | None) -> AsyncIte
         head += block
         if len(head) >= 4:
             break
-    if charset is None:
-        charset = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-        if charset is None and (wide := _wide(head)):
-            reason = f"looks like {wide.upper()} without a byte order mark; repeat it with ?charset={wide}"
-            raise MalformedError(1, reason, whole=True)
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    if marked is not None:
+        charset = marked  # it is surer than what a client says (WHATWG Encoding, 6)
+    elif charset is None and (wide := _wide(head)):
+        reason = f"looks like {wide.upper()} without a byte order mark; repeat it with ?charset={wide}"
+        raise MalformedError(1, reason, whole=True)
+    elif charset in ("utf-16", "utf-32"):
+        charset = _wide(head) or f"{charset}-le"  # as Windows writes it
     if charset is None or charset in ("utf-8", "utf_8_sig", "ascii"):
         async for block in _joined(head, blocks):
             yield block
@@ -100,22 +117,48 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, charset: str, lin
 
 
 def _wide(head: bytes) -> str | None:
-    """UTF-16 without a mark: every other byte of its first Latin letters is zero."""
-    if len(head) >= 4 and head[0] and not head[1] and head[2] and not head[3]:
-        return "utf-16-le"
-    if len(head) >= 4 and not head[0] and head[1] and not head[2] and head[3]:
-        return "utf-16-be"
-    return None
+    """UTF-16 or UTF-32 without a mark, by where its zero bytes stand: line ends, delimiters and Latin letters have them
+    on one side. No text in UTF-8 has any at its beginning."""
+    head = head[: min(len(head), SAMPLE_BYTES) // 4 * 4]
+    zeros = [head[offset::4].count(0) for offset in range(4)]
+    units = len(head) // 4
+    if not any(zeros):
+        return None
+    if zeros[2] == zeros[3] == units:
+        return "utf-32-le"
+    if zeros[0] == zeros[1] == units:
+        return "utf-32-be"
+    low, high = zeros[0] + zeros[2], zeros[1] + zeros[3]
+    if max(low, high) < max(2, units // 4) or min(low, high) * 4 > max(low, high):
+        return None
+    return "utf-16-le" if high > low else "utf-16-be"
 
 
 def not_utf8(line: int, error: UnicodeDecodeError, sample: bytes = b"") -> MalformedError:
     """The error for a line that is not UTF-8; names what the text looks like. `sample`: the text from there on."""
     byte = error.object[error.start]
-    looks = _guess(sample or error.object)
-    offer = f"it looks like {looks}: repeat it with ?charset={looks}, or " if looks else ""
+    sample = (sample or error.object)[:SAMPLE_BYTES]
+    best = from_bytes(sample, cp_isolation=list(_USUAL), enable_fallback=False).best()
+    offer = _offer(sample, best.encoding) if best and best.encoding in _USUAL else ""
     return MalformedError(line, f"is not UTF-8 (byte 0x{byte:02x}); {offer}save the file as UTF-8")
 
 
-def _guess(sample: bytes) -> str | None:
-    best = from_bytes(sample[:SAMPLE_BYTES], cp_isolation=list(_USUAL), enable_fallback=False).best()
-    return _USUAL.get(best.encoding) if best else None
+def _offer(sample: bytes, guess: str) -> str:
+    """What to repeat the import with. Western and central European encodings cannot be told apart by counting, so both
+    are shown with a word on which they differ."""
+    looks = _USUAL[guess]
+    if guess in _LATIN:
+        for word in _WORD.findall(sample):
+            western, central = (word.decode(name, "replace") for name in _LATIN)
+            if western != central and "\ufffd" not in western + central:
+                return (
+                    f"it looks like windows-1252 ({western!r}) or windows-1250 ({central!r}): repeat it with the right "
+                    "one as ?charset=, or "
+                )
+            if "\ufffd" in western:
+                looks = "windows-1250"
+    return f"it looks like {looks}: repeat it with ?charset={looks}, or "
+
+
+_LATIN = ("cp1252", "cp1250")
+_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")

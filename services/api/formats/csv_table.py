@@ -31,7 +31,16 @@ SYNONYMS = frozenset(
     )
 )  # fmt: skip
 
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+# As Excel reads it; other delimiters behind it are the empty cells of a row.
+_SEPARATOR_LINE = re.compile(r'"?sep=[ ]*(\\t|.)"?[\s,;|]*', re.IGNORECASE)
+# How a spreadsheet is told that a cell is text, so that 0123 keeps its zero.
+_TEXT_CELL = re.compile(r'="([^"]*)"')
+LINES_TRIED = 20
+_NO_CSV = (
+    (("[", "{"), "is JSON, not CSV; send it as application/json, or as application/x-ndjson if each line is an object"),
+    (("<",), "is HTML or XML, which some programs save under the name of a table; save it as CSV UTF-8"),
+    (("BEGIN:VCARD",), "is a vCard; export the addresses as CSV"),
+)
 
 
 class CsvParser:
@@ -79,7 +88,8 @@ class CsvParser:
             if not self._texts:
                 return
             if separator := _SEPARATOR_LINE.fullmatch(self._texts[0]):
-                self._delimiters = (separator[1],)
+                declared = "\t" if separator[1] == "\\t" else separator[1]
+                self._delimiters = (declared,)
                 self._drop(1)
             elif not self._choose_columns(last=last):
                 return
@@ -104,6 +114,9 @@ class CsvParser:
     def _no_address(self, headers: "list[_Header]") -> MalformedError:
         if not headers or any(header.is_open for header in headers):
             return MalformedError(self._first, "is not CSV: it opens a quote that is never closed")
+        for starts, reason in _NO_CSV:
+            if self._texts[0].lstrip().startswith(starts):
+                return MalformedError(1, reason, whole=True)
         names = [name for name in max((header.names for header in headers), key=len) if name]
         shown = ", ".join(names)[:MAX_NAMED]
         if self._options.names_address:
@@ -114,9 +127,20 @@ class CsvParser:
             offer = f"if {alike!r} holds the addresses, repeat it with ?email_column={alike}"
         elif any("@" in name for name in names):
             offer = f"it holds an address itself: put a line of column names before it, such as {EMAIL},first_name"
+        elif (later := self._names_address_later()) is not None:
+            offer = f"line {later} does: delete the lines before it"
         else:
             offer = "rename the column of the addresses, or name it with ?email_column="
         return MalformedError(self._first, f"names no column {EMAIL!r}; the columns here: {shown}; {offer}")
+
+    def _names_address_later(self) -> int | None:
+        """The line that is the header after all, where a title or a comment stands before it."""
+        for count, text in enumerate(self._texts[1:LINES_TRIED], 1):
+            for delimiter in self._delimiters:
+                header = _header([text], delimiter)
+                if header and self._has_address(header.names):
+                    return self._first + count
+        return None
 
     def _name_columns(self, names: list[str]) -> None:
         if len(names) > MAX_COLUMNS:
@@ -142,11 +166,16 @@ class CsvParser:
         self._first += lines
 
     def _read_records(self, *, last: bool) -> None:
+        if last and self._texts:
+            self._texts[-1] = self._texts[-1].rstrip("\x1a\0")  # ends and fills files of old programs
+        has_formulas = any('="' in text for text in self._texts)
         source = _Source(self._spaces.trim(self._texts))
         reader = csv.reader(source, delimiter=self._delimiter, strict=True)
         done = 0
         try:
             for record in reader:
+                if has_formulas:
+                    record = [_TEXT_CELL.sub(r"\1", cell) if cell[:2] == '="' else cell for cell in record]
                 self._add(self._first + done, record)
                 done = reader.line_num
         except csv.Error as error:

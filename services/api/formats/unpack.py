@@ -52,18 +52,35 @@ async def unpack(blocks: AsyncIterator[bytes]) -> Upload:
     source = _Source(blocks)
     head = await source.peek(4)  # not more: a client may wait after a short first line
     if head.startswith(_GZIP):
-        return Upload(await _gzip_name(source), _gunzip(source))
+        return Upload(await _gzip_name(source), _packed_once(_gunzip(source)))
     if head.startswith(_ZIP_ENTRY):
         entry = await _next_file(source)
         if entry is None:
             raise _broken("is a zip archive without a file in it")
-        return Upload(entry.name, _unzip(source, entry))
+        return Upload(entry.name, _packed_once(_unzip(source, entry)))
     if head.startswith(b"PK\x05\x06"):
         raise _broken("is an empty zip archive")
     for magic, what in _FOREIGN:
         if head.startswith(magic):
             raise _broken(f"is {what}")
     return Upload("", source.rest())
+
+
+async def _packed_once(blocks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same blocks, unless they begin as an archive or a document does."""
+    head = b""
+    async for block in blocks:
+        head += block
+        if len(head) >= 4:
+            break
+    if head.startswith((_GZIP, _ZIP_ENTRY)):
+        raise _broken("is packed twice; pack the list itself, once")
+    for magic, what in _FOREIGN:
+        if head.startswith(magic):
+            raise _broken(f"holds {what}")
+    yield head
+    async for block in blocks:
+        yield block
 
 
 async def _gzip_name(source: "_Source") -> str:
@@ -171,7 +188,7 @@ class _Entry:
 
 
 async def _next_file(source: _Source) -> _Entry | None:
-    """The next entry that is a file of the user's; folders and what macOS adds are passed over."""
+    """The next entry that is a file of the user's; folders and what macOS and Windows add are passed over."""
     while (await source.peek(4)) == _ZIP_ENTRY:
         _, _, flags, method, _, _, crc, packed, _, name_length, extra_length = _ENTRY.unpack(
             await source.take(_ENTRY.size)
@@ -183,12 +200,19 @@ async def _next_file(source: _Source) -> _Entry | None:
         entry = _Entry(name, method, bool(flags & _SIZE_FOLLOWS), packed, crc)
         if name in ("[Content_Types].xml", "mimetype") or name.startswith(("xl/", "_rels/")):
             raise _broken("is a workbook or document (.xlsx, .ods, .docx); save it as CSV UTF-8")
-        path = PurePosixPath(name)
-        if not name.endswith("/") and path.parts[:1] != ("__MACOSX",) and path.name != ".DS_Store":
+        if not name.endswith("/") and not _is_litter(PurePosixPath(name.replace("\\", "/"))):
             return entry
         async for _ in _data(source, entry):
             pass
     return None
+
+
+def _is_litter(path: PurePosixPath) -> bool:
+    return (
+        path.parts[:1] == ("__MACOSX",)
+        or path.name.startswith("._")
+        or path.name.lower() in (".ds_store", "thumbs.db", "desktop.ini")
+    )
 
 
 async def _unzip(source: _Source, entry: _Entry) -> AsyncIterator[bytes]:
