@@ -37,7 +37,7 @@ def test_the_record_stands_alone_on_stdout(tmp_path: Path, capsys: pytest.Captur
     ("arguments", "exit_code", "word"),
     [
         (["example.com"], 78, "--dir"),
-        (["not a domain", "--dir", "."], 65, "characters"),
+        (["not a domain", "--dir", "."], 65, "a space"),
         (["example.com", "--selector", "NO!", "--dir", "."], 65, "selector"),
     ],
 )

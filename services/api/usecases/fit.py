@@ -21,7 +21,7 @@ CHUNK_ROWS = 1000
 
 async def require_fit(ledger: Ledger, campaign_id: UUID, compiled: Content) -> None:
     """Raises UnknownFieldError or InvalidError for the first recipient to whom this content could not be sent. Reads in
-    chunks, each in a transaction of its own, so that a large list holds up no one."""
+    chunks, each in its own transaction, so that a large list holds up no one."""
     after: int | None = 0 if compiled.needs else None
     while after is not None:
         async with ledger.read() as connection:
