@@ -39,6 +39,15 @@ async def kill_sender(world: World) -> None:
 
 
 @fault(
+    "a sender gets kill -9 while its provider takes 8 emails at a time",
+    settings={"provider_limits": "example.test=8"},
+)
+async def kill_sender_at_a_limited_provider(world: World) -> None:
+    """Its share comes back with it."""
+    await kill_sender(world)
+
+
+@fault(
     "a sender gets kill -9 and stays away beyond its lease",
     settings={"batch_size": "10000"},
     outlasts_lease=True,

@@ -99,6 +99,32 @@ async def refuse_the_sender(world: World) -> None:
 
 
 @fault(
+    "the relay refuses the content after the body, until a person resumes the campaign",
+    allowed_statuses=("sent", "failed"),
+    extra_seconds=6,
+)
+async def refuse_the_content(world: World) -> None:
+    """Five recipients in three domains are enough, whichever senders they were refused to."""
+
+    def refuse(rcpt: str, _tries: int) -> bytes:
+        world.refused.add(rcpt)
+        return b"554 5.7.1 Message rejected as spam\r\n"
+
+    other = await world.system.create([f"person-{number}@domain-{number % 5}.test" for number in range(400)])
+    world.campaigns.append(other)
+    world.relay.behaviour.dot = lambda rcpt, tries: (
+        refuse(rcpt, tries) if rcpt.partition("@")[2].startswith("domain-") else After.ACCEPT
+    )
+    await world.system.send(other)
+    answer = await world.system.wait_until(other, lambda now: now["status"] == "paused")
+    if "rejected as spam" not in answer["reason"]:
+        world.problems.append(f"the campaign paused without the reply as its reason: {answer['reason']}")
+    restore_relay(world)
+    await world.call_action("resume", campaign=other)
+    await world.system.wait_closed(other)
+
+
+@fault(
     "a provider refuses us for its rate",
     settings={"provider_hold_seconds": "1", "provider_rest_seconds": "1"},
     extra_seconds=8,
