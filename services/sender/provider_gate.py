@@ -53,8 +53,11 @@ LEAST_DELAY_SECONDS, MOST_DELAY_SECONDS = 5.0, 600.0
 RECENT_EMAILS = 20
 """The newest emails of a provider that show this speed."""
 
-ASSUMED_SECONDS = 0.05
-"""For one email, until the provider has shown its speed."""
+ASSUMED_SECONDS, LEAST_SECONDS = 0.05, 0.001
+"""For one email: until the provider has shown its speed, and whatever it shows."""
+
+MOST_SETTLED = 50
+"""Shares in one transaction."""
 
 LEASE_SHARE = 2 / 3
 """The share of a lease in which emails may start."""
@@ -133,7 +136,7 @@ class _Lane:
         known = [at for at in self.ended if at > now - MOST_DELAY_SECONDS]
         seconds = (now - known[0]) / len(known) if len(known) > 1 else ASSUMED_SECONDS / max(1, self.share)
         rate = self.provider.emails_per_second
-        return max(seconds, 1 / rate) if rate is not None else seconds
+        return max(seconds, LEAST_SECONDS, 1 / rate if rate is not None else 0.0)
 
 
 class ProviderGate:
@@ -256,13 +259,22 @@ class ProviderGate:
         return again
 
     def _unsettled(self, now: float) -> dict[Key, _Lane]:
-        """The lanes whose shares are to be settled; forgets those that are not used any more."""
+        """The lanes whose shares are to be settled, new ones first; forgets those that are not used any more."""
         for key, lane in list(self._lanes.items()):
             if not (lane.in_flight or lane.share or lane.waits() or lane.is_wanted(now)):
                 del self._lanes[key]
                 self._open.pop(key, None)
-        limited = {key: lane for key, lane in self._lanes.items() if lane.provider.in_flight is not None}
-        return {key: lane for key, lane in limited.items() if lane.share or lane.is_wanted(now)}
+        due = [
+            (key, lane)
+            for key, lane in self._lanes.items()
+            if lane.provider.in_flight is not None
+            and now - lane.settled_at >= SETTLE_SECONDS
+            and (lane.share or lane.is_wanted(now))
+        ]
+        due.sort(key=lambda one: one[1].settled_at)
+        if len(due) > MOST_SETTLED:
+            self._claimed.set()
+        return dict(due[:MOST_SETTLED])
 
     async def _settle(self, lanes: dict[Key, _Lane]) -> None:
         """No email starts in these lanes meanwhile, so that what is in flight is what the ledger is told."""

@@ -11,8 +11,9 @@ from services.sender import provider_gate
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.metrics import SenderMetrics
-from services.sender.provider_gate import ProviderGate
+from services.sender.provider_gate import ProviderGate, _Lane
 from shared.ledger.provider_shares import Key, fair_share
+from shared.providers import Provider
 from tests.support.held import held_batch, row
 from tests.unit.test_sender_feed import LEDGER, SETTINGS, no_limits, unrecorded
 
@@ -119,6 +120,29 @@ def test_a_row_that_has_waited_for_long_is_deferred(gate: ProviderGate) -> None:
     gate._look_at_waiting(time.monotonic() + provider_gate.LONGEST_WAIT_SECONDS + 1)
     assert [result.recipient_id for result in unrecorded(held)] == [1]
     assert held.rows_waiting == 0
+
+
+def test_emails_that_end_at_one_moment_are_no_infinite_speed(gate: ProviderGate) -> None:
+    lend(gate, 1)
+    lane = gate._lanes[KEY]
+    lane.provider = Provider("gmail", (), 1, None)
+    now = lane.settled_at = time.monotonic()
+    lane.ended.extend([now, now, now])
+    assert lane.most_waiting(now) == provider_gate.MOST_WAITING
+    assert lane.most_waiting(now - 1) == provider_gate.MOST_WAITING
+
+
+def test_many_shares_are_settled_in_several_transactions(gate: ProviderGate) -> None:
+    for number in range(provider_gate.MOST_SETTLED + 1):
+        key = Key(RELAY, f"provider-{number}")
+        gate._lanes[key] = _Lane(Provider(key.provider, (), 1), time.monotonic())
+    now = time.monotonic()
+    first = gate._unsettled(now)
+    assert len(first) == provider_gate.MOST_SETTLED
+    assert gate._claimed.is_set()
+    for lane in first.values():
+        lane.settled_at = now
+    assert len(gate._unsettled(now)) == 1
 
 
 def test_few_wait_for_a_slow_provider(gate: ProviderGate) -> None:
