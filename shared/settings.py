@@ -22,6 +22,7 @@ from shared.addresses import AddressError, parse_domain
 from shared.env_file import env_file
 from shared.errors import ConfigurationError
 from shared.providers import parse_providers
+from shared.relay_groups import RelayGroups, parse_groups
 from shared.retries import parse_schedule
 from shared.secret_files import private_folder, secret_in
 
@@ -89,6 +90,11 @@ class CommonSettings(BaseSettings):
     ca_file: Path | None = Field(
         None,
         description="PEM file of the authority that signed the certificates of broker, database and relays.",
+    )
+    relay_groups: str = Field(
+        "",
+        description="Groups of relays, separated by spaces, each with the domains of From that use it:"
+        " `bulk=news.example.com,promo.example.com vip`. See [relays](relays.md#groups).",
     )
     http_host: str = Field("127.0.0.1", description="Address that the HTTP port listens on.")
     http_port: int = Field(
@@ -243,6 +249,11 @@ class CommonSettings(BaseSettings):
     def slot_number(self) -> int:
         """Number of this process among its kind on this machine, from 1. The HTTP ports follow each other."""
         return 1
+
+    @cached_property
+    def groups(self) -> RelayGroups:
+        """The groups of relays. Raises ConfigurationError."""
+        return parse_groups(self.relay_groups)
 
     @cached_property
     def secret_keys(self) -> tuple[bytes, ...]:
@@ -425,6 +436,7 @@ class SenderSettings(CommonSettings):
             raise ValueError("renew_seconds must be at most half of lease_seconds")
         parse_schedule(self.retry_schedule)
         parse_providers(self.providers, self.provider_limits)
+        _ = self.groups
         return self
 
     @property

@@ -3,14 +3,14 @@ renews leases, and keeps `blocked_by` of their campaigns up to date."""
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 from services.sender.db import campaigns, claims
+from services.sender.engines import Engines
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
-from services.sender.smtp.engine import Engine
 from shared import logs
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.states import CampaignStatus
@@ -26,7 +26,7 @@ class BatchMonitor:
     """One per process."""
 
     def __init__(
-        self, settings: SenderSettings, ledger: Ledger, engine: Engine, held_batches: HeldBatches, limits: Limits
+        self, settings: SenderSettings, ledger: Ledger, engine: Engines, held_batches: HeldBatches, limits: Limits
     ) -> None:
         self._settings = settings
         self._ledger = ledger
@@ -35,8 +35,10 @@ class BatchMonitor:
         self._limits = limits
         #: By campaign: what this process last wrote to `blocked_by`.
         self._blocked_by: dict[UUID, str | None] = {}
-        #: Since when no relay is available, in monotonic seconds.
-        self._blocked_since: float | None = None
+        #: The group of relays of each of these campaigns.
+        self._group_of: dict[UUID, str] = {}
+        #: Since when no relay of a group is available, in monotonic seconds; by group.
+        self._blocked_since: dict[str, float] = {}
 
     async def run(self) -> None:
         """Looks every `look_seconds`. While the database is away, deadlines are still kept."""
@@ -52,20 +54,22 @@ class BatchMonitor:
             await asyncio.sleep(max(0.0, self._settings.look_seconds - (time.monotonic() - started)))
 
     async def check_relays(self) -> str:
-        """For readiness: why no relay is available; empty if one is."""
+        """For readiness: why no relay of any group is available; empty if one is."""
         return self._engine.blocked_reason() or ""
 
     async def look(self) -> None:
         """One look at every held batch."""
         now = time.monotonic()
         batches = list(self._batches)
-        blocked = self._engine.blocked_reason()
-        self._blocked_since = None if blocked is None else self._blocked_since or now
+        blocked = {group: self._engine.blocked_reason(group) for group in self._engine.groups}
+        self._blocked_since = {
+            group: self._blocked_since.get(group, now) for group, why in blocked.items() if why is not None
+        }
         for held in batches:
             self._check_deadlines(held, now)
             if held.stop is None and (full := self._limits.full(held.scopes)) is not None:
                 held.stop_for(StopCause.OUT_OF_TIME, full.why)  # released again when there is room
-        if batches or blocked is not None:
+        if batches or self._blocked_since:
             await self._limits.refresh(self._batches)
         if batches:
             found = await claims.look(self._ledger, [held.claim.batch_id for held in batches])
@@ -105,7 +109,10 @@ class BatchMonitor:
         settings, age = self._settings, now - held.claimed_at
         if held.stop is None and age > settings.batch_soft_seconds:
             held.stop_for(StopCause.OUT_OF_TIME, f"it was held for {settings.batch_soft_seconds:g} s")
-        if held.stop is None and self._blocked_since and now - self._blocked_since > RELAY_PATIENCE_SECONDS:
+        since = self._blocked_since.get(held.facts.relay_group)
+        if since is not None:
+            held.note_change()  # while others can send, it gives its place up
+        if held.stop is None and since is not None and now - since > RELAY_PATIENCE_SECONDS:
             held.stop_for(StopCause.OUT_OF_TIME, f"no relay could be used for {RELAY_PATIENCE_SECONDS:g} s")
         if age > settings.batch_hard_seconds and held.in_flight_count:
             emails = held.in_flight()
@@ -122,20 +129,21 @@ class BatchMonitor:
             )
             self._engine.abort(emails, "its batch was held for too long")
 
-    async def _update_blocked_by(self, batches: Collection[HeldBatch], blocked: str | None) -> None:
+    async def _update_blocked_by(self, batches: Collection[HeldBatch], blocked: Mapping[str, str | None]) -> None:
         for held in batches:
-            campaign_id = held.claim.campaign_id
-            if blocked is None and not held.has_results and not self._blocked_by.get(campaign_id):
+            campaign_id, why = held.claim.campaign_id, blocked[held.facts.relay_group]
+            if why is None and not held.has_results and not self._blocked_by.get(campaign_id):
                 continue  # a relay may be available, but nothing proves it yet
-            if self._blocked_by.get(campaign_id, "nothing yet") != blocked:
-                await campaigns.set_blocked_by(self._ledger, campaign_id, blocked)
-                self._blocked_by[campaign_id] = blocked
+            if self._blocked_by.get(campaign_id, "nothing yet") != why:
+                await campaigns.set_blocked_by(self._ledger, campaign_id, why)
+                self._blocked_by[campaign_id] = why
+            self._group_of[campaign_id] = held.facts.relay_group
         for campaign_id in self._blocked_by.keys() - {held.claim.campaign_id for held in self._batches}:
             if self._blocked_by[campaign_id]:
-                if blocked is not None:
+                if blocked[self._group_of[campaign_id]] is not None:
                     continue  # this process set it, and clears it when a relay is available, batch or not
                 await campaigns.set_blocked_by(self._ledger, campaign_id, None)
-            del self._blocked_by[campaign_id]
+            del self._blocked_by[campaign_id], self._group_of[campaign_id]
 
     def _measure(self) -> None:
         metrics, now = self._batches.metrics, time.monotonic()

@@ -15,10 +15,11 @@ from services.sender.db.worklist import WorklistRow
 from services.sender.dkim import DkimSigner
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
-from shared.errors import DataError
+from shared.errors import ConfigurationError, DataError
 from shared.ledger.database import Ledger
 from shared.messages.campaign import headers_of
 from shared.messages.message import MessageBuilder
+from shared.relay_groups import NO_GROUP
 from shared.retries import BY_SCHEDULE, doubling, parse_schedule
 from shared.settings import SenderSettings
 from shared.templates import compile_content
@@ -34,6 +35,8 @@ class CampaignFacts:
 
     id: UUID
     project_id: UUID
+    # The group of relays that its emails use.
+    relay_group: str
     # The sender's address at MAIL FROM.
     envelope_from: str
     builder: MessageBuilder
@@ -66,11 +69,13 @@ class Campaigns:
         self._hold_seconds = settings.provider_hold_seconds
         self._max_message_bytes = settings.max_message_bytes
         self._signers = signers
+        self._groups = settings.groups
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
 
     async def get(self, campaign_id: UUID) -> CampaignFacts:
-        """Raises TemplateError or HeaderError if the content cannot be used. The API has checked it, and
-        what an older release took is sent as well, so that happens only to what no escaping makes safe."""
+        """Raises ConfigurationError if its relay group is unknown here, and TemplateError or HeaderError if the content
+        cannot be used. The API has checked both, and what an older release took is sent as well, so that happens only
+        if a setting has changed since, and to what no escaping makes safe."""
         if campaign_id in self._kept:
             self._kept.move_to_end(campaign_id)
             return self._kept[campaign_id]
@@ -92,6 +97,7 @@ class Campaigns:
         facts = CampaignFacts(
             id=campaign_id,
             project_id=row.project_id,
+            relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
             builder=MessageBuilder(compiled, headers_of(campaign_id, row, row.project, content)),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
@@ -102,6 +108,15 @@ class Campaigns:
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return facts
+
+    def _group_of(self, row: CampaignRow) -> str:
+        """Raises ConfigurationError if no relay here belongs to it."""
+        group = self._groups.group_of(row.relay_group, row.from_email)
+        if group != NO_GROUP and group not in self._groups.names:
+            raise ConfigurationError(
+                f"its relay group {group!r} is not in VASHSENDER_RELAY_GROUPS of this sender: add it and its relays"
+            )
+        return group
 
     def _retries(self, row: CampaignRow) -> RetryPolicy:
         own = row.max_retries != BY_SCHEDULE

@@ -1,9 +1,9 @@
 """The end of a sender process."""
 
+from services.sender.engines import Engines
 from services.sender.feed import Feed
 from services.sender.heartbeat import Heartbeat
 from services.sender.provider_gate import ProviderGate
-from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 
 
@@ -13,7 +13,7 @@ class Drain:
     def __init__(
         self,
         worker: Worker,
-        engine: Engine,
+        engine: Engines,
         feed: Feed,
         gate: ProviderGate,
         heartbeat: Heartbeat,

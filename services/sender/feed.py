@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ class Feed:
         held_batches: HeldBatches,
         limits: Limits,
         gate: ProviderGate,
+        group_of: Mapping[str, str],
         open_connections: Callable[[], int] = lambda: 0,
     ) -> None:
         self._lease_seconds = settings.lease_seconds
@@ -44,6 +45,8 @@ class Feed:
         self._batches = held_batches
         self._limits = limits
         self._gate = gate
+        #: The group of each relay.
+        self._group_of = group_of
         self._metrics = held_batches.metrics
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -64,8 +67,11 @@ class Feed:
         email, earliest = self._take_waiting(relay, now)
         if email is not None:
             return email
+        group = self._group_of[relay]
         for _ in range(len(batches)):
             held = batches.next_in_turn()
+            if held.facts.relay_group != group:
+                continue
             while held.worklist and self._may_start(held, now):
                 start = max(held.starts_at, self._limits.not_before(held, relay, now))
                 if start > now:

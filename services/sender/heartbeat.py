@@ -6,8 +6,8 @@ import socket
 import time
 from contextlib import suppress
 
+from services.sender.engines import Engines
 from services.sender.held_batches import HeldBatches
-from services.sender.smtp.engine import Engine
 from shared.bus import Bus
 from shared.events import RelayHealth, SenderHeartbeat
 from shared.settings import SenderSettings
@@ -19,7 +19,7 @@ class Heartbeat:
     """One per process."""
 
     def __init__(
-        self, settings: SenderSettings, bus: Bus, engine: Engine, held_batches: HeldBatches, owner: str
+        self, settings: SenderSettings, bus: Bus, engine: Engines, held_batches: HeldBatches, owner: str
     ) -> None:
         self._settings = settings
         self._bus = bus

@@ -4,6 +4,7 @@ from services.sender.batch_monitor import BatchMonitor
 from services.sender.campaigns import Campaigns
 from services.sender.dkim import load_signers
 from services.sender.drain import Drain
+from services.sender.engines import Engines
 from services.sender.feed import Feed
 from services.sender.heartbeat import Heartbeat
 from services.sender.held_batches import HeldBatches
@@ -14,7 +15,6 @@ from services.sender.provider_gate import ProviderGate
 from services.sender.recorder import Recorder
 from services.sender.slot_lock import SlotLock
 from services.sender.smtp.config import engine_config
-from services.sender.smtp.engine import Engine
 from services.sender.worker import Worker
 from shared import topology
 from shared.events import BatchReleased
@@ -30,10 +30,10 @@ async def serve(process: Process[SenderSettings]) -> None:
         owner = slot.owner or process.instance
         held_batches = HeldBatches(metrics := SenderMetrics(process.metrics.registry, settings))
         relays, config = relays_of(settings), engine_config(settings)
-        engine = Engine(relays, config, SenderObserver(metrics))
+        engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)
         gate = ProviderGate(ledger, owner, limits, settings.lease_seconds, held_batches)
-        feed = Feed(settings, held_batches, limits, gate, engine.open_connections)
+        feed = Feed(settings, held_batches, limits, gate, engine.group_of, engine.open_connections)
         campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
         recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest)

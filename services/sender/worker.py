@@ -45,7 +45,7 @@ class Worker:
         held_batches: HeldBatches,
         limits: Limits,
         owner: str,
-        blocked_reason: Callable[[], str | None],
+        blocked_reason: Callable[[str | None], str | None],
     ) -> None:
         self._process = process
         self._settings = process.settings
@@ -56,7 +56,8 @@ class Worker:
         self._batches = held_batches
         self._limits = limits
         self._owner = owner
-        #: While it gives a reason nothing is claimed, so that a sender with an available relay takes the batch.
+        #: By group of relays, or None for all of them. While it gives a reason for all nothing is claimed, so that a
+        #: sender with an available relay takes the batch.
         self._blocked_reason = blocked_reason
         self._places = Places(self._settings.batches_in_hand)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -100,7 +101,7 @@ class Worker:
         Losing the broker cancels this handler but not the work: the ticket comes again and is found stale. A batch not
         claimed because no relay is available is found later by `tick`."""
         await self._places.take()
-        if self._blocked_reason() is not None:
+        if self._blocked_reason(None) is not None:
             self._places.free()
             return
         held = await asyncio.shield(self._own(self._claim(ticket.batch_id, ticket.generation)))
@@ -111,12 +112,15 @@ class Worker:
     async def tick(self) -> None:
         """Claims released batches whose ticket does not come: it was lost, purged or dropped, or the broker is away.
         After enough batches it restarts the process."""
-        while not self._batches.is_draining and self._blocked_reason() is None and await self._places.take_if_free():
+        while self._may_claim() and await self._places.take_if_free():
             if await self._own(self._claim_overlooked()) is None:
                 break
             self._wakeups.labels("clock").inc()
         if 0 < self._settings.recycle_after_batches <= self._batches_done:
             self._process.restart()
+
+    def _may_claim(self) -> bool:
+        return not self._batches.is_draining and self._blocked_reason(None) is None
 
     def drain(self) -> None:
         """From now on nothing is claimed and no email starts."""
@@ -188,6 +192,8 @@ class Worker:
                     continue
                 if held.all_started and self._give_place_up(held):
                     self._own(self._ask_for_another(held))
+                elif self._blocked_reason(None) is None and self._blocked_reason(held.facts.relay_group) is not None:
+                    self._give_place_up(held)
                 await held.wait_for_change()
             if held.stop is not None and held.stop.cause is StopCause.REFUSED:
                 await self._pause(claim.campaign_id, held.stop.why)

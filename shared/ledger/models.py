@@ -105,6 +105,7 @@ class Campaign(SQLModel, table=True):
     from_email: str = Field(sa_column=Column(String(320), nullable=False))
     from_name: str = Field(sa_column=Column(String(200), nullable=False, server_default=""), default="")
     reply_to: str | None = Field(sa_column=Column(String(320)), default=None)
+    relay_group: str | None = Field(sa_column=Column(String(40)), default=None)  # None: that of the domain of its From
     reply_to_name: str | None = Field(sa_column=Column(String(200)), default=None)
     envelope_from: str = Field(sa_column=Column(String(320), nullable=False))
     content: str = Field(sa_column=Column(Text, nullable=False))  # JSON: see shared.content

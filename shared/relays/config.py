@@ -64,6 +64,8 @@ class RelayConfig:
     idle_seconds: float
     #: and at this age.
     max_age_seconds: float
+    #: The group it belongs to; empty: it serves campaigns without a group.
+    group: str = ""
     #: Its limits if its URL sets any; else those in the ledger stay as they are.
     limits: RelayLimits | None = None
 

@@ -8,6 +8,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from shared import tls
 from shared.errors import ConfigurationError
+from shared.relay_groups import NO_GROUP
 from shared.relays.config import Login, RelayConfig, RelayLimits, Tls
 from shared.settings import SenderSettings
 
@@ -41,6 +42,12 @@ def relays_of(settings: SenderSettings) -> list[RelayConfig]:
         if relay.name in relays:
             raise RelayUrlError(f"two relays are called {relay.name}: give one of them another name, with ?name=NAME")
         relays[relay.name] = relay
+    if NO_GROUP not in (found := {relay.group for relay in relays.values()}):
+        raise RelayUrlError("every relay has a group: campaigns without one need a relay without one")
+    if missing := set(settings.groups.names) - found:
+        raise RelayUrlError(
+            f"no relay has group={min(missing)}, which VASHSENDER_RELAY_GROUPS names: give it to one of them"
+        )
     return list(relays.values())
 
 
@@ -79,11 +86,18 @@ def parse_relay(url: str, settings: SenderSettings) -> RelayConfig:
         ),
         idle_seconds=_number(options, "idle_seconds", settings.smtp_idle_seconds),
         max_age_seconds=_number(options, "max_age_seconds", settings.smtp_age_seconds),
+        group=_group(options.pop("group", ""), settings),
         limits=_limits(options),
     )
     if options:
         raise RelayUrlError(f"relay {host}: unknown option {', '.join(sorted(options))}")
     return relay
+
+
+def _group(name: str, settings: SenderSettings) -> str:
+    if name and name not in settings.groups.names:
+        raise RelayUrlError(f"group={name}: name this group in VASHSENDER_RELAY_GROUPS, so that campaigns can use it")
+    return name
 
 
 def _split(url: str) -> SplitResult:

@@ -7,7 +7,7 @@ from sqlalchemy import update
 from sqlmodel import col
 
 from shared.ledger.models import DEFAULT_PROJECT, Campaign, RateLimit
-from tests.support.api import ApiRig, api_on
+from tests.support.api import ApiRig, api_on, campaign_body
 
 
 @pytest.fixture
@@ -73,3 +73,10 @@ async def test_send_warns_of_limits_that_outlast_deliver_by(api: ApiRig) -> None
     await api.request("DELETE", "/v1/limits/relay:mx", 204)
     campaign = await api.create(40)
     assert (await api.request("POST", f"/v1/campaigns/{campaign}/send", 202))["warnings"] == []
+
+
+async def test_an_unknown_relay_group_is_refused_in_words(api: ApiRig) -> None:
+    problem = await api.request("POST", "/v1/campaigns", 422, json=campaign_body(relay_group="bulk"))
+    assert problem["errors"] == [
+        {"pointer": "#/relay_group", "detail": "'bulk' is not in VASHSENDER_RELAY_GROUPS; it names none"}
+    ]

@@ -45,7 +45,7 @@ def worker(process: Process[SenderSettings]) -> Worker:
         held_batches,
         Limits(process.ledger, held_batches.metrics, held_batches.wake_feed),
         "sender@test",
-        lambda: None,
+        lambda _group: None,
     )
 
 

@@ -19,6 +19,7 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
     return CampaignFacts(
         id=campaign_id,
         project_id=UUID(int=1),
+        relay_group="",
         envelope_from="bounces@example.test",
         builder=MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test")),
         signer=None,

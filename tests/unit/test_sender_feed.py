@@ -40,7 +40,7 @@ def no_limits() -> Limits:
 def feed_of(batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0) -> Feed:
     limits = no_limits()
     gate = ProviderGate(LEDGER, "sender@test", limits, SETTINGS.lease_seconds, batches)
-    return Feed(SETTINGS, batches, limits, gate, open_connections)
+    return Feed(SETTINGS, batches, limits, gate, {RELAY: "", "bulk.test": "bulk"}, open_connections)
 
 
 @pytest.fixture
@@ -178,6 +178,12 @@ def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: 
     batches.add(held)
     assert taken(feed) == [2]
     assert [result.status for result in unrecorded(held)] == ["unknown"]
+
+
+def test_a_relay_gets_emails_of_its_group_only(batches: HeldBatches, feed: Feed) -> None:
+    batches.add(held_batch(row(1)))
+    assert feed.take("bulk.test") is None
+    assert feed.take(RELAY) is not None
 
 
 async def test_a_batch_whose_time_has_not_come_wakes_the_feed_when_it_has(batches: HeldBatches, feed: Feed) -> None:

@@ -36,7 +36,9 @@ async def create(body: CampaignIn, request: Request, project: ProjectDep, once: 
     async def settle(connection: AsyncConnection, shown: CampaignOut) -> None:
         await once.keep(connection, answer(shown))
 
-    return answer(await campaigns.create(project.api.ledger, project.id, body, settle)).response()
+    return answer(
+        await campaigns.create(project.api.ledger, project.id, body, project.api.settings.groups, settle)
+    ).response()
 
 
 @router.get("", summary="List campaigns, newest first")
@@ -57,7 +59,7 @@ async def change(campaign: CampaignDep, body: CampaignPatch, project: ProjectDep
     """`emails_per_second`, `priority` and `deliver_by` can also be changed while the campaign is being sent. `send`
     freezes the rest."""
     api = project.api
-    return await changes.change(api.ledger, campaign, body, api.settings.deliver_within_seconds)
+    return await changes.change(api.ledger, campaign, body, api.settings.deliver_within_seconds, api.settings.groups)
 
 
 @router.delete("/{campaign_id}", status_code=204, summary="Delete a campaign that is not being sent yet")

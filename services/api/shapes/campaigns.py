@@ -50,6 +50,12 @@ class CampaignIn(Body):
     attachments: tuple[Attachment, ...] = Field((), max_length=20)
     delivery: Literal["at_least_once", "at_most_once"] = "at_least_once"
     emails_per_second: float | None = Field(None, gt=0, le=MAX_RATE, examples=[100])
+    relay_group: str | None = Field(
+        None,
+        min_length=1,
+        max_length=40,
+        description="The group of relays that sends it. Default: that of the domain of `from.email`, if it has one.",
+    )
     priority: int = Field(0, ge=-100, le=100, description="A campaign with a higher priority is served first.")
     max_retries: int | None = Field(
         None,
@@ -85,6 +91,7 @@ class CampaignPatch(Body):
     attachments: tuple[Attachment, ...] | None = Field(None, max_length=20)
     delivery: Literal["at_least_once", "at_most_once"] | None = None
     emails_per_second: float | None = Field(None, gt=0, le=MAX_RATE)
+    relay_group: str | None = Field(None, min_length=1, max_length=40)
     priority: int | None = Field(None, ge=-100, le=100)
     max_retries: int | None = Field(None, ge=0, le=20)
     retry_delay_seconds: int | None = Field(None, ge=1, le=86_400)
@@ -191,6 +198,7 @@ class CampaignOut(CampaignSummary):
     subject: str
     html: str | None
     text: str | None
+    relay_group: str | None
     attachments: list[str] = Field(description="File names of the attachments.")
     warnings: list[ContentWarningOut] = Field(
         [],

@@ -44,6 +44,7 @@ _COPIED_TO_TEST = (
     "from_name",
     "reply_to",
     "reply_to_name",
+    "relay_group",
     "envelope_from",
     "delivery",
     "max_retries",

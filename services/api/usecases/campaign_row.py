@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.shapes.campaigns import Mailbox
-from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError
+from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError, invalid
 from shared.ledger import campaigns, rows
 from shared.ledger.models import Campaign, Import
 from shared.ledger.states import (
@@ -20,6 +20,7 @@ from shared.ledger.states import (
     CampaignStatus,
     ImportState,
 )
+from shared.relay_groups import RelayGroups
 
 _HEAVY = ("content",)
 COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name not in _HEAVY)  # type: ignore[attr-defined]
@@ -95,6 +96,13 @@ async def require_no_import(connection: AsyncConnection, campaign_id: UUID, acti
         f"Import {unfinished.id} of this campaign is not done, so {action} is not possible. {advice}.",
         import_id=unfinished.id,
     )
+
+
+def require_group(groups: RelayGroups, name: str | None) -> None:
+    """Raises InvalidError if there is no such group of relays."""
+    if name is not None and name not in groups.names:
+        known = f"it names {', '.join(groups.names)}" if groups.names else "it names none"
+        raise invalid("#/relay_group", f"{name!r} is not in VASHSENDER_RELAY_GROUPS; {known}")
 
 
 def reply_to_columns(reply_to: Mailbox | None) -> dict[str, str | None]:

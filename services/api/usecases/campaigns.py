@@ -27,6 +27,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Campaign, Import, Recipient
 from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import CampaignStatus, ImportState
+from shared.relay_groups import RelayGroups
 from shared.templates import Content
 
 DELETE_CHUNK_ROWS = 10_000
@@ -45,10 +46,12 @@ async def create(
     ledger: Ledger,
     project_id: UUID,
     given: CampaignIn,
+    groups: RelayGroups,
     settle: Callable[[AsyncConnection, CampaignOut], Awaitable[None]] | None = None,
 ) -> CampaignOut:
     """Creates a draft, with its recipients if any are given. Raises InvalidError for content that cannot be compiled,
-    and for recipients of whom one is invalid."""
+    for an unknown relay group, and for recipients of whom one is invalid."""
+    campaign_row.require_group(groups, given.relay_group)
     stored = CampaignContent(**given.model_dump(include=set(CONTENT)))
     compiled = await content.check(stored)
     recipients = unique(given.recipients, compiled)

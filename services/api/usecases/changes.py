@@ -23,6 +23,7 @@ from shared.ledger.database import Ledger, clock
 from shared.ledger.models import Campaign
 from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import FINAL, CampaignStatus
+from shared.relay_groups import RelayGroups
 
 _WHILE_SENDING = {"emails_per_second", "priority", "deliver_by"}
 _NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments", "deliver_by"}
@@ -33,12 +34,17 @@ _OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, Camp
 
 
 async def change(
-    ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch, deliver_within_seconds: float
+    ledger: Ledger,
+    campaign: CampaignRef,
+    patch: CampaignPatch,
+    deliver_within_seconds: float,
+    groups: RelayGroups,
 ) -> CampaignOut:
     """Changes what the patch sets; the default deadline is `deliver_within_seconds` after the start. Raises
     NotFoundError, InvalidError, and ConflictError."""
     given = patch.model_fields_set
     _require_values(patch)
+    campaign_row.require_group(groups, patch.relay_group)
     async with ledger.read() as connection:
         found = await campaign_row.find(connection, campaign)
         previous = await campaign_row.content_of(connection, campaign.id)

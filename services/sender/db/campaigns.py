@@ -23,6 +23,7 @@ class CampaignRow:
     from_name: str
     reply_to: str | None
     reply_to_name: str | None
+    relay_group: str | None
     envelope_from: str
     content: str  # a CampaignContent as JSON
     delivery: str
