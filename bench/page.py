@@ -35,6 +35,7 @@ from shared.ledger.history import Point
 from shared.ledger.keys import create_key, find
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.sign_in import Purpose, make_token
+from shared.signing import Use, derived_key
 from tests.support.processes import ServiceProcess
 
 LIMIT_MILLISECONDS = 200.0
@@ -69,7 +70,8 @@ async def measure(
         campaign = await fill(connection, options.campaigns, options.recipients)
         key = await find(connection, secret=secret)
         assert key is not None
-        token = make_token(SECRET.encode(), Purpose.SESSION, key.id, await clock(connection) + 3600)
+        session_key = derived_key(SECRET.encode(), Use.SESSION)
+        token = make_token(session_key, Purpose.SESSION, key.id, await clock(connection) + 3600)
     async with ledger.autocommit() as connection:
         await connection.execute(text("VACUUM ANALYZE"))
     await ledger.close()

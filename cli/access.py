@@ -15,6 +15,7 @@ from shared.ledger import keys, migrate
 from shared.ledger.database import Ledger
 from shared.settings import CommonSettings
 from shared.sign_in import make_link
+from shared.signing import Use
 
 TOPOLOGY_SECONDS = 15.0
 
@@ -58,7 +59,7 @@ async def knows_key(config: CommonSettings, secret: str) -> bool:
 async def sign_in_link(config: CommonSettings, api_key: str, page_url: str) -> str:
     """A link that signs a person in to the page, once, within 15 minutes."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
-        return await make_link(connection, config.secret_keys[0], api_key, page_url)
+        return await make_link(connection, config.signing_keys(Use.SIGN_IN)[0], api_key, page_url)
 
 
 async def declare(url: str) -> None:

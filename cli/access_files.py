@@ -18,10 +18,13 @@ from shared.errors import ConfigurationError
 from shared.ledger import rights
 from shared.ledger.rights import HOUSEKEEPING
 from shared.secret_files import private_folder, write_private
+from shared.settings import LEAST_KEY_CHARACTERS
+from shared.signing import Use, derived_key
 
 MIGRATE = "migrate"
 SECRET_KEY = "secret_key"
 RENEWABLE = (*SERVICES, ADMIN, MONITOR, MIGRATE, HOUSEKEEPING, SECRET_KEY)
+UNSUBSCRIBE_KEY = "unsubscribe_key"
 DATABASE = "vashsender"
 DEFINITIONS = "rabbitmq_definitions.json"
 ROLES_SQL = "postgresql_roles.sql"
@@ -90,7 +93,18 @@ def _write(folder: Path, servers: Servers, renew: Collection[str]) -> Sequence[P
     if SECRET_KEY in renew and key not in written:
         # The new key signs; links signed with the old keys stay valid.
         written += _replaced(key, f"{_secret()},{key.read_text()}")
+    derived, unsubscribe_key = folder / UNSUBSCRIBE_KEY, unsubscribe_key_of(key.read_text())
+    if not derived.exists() or derived.read_text().strip() != unsubscribe_key:
+        written += _replaced(derived, unsubscribe_key)
     return written
+
+
+def unsubscribe_key_of(secret_keys: str) -> str:
+    """The senders' key, from the newest of these secrets. Raises ConfigurationError if it is too short."""
+    newest = secret_keys.partition(",")[0].strip()
+    if len(newest) < LEAST_KEY_CHARACTERS:
+        raise ConfigurationError(f"the secret key is shorter than {LEAST_KEY_CHARACTERS} characters: make a longer one")
+    return derived_key(newest.encode(), Use.UNSUBSCRIBE).decode()
 
 
 def _missing(path: Path, text: str) -> Sequence[Path]:

@@ -21,6 +21,7 @@ from shared.errors import ConfigurationError, VashSenderError
 from shared.ledger import migrate
 from shared.ports import holder
 from shared.relays.url import relays_of
+from shared.signing import Use
 
 LEAST_FREE_BYTES = 1_000_000_000
 PROBE_SECONDS = 3.0
@@ -41,6 +42,7 @@ async def examine(config: LocalSettings) -> list[Examined]:
         *await _database(config),
         *await _broker(config),
         _encryption(config),
+        _signing(config),
         _disk(config),
         _permissions(config),
         _ports(config),
@@ -97,6 +99,19 @@ def _encryption(config: LocalSettings) -> Examined:
         f"not verified, perhaps not encrypted: {', '.join(clear)}" if clear else "broker and database are verified",
         "use amqps:// and sslmode=verify-full, with VASHSENDER_CA_FILE for a private authority: see docs/access.md",
     )
+
+
+def _signing(config: LocalSettings) -> Examined:
+    """Whether the API can verify what senders sign."""
+    given = config.unsubscribe_key.get_secret_value().partition(",")[0].strip()
+    advice = "give senders what `vashsender access unsubscribe-key` prints for the API's secret key"
+    try:
+        known = config.signing_keys(Use.UNSUBSCRIBE)
+    except ConfigurationError as error:
+        return Examined("signing keys", not given, str(error), "give this command the API's secret key")
+    if given and given.encode() not in known:
+        return Examined("signing keys", False, "unsubscribe links that senders sign are invalid for the API", advice)
+    return Examined("signing keys", True, "the API verifies what senders sign", "")
 
 
 def _disk(config: LocalSettings) -> Examined:

@@ -1,6 +1,7 @@
 """The settings that only the operator's command reads: the ports and folders of this machine."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, SecretStr
 
@@ -12,6 +13,8 @@ FIRST_SENDER_PORT = 8720
 class LocalSettings(SenderSettings):
     """One block of ports, on loopback by default. Extends the sender's settings, because `start` needs the number of
     senders and the drain time."""
+
+    signs_with: ClassVar[tuple[str, ...]] = ()
 
     broker_port: int = Field(8701, ge=1, le=65535, description="AMQP of the private broker.")
     broker_management_port: int = Field(8702, ge=1, le=65535, description="Management of the private broker.")

@@ -26,6 +26,7 @@ from shared.ledger.history import Point
 from shared.ledger.keys import create_key
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, ProgressPoint, Recipient, Timeline
 from shared.sign_in import make_link
+from shared.signing import Use, derived_key
 from tests.support.browser import CHROMIUM, LAUNCH_ARGUMENTS
 from tests.support.processes import ServiceProcess
 
@@ -70,7 +71,7 @@ async def main() -> None:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=LAUNCH_ARGUMENTS)
             for scheme in SCHEMES:
                 async with ledger.read() as connection:
-                    link = await make_link(connection, SECRET.encode(), key, address)
+                    link = await make_link(connection, derived_key(SECRET.encode(), Use.SIGN_IN), key, address)
                 await picture_all(browser, scheme, link, address, campaign, ledger)
             await browser.close()
     finally:

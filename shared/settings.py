@@ -10,7 +10,7 @@ import socket
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -25,11 +25,13 @@ from shared.providers import parse_providers
 from shared.relay_groups import RelayGroups, parse_groups
 from shared.retries import parse_schedule
 from shared.secret_files import private_folder, secret_in
+from shared.signing import Use, derived_key
 
 PREFIX = "VASHSENDER_"
 BASE_PORT = 8700
 MAX_PUBLIC_URL_CHARACTERS = 500
 SECRET_KEY_OCTETS = 48
+LEAST_KEY_CHARACTERS = 32
 SIGN_IN_LINK_SECONDS = 900
 PROFILES: Mapping[str, Mapping[str, int]] = {
     "low": {"smtp_connections": 4, "sender_processes": 1, "recycle_after_batches": 1000},
@@ -63,6 +65,9 @@ class CommonSettings(BaseSettings):
     """Read by every service and by the command."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+
+    #: Names of secrets of which a process needs one in production; empty if it signs nothing.
+    signs_with: ClassVar[tuple[str, ...]] = ("secret_key",)
 
     environment: Literal["development", "production"] = Field(
         "development", description="In `production`, a process with unsafe settings refuses to start."
@@ -136,7 +141,8 @@ class CommonSettings(BaseSettings):
     )
     secret_key: SecretStr = Field(
         SecretStr(""),
-        description="Signs unsubscribe links. Older keys follow after a comma. Empty in development: generated.",
+        description="The secret that all signing keys are derived from, for the api and the command. Older ones follow"
+        " after a comma. Empty in development: generated.",
     )
     public_url: str = Field(
         "http://127.0.0.1:8700", description="URL at which recipients reach the API: the base of unsubscribe links."
@@ -209,12 +215,14 @@ class CommonSettings(BaseSettings):
     @model_validator(mode="after")
     def _refuse_unsafe(self) -> Self:
         if self.environment == "production":
-            if not self.secret_key.get_secret_value():
-                raise ValueError("secret_key must be set in production: 32 random characters, best in a file")
+            if self.signs_with and not any(_keys(getattr(self, name)) for name in self.signs_with):
+                names = " or ".join(self.signs_with)
+                raise ValueError(f"{names} must be set in production: 32 random characters, best in a file")
             if not self.public_url.startswith("https://"):
                 raise ValueError("public_url must be https in production (RFC 8058, section 3)")
-        if self.secret_key.get_secret_value() and any(len(key) < 32 for key in self.secret_keys):
-            raise ValueError("secret_key has a key shorter than 32 characters: make a longer one")
+        for name in {"secret_key", "unsubscribe_key"} & type(self).model_fields.keys():
+            if any(len(key) < LEAST_KEY_CHARACTERS for key in _keys(getattr(self, name))):
+                raise ValueError(f"{name} has a key shorter than {LEAST_KEY_CHARACTERS} characters: make a longer one")
         return self
 
     @property
@@ -257,9 +265,19 @@ class CommonSettings(BaseSettings):
 
     @cached_property
     def secret_keys(self) -> tuple[bytes, ...]:
-        """The signing keys, newest first."""
-        given = self.secret_key.get_secret_value() or self._made_secret()
-        return tuple(key.strip().encode() for key in given.split(",") if key.strip())
+        """The secrets that signing keys are derived from, newest first. Raises ConfigurationError if none is set in
+        production."""
+        if keys := _keys(self.secret_key):
+            return keys
+        if self.environment == "production":
+            raise ConfigurationError(f"{PREFIX}SECRET_KEY is not set. Name its file in {PREFIX}SECRET_KEY_FILE.")
+        return _keys(SecretStr(self._made_secret()))
+
+    def signing_keys(self, use: Use) -> tuple[bytes, ...]:
+        """The keys of one use, newest first: the first signs, all verify. Links signed by release 0.1.0, with the
+        secrets themselves, stay valid."""
+        derived = tuple(derived_key(secret, use) for secret in self.secret_keys)
+        return (*derived, *self.secret_keys) if use is Use.UNSUBSCRIBE else derived
 
     def instance_name(self, service: str) -> str:
         return self.instance or f"{service}-{socket.gethostname()}-{os.getpid()}"
@@ -317,6 +335,8 @@ class ApiSettings(CommonSettings):
 class DispatcherSettings(CommonSettings):
     """Splits, releases and closes campaigns."""
 
+    signs_with: ClassVar[tuple[str, ...]] = ()
+
     batch_size: int = Field(500, ge=1, le=10_000, description="Recipients per batch.")
     window_per_slot: int = Field(
         2, ge=1, description="Batches that may be released or sending at once, per place of the live senders."
@@ -342,6 +362,14 @@ class DispatcherSettings(CommonSettings):
 
 class SenderSettings(CommonSettings):
     """Delivers batches to relays."""
+
+    signs_with: ClassVar[tuple[str, ...]] = ("unsubscribe_key", "secret_key")
+
+    unsubscribe_key: SecretStr = Field(
+        SecretStr(""),
+        description="Signs unsubscribe links; `vashsender access new` derives it. Empty: `VASHSENDER_SECRET_KEY` signs"
+        " them as in release 0.1.0.",
+    )
 
     relays: SecretStr = Field(
         SecretStr(""),
@@ -446,12 +474,19 @@ class SenderSettings(CommonSettings):
         return int(number) if number.isdecimal() and int(number) else 1
 
     @property
+    def unsubscribe_signing_key(self) -> bytes:
+        """The key that signs unsubscribe links."""
+        return (_keys(self.unsubscribe_key) or self.secret_keys)[0]
+
+    @property
     def relay_urls(self) -> tuple[str, ...]:
         return tuple(self.relays.get_secret_value().replace(",", " ").split())
 
 
 class WatchdogSettings(CommonSettings):
     """Rescues batches and repairs the ledger."""
+
+    signs_with: ClassVar[tuple[str, ...]] = ()
 
     sweep_seconds: float = Field(300.0, gt=0, description="Seconds between two sweeps of the ledger.")
     stalled_seconds: float = Field(
@@ -484,6 +519,11 @@ def load(settings_class: type[S], **values: Any) -> S:
         return settings_class(**values)
     except ValidationError as error:
         raise ConfigurationError("; ".join(_line(dict(problem)) for problem in error.errors())) from None
+
+
+def _keys(given: SecretStr) -> tuple[bytes, ...]:
+    """The keys of a list with commas."""
+    return tuple(key.strip().encode() for key in given.get_secret_value().split(",") if key.strip())
 
 
 def _ascii_host(host: str) -> str:

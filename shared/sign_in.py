@@ -55,7 +55,7 @@ def read_token(signing_keys: Sequence[bytes], purpose: Purpose, token: str) -> P
 
 
 async def make_link(connection: AsyncConnection, secret: bytes, api_key: str, base_url: str) -> str:
-    """The address that signs a person in, once, within LINK_SECONDS. `secret` is the first of the API's `secret_keys`,
+    """The address that signs a person in, once, within LINK_SECONDS. `secret` is the newest key of `Use.SIGN_IN`,
     `base_url` where the API is reached. Raises DataError for a key that is wrong or revoked."""
     key = await keys.find(connection, secret=api_key)
     if key is None:

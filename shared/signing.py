@@ -1,4 +1,7 @@
-"""Signed tokens: what they say cannot be changed without the secret. A secret is rotated by putting a new one in front.
+"""Signed tokens: what they say cannot be changed without the key that signed it.
+
+Each use has its own key, derived from the installation's secret, so a process that has one key can sign nothing else.
+The secret is rotated by putting a new one in front.
 
 A token is base64url of its payload and an HMAC-SHA256 (RFC 2104) cut to 144 bits. The HMAC also covers the token's
 purpose, so that a token made for one purpose is worthless for any other.
@@ -8,14 +11,39 @@ import binascii
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
+from enum import Enum
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from shared.errors import DataError
 
 _MAC_OCTETS = 18
+_KEY_OCTETS = 32
+
+
+class Use(Enum):
+    """What a key is for. Values never change: they are part of the keys."""
+
+    #: The page's sessions.
+    SESSION = "session"
+    #: Links that sign a person in to the page, once.
+    SIGN_IN = "sign-in link"
+    #: The page's forms.
+    FORM = "form"
+    #: Unsubscribe links. The only key that senders have.
+    UNSUBSCRIBE = "unsubscribe link"
 
 
 class TokenError(DataError):
     """The token is damaged, or no secret of ours has signed it."""
+
+
+def derived_key(secret: bytes, use: Use) -> bytes:
+    """The key of one use: 32 octets of HKDF-SHA256 (RFC 5869, no salt) as 43 characters of base64url, so that it can
+    stand in a file or a list of keys."""
+    derived = HKDF(SHA256(), _KEY_OCTETS, salt=None, info=f"vashsender key 1: {use.value}".encode()).derive(secret)
+    return urlsafe_b64encode(derived).rstrip(b"=")
 
 
 def make_token(secret: bytes, purpose: bytes, payload: bytes) -> str:

@@ -49,3 +49,17 @@ def new(
         if written
         else "nothing to do: every file exists"
     )
+
+
+@app.command()
+def unsubscribe_key(
+    secret_key: Annotated[Path, typer.Argument(help="The file of VASHSENDER_SECRET_KEY.", dir_okay=False)],
+) -> None:
+    """Print the key that senders sign unsubscribe links with, and nothing else. It follows from the secret key."""
+    from cli import access_files
+    from shared.errors import ConfigurationError
+
+    try:
+        typer.echo(access_files.unsubscribe_key_of(secret_key.read_text()))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {secret_key}: {error.strerror}") from error

@@ -101,8 +101,12 @@ class Installation:
         self._notes_file.unlink(missing_ok=True)
 
     def restart(self) -> None:
-        """Restarts the services with current settings, one process at a time; each is ready before the next stops."""
+        """Restarts the services with current settings, one process at a time; each is ready before the next stops.
+        The API is first, because it verifies what the senders sign."""
+        from cli.local import preparation
+
         self._need_running()
+        preparation.leave_signing_key(self.config)
         for program in service_programs(self.config, max(map(_number, self.senders()), default=0), self.overrides):
             if program.name not in self.supervisor.names():
                 continue
@@ -123,7 +127,10 @@ class Installation:
 
     def scale(self, senders: int) -> tuple[list[str], list[str]]:
         """Runs this number of senders and returns the names added and removed. The others keep their process."""
+        from cli.local import preparation
+
         self._need_running()
+        preparation.leave_signing_key(self.config)
         now = {_number(name): name for name in self.senders()}
         added = [
             sender_program(self.config, number, self.overrides) for number in range(1, senders + 1) if number not in now
@@ -176,6 +183,7 @@ class Installation:
             current.note = preparation.upgrade_database(config)
         with step("first API key") as current:
             current.note = preparation.first_key(config)
+        preparation.leave_signing_key(config)
         programs = service_programs(config, senders, self.overrides)
         if mailbox:
             programs.append(mailbox_program(config))

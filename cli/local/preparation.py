@@ -3,11 +3,13 @@
 import asyncio
 
 from cli import access, tenants
+from cli.local.programs import unsubscribe_key_file
 from cli.local.readiness import relative
 from cli.settings import LocalSettings
 from shared import topology
 from shared.ledger import migrate
 from shared.secret_files import private_folder, write_private
+from shared.signing import Use, derived_key
 
 
 def upgrade_database(config: LocalSettings) -> str:
@@ -31,6 +33,13 @@ def declare_topology(url: str) -> str:
     """Declares the topology and returns what was declared, in words."""
     asyncio.run(access.declare(url))
     return f"declared: {', '.join(queue.name for queue in topology.QUEUES)}, {topology.DEAD}"
+
+
+def leave_signing_key(config: LocalSettings) -> None:
+    """Derives the senders' key from the installation's secret and leaves it in a file: senders get no other key."""
+    private_folder(config.secrets_dir)
+    key = derived_key(config.secret_keys[0], Use.UNSUBSCRIBE)
+    write_private(unsubscribe_key_file(config), key.decode() + "\n")
 
 
 def first_key(config: LocalSettings) -> str:

@@ -22,6 +22,14 @@ BROKER_STOP_SECONDS = 50.0
 # Besides VASHSENDER_*: what a Python program needs for its files, certificates and language.
 PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 PASSED_ON_PREFIXES = ("VASHSENDER_", "LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
+# Secrets of one service or of the command, which no other program gets.
+OWN_SECRETS: Mapping[str, Sequence[str]] = {
+    "VASHSENDER_SECRET_KEY": ("api",),
+    "VASHSENDER_UNSUBSCRIBE_KEY": (SENDER,),
+    "VASHSENDER_RELAYS": (SENDER,),
+    "VASHSENDER_AMQP_ADMIN_URL": (),
+    "VASHSENDER_API_KEY": (),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +62,8 @@ def service_programs(config: LocalSettings, senders: int, settings: Mapping[str,
 def sender_program(config: LocalSettings, number: int, settings: Mapping[str, str]) -> Program:
     """Sender `number`, from 1, with its slot name."""
     name = f"{SENDER}-{number}"
-    return _service(config, name, config.sender_port + number - 1, {**settings, "VASHSENDER_SLOT": name})
+    own = {"VASHSENDER_SLOT": name, "VASHSENDER_UNSUBSCRIBE_KEY_FILE": str(unsubscribe_key_file(config))}
+    return _service(config, name, config.sender_port + number - 1, {**settings, **own})
 
 
 def broker_program(config: LocalSettings) -> Program:
@@ -76,6 +85,11 @@ def mailbox_program(config: LocalSettings) -> Program:
         ready_url=f"http://{config.local_host}:{config.mailbox_page_port}/health/ready",
         ports={"development mailbox": config.mailbox_port, "its page": config.mailbox_page_port},
     )
+
+
+def unsubscribe_key_file(config: LocalSettings) -> Path:
+    """The file that holds the senders' signing key."""
+    return config.secrets_dir / "unsubscribe_key"
 
 
 def broker_of(config: LocalSettings) -> "PrivateBroker":
@@ -115,6 +129,12 @@ def _program(
     ready_url: str,
     ports: Mapping[str, int],
 ) -> Program:
-    passed = {key: value for key, value in os.environ.items() if key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES)}
+    service = name.partition("-")[0]
+    passed = {
+        key: value
+        for key, value in os.environ.items()
+        if (key in PASSED_ON or key.startswith(PASSED_ON_PREFIXES))
+        and service in OWN_SECRETS.get(key.removesuffix("_FILE"), (service,))
+    }
     environment = {**passed, "VASHSENDER_VAR_DIR": str(config.home), **settings}
     return Program(name, argv, environment, config.logs / f"{name}.log", stop_seconds, ready_url, ports)

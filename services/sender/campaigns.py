@@ -64,7 +64,7 @@ class Campaigns:
     def __init__(self, ledger: Ledger, settings: SenderSettings, signers: Mapping[str, DkimSigner]) -> None:
         self._ledger = ledger
         self._public_url = settings.public_url
-        self._secret = settings.secret_keys[0]
+        self._unsubscribe_key = settings.unsubscribe_signing_key
         self._schedule = parse_schedule(settings.retry_schedule)
         self._hold_seconds = settings.provider_hold_seconds
         self._max_message_bytes = settings.max_message_bytes
@@ -83,7 +83,7 @@ class Campaigns:
         content = CampaignContent.model_validate_json(row.content)
 
         def unsubscribe_url(recipient_id: int) -> str:
-            return make_link(self._public_url, self._secret, campaign_id, recipient_id)
+            return make_link(self._public_url, self._unsubscribe_key, campaign_id, recipient_id)
 
         # Megabytes of HTML take a while to compile: other campaigns go on.
         compiled = await asyncio.to_thread(

@@ -10,6 +10,7 @@ from playwright.async_api import Browser
 from shared.ledger.database import Ledger
 from shared.ledger.keys import list_keys, revoke_key
 from shared.sign_in import make_link
+from shared.signing import Use, derived_key
 from tests.support.browser import Person, chromium, person
 from tests.support.relay import RecordingRelay
 from tests.support.system import POLL_SECONDS, System
@@ -266,7 +267,7 @@ async def test_a_link_signs_in_once_and_a_revoked_key_ends_open_sessions(system:
     ledger = Ledger(system.database_url, pool_size=1)
     try:
         async with ledger.read() as connection:
-            link = await make_link(connection, SECRET.encode(), system.key, address)
+            link = await make_link(connection, derived_key(SECRET.encode(), Use.SIGN_IN), system.key, address)
         async with person(browser, address) as user:
             await user.page.goto(link)
             await user.page.get_by_role("heading", name="Campaigns", exact=True).wait_for()

@@ -29,7 +29,6 @@ from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
 
 RECIPIENTS = 160
-SECRET_KEY = "x" * 40
 REFUSALS = ("permission denied", "ACCESS_REFUSED", "job.failed", "tick.failed", "InsufficientPrivilege")
 
 
@@ -42,10 +41,10 @@ def made(tmp_path: Path, broker: PrivateBroker, own_postgres: PrivatePostgres) -
 @pytest.fixture
 async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> AsyncIterator[System]:
     quick = {"lease_seconds": "3", "renew_seconds": "1", "look_seconds": "0.2", "heartbeat_seconds": "1"}
-    async with installation(
-        tmp_path, made.owner_url, made.admin_url, "", relay, secret_key=SECRET_KEY, sweep_seconds="2", **quick
-    ) as system:
+    async with installation(tmp_path, made.owner_url, made.admin_url, "", relay, sweep_seconds="2", **quick) as system:
         system.service_settings = made.service_settings()
+        system.service_settings["api"]["secret_key"] = (made.folder / "secret_key").read_text()
+        system.service_settings["sender"]["unsubscribe_key"] = (made.folder / "unsubscribe_key").read_text()
         system.service_settings["sender"]["smtp_connections"] = "2"
         system.service_settings["dispatcher"]["batch_size"] = "20"
         yield system
@@ -89,7 +88,7 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     assert again["counts"]["failed"] == 0
 
     relay.behaviour.seconds_per_email = 0.0
-    await _unsubscribe(system, campaign)
+    await _unsubscribe(system, campaign, (made.folder / "unsubscribe_key").read_text().encode())
     limited = await system.create(5, emails_per_second=20, delivery="at_most_once")
     await system.send(limited)
     closed = await system.wait_closed(limited)
@@ -133,11 +132,11 @@ async def _holds_pending(system: System, slot: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def _unsubscribe(system: System, campaign: str) -> None:
+async def _unsubscribe(system: System, campaign: str, key: bytes) -> None:
     async with system.client() as client:
         rows = (await client.get(f"/campaigns/{campaign}/recipients")).raise_for_status().json()["data"]
         person = next(row for row in rows if row["email"].startswith("person-2@"))
-        token = make_token(SECRET_KEY.encode(), UUID(campaign), person["id"])
+        token = make_token(key, UUID(campaign), person["id"])
         url = f"{system.processes['api'].http_url}/u/{token}"
         (await client.post(url, data={"List-Unsubscribe": "One-Click"})).raise_for_status()
         listed = (await client.get("/suppressions")).raise_for_status().json()["data"]
@@ -178,7 +177,6 @@ def _health_check(made: Accounts) -> "subprocess.CompletedProcess[str]":
     settings = {
         "VASHSENDER_DATABASE_URL": made.database_url("watchdog"),
         "VASHSENDER_AMQP_URL": made.amqp_url("watchdog"),
-        "VASHSENDER_SECRET_KEY": SECRET_KEY,
     }
     command = [str(Path(sys.executable).with_name("vashsender")), "health-check", "--fix"]
     return subprocess.run(command, env=settings, cwd=made.folder, capture_output=True, text=True, check=False)

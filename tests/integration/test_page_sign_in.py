@@ -9,16 +9,18 @@ from shared.ledger import sessions
 from shared.ledger.database import clock
 from shared.ledger.keys import create_key, list_keys, revoke_key
 from shared.sign_in import LINK_SECONDS, PATH, Purpose, make_link, make_token, read_token
+from shared.signing import Use, derived_key
 from tests.support.api import SECRET_KEY, ApiRig, api_on
 from tests.support.visitor import Visitor, forms, text
 
 BASE = "http://api.test"
+SIGN_IN_KEY = derived_key(SECRET_KEY.encode(), Use.SIGN_IN)
 PAGES = ("/", "/campaigns/new", "/services", "/suppressions", "/campaigns/018f0000-0000-7000-8000-000000000001")
 
 
 async def link(rig: ApiRig) -> str:
     async with rig.ledger.read() as connection:
-        address = await make_link(connection, SECRET_KEY.encode(), await bearer(rig), BASE)
+        address = await make_link(connection, SIGN_IN_KEY, await bearer(rig), BASE)
     return address.removeprefix(BASE)
 
 
@@ -84,7 +86,7 @@ async def test_a_link_is_short_lived_and_worth_no_more_than_its_key(database_url
         async with rig.ledger.write() as connection:
             key_id = (await list_keys(connection))[0].id
             now = await clock(connection)
-        old = make_token(SECRET_KEY.encode(), Purpose.LINK, key_id, now - 1)
+        old = make_token(SIGN_IN_KEY, Purpose.LINK, key_id, now - 1)
         visitor = Visitor.of(rig)
         assert "has expired" in await visitor.get(f"{PATH}/{old}", expect=401)
         forged = make_token(b"x" * 32, Purpose.LINK, key_id, now + LINK_SECONDS)
@@ -123,12 +125,14 @@ async def test_a_session_expires(database_url: str) -> None:
                     await sessions.start(connection, nonce, key.id, until, address="", browser="")
             return await resume(rig.api, token) is not None
 
-        secret = SECRET_KEY.encode()
+        secret = derived_key(SECRET_KEY.encode(), Use.SESSION)
         assert not await resumed(secret, Purpose.SESSION, now - 1)
         assert await resumed(secret, Purpose.SESSION, now + 60)
         assert not await resumed(secret, Purpose.SESSION, now + 60, noted=False), "a cookie alone is worth nothing"
         assert not await resumed(b"y" * 32, Purpose.SESSION, now + 60)
         assert not await resumed(secret, Purpose.LINK, now + 60)
+        for other in (SIGN_IN_KEY, derived_key(SECRET_KEY.encode(), Use.UNSUBSCRIBE), SECRET_KEY.encode()):
+            assert not await resumed(other, Purpose.SESSION, now + 60), "keys of other uses sign no session"
 
 
 async def test_signing_out_forgets_the_cookie_and_voids_its_copies(database_url: str) -> None:

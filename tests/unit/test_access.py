@@ -17,6 +17,7 @@ from cli.main import run
 from shared import events, topology
 from shared.errors import ConfigurationError
 from shared.ledger.rights import RIGHTS
+from shared.signing import Use, derived_key
 
 ROOT = Path(__file__).parents[2]
 EVENTS = {event.__name__: event for event in events.Event.__subclasses__() if event.__module__ == events.__name__}
@@ -85,12 +86,26 @@ def test_a_renewed_account_has_a_new_password_at_the_same_place(tmp_path: Path) 
     write(tmp_path, Servers("rabbitmq", "postgres"))
     before, key = passwords(tmp_path), (tmp_path / "secret_key").read_text()
     written = {path.name for path in write(tmp_path, Servers(), ["sender", "secret_key"])}
-    assert written == {"sender_amqp_url", "sender_database_url", DEFINITIONS, ROLES_SQL, "secret_key"}
+    accounts = {"sender_amqp_url", "sender_database_url", DEFINITIONS, ROLES_SQL}
+    assert written == accounts | {"secret_key", "unsubscribe_key"}
     after = passwords(tmp_path)
     assert {name for name in after if after[name] != before[name]} == {"sender_amqp_url", "sender_database_url"}
     assert "@rabbitmq:5672/" in (tmp_path / "sender_amqp_url").read_text()
     newest, old = (tmp_path / "secret_key").read_text().split(",")
     assert (old, len(newest) >= 32) == (key, True)
+    assert (tmp_path / "unsubscribe_key").read_text() == derived_key(newest.encode(), Use.UNSUBSCRIBE).decode()
+    assert not write(tmp_path, Servers())
+
+
+def test_the_senders_key_follows_from_the_newest_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, Servers())
+    (tmp_path / "secret_key").write_text("b" * 40 + " , " + "a" * 40 + "\n")
+    assert {path.name for path in write(tmp_path, Servers())} == {"unsubscribe_key"}
+    assert run(["access", "unsubscribe-key", str(tmp_path / "secret_key")]) == 0
+    assert capsys.readouterr().out.strip() == (tmp_path / "unsubscribe_key").read_text()
+    (tmp_path / "secret_key").write_text("short")
+    assert run(["access", "unsubscribe-key", str(tmp_path / "secret_key")]) == 78
+    assert run(["access", "unsubscribe-key", str(tmp_path / "missing")]) == 78
 
 
 def test_an_interrupted_run_is_completed(tmp_path: Path) -> None:

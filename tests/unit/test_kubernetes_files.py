@@ -192,10 +192,13 @@ def test_secrets_are_files_that_access_new_writes(overlay: Path, kustomization: 
             generated.setdefault(generator["name"], set()).add(key)
             assert file.removeprefix("secrets/") in made | {"relays"} or (kubernetes.FOLDER / overlay / file).exists()
     common = {value.removeprefix(MOUNTED_AT) for _, value in values() if value.startswith(MOUNTED_AT)}
-    assert common == {"amqp_url", "database_url", "secret_key", "relays"}
-    for name in ("api", "dispatcher", "watchdog", "operator"):
-        assert generated[f"vashsender-{name}"] == common - {"relays"}
-    assert generated["vashsender-sender"] == common
+    accounts = {"amqp_url", "database_url"}
+    assert common == accounts | {"secret_key", "unsubscribe_key", "relays"}
+    for name in ("api", "operator"):
+        assert generated[f"vashsender-{name}"] == accounts | {"secret_key"}
+    for name in ("dispatcher", "watchdog"):
+        assert generated[f"vashsender-{name}"] == accounts
+    assert generated["vashsender-sender"] == accounts | {"unsubscribe_key", "relays"}
     assert generated["vashsender-migrate"] == {"database_url"}
     assert generated["vashsender-topology"] == {"amqp_url"}
 

@@ -6,10 +6,18 @@ from pathlib import Path
 import pytest
 
 from cli.client import ApiClient
-from cli.settings import local_settings
+from cli.settings import LocalSettings, local_settings
 from shared.env_file import ignored_file
 from shared.errors import ConfigurationError
-from shared.settings import SETTINGS, ApiSettings, CommonSettings, SenderSettings, load
+from shared.settings import (
+    SETTINGS,
+    ApiSettings,
+    CommonSettings,
+    DispatcherSettings,
+    SenderSettings,
+    WatchdogSettings,
+    load,
+)
 
 SECRET = "x" * 32
 
@@ -84,6 +92,7 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("PUBLIC_URL", "mail.example.com", "VASHSENDER_PUBLIC_URL: is not an http or https URL"),
         ("SECRET_KEY", "short", "secret_key has a key shorter than 32 characters"),
         ("SECRET_KEY", "x" * 32 + ",short", "secret_key has a key shorter than 32 characters"),
+        ("UNSUBSCRIBE_KEY", "x" * 32 + ",short", "unsubscribe_key has a key shorter than 32 characters"),
     ],
 )
 def test_a_wrong_setting_gives_one_clear_line(
@@ -105,6 +114,22 @@ def test_production_refuses_unsafe_settings(monkeypatch: pytest.MonkeyPatch) -> 
         load(CommonSettings)
     monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com/")
     assert load(CommonSettings).public_url == "https://mail.example.com"
+
+
+def test_each_service_needs_only_its_own_key_in_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
+    monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com/")
+    monkeypatch.setenv("VASHSENDER_VAR_DIR", str(tmp_path))
+    for settings_class in (DispatcherSettings, WatchdogSettings, LocalSettings):
+        load(settings_class)
+    with pytest.raises(ConfigurationError, match="unsubscribe_key or secret_key must be set"):
+        load(SenderSettings)
+    assert load(SenderSettings, unsubscribe_key=SECRET).unsubscribe_signing_key == SECRET.encode()
+    with pytest.raises(ConfigurationError, match="secret_key must be set"):
+        load(ApiSettings)
+    with pytest.raises(ConfigurationError, match="VASHSENDER_SECRET_KEY is not set"):
+        _ = load(LocalSettings).secret_keys
+    assert not list(tmp_path.iterdir()), "no secret is made in production"
 
 
 def test_the_development_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def made() -> set[str]:
     assert alone is not None
     assert of_services is not None
     addresses = {f"{name}_{what}" for name in of_services.group(1).split() for what in ("database_url", "amqp_url")}
-    return {"secret_key", *alone.group(1).split(), *addresses}
+    return {"secret_key", "unsubscribe_key", *alone.group(1).split(), *addresses}
 
 
 def test_there_is_a_unit_for_every_service() -> None:
@@ -58,7 +58,7 @@ def test_every_credential_is_read_and_has_a_file(unit: str) -> None:
         for name, value in lines(unit)
         if name == "Environment" and "=%d/" in value
     }
-    assert {path.parent for path in files} == {Path("/etc/vashsender/secrets")}
+    assert {path.parent for path in files} <= {Path("/etc/vashsender/secrets")}
     assert {path.name for path in files} <= made()
     assert read == {name: f"VASHSENDER_{name.upper()}_FILE" for name in handed}
 

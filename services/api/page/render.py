@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from services.api.page import assets, csrf, session, words
 from services.api.page.session import Session
 from services.api.web.context import api_of
+from shared.signing import Use
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -31,7 +32,7 @@ def page(request: Request, template: str, *, status_code: int = 200, **context: 
 
 def form_token(request: Request) -> str:
     """The token that this visitor's forms carry."""
-    return csrf.token(api_of(request).settings.secret_keys[0], csrf.bound_to(request))
+    return csrf.token(api_of(request).settings.signing_keys(Use.FORM)[0], csrf.bound_to(request))
 
 
 def html(template: str, **context: Any) -> str:

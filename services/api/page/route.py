@@ -21,6 +21,7 @@ from services.api.web.scopes import require, scope_of
 from shared.scopes import Scope
 from shared.settings import ApiSettings
 from shared.sign_in import PATH as SIGN_IN
+from shared.signing import Use
 
 MAX_STRANGERS_FORM_BYTES = 4096
 """Of a form that is sent without a session."""
@@ -86,7 +87,7 @@ class OpenRoute(APIRoute):
             max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
         )
         try:
-            csrf.check(settings.secret_keys, csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
+            csrf.check(settings.signing_keys(Use.FORM), csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
             request.state.form = form
             return await handle(posted)
         finally:

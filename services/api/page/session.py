@@ -12,7 +12,7 @@ from shared.ledger import keys, sessions
 from shared.ledger.database import clock
 from shared.settings import ApiSettings
 from shared.sign_in import Purpose, make_token, read_token
-from shared.signing import TokenError
+from shared.signing import TokenError, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ async def current(request: Request) -> Session | None:
 async def resume(api: Api, token: str) -> Session | None:
     """The session that a cookie's value stands for; None if it is over."""
     try:
-        said = read_token(api.settings.secret_keys, Purpose.SESSION, token)
+        said = read_token(api.settings.signing_keys(Use.SESSION), Purpose.SESSION, token)
     except TokenError:
         return None
     async with api.ledger.read() as connection:
@@ -50,8 +50,8 @@ async def start(request: Request, key: keys.Key, response: Response) -> None:
     """Signs in the person who holds `key`."""
     api, settings = api_of(request), api_of(request).settings
     until = await api.ledger.now() + settings.page_session_seconds
-    token = make_token(settings.secret_keys[0], Purpose.SESSION, key.id, until)
-    said = read_token(settings.secret_keys, Purpose.SESSION, token)
+    token = make_token(settings.signing_keys(Use.SESSION)[0], Purpose.SESSION, key.id, until)
+    said = read_token(settings.signing_keys(Use.SESSION), Purpose.SESSION, token)
     address, browser = client_address(request), request.headers.get("user-agent", "")
     async with api.ledger.write() as connection:
         await sessions.start(connection, said.nonce, key.id, said.until, address=address, browser=browser)

@@ -13,7 +13,7 @@ from shared import logs
 from shared.ledger import keys
 from shared.ledger.database import clock
 from shared.sign_in import PATH, Purpose, read_token
-from shared.signing import TokenError
+from shared.signing import TokenError, Use
 
 _LOCAL = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~?=&%-]*")
 _USED_UP = "This link has been used or has expired. Sign in with an API key, or create a new link."
@@ -47,7 +47,7 @@ async def sign_in(request: Request, form: FormDep, api: ApiDep) -> Response:
 async def ask_by_link(request: Request, token: str, api: ApiDep) -> Response:
     """Shows a button, which a script presses. A program that only fetches the link as a preview does not use it up."""
     try:
-        said = read_token(api.settings.secret_keys, Purpose.LINK, token)
+        said = read_token(api.settings.signing_keys(Use.SIGN_IN), Purpose.LINK, token)
     except TokenError as error:
         return _form(request, status=401, error=str(error))
     async with api.ledger.read() as connection:
@@ -59,7 +59,7 @@ async def ask_by_link(request: Request, token: str, api: ApiDep) -> Response:
 @visitors.post(PATH + "/{token}")
 async def sign_in_by_link(request: Request, token: str, api: ApiDep) -> Response:
     try:
-        said = read_token(api.settings.secret_keys, Purpose.LINK, token)
+        said = read_token(api.settings.signing_keys(Use.SIGN_IN), Purpose.LINK, token)
     except TokenError as error:
         return _form(request, status=401, error=str(error))
     async with api.ledger.write() as connection:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request, Response
 
 from services.api.usecases.unsubscribe import subscriber, unsubscribe
 from services.api.web.context import ApiDep
+from shared.signing import Use
 
 TEMPLATE = Path(__file__).with_name("unsubscribe.html")
 
@@ -42,7 +43,7 @@ async def ask(token: str, request: Request, api: ApiDep) -> Response:
     """Changes nothing."""
     texts = _texts(request)
     async with api.ledger.read() as connection:
-        person = await subscriber(connection, api.settings.secret_keys, token)
+        person = await subscriber(connection, api.settings.signing_keys(Use.UNSUBSCRIBE), token)
     if person is None:
         return _page(404, texts, texts["bad"])
     return _page(200, texts, texts["ask"].format(address=_masked(person.address.email)), _button(texts))
@@ -54,7 +55,7 @@ async def act(token: str, request: Request, api: ApiDep) -> Response:
     token is enough."""
     texts = _texts(request)
     async with api.ledger.write() as connection:
-        person = await subscriber(connection, api.settings.secret_keys, token)
+        person = await subscriber(connection, api.settings.signing_keys(Use.UNSUBSCRIBE), token)
         if person is not None:
             await unsubscribe(connection, person)
     if person is None:

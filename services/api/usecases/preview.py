@@ -35,6 +35,7 @@ from shared.ledger.models import Project
 from shared.messages.campaign import headers_of
 from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.settings import ApiSettings
+from shared.signing import Use
 from shared.templates import Content, FieldUse, Value
 from shared.unsubscribe import make_link
 
@@ -70,7 +71,7 @@ async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, 
         person = await _person(connection, campaign, given)
     compiled = await content.compiled(stored)
     headers = headers_of(campaign.id, row, str(project), CampaignContent.model_validate_json(stored))
-    link = make_link(settings.public_url, settings.secret_keys[0], campaign.id, NO_ONE)
+    link = make_link(settings.public_url, settings.signing_keys(Use.UNSUBSCRIBE)[0], campaign.id, NO_ONE)
     # Megabytes of HTML take a while: the event loop stays free for other requests.
     shown = await asyncio.to_thread(_shown, compiled, headers, person, link)
     return Preview(shown, {file.content_id: file for file in headers.attachments if file.content_id is not None})
