@@ -26,8 +26,10 @@ def probe(port: int) -> tuple[bool, str]:
 
 
 def main() -> None:
-    """Without an argument, asks the service of this container, on VASHSENDER_HTTP_PORT."""
-    ready, said = probe(int(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("VASHSENDER_HTTP_PORT", "8700")))
+    """Without an argument, asks the service of this container, on its health port."""
+    own = os.environ.get("VASHSENDER_HEALTH_PORT", "0")
+    port = own if own != "0" else os.environ.get("VASHSENDER_HTTP_PORT", "8700")
+    ready, said = probe(int(sys.argv[1] if len(sys.argv) > 1 else port))
     sys.stdout.write(f"{said}\n")
     sys.exit(0 if ready else 1)
 

@@ -22,6 +22,7 @@ class LocalSettings(SenderSettings):
     broker_prometheus_port: int = Field(8705, ge=1, le=65535, description="Metrics of the private broker.")
     broker_dist_port: int = Field(8706, ge=1, le=65535, description="Erlang distribution of the private broker.")
     broker_epmd_port: int = Field(8707, ge=1, le=65535, description="Port mapper (epmd) of the private broker.")
+    api_health_port: int = Field(8712, ge=1, le=65535, description="`/health` and `/metrics` of the api.")
     dispatcher_port: int = Field(8710, ge=1, le=65535, description="`/health` and `/metrics` of the dispatcher.")
     watchdog_port: int = Field(8711, ge=1, le=65535, description="`/health` and `/metrics` of the watchdog.")
     sender_port: int = Field(

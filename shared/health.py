@@ -1,6 +1,8 @@
-"""`/health/live`, `/health/ready` and `/metrics`, the same on every service."""
+"""`/health/live`, `/health/ready` and `/metrics`, the same on every service. They show hosts, campaigns and what is
+wrong, so a port that strangers reach answers only whether the process works."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -49,11 +51,17 @@ class Health:
         return dict(zip(self.checks, results, strict=True))
 
     def routes(self) -> list[Route]:
+        """For a port that only machinery reaches."""
         return [
             Route("/health/live", self._live),
             Route("/health/ready", self._ready),
             Route("/metrics", self._metrics),
         ]
+
+    def public_routes(self) -> list[Route]:
+        """For a port that strangers reach, for load balancers in front of it: the status without reasons, no
+        metrics."""
+        return [Route("/health/live", self._live), Route("/health/ready", self._status)]
 
     async def _live(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -64,6 +72,10 @@ class Health:
         if wrong - self.optional:
             return JSONResponse({"status": "unavailable", "checks": report}, 503)
         return JSONResponse({"status": "degraded" if wrong else "ok", "checks": report})
+
+    async def _status(self, request: Request) -> Response:
+        answer = await self._ready(request)
+        return JSONResponse({"status": json.loads(bytes(answer.body))["status"]}, answer.status_code)
 
     async def _metrics(self, _request: Request) -> Response:
         for refresh in self.refresh:

@@ -1,4 +1,4 @@
-"""The HTTP port of a process: it serves `/health` and `/metrics` everywhere, and the whole API in `api`."""
+"""An HTTP port of a process: `/health` and `/metrics` everywhere, the page and the API in `api`."""
 
 import asyncio
 import errno

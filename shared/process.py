@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -137,14 +137,11 @@ class Process(Generic[S]):
     ) -> None:
         """Runs until SIGTERM, SIGINT or `restart`. Then events stop coming, `drain` is awaited, background work is
         cancelled, and bus and ledger are closed. An error in background work ends the process; its supervisor starts
-        it again. `app` is served on the HTTP port; without one, `/health` and `/metrics` are."""
+        it again. `app` is served on the HTTP port, `/health` and `/metrics` on the health port."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        config = self.settings
-        port = config.http_port or self._default_port()
-        app = app or Starlette(routes=self.health.routes())
-        async with serving(app, config.http_host, port, HttpLimits.of(config)), self._reporting():
+        async with self._serving(app), self._reporting():
             self.bus.start()
             log.info("service.started")
             # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.
@@ -163,6 +160,26 @@ class Process(Generic[S]):
                 await self.bus.close()
                 await self.ledger.close()
                 log.info("service.stopped")
+
+    @property
+    def has_health_port(self) -> bool:
+        """Whether `/health` and `/metrics` have a port of their own, apart from the API's."""
+        return self.settings.health_port not in (0, self._http_port())
+
+    @asynccontextmanager
+    async def _serving(self, app: ASGIApp | None) -> AsyncIterator[None]:
+        config, limits = self.settings, HttpLimits.of(self.settings)
+        machinery = Starlette(routes=self.health.routes())
+        async with AsyncExitStack() as ports:
+            if self.has_health_port:
+                port = serving(machinery, config.http_host, config.health_port, limits, "VASHSENDER_HEALTH_PORT")
+                await ports.enter_async_context(port)
+            if app is not None or not self.has_health_port:
+                await ports.enter_async_context(serving(app or machinery, config.http_host, self._http_port(), limits))
+            yield
+
+    def _http_port(self) -> int:
+        return self.settings.http_port or self._default_port()
 
     def _default_port(self) -> int:
         if self.service == "api":

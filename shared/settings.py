@@ -108,6 +108,12 @@ class CommonSettings(BaseSettings):
         le=65535,
         description="The HTTP port. 0: the service's default port; `sender-2` takes the one after `sender-1`.",
     )
+    health_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="A separate port for `/health` and `/metrics`. 0: they are on the HTTP port.",
+    )
     http_connections: int = Field(
         500, ge=1, description="Most connections to the HTTP port. More are answered with 503."
     )
@@ -317,9 +323,20 @@ class ApiSettings(CommonSettings):
         gt=0,
         description="Seconds that a body may take, and one more for each KB of it; not for imports.",
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Further host names at which people reach the page, separated by commas. The host of"
+        " `VASHSENDER_PUBLIC_URL` and this machine's own names are always allowed.",
+    )
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."
     )
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, value: str) -> str:
+        hosts = [host.strip() for host in value.split(",") if host.strip()]
+        return ",".join(host.lower() if _IP_HOST.fullmatch(host.lower()) else _ascii_host(host) for host in hosts)
 
     @model_validator(mode="after")
     def _remembers_longer_than_tokens_live(self) -> Self:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,8 +54,11 @@ class Program:
 
 def service_programs(config: LocalSettings, senders: int, settings: Mapping[str, str]) -> list[Program]:
     """The programs of the four services, with `senders` senders. `settings` are added to each environment."""
-    ports = {"api": config.api_port, "dispatcher": config.dispatcher_port, "watchdog": config.watchdog_port}
-    programs = [_service(config, name, ports[name], settings) for name in SERVICES]
+    programs = [
+        _api_program(config, settings),
+        _service(config, "dispatcher", config.dispatcher_port, settings),
+        _service(config, "watchdog", config.watchdog_port, settings),
+    ]
     return programs + [sender_program(config, number, settings) for number in range(1, senders + 1)]
 
 
@@ -103,6 +106,16 @@ def broker_of(config: LocalSettings) -> "PrivateBroker":
         prometheus_port=config.broker_prometheus_port,
         dist_port=config.broker_dist_port,
         epmd_port=config.broker_epmd_port,
+    )
+
+
+def _api_program(config: LocalSettings, settings: Mapping[str, str]) -> Program:
+    health = config.api_health_port
+    program = _service(config, "api", config.api_port, {**settings, "VASHSENDER_HEALTH_PORT": str(health)})
+    return replace(
+        program,
+        ready_url=f"http://{config.local_host}:{health}/health/ready",
+        ports={**program.ports, "health of api": health},
     )
 
 

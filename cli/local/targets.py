@@ -12,7 +12,7 @@ from cli.settings import LocalSettings
 def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
     """Writes the targets of the programs in `names`, which are all that run; see deploy/prometheus/prometheus.yml."""
     ports = {
-        "api": config.api_port,
+        "api": config.api_health_port,
         "dispatcher": config.dispatcher_port,
         "watchdog": config.watchdog_port,
         BROKER: config.broker_prometheus_port,

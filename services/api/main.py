@@ -7,10 +7,14 @@ from services.api.housekeeping import TICK_SECONDS, Housekeeping
 from services.api.metrics import ApiMetrics
 from services.api.page import mount as page
 from services.api.rest import mount as rest
+from services.api.web.hosts import AllowedHosts
 from services.api.web.observe import Observe
+from shared import logs
 from shared.health import Health
 from shared.process import Process
 from shared.settings import ApiSettings
+
+log = logs.get()
 
 
 async def serve(process: Process[ApiSettings]) -> None:
@@ -18,23 +22,25 @@ async def serve(process: Process[ApiSettings]) -> None:
     metrics = ApiMetrics(process.metrics.registry)
     api = Api(process.settings, process.ledger, metrics, process.bus.publish, process.stopping)
     housekeeping = Housekeeping(api, process.instance)
+    if process.settings.environment == "production" and not process.has_health_port:
+        log.warning("metrics.public", advice="set VASHSENDER_HEALTH_PORT, so that strangers cannot read /metrics")
     # It takes campaigns and unsubscribes without the broker: the dispatcher finds them in the ledger.
     process.health.optional.add("broker")
 
     await process.run(
         process.clock(housekeeping.tick, TICK_SECONDS, may_last=True),
-        app=create_app(api, process.health),
+        app=AllowedHosts(create_app(api, process.health, shared_port=not process.has_health_port), process.settings),
         drain=housekeeping.farewell,
     )
 
 
-def create_app(api: Api, health: Health) -> FastAPI:
-    """The HTTP application. It opens nothing: `api` brings what is open."""
+def create_app(api: Api, health: Health, *, shared_port: bool = True) -> FastAPI:
+    """The HTTP application. It opens nothing: `api` brings what is open. `shared_port`: machinery has no other."""
     # FastAPI's pages of the contract load their scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None)
     app.state.api = api
     rest.mount(app)
     page.mount(app)
-    app.router.routes.extend(health.routes())
+    app.router.routes.extend(health.routes() if shared_port else health.public_routes())
     app.add_middleware(Observe, metrics=api.metrics)
     return app

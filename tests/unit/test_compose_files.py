@@ -166,6 +166,8 @@ def test_prometheus_scrapes_the_same_jobs_as_on_one_machine() -> None:
     found = here["scrape_configs"][0].pop("dns_sd_configs")
     assert here == there
     assert set(found[0]["names"]) == OURS
+    assert str(found[0]["port"]) == SERVICES["api"]["environment"]["VASHSENDER_HEALTH_PORT"]
+    assert all(not port.endswith(f":{found[0]['port']}") for port in SERVICES["api"]["ports"])
 
 
 def test_the_example_names_variables_that_exist() -> None:

@@ -169,7 +169,11 @@ def test_it_matches_the_image() -> None:
         re.findall(r"VASHSENDER_VAR_DIR=(\S+)", dockerfile)[0]
     }
     port = int(re.findall(r"VASHSENDER_HTTP_PORT=(\d+)", dockerfile)[0])
-    assert service["containers"][0]["ports"] == [{"name": "http", "containerPort": port}]
+    api = document("Deployment", "vashsender-api", "base")["spec"]["template"]["spec"]
+    assert api["containers"][0]["ports"] == [{"name": "http", "containerPort": port}]
+    health_port = int(dict(values())["VASHSENDER_HEALTH_PORT"])
+    assert service["containers"][0]["ports"] == [{"name": "health", "containerPort": health_port}]
+    assert health_port != port
 
 
 def test_probes_use_paths_that_every_service_answers() -> None:
@@ -179,7 +183,35 @@ def test_probes_use_paths_that_every_service_answers() -> None:
     assert asked == {"startup": "/health/live", "liveness": "/health/live", "readiness": "/health/ready"}
     metrics = document("PodMonitor", "vashsender")["spec"]["podMetricsEndpoints"][0]
     assert {*asked.values(), metrics["path"]} <= routes
-    assert metrics["port"] == service["ports"][0]["name"]
+    assert metrics["port"] == service["ports"][0]["name"] == "health"
+    assert {service[f"{name}Probe"]["httpGet"]["port"] for name in ("startup", "liveness", "readiness")} == {"health"}
+
+
+def test_every_network_policy_names_both_ends() -> None:
+    policies = [one for one in DOCUMENTS if one["kind"] == "NetworkPolicy"]
+    rules = [
+        (policy["metadata"]["name"], rule.get(end), rule.get("ports"))
+        for policy in policies
+        for direction, end in (("ingress", "from"), ("egress", "to"))
+        for rule in policy["spec"].get(direction, ())
+    ]
+    assert len(rules) > 10
+    for name, peers, ports in rules:
+        assert peers, f"{name} allows every peer"
+        assert all(peers), f"{name} has an empty peer, which is every peer"
+        assert ports, f"{name} allows every port"
+    for where in ("base", "overlays/production", "overlays/development"):
+        assert [path for path in SOURCES if path.name == "network.yaml" and path.is_relative_to(where)], where
+
+
+def test_strangers_reach_only_unsubscribe_links() -> None:
+    ingress = document("Ingress", "vashsender", "overlays/production")["spec"]
+    [rule] = ingress["rules"]
+    assert [(path["path"], path["pathType"]) for path in rule["http"]["paths"]] == [("/u", "Prefix")]
+    assert ingress["tls"][0]["hosts"] == [rule["host"]]
+    private = document("Ingress", "vashsender-private", "components")["spec"]["rules"][0]["host"]
+    assert private != rule["host"]
+    assert dict(values())["VASHSENDER_ALLOWED_HOSTS"] == private
 
 
 @pytest.mark.parametrize(("overlay", "kustomization"), list(overlays()), ids=lambda value: getattr(value, "name", ""))

@@ -19,7 +19,7 @@ def test_each_replica_is_a_target_until_it_is_removed(tmp_path: Path) -> None:
     config = LocalSettings(var_dir=tmp_path, sender_port=9000, http_host="0.0.0.0")
     write_targets(config, [*SERVICES, "sender-1", "sender-2"])
     assert instances(tmp_path, "vashsender") == {
-        "api": "127.0.0.1:8700",
+        "api": "127.0.0.1:8712",
         "dispatcher": "127.0.0.1:8710",
         "watchdog": "127.0.0.1:8711",
         "sender-1": "127.0.0.1:9000",

@@ -151,7 +151,7 @@ def test_one_base_port_moves_the_whole_block(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("VASHSENDER_BASE_PORT", "9700")
     monkeypatch.setenv("VASHSENDER_MAILBOX_PORT", "2525")
     after = local_settings().model_dump()
-    ports = [name for name in before if name.endswith("_port") and name != "http_port"]
+    ports = [name for name in before if name.endswith("_port") and before[name]]
     assert len(ports) >= 12
     expected = {name: before[name] + 1000 for name in ports} | {"mailbox_port": 2525}
     assert {name: after[name] for name in ports} == expected
