@@ -13,10 +13,11 @@ from pathlib import Path
 from string import Template
 from urllib.parse import urlsplit
 
-from cli.access_rights import ADMIN, MONITOR, SERVICES, VHOST, account, definitions
+from cli.access_rights import MONITOR, SERVICES, VHOST, account, definitions
 from shared.errors import ConfigurationError
 from shared.ledger import rights
 from shared.ledger.rights import HOUSEKEEPING
+from shared.reception import ADMIN
 from shared.secret_files import private_folder, write_private
 from shared.settings import LEAST_KEY_CHARACTERS
 from shared.signing import Use, derived_key

@@ -1,7 +1,7 @@
 """The broker accounts of an installation and their rights: one account per service, with only the rights it needs.
 
-Only `admin` may declare anything, and only VashSender's topology. Topic permissions limit each service to the routing
-keys that it publishes, so no service can publish another's events.
+Only `admin`, the account of the operator's command, may declare anything, and only VashSender's topology. Topic
+permissions limit each service to the routing keys that it publishes, so no service can publish another's events.
 """
 
 import base64
@@ -9,21 +9,14 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 
-from shared import events, topology
+from shared import topology
+from shared.reception import ADMIN, PUBLISHES
 
 VHOST = "vashsender"
 SERVICES = ("api", "dispatcher", "sender", "watchdog")
-ADMIN = "admin"
-"""For the operator's command: declares topology, purges queues, reads and replays dead messages."""
 MONITOR = "monitor"
 """For an autoscaler: reads queue depths through the management API."""
 
-PUBLISHES: Mapping[str, Sequence[type[events.Event]]] = {
-    "api": (events.CampaignRequested,),
-    "dispatcher": (events.BatchReleased, events.BatchRequeued, events.CampaignFinished),
-    "sender": (events.BatchFinished, events.BatchRequeued, events.CampaignRequested, events.SenderHeartbeat),
-    "watchdog": (events.BatchRequeued, events.CampaignRequested),
-}
 CONSUMES: Mapping[str, Sequence[str]] = {
     "api": (),
     "dispatcher": (topology.CAMPAIGNS, topology.DEFAULT),

@@ -13,7 +13,9 @@ import aio_pika.abc
 from cli.access import broker_errors
 from shared import queues, topology
 from shared.errors import DataError
+from shared.events import EVENTS
 from shared.queues import NAMES, Depth
+from shared.reception import RefusedEventError, account_of, read
 
 CONNECT_SECONDS = 15.0
 DEPTHS_SECONDS = 20.0
@@ -32,6 +34,8 @@ class DeadMessage:
     event: str
     died_at: datetime | None
     body: str
+    #: What is wrong with it; empty if it can be read.
+    why: str
 
 
 async def depths(url: str) -> Sequence[Depth]:
@@ -71,6 +75,7 @@ async def replay(url: str, limit: int) -> int:
                 delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
                 message_id=message.message_id,
                 correlation_id=message.correlation_id,
+                user_id=account_of(url),
             )
             await exchange.publish(again, _routing_key(message), mandatory=True)
             await message.ack()
@@ -121,4 +126,16 @@ def _shown(message: aio_pika.abc.AbstractIncomingMessage) -> DeadMessage:
         event=_routing_key(message),
         died_at=death.get("time"),
         body=message.body.decode("utf-8", "replace"),
+        why=_why(_routing_key(message), message.body),
     )
+
+
+def _why(routing_key: str, body: bytes) -> str:
+    event = next((event for event in EVENTS if routing_key == event.ROUTING_KEY), None)
+    if event is None:
+        return "no event has this routing key"
+    try:
+        read(event, body)
+    except RefusedEventError as error:
+        return str(error)
+    return ""

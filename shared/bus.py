@@ -8,10 +8,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit.annotations import RabbitMessage
 from faststream.rabbit.schemas.queue import QueueType
 from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
@@ -19,6 +21,7 @@ from yarl import URL
 from shared import logs, topology
 from shared.events import Event
 from shared.metrics import Metrics
+from shared.reception import Reception, RefusedEventError, account_of, read
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat: a cut network is noticed within twice this time
@@ -32,7 +35,17 @@ log = logs.get()
 class Bus:
     """Two brokers that connect, and reconnect, in the background."""
 
-    def __init__(self, url: str, metrics: Metrics, *, name: str, publish_timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        metrics: Metrics,
+        *,
+        name: str,
+        publish_timeout_seconds: float = 5.0,
+        reception: Reception | None = None,
+    ) -> None:
+        """`reception` judges whose events are accepted; without one, everybody's are."""
+
         def broker(role: str) -> RabbitBroker:
             return RabbitBroker(
                 str(URL(url).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
@@ -46,6 +59,8 @@ class Bus:
         self._consumer = broker("consumer")
         self._publisher = broker("publisher")
         self._metrics = metrics
+        self._reception = reception
+        self._account = account_of(url)
         self._timeout = publish_timeout_seconds
         self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
         self._subscribers: list[RabbitSubscriber] = []
@@ -57,27 +72,37 @@ class Bus:
 
     def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
         """Calls `handler` for every event on `queue`, at most `prefetch` at once. The event is acknowledged when the
-        handler returns. If it raises, the event comes again, and goes to `dead` after its delivery limit."""
+        handler returns. If it raises, or the event is refused, the event comes again, since another release may be able
+        to read it, and goes to `dead` after its delivery limit."""
 
-        async def handle(message: Any) -> None:
+        async def handle(_body: bytes, message: RabbitMessage) -> None:
             outcome = "error"
             try:
-                await handler(message)
+                await handler(self._read(event, message.raw_message))
                 outcome = "ok"
+            except RefusedEventError as error:
+                outcome = "refused"
+                log.error("event.refused", event_name=event.ROUTING_KEY, queue=queue, reason=str(error))
+                raise
             except Exception:
                 log.exception("event.failed", event_name=event.ROUTING_KEY)
                 raise
             finally:
                 self._metrics.consumed.labels(event.ROUTING_KEY, outcome).inc()
 
-        handle.__annotations__["message"] = event
         subscriber = self._consumer.subscriber(
             RabbitQueue(queue, queue_type=QueueType.QUORUM, declare=False),
             channel=Channel(prefetch_count=prefetch),
             ack_policy=AckPolicy.NACK_ON_ERROR,
+            decoder=_undecoded,
         )
         subscriber(handle)
         self._subscribers.append(subscriber)
+
+    def _read(self, event: type[E], message: IncomingMessage) -> E:
+        if self._reception is not None:
+            self._reception.check(message.routing_key or event.ROUTING_KEY, message.user_id)
+        return read(event, message.body)
 
     async def publish(self, event: Event) -> bool:
         """Hands an event to the broker and waits for its confirmation. Returns False if it may not have arrived."""
@@ -87,7 +112,12 @@ class Bus:
                 raise ConnectionError(self.state)
             async with asyncio.timeout(self._timeout):
                 await self._publisher.publish(
-                    event, exchange=self._exchange, routing_key=name, persist=True, mandatory=True
+                    event,
+                    exchange=self._exchange,
+                    routing_key=name,
+                    persist=True,
+                    mandatory=True,
+                    user_id=self._account,
                 )
         except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
@@ -156,3 +186,8 @@ class Bus:
             with suppress(Exception):
                 async with asyncio.timeout(self._timeout):
                     await broker.stop()
+
+
+async def _undecoded(message: RabbitMessage) -> bytes:
+    """The body as it came: it is read where a refusal is counted and logged."""
+    return message.body

@@ -4,15 +4,36 @@ Every event has a version. Readers ignore fields they do not know, so a newer wr
 fields may be added, but never renamed, removed or given another meaning. docs/events.md is for consumers outside.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 LARGEST_NUMBER = 2**63 - 1
-LARGEST_PID = 2**31 - 1
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_SECONDS = 1e9
+"""32 years. Moments this long ago can still be shown and stored."""
 MOST_SLOTS = 100
 """Of one sender: the most that VASHSENDER_BATCHES_IN_HAND allows."""
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("contains control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+Id = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+Generation = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
+Seconds = Annotated[float, Field(ge=0, le=LARGEST_SECONDS, allow_inf_nan=False)]
+Name = Annotated[str, AfterValidator(_printable)]
+Words = Annotated[str, AfterValidator(_one_line)]
+"""What a relay or a person wrote. It may hold what no database stores, such as a zero octet."""
 
 
 class Event(BaseModel):
@@ -36,28 +57,30 @@ class BatchReleased(Event):
     of date."""
 
     ROUTING_KEY: ClassVar[str] = "batch.released"
-    batch_id: int = Field(description="The batch.")
+    batch_id: Id = Field(description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
-    generation: int = Field(description="Generation to claim. A ticket for an older generation is stale.")
+    generation: Generation = Field(description="Generation to claim. A ticket for an older generation is stale.")
 
 
 class BatchFinished(Event):
     """A sender has let go of a batch: it is done, waits for retries, or was given back."""
 
     ROUTING_KEY: ClassVar[str] = "batch.finished"
-    batch_id: int = Field(description="The batch.")
+    batch_id: Id = Field(description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
-    generation: int = Field(description="Generation that the sender held.")
+    generation: Generation = Field(description="Generation that the sender held.")
 
 
 class BatchRequeued(Event):
     """A batch waits again without its sender having finished it: it was rescued or repaired."""
 
     ROUTING_KEY: ClassVar[str] = "batch.requeued"
-    batch_id: int = Field(description="The batch.")
+    batch_id: Id = Field(description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
-    generation: int = Field(description="Generation after the change: older tickets and owners are stale.")
-    reason: str = Field(description="Why, such as `lease_expired`. For people and counters; values may be added.")
+    generation: Generation = Field(description="Generation after the change: older tickets and owners are stale.")
+    reason: Words = Field(
+        max_length=200, description="Why, such as `lease_expired`. For people and counters; values may be added."
+    )
 
 
 class CampaignFinished(Event):
@@ -65,54 +88,50 @@ class CampaignFinished(Event):
 
     ROUTING_KEY: ClassVar[str] = "campaign.finished"
     campaign_id: UUID = Field(description="The campaign.")
-    status: str = Field(description="Final status: `finished`, `failed`, `cancelled` or `expired`.")
+    status: Name = Field(max_length=50, description="Final status: `finished`, `failed`, `cancelled` or `expired`.")
 
 
 class BatchProgress(BaseModel):
     """A batch that a sender holds."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    batch_id: int = Field(ge=0, le=LARGEST_NUMBER, description="The batch.")
+    batch_id: Id = Field(description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
-    generation: int = Field(ge=0, le=LARGEST_NUMBER, description="Generation that the sender holds.")
-    done: int = Field(ge=0, le=LARGEST_NUMBER, description="Recipients with a result since the claim.")
-    in_flight: int = Field(ge=0, le=LARGEST_NUMBER, description="Emails being delivered now.")
-    idle_seconds: float = Field(
-        ge=0, allow_inf_nan=False, description="Seconds since the last result, by the sender's monotonic clock."
-    )
-    age_seconds: float = Field(
-        ge=0, allow_inf_nan=False, description="Seconds since the claim, by the sender's monotonic clock."
-    )
+    generation: Generation = Field(description="Generation that the sender holds.")
+    done: Count = Field(description="Recipients with a result since the claim.")
+    in_flight: Count = Field(description="Emails being delivered now.")
+    idle_seconds: Seconds = Field(description="Seconds since the last result, by the sender's monotonic clock.")
+    age_seconds: Seconds = Field(description="Seconds since the claim, by the sender's monotonic clock.")
 
 
 class RelayHealth(BaseModel):
     """A relay as one sender sees it."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-    name: str = Field(max_length=500, description="Name of the relay.")
-    state: str = Field(
+    name: Name = Field(max_length=500, description="Name of the relay.")
+    state: Name = Field(
         max_length=50, description="`up`, `slow` (used less, after failures) or `resting` (not used, after failures)."
     )
-    connections: int = Field(ge=0, le=LARGEST_NUMBER, description="Open connections.")
-    in_flight: int = Field(ge=0, le=LARGEST_NUMBER, description="Emails being delivered now.")
-    reason: str = Field("", max_length=2000, description="Latest failure, without addresses; empty while `up`.")
+    connections: Count = Field(description="Open connections.")
+    in_flight: Count = Field(description="Emails being delivered now.")
+    reason: Words = Field("", max_length=2000, description="Latest failure, without addresses; empty while `up`.")
 
 
 class SenderHeartbeat(Event):
     """How a sender is, every 5 seconds and when something changes."""
 
     ROUTING_KEY: ClassVar[str] = "sender.heartbeat"
-    instance: str = Field(max_length=200, description="Name of the sender process, unique among the living.")
-    host: str = Field(max_length=200, description="Host name of its machine.")
-    pid: int = Field(ge=0, le=LARGEST_PID, description="Process id on that machine.")
-    slot: str | None = Field(None, max_length=100, description="Slot name of a supervised sender, such as `sender-1`.")
+    instance: Name = Field(max_length=200, description="Name of the sender process, unique among the living.")
+    host: Name = Field(max_length=200, description="Host name of its machine.")
+    pid: int = Field(ge=0, le=LARGEST_INTEGER, description="Process id on that machine.")
+    slot: Name | None = Field(None, max_length=100, description="Slot name of a supervised sender, such as `sender-1`.")
     slots: int = Field(ge=0, le=MOST_SLOTS, description="Capacity: batches it can hold at once; 0 while it drains.")
     draining: bool = Field(False, description="Whether it is stopping.")
     blocked: bool = Field(False, description="Whether no relay can be used, so that it claims nothing now.")
-    uptime_seconds: float = Field(ge=0, allow_inf_nan=False, description="Seconds since the process started.")
-    emails_done: int = Field(ge=0, le=LARGEST_NUMBER, description="Recipients with a result since the process started.")
+    uptime_seconds: Seconds = Field(description="Seconds since the process started.")
+    emails_done: Count = Field(description="Recipients with a result since the process started.")
     emails_per_second: float = Field(
-        ge=0, allow_inf_nan=False, description="Results per second since the last heartbeat."
+        ge=0, le=1e9, allow_inf_nan=False, description="Results per second since the last heartbeat."
     )
     batches: tuple[BatchProgress, ...] = Field((), max_length=1000, description="Batches it holds.")
     relays: tuple[RelayHealth, ...] = Field((), max_length=1000, description="Relays it is configured with.")

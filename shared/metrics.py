@@ -36,7 +36,7 @@ class Metrics:
         )
         self.consumed = Counter(
             f"{PREFIX}_events_consumed_total",
-            "Events consumed: `ok`, or `error` if the handler raised one.",
+            "Events consumed: `ok`, `refused` (impossible, or a wrong account), `error` if the handler raised one.",
             ["event", "outcome"],
             registry=self.registry,
         )

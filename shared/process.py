@@ -30,6 +30,7 @@ from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.metrics import Metrics
 from shared.notify import Notifier
+from shared.reception import Reception
 from shared.ticks import Ticks
 
 PORT_OFFSETS = {"dispatcher": 10, "watchdog": 11, "sender": 20}
@@ -65,6 +66,7 @@ class Process(Generic[S]):
             self.metrics,
             name=self.instance,
             publish_timeout_seconds=config.publish_timeout_seconds,
+            reception=Reception(service, config.broker_url, accepts_nameless=config.nameless_events == "accept"),
         )
         self.health = Health(self.metrics.registry)
         self.health.checks["database"] = database_check(self.ledger)

@@ -81,7 +81,9 @@ class CommonSettings(BaseSettings):
     log_file: Path | None = Field(
         None, description="File for a service's log, reopened on SIGHUP. Empty: stdout and stderr."
     )
-    instance: str = Field("", description="Name of this process in logs and metrics. Empty: service, host and pid.")
+    instance: str = Field(
+        "", max_length=200, description="Name of this process in logs and metrics. Empty: service, host and pid."
+    )
     database_url: SecretStr = Field(
         SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`; `postgresql://...`: PostgreSQL."
     )
@@ -137,6 +139,11 @@ class CommonSettings(BaseSettings):
     publish_timeout_seconds: float = Field(
         5.0, gt=0, description="Longest wait in seconds for the broker to confirm an event."
     )
+    nameless_events: Literal["accept", "refuse"] = Field(
+        "accept",
+        description="Whether events that name no account are accepted, where each service has its own. Release 0.1.0"
+        " sends such events; after the update, `refuse` is safer.",
+    )
     hung_seconds: float = Field(
         300.0,
         gt=0,
@@ -191,6 +198,13 @@ class CommonSettings(BaseSettings):
             tls.trusting(value)
         except ConfigurationError as error:
             raise ValueError(str(error)) from None
+        return value
+
+    @field_validator("instance", "slot", check_fields=False)
+    @classmethod
+    def _names_are_printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("contains control characters")
         return value
 
     @field_validator("log_file", mode="before")
@@ -392,7 +406,9 @@ class SenderSettings(CommonSettings):
         SecretStr(""),
         description="Relays in order of preference, separated by spaces or commas: `smtp://user@host:587`, `smtps://`.",
     )
-    slot: str = Field("", description="Slot name given by a supervisor, such as `sender-1`; guarded by a file lock.")
+    slot: str = Field(
+        "", max_length=100, description="Slot name given by a supervisor, such as `sender-1`; guarded by a file lock."
+    )
     smtp_connections: int = Field(8, ge=1, le=1000, description="Connections per relay.")
     sender_processes: int = Field(1, ge=1, le=100, description="Sender processes that `vashsender start` runs.")
     mailbox_port: int = Field(8703, ge=1, le=65535, description="SMTP of the development mailbox.")

@@ -59,8 +59,11 @@ def list_(limit: Limit = 100, as_json: Json = False) -> None:
         show_json([asdict(message) for message in found])
         return
     show_table(
-        ("Died", "Queue", "Reason", "Event", "Message"),
-        [(message.died_at, message.queue, message.reason, message.event, message.body) for message in found],
+        ("Died", "Queue", "Reason", "Event", "Wrong", "Message"),
+        [
+            (message.died_at, message.queue, message.reason, message.event, message.why, message.body)
+            for message in found
+        ],
     )
 
 

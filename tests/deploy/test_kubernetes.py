@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from cli.access_rights import ADMIN, MONITOR
+from cli.access_rights import MONITOR
+from shared.reception import ADMIN
 from tests.support import kubernetes
 from tests.support.kubernetes import OVERLAYS, Rendered
 

@@ -15,12 +15,13 @@ import aio_pika
 import httpx
 import pytest
 
-from cli.access_rights import ADMIN, MONITOR
+from cli.access_rights import MONITOR
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.events import BatchReleased
+from shared.reception import ADMIN
 from tests.support import kubernetes
 from tests.support.access import Accounts, accounts
 from tests.support.kubernetes import Rendered

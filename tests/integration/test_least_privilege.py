@@ -16,13 +16,14 @@ import pytest
 from aio_pika.abc import AbstractConnection, AbstractQueue
 
 from cli.access_files import Servers, write
-from cli.access_rights import CONSUMES, PUBLISHES, SERVICES
+from cli.access_rights import CONSUMES, SERVICES
 from cli.local.broker import PrivateBroker
 from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from shared.ledger.rights import HOUSEKEEPING
+from shared.reception import PUBLISHES
 from shared.unsubscribe import make_token
 from tests.support.access import Accounts, accounts, apply
 from tests.support.relay import RecordingRelay

@@ -14,11 +14,12 @@ import httpx
 
 from cli import access_files
 from cli.access_files import MIGRATE, Servers
-from cli.access_rights import ADMIN, SERVICES, VHOST
+from cli.access_rights import SERVICES, VHOST
 from cli.local.broker import PrivateBroker
 from cli.local.ports import LOOPBACK
 from cli.local.postgres import OWNER, PrivatePostgres
 from shared.ledger import migrate
+from shared.reception import ADMIN
 from shared.settings import CommonSettings
 
 

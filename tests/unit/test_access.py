@@ -12,11 +12,12 @@ import pytest
 from sqlmodel import SQLModel
 
 from cli.access_files import DEFINITIONS, RENEWABLE, ROLES_SQL, Servers, write
-from cli.access_rights import CONSUMES, PUBLISHES, SERVICES, permissions, topic_permissions
+from cli.access_rights import CONSUMES, SERVICES, permissions, topic_permissions
 from cli.main import run
 from shared import events, topology
 from shared.errors import ConfigurationError
 from shared.ledger.rights import RIGHTS
+from shared.reception import PUBLISHES
 from shared.signing import Use, derived_key
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,7 @@ import pytest
 from shared.bus import TROUBLE_SECONDS, Bus
 from shared.events import CampaignRequested
 from shared.metrics import Metrics
+from shared.reception import Reception, RefusedEventError, account_of
 
 
 async def test_an_event_lost_long_ago_is_no_trouble_now(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +23,47 @@ async def test_an_event_lost_long_ago_is_no_trouble_now(monkeypatch: pytest.Monk
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + TROUBLE_SECONDS + 1)
     assert await bus.check(1) == ""
+
+
+def reception(service: str, account: str, *, nameless: bool = True) -> Reception:
+    return Reception(service, f"amqp://{account}:secret@broker/vashsender", accepts_nameless=nameless)
+
+
+def test_an_event_comes_from_an_account_that_publishes_it() -> None:
+    watchdog = reception("watchdog", "vashsender_watchdog")
+    for account in ("vashsender_sender", "vashsender_admin", None):
+        watchdog.check("sender.heartbeat", account)
+    for account in ("vashsender_api", "vashsender_dispatcher", "vashsender_watchdog", "sender", "x_sender", "guest"):
+        with pytest.raises(RefusedEventError, match=r"sender\.heartbeat came from"):
+            watchdog.check("sender.heartbeat", account)
+    dispatcher = reception("dispatcher", "test1_dispatcher")
+    dispatcher.check("batch.requeued", "test1_watchdog")
+    with pytest.raises(RefusedEventError):
+        dispatcher.check("batch.requeued", "test1_api")
+    with pytest.raises(RefusedEventError):
+        dispatcher.check("invented", "test1_sender")
+
+
+def test_events_without_an_account_are_refused_once_0_1_0_is_gone() -> None:
+    for account in (None, ""):
+        with pytest.raises(RefusedEventError, match="VASHSENDER_NAMELESS_EVENTS"):
+            reception("watchdog", "vashsender_watchdog", nameless=False).check("sender.heartbeat", account)
+
+
+def test_services_that_share_an_account_believe_it() -> None:
+    for own in ("services", "guest", "watchdog"):
+        reception("watchdog", own, nameless=False).check("sender.heartbeat", "anyone")
+        reception("watchdog", own, nameless=False).check("sender.heartbeat", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "account"),
+    [
+        ("amqp://me:secret@broker/x", "me"),
+        ("amqp://m%40e:secret@broker/x", "m@e"),
+        ("amqp://broker/x", "guest"),
+        ("amqps://broker/x?auth=external&certfile=a", None),
+    ],
+)
+def test_the_account_is_that_of_the_url(url: str, account: str | None) -> None:
+    assert account_of(url) == account

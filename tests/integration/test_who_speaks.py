@@ -1,0 +1,143 @@
+"""The broker says whose account published an event. Where each service has its own, other accounts are not believed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import aio_pika
+import pytest
+from aiormq.exceptions import ChannelPreconditionFailed
+from yarl import URL
+
+from cli import queues
+from shared import topology
+from shared.bus import Bus
+from shared.events import CampaignRequested
+from shared.metrics import Metrics
+from shared.reception import Reception
+from tests.support.broker import BrokerVhost
+
+EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
+PATIENCE_SECONDS = 30.0
+
+
+class Accounts:
+    """Accounts of their own for services, on a broker that restricts none of them."""
+
+    def __init__(self, vhost: BrokerVhost) -> None:
+        self.vhost = vhost
+        self.prefix = uuid4().hex[:8]
+
+    def url(self, role: str) -> str:
+        name = f"{self.prefix}_{role}"
+        self.vhost.api.put(f"/users/{name}", json={"password": "secret", "tags": ""}).raise_for_status()
+        self.vhost.api.put(f"/permissions/{self.vhost.name}/{name}", json=EVERYTHING).raise_for_status()
+        return str(URL(self.vhost.services_url).with_user(name).with_password("secret"))
+
+    def remove(self) -> None:
+        names = [user["name"] for user in self.vhost.api.get("/users").json()]
+        mine = [name for name in names if name.startswith(self.prefix)]
+        self.vhost.api.post("/users/bulk-delete", json={"users": mine}).raise_for_status()
+
+
+@pytest.fixture
+async def vhost(broker_vhost: BrokerVhost) -> BrokerVhost:
+    await topology.declare(broker_vhost.admin_url)
+    return broker_vhost
+
+
+@pytest.fixture
+def accounts(vhost: BrokerVhost) -> Iterator[Accounts]:
+    accounts = Accounts(vhost)
+    yield accounts
+    accounts.remove()
+
+
+@asynccontextmanager
+async def bus_of(accounts: Accounts, role: str, **reception: bool) -> AsyncIterator[tuple[Bus, Metrics]]:
+    url, metrics = accounts.url(role), Metrics("test")
+    judge = Reception(role, url, accepts_nameless=reception.get("accepts_nameless", True))
+    bus = Bus(url, metrics, name=role, publish_timeout_seconds=5, reception=judge)
+    try:
+        yield bus, metrics
+    finally:
+        await bus.close()
+
+
+async def started(bus: Bus) -> Bus:
+    bus.start()
+    await asyncio.wait_for(bus.connected.wait(), PATIENCE_SECONDS)
+    return bus
+
+
+async def dead_events(vhost: BrokerVhost, number: int) -> int:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            found = await queues.dead(vhost.admin_url, 100)
+            if len(found) >= number:
+                return len(found)
+            await asyncio.sleep(0.1)
+
+
+async def test_only_the_accounts_of_its_publishers_are_believed(vhost: BrokerVhost, accounts: Accounts) -> None:
+    heard: list[UUID] = []
+    arrived = asyncio.Event()
+
+    async def handle(event: CampaignRequested) -> None:
+        heard.append(event.campaign_id)
+        arrived.set()
+
+    campaigns = {role: uuid4() for role in ("sender_", "dispatcher", "api")}
+    async with bus_of(accounts, "dispatcher") as (dispatcher, metrics):
+        dispatcher.subscribe(topology.CAMPAIGNS, CampaignRequested, handle, prefetch=1)
+        await started(dispatcher)
+        for role, campaign in campaigns.items():
+            async with bus_of(accounts, role) as (speaker, _):
+                assert await (await started(speaker)).publish(CampaignRequested(campaign_id=campaign))
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        assert await dead_events(vhost, 2) == 2
+        assert heard == [campaigns["api"]]
+        refused = {"event": "campaign.requested", "outcome": "refused"}
+        count = metrics.registry.get_sample_value("vashsender_events_consumed_total", refused)
+        assert count == 2 * (topology.DELIVERY_LIMIT + 1)
+
+        arrived.clear()
+        async with await aio_pika.connect(accounts.url("admin")) as connection:
+            channel = await connection.channel()
+            exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+            body = CampaignRequested(campaign_id=campaigns["sender_"]).model_dump_json().encode()
+            await exchange.publish(aio_pika.Message(body, user_id=f"{accounts.prefix}_admin"), "campaign.requested")
+        await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        assert heard[1:] == [campaigns["sender_"]], "what an operator replays is accepted"
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+async def test_events_of_0_1_0_name_no_account(vhost: BrokerVhost, accounts: Accounts, accepts: bool) -> None:
+    arrived = asyncio.Event()
+
+    async def handle(_event: CampaignRequested) -> None:
+        arrived.set()
+
+    async with bus_of(accounts, "dispatcher", accepts_nameless=accepts) as (dispatcher, _):
+        dispatcher.subscribe(topology.CAMPAIGNS, CampaignRequested, handle, prefetch=1)
+        await started(dispatcher)
+        async with await aio_pika.connect(accounts.url("api")) as connection:
+            channel = await connection.channel()
+            exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+            body = CampaignRequested(campaign_id=uuid4()).model_dump_json().encode()
+            await exchange.publish(aio_pika.Message(body), "campaign.requested")
+        if accepts:
+            await asyncio.wait_for(arrived.wait(), PATIENCE_SECONDS)
+        else:
+            assert await dead_events(vhost, 1) == 1
+            assert not arrived.is_set()
+
+
+async def test_the_broker_takes_no_false_name(accounts: Accounts) -> None:
+    async with await aio_pika.connect(accounts.url("api")) as connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+        forged = aio_pika.Message(b"{}", user_id=f"{accounts.prefix}_sender")
+        with pytest.raises(ChannelPreconditionFailed):
+            await exchange.publish(forged, "sender.heartbeat")
