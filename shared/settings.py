@@ -103,6 +103,11 @@ class CommonSettings(BaseSettings):
         description="Groups of relays, separated by spaces, each with the domains of From that use it:"
         " `bulk=news.example.com,promo.example.com vip`. See [relays](relays.md#groups).",
     )
+    dns_servers: str = Field(
+        "",
+        description="DNS servers for checks of domains, as `ADDRESS` or `ADDRESS:PORT`, separated by commas. Empty: the"
+        " system's.",
+    )
     http_host: str = Field("127.0.0.1", description="Address that the HTTP port listens on.")
     http_port: int = Field(
         0,

@@ -17,7 +17,10 @@ UNHEALTHY = 1
 
 def add_to(app: typer.Typer) -> None:
     app.command("health-check", rich_help_panel="Operations")(health_check)
-    app.command(rich_help_panel="Operations")(doctor)
+    checks = typer.Typer(invoke_without_command=True, help=doctor.__doc__)
+    checks.callback()(doctor)
+    checks.command()(domain)
+    app.add_typer(checks, name="doctor", rich_help_panel="Operations")
 
 
 def health_check(
@@ -79,8 +82,10 @@ def _row(hanging: Hanging) -> tuple[object, ...]:
     )
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Check broker, topology, database, schema, disk, clock, file permissions, ports and relays, with advice."""
+    if context.invoked_subcommand is not None:
+        return
     import asyncio
     from dataclasses import asdict
 
@@ -98,4 +103,34 @@ def doctor(as_json: Json = False) -> None:
             [(each.name, "ok" if each.ok else "NO", each.found, "" if each.ok else each.advice) for each in examined],
         )
         say("all is well" if well else "something needs attention")
+    raise typer.Exit(0 if well else UNHEALTHY)
+
+
+def domain(
+    name: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain of the From addresses, such as example.com.")],
+    envelope: Annotated[
+        str, typer.Option(metavar="DOMAIN", help="Domain of the envelope sender. Default: the same.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Check a domain as receivers do: DMARC, DKIM, SPF, bounces, and the unsubscribe link. Asks DNS."""
+    import asyncio
+    from dataclasses import asdict
+
+    from cli.domain_check import examine
+    from cli.output import say, show_json, show_table
+    from cli.settings import local_settings
+    from shared.deliverability.check import Verdict
+
+    findings = asyncio.run(examine(local_settings(), name, envelope))
+    well = all(finding.verdict is not Verdict.WRONG for finding in findings)
+    if as_json:
+        show_json([asdict(finding) for finding in findings])
+    else:
+        marks = {Verdict.OK: "ok", Verdict.WRONG: "NO", Verdict.UNKNOWN: "?"}
+        show_table(
+            ("What", "", "Found", "Advice"),
+            [(finding.name, marks[finding.verdict], finding.found, finding.advice) for finding in findings],
+        )
+        say("nothing is wrong" if well else "something needs attention")
     raise typer.Exit(0 if well else UNHEALTHY)

@@ -3,6 +3,7 @@
 import ssl
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from shared import tls
@@ -68,6 +69,8 @@ class RelayConfig:
     group: str = ""
     #: Its limits if its URL sets any; else those in the ledger stay as they are.
     limits: RelayLimits | None = None
+    #: The addresses its mail leaves from, for the check of SPF. Empty: not known.
+    egress: tuple[IPv4Address | IPv6Address, ...] = ()
 
     def tls_context(self) -> ssl.SSLContext | None:
         """A new TLS context, at least TLS 1.2; None for a relay without TLS. Connections of one relay share one.

@@ -2,7 +2,7 @@
 
 import socket
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -88,6 +88,7 @@ def parse_relay(url: str, settings: SenderSettings) -> RelayConfig:
         max_age_seconds=_number(options, "max_age_seconds", settings.smtp_age_seconds),
         group=_group(options.pop("group", ""), settings),
         limits=_limits(options),
+        egress=_egress(options.pop("egress", "")),
     )
     if options:
         raise RelayUrlError(f"relay {host}: unknown option {', '.join(sorted(options))}")
@@ -176,6 +177,13 @@ def _limits(options: dict[str, str]) -> RelayLimits | None:
     )
     limits = RelayLimits(per_second, per_hour, per_day, _warmup(options.pop("warmup", None)))
     return limits if limits != RelayLimits() else None
+
+
+def _egress(value: str) -> tuple[IPv4Address | IPv6Address, ...]:
+    try:
+        return tuple(ip_address(address) for address in value.split(";") if address)
+    except ValueError:
+        raise RelayUrlError(f"egress is addresses such as 192.0.2.1;2001:db8::1, not {value!r}") from None
 
 
 def _warmup(value: str | None) -> tuple[int, float, int] | None:
