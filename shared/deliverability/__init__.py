@@ -1,1 +1,1 @@
-"""What receivers find in DNS about a domain: SPF, DKIM, DMARC. For checks before a campaign, not on the path of mail."""
+"""What receivers find in DNS about a domain: SPF, DKIM, DMARC. Never on the path of an email."""

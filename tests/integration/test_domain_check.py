@@ -101,7 +101,9 @@ BROKEN: dict[str, tuple[Callable[[Zone], Zone], str, Verdict, str]] = {
         lambda zone: zone | {"_spf.relay.example": {"TXT": ['"v=spf1 ip4:198.51.100.1 -all"']}},
         "SPF of relay", Verdict.WRONG, "fail for",
     ),
-    "an include of nothing": (lambda zone: without(zone, "_spf.relay.example"), "SPF of relay", Verdict.WRONG, "permerror"),
+    "an include of nothing": (
+        lambda zone: without(zone, "_spf.relay.example"), "SPF of relay", Verdict.WRONG, "permerror",
+    ),
     "no MX host": (lambda zone: without(zone, "mx.example.com"), "bounces", Verdict.WRONG, "no MX of"),
     "null MX": (
         lambda zone: zone | {"example.com": {**zone["example.com"], "MX": ["0 ."]}},
