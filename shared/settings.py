@@ -329,6 +329,11 @@ class ApiSettings(CommonSettings):
 
     max_content_bytes: int = Field(10_000_000, ge=1, description="Largest request body, except for imports.")
     max_import_bytes: int = Field(2_000_000_000, ge=1, description="Largest import.")
+    upload_space_bytes: int = Field(
+        2_000_000_000,
+        ge=1,
+        description="Space for temporary files that uploads to the page may take at one time, all together.",
+    )
     import_chunk_rows: int = Field(5000, ge=1, description="Recipients that an import stores per transaction.")
     import_timeout_seconds: float = Field(900.0, gt=0, description="Seconds without data after which an import fails.")
     deliver_within_seconds: float = Field(

@@ -56,10 +56,10 @@ def licences(package: str) -> set[str]:
     about = metadata(package)
     if package in KNOWN:
         return {KNOWN[package]}
-    expression = about.get("License-Expression")
-    if expression is None:
+    expression = about["License-Expression"] if "License-Expression" in about else ""
+    if not expression:
         named = {line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if "License ::" in line}
-        expression = " AND ".join(sorted(named - VAGUE)) or about.get("License", "").splitlines()[0]
+        expression = " AND ".join(sorted(named - VAGUE)) or str(about["License"]).splitlines()[0]
     return set(_parts(expression))
 
 

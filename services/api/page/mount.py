@@ -15,6 +15,7 @@ from services.api.page import (
     suppressions,
 )
 from services.api.page.operations import QueueLook
+from services.api.page.upload_space import UploadSpace
 
 ROUTERS = (
     assets.router,
@@ -35,5 +36,6 @@ ROUTERS = (
 def mount(app: FastAPI) -> None:
     """Adds the page at `/`."""
     app.state.queue_look = QueueLook()
+    app.state.upload_space = UploadSpace(app.state.api.settings.upload_space_bytes)
     for router in ROUTERS:
         app.include_router(router)

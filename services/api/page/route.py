@@ -13,8 +13,9 @@ from starlette.datastructures import FormData
 
 from services.api.page import csrf, render, session
 from services.api.page.session import Session
+from services.api.page.upload_space import UploadSpace
 from services.api.usecases.errors import NotFoundError
-from services.api.web.bodies import bounded
+from services.api.web.bodies import bounded, declared_bytes
 from services.api.web.context import api_of
 from services.api.web.problems import problem_for
 from services.api.web.scopes import require, scope_of
@@ -82,16 +83,19 @@ class OpenRoute(APIRoute):
             return await handle(request)
         csrf.check_site(request)
         settings = api_of(request).settings
-        posted = bounded(request, self._max_bytes(request, settings), ADVICE, settings.http_body_seconds)
-        form = await posted.form(
-            max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
-        )
-        try:
-            csrf.check(settings.signing_keys(Use.FORM), csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
-            request.state.form = form
-            return await handle(posted)
-        finally:
-            await form.close()
+        limit = self._max_bytes(request, settings)
+        space: UploadSpace = request.app.state.upload_space
+        with space.reserve(min(declared_bytes(request, limit), limit)):
+            posted = bounded(request, limit, ADVICE, settings.http_body_seconds)
+            form = await posted.form(
+                max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
+            )
+            try:
+                csrf.check(settings.signing_keys(Use.FORM), csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
+                request.state.form = form
+                return await handle(posted)
+            finally:
+                await form.close()
 
     def _max_bytes(self, request: Request, settings: ApiSettings) -> int:
         if request.state.session is None:

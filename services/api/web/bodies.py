@@ -34,7 +34,7 @@ class _Body:
     async def receive(self) -> Message:
         if self._began is None:
             self._began = asyncio.get_running_loop().time()
-            if _declared_bytes(self._request) > self._limit:
+            if declared_bytes(self._request, 0) > self._limit:
                 raise TooLargeError(self._limit, self._advice)
         if self._rest:
             await asyncio.sleep(0)
@@ -59,6 +59,7 @@ class _Body:
         return message
 
 
-def _declared_bytes(request: Request) -> int:
+def declared_bytes(request: Request, undeclared: int) -> int:
+    """How long the body is by its Content-Length; `undeclared` if it does not say."""
     declared = request.headers.get("content-length", "")
-    return int(declared) if declared.isdecimal() else 0
+    return int(declared) if declared.isdecimal() else undeclared
