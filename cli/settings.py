@@ -1,13 +1,15 @@
 """The settings that only the operator's command reads: the ports and folders of this machine."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from shared.settings import SenderSettings, load
 
 FIRST_SENDER_PORT = 8720
+API_HEALTH_OFFSET = 12
+HIGHEST_PORT = 65_535
 
 
 class LocalSettings(SenderSettings):
@@ -22,7 +24,12 @@ class LocalSettings(SenderSettings):
     broker_prometheus_port: int = Field(8705, ge=1, le=65535, description="Metrics of the private broker.")
     broker_dist_port: int = Field(8706, ge=1, le=65535, description="Erlang distribution of the private broker.")
     broker_epmd_port: int = Field(8707, ge=1, le=65535, description="Port mapper (epmd) of the private broker.")
-    api_health_port: int = Field(8712, ge=1, le=65535, description="`/health` and `/metrics` of the api.")
+    api_health_port: int = Field(
+        8712,
+        ge=1,
+        le=65535,
+        description="`/health` and `/metrics` of the api. If `VASHSENDER_API_PORT` is set: 12 above it.",
+    )
     dispatcher_port: int = Field(8710, ge=1, le=65535, description="`/health` and `/metrics` of the dispatcher.")
     watchdog_port: int = Field(8711, ge=1, le=65535, description="`/health` and `/metrics` of the watchdog.")
     sender_port: int = Field(
@@ -38,6 +45,16 @@ class LocalSettings(SenderSettings):
     log_dir: Path | None = Field(None, description="Folder of the log files. Empty: `log` in `VASHSENDER_VAR_DIR`.")
 
     user: str = Field("", description="If root starts it: the user that everything runs as, the command included.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _health_follows_the_api(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """An installation of 0.1.0 whose ports were moved one by one must not meet another at the new port."""
+        moved = str(values.get("api_port", ""))
+        if "api_health_port" in values or not moved.isdecimal():
+            return values
+        above = int(moved) + API_HEALTH_OFFSET
+        return {**values, "api_health_port": above if above <= HIGHEST_PORT else int(moved) - API_HEALTH_OFFSET}
 
     @property
     def home(self) -> Path:

@@ -22,6 +22,7 @@ COMMAND_SECONDS = 180.0
 SENDER_PORTS = 4
 PORTS = (
     "api",
+    "api_health",
     "broker",
     "broker_management",
     "broker_prometheus",

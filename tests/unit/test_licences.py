@@ -56,7 +56,7 @@ def licences(package: str) -> set[str]:
     about = metadata(package)
     if package in KNOWN:
         return {KNOWN[package]}
-    expression = about["License-Expression"] if "License-Expression" in about else ""
+    expression = str(about.json.get("license_expression", ""))
     if not expression:
         named = {line.rpartition(" :: ")[2] for line in about.get_all("Classifier", []) if "License ::" in line}
         expression = " AND ".join(sorted(named - VAGUE)) or str(about["License"]).splitlines()[0]

@@ -116,6 +116,14 @@ def test_production_refuses_unsafe_settings(monkeypatch: pytest.MonkeyPatch) -> 
     assert load(CommonSettings).public_url == "https://mail.example.com"
 
 
+def test_the_health_port_of_the_api_follows_its_port() -> None:
+    assert LocalSettings().api_health_port == 8712
+    assert LocalSettings(api_port=9000).api_health_port == 9012
+    assert LocalSettings(api_port=65_530).api_health_port == 65_518
+    assert LocalSettings(api_port=9000, api_health_port=9001).api_health_port == 9001
+    assert LocalSettings(base_port=9700).api_health_port == 9712
+
+
 def test_each_service_needs_only_its_own_key_in_production(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
     monkeypatch.setenv("VASHSENDER_PUBLIC_URL", "https://mail.example.com/")
