@@ -165,7 +165,7 @@ class Process(Generic[S]):
 
     @property
     def has_health_port(self) -> bool:
-        """Whether `/health` and `/metrics` have a port of their own, apart from the API's."""
+        """Whether `/health` and `/metrics` have a separate port, apart from the API's."""
         return self.settings.health_port not in (0, self._http_port())
 
     @asynccontextmanager

@@ -1,7 +1,7 @@
 """Which events a service accepts: how large, with which values, from whose account.
 
 The broker validates the property `user_id`: it is the account of the connection that published the message. Where each
-service has an account of its own (`vashsender access new`), an event must come from a service that publishes it.
+service has its own account (`vashsender access new`), an event must come from a service that publishes it.
 Release 0.1.0 does not name its account; VASHSENDER_NAMELESS_EVENTS says whether that is accepted.
 """
 

@@ -20,7 +20,7 @@ CHECK_SECONDS = 20.0
 REACH_SECONDS = 8.0
 LARGEST_ANSWER_BYTES = 100_000
 NO_TOKEN = "x"
-"""Stands where an unsubscribe link has its token. Nobody has it, so that the page only says so."""
+"""Stands where an unsubscribe link has its token. No one has it, so the page only says so."""
 
 
 class Verdict(StrEnum):
@@ -50,7 +50,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Egress:
-    """The addresses from which a relay sends; empty if nobody told us."""
+    """The addresses from which a relay sends; empty if they are not known."""
 
     relay: str
     addresses: tuple[IPv4Address | IPv6Address, ...]
@@ -147,7 +147,7 @@ async def _spf_of(dns: Dns, setup: Setup, egress: Egress) -> list[Finding]:
     name = f"SPF of {egress.relay}"
     if not egress.addresses:
         advice = "add ?egress=ADDRESS to its URL: the addresses its mail leaves from, which its host name does not tell"
-        return [Finding(name, Verdict.UNKNOWN, "nobody told us from which addresses it sends", advice)]
+        return [Finding(name, Verdict.UNKNOWN, "the addresses it sends from are not known", advice)]
     findings = []
     for address in egress.addresses:
         fresh = await check_host(dns, address, setup.envelope_domain, f"bounce@{setup.envelope_domain}")

@@ -21,7 +21,7 @@ class DmarcRecord:
     #: `y` (a public suffix), `n` (the organizational domain) or `u`.
     psd: str
     testing: bool
-    reports: bool  # whether somebody gets aggregate reports
+    reports: bool  # whether someone gets aggregate reports
 
 
 @dataclass(frozen=True, slots=True)
