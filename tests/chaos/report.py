@@ -118,14 +118,22 @@ def write(outcomes: Sequence[Outcome], path: Path) -> None:
 
 
 def write_page(catalogue: Mapping[str, Fault], outcomes: Sequence[Outcome]) -> None:
-    """Replaces the table in docs/guarantees.md."""
+    """Renews the table in docs/guarantees.md; faults without an outcome keep the rows they have there."""
     before, _, rest = PAGE.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{markdown(rows(catalogue, outcomes))}{END}{after}")
+    old, _, after = rest.partition(END)
+    known = {cells[:2]: cells for cells in map(_cells, old.splitlines()) if len(cells) == len(HEADINGS)}
+    known |= {(row.title, row.ledger): row.cells() for row in rows(catalogue, outcomes)}
+    ordered = [(fault.title, ledger) for fault in catalogue.values() for ledger in fault.ledgers]
+    table = markdown([known[key] for key in ordered if key in known])
+    PAGE.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
 
 
-def markdown(found: Sequence[Row]) -> str:
-    lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *(row.cells() for row in found)]
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in line.strip("|").split("|"))
+
+
+def markdown(found: Sequence[tuple[str, ...]]) -> str:
+    lines = [HEADINGS, ("---", "---", *["---:"] * (len(HEADINGS) - 2)), *found]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
