@@ -99,7 +99,7 @@ class Campaigns:
             project_id=row.project_id,
             relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
-            builder=MessageBuilder(compiled, headers_of(campaign_id, row, row.project, content)),
+            builder=MessageBuilder(compiled, headers_of(campaign_id, row, row.project, row.sender_id, content)),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,

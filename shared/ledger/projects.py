@@ -21,6 +21,10 @@ class ProjectError(DataError):
     """The project cannot be created, renamed or closed as it was asked for."""
 
 
+class NameTakenError(ProjectError):
+    """Another project has this name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProjectRow:
     """One project. Moments are seconds since 1970."""
@@ -57,7 +61,7 @@ async def find(
 
 
 async def create(connection: AsyncConnection, name: str) -> ProjectRow:
-    """Raises ProjectError if the name is taken."""
+    """Raises NameTakenError."""
     project_id = UUID(int=uuid7().int)
     new = rows.insert_missing(connection, Project).values(id=project_id, name=name, created_at=db_now())
     if (await connection.execute(new)).rowcount == 0:
@@ -66,7 +70,7 @@ async def create(connection: AsyncConnection, name: str) -> ProjectRow:
 
 
 async def rename(connection: AsyncConnection, project: ProjectRow, name: str) -> ProjectRow:
-    """The List-Id of its emails follows. Raises ProjectError if the name is taken."""
+    """The List-Id of its emails follows. Raises NameTakenError."""
     try:
         await connection.execute(update(Project).where(col(Project.id) == project.id).values(name=name))
     except IntegrityError:
@@ -113,5 +117,5 @@ async def _found(connection: AsyncConnection, project_id: UUID) -> ProjectRow:
     return found
 
 
-def _taken(name: str) -> ProjectError:
-    return ProjectError(f"there is a project {name} already: choose another name")
+def _taken(name: str) -> NameTakenError:
+    return NameTakenError(f"there is a project {name} already: choose another name")

@@ -23,8 +23,12 @@ class Columns(Protocol):
     def reply_to_name(self) -> str | None: ...
 
 
-def headers_of(campaign_id: UUID, row: Columns, project: str, content: CampaignContent) -> CampaignHeaders:
-    """The headers of a campaign, with its attachments. `project` is the project's name."""
+def headers_of(
+    campaign_id: UUID, row: Columns, project: str, sender_id: str | None, content: CampaignContent
+) -> CampaignHeaders:
+    """The headers of a campaign, with its attachments. `project` is the project's name.
+
+    `sender_id` ends Feedback-ID; None: `vashsender`."""
     domain = row.from_email.rpartition("@")[2]
     return CampaignHeaders(
         campaign_id=campaign_id,
@@ -33,7 +37,7 @@ def headers_of(campaign_id: UUID, row: Columns, project: str, content: CampaignC
         reply_to=row.reply_to or "",
         reply_to_name=row.reply_to_name or "",
         list_id=f"{_label(project)}.{domain}",
-        feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:vashsender",
+        feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:{sender_id or 'vashsender'}",
         attachments=tuple(
             Attachment(file.filename, file.content_type, file.content, file.content_id) for file in content.attachments
         ),

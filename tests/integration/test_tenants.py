@@ -9,15 +9,23 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.api.shapes.campaigns import SendIn
+from services.api.usecases import actions
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.errors import ClosedProjectError
+from services.api.usecases.tenant import Tenant
+from services.sender.db import campaigns as sender_campaigns
+from services.sender.db.campaigns import ForeignDomainError
 from shared.ledger import campaigns, domains, keys, projects
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.domains import DomainTakenError
 from shared.ledger.keys import NewKey
-from shared.ledger.models import DEFAULT_PROJECT, ApiKey
+from shared.ledger.models import DEFAULT_PROJECT, ApiKey, IdempotencyKey
 from shared.ledger.projects import ProjectError
 from shared.ledger.states import CampaignStatus
 from shared.scopes import EVERY_SCOPE, Scope
 from tests.support.api import ApiRig, api_on, campaign_body
+from tests.support.visitor import Visitor
 
 
 @pytest.fixture
@@ -237,3 +245,154 @@ async def test_the_campaigns_of_another_project_are_not_found(api: ApiRig) -> No
     await api.get(f"/v1/campaigns/{campaign}", 404)
     await api.post("/v1/campaigns", campaign_body(), 201)
     assert len((await api.get("/v1/campaigns"))["data"]) == 1
+
+
+@pytest.fixture
+async def production(database_url: str) -> AsyncIterator[ApiRig]:
+    async with api_on(database_url, environment="production", public_url="https://mail.example.test") as rig:
+        yield rig
+
+
+def sent_by(address: str, **fields: object) -> dict[str, object]:
+    return campaign_body(**{"from": {"email": address}, **fields})
+
+
+async def own(api: ApiRig, domain: str, project: UUID = DEFAULT_PROJECT) -> None:
+    async with api.ledger.write() as connection:
+        await domains.add(connection, domain, project, "operator")
+
+
+async def test_outside_development_a_project_sends_only_from_its_domains(production: ApiRig) -> None:
+    api = production
+    other = await new_project(api.ledger)
+    await own(api, "example.test")
+    await own(api, "other.test", other)
+    for body, pointer in (
+        (sent_by("news@unowned.test"), "#/from/email"),
+        (sent_by("news@other.test"), "#/from/email"),
+        (sent_by("news@example.test", envelope_from="bounce@other.test"), "#/envelope_from"),
+    ):
+        problem = await api.post("/v1/campaigns", body, 403)
+        assert (problem["type"], problem["errors"][0]["pointer"]) == ("urn:vashsender:problem:foreign-domain", pointer)
+    campaign = (await api.post("/v1/campaigns", sent_by("news@shop.example.test"), 201))["id"]
+    path = f"/v1/campaigns/{campaign}"
+    for patch in ({"from": {"email": "news@other.test"}}, {"envelope_from": "news@unowned.test"}):
+        await api.request("PATCH", path, 403, json=patch)
+    assert (await api.show(campaign))["from"]["email"] == "news@shop.example.test"
+
+
+async def test_the_domain_is_checked_again_when_the_campaign_is_sent_or_tested(production: ApiRig) -> None:
+    api = production
+    await own(api, "example.test")
+    campaign = await api.create(1)
+    async with api.ledger.write() as connection:
+        await domains.remove(connection, "example.test")
+    await api.post(f"/v1/campaigns/{campaign}/send", {}, 403)
+    await api.post(f"/v1/campaigns/{campaign}/test", {"recipients": [{"email": "ann@example.test"}]}, 403)
+    assert (await api.show(campaign))["status"] == "draft"
+    await own(api, "example.test")
+    await api.post(f"/v1/campaigns/{campaign}/send", {})
+
+
+async def test_in_development_a_domain_needs_no_owner_but_is_never_anothers(api: ApiRig) -> None:
+    await api.create(1)
+    await own(api, "other.test", await new_project(api.ledger))
+    await api.post("/v1/campaigns", sent_by("news@other.test"), 403)
+
+
+async def test_a_key_with_domains_sends_from_no_other(api: ApiRig) -> None:
+    async with api.ledger.write() as connection:
+        _, secret = await keys.create(connection, NewKey("shop", sender_domains=("shop.test",)))
+    use(api, secret)
+    problem = await api.post("/v1/campaigns", sent_by("news@example.test"), 403)
+    assert "only from shop.test" in problem["detail"]
+    await api.post("/v1/campaigns", sent_by("news@shop.test"), 201)
+
+
+async def test_a_sender_refuses_a_campaign_of_anothers_domain(api: ApiRig) -> None:
+    """The domain changed hands after the campaign was stored."""
+    campaign = UUID(await api.create(1))
+    assert (await sender_campaigns.read(api.ledger, campaign)).from_email == "news@example.test"
+    await own(api, "example.test", await new_project(api.ledger))
+    with pytest.raises(ForeignDomainError, match=r"example.test belongs to another project"):
+        await sender_campaigns.read(api.ledger, campaign)
+
+
+async def test_operators_manage_projects_keys_and_domains(api: ApiRig) -> None:
+    project = await api.post("/v1/projects", {"name": "shop"}, 201)
+    await api.post("/v1/projects", {"name": "shop"}, 409)
+    path = f"/v1/projects/{project['id']}"
+    assert (await api.request("PATCH", path, json={"name": "store", "sender_id": "store-1"}))["sender_id"] == "store-1"
+    assert [one["name"] for one in (await api.get("/v1/projects"))["data"]] == ["default", "store"]
+    body = {"name": "web", "project_id": project["id"], "scopes": ["campaigns:read"], "expires_days": 30}
+    made = await api.post("/v1/keys", body, 201)
+    assert (made["project"], made["scopes"], made["sender_domains"]) == ("store", ["campaigns:read"], None)
+    rotated = await api.post(f"/v1/keys/{made['id']}/rotate", {"overlap_hours": 1}, 201)
+    listed = (await api.get("/v1/keys"))["data"]
+    assert made["key"] not in str(listed)
+    assert rotated["key"] not in str(listed)
+    await api.post("/v1/domains", {"name": "Store.TEST", "project_id": project["id"]}, 201)
+    await api.post("/v1/domains", {"name": "store.test"}, 409)
+    await api.post("/v1/keys", {"name": "x", "project_id": str(uuid4())}, 422)
+    operator = api.client.headers["Authorization"]
+    use(api, rotated["key"])
+    assert [one["name"] for one in (await api.get("/v1/domains"))["data"]] == ["store.test"]
+    await api.get("/v1/keys", 403)
+    api.client.headers["Authorization"] = operator
+    await api.request("DELETE", f"/v1/keys/{rotated['id']}", 204)
+    await api.request("DELETE", f"/v1/keys/{rotated['id']}", 404)
+    await api.request("DELETE", "/v1/domains/store.test", 204)
+    await api.request("DELETE", "/v1/domains/store.test", 404)
+    assert (await api.post(f"{path}/close", {}, 200))["closed_at"]
+    await api.post("/v1/keys", {"name": "late", "project_id": project["id"]}, 409)
+
+
+async def test_the_project_names_the_sender_in_feedback_id(api: ApiRig) -> None:
+    campaign = await api.create(1)
+
+    async def feedback_id() -> str:
+        shown = await api.post(f"/v1/campaigns/{campaign}/preview", {}, 200)
+        return next(header["value"] for header in shown["headers"] if header["name"] == "Feedback-ID")
+
+    assert (await feedback_id()).endswith(":campaign:vashsender")
+    await api.request("PATCH", f"/v1/projects/{DEFAULT_PROJECT}", json={"sender_id": "example"})
+    assert (await feedback_id()).endswith(":campaign:example")
+    assert (await sender_campaigns.read(api.ledger, UUID(campaign))).sender_id == "example"
+
+
+async def test_a_secret_is_not_stored_even_under_an_idempotency_key(api: ApiRig) -> None:
+    made = await api.post("/v1/keys", {"name": "one"}, 201, headers={"Idempotency-Key": "k"})
+    async with api.ledger.read() as connection:
+        kept = (await connection.execute(select(IdempotencyKey.__table__))).all()  # type: ignore[attr-defined]
+    assert made["key"] not in str(kept)
+
+
+async def test_sessions_are_listed_and_ended(api: ApiRig) -> None:
+    secret = api.client.headers["Authorization"].removeprefix("Bearer ")
+    first, second = Visitor.of(api), Visitor.of(api)
+    await first.sign_in(secret)
+    other = await key_with(api, Scope.CAMPAIGNS_READ, project=await new_project(api.ledger))
+    await second.sign_in(other)
+    [newest, oldest] = (await api.get("/v1/sessions"))["data"]
+    assert (newest["project"], oldest["project"]) == ("other", "default")
+    use(api, other)
+    assert [one["id"] for one in (await api.get("/v1/sessions"))["data"]] == [newest["id"]]
+    await api.request("DELETE", f"/v1/sessions/{oldest['id']}", 404)
+    await first.get("/")
+    await api.request("DELETE", f"/v1/sessions/{newest['id']}", 204)
+    await api.request("DELETE", f"/v1/sessions/{newest['id']}", 404)
+    assert (await second.client.get("/")).status_code == 303
+
+
+async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api: ApiRig) -> None:
+    """The request passed its key before the project was closed."""
+    project = await new_project(api.ledger)
+    use(api, await key_with(api, *Scope, project=project))
+    campaign = UUID(await api.create(1))
+    async with api.ledger.write() as connection:
+        key = (await keys.list_keys(connection))[-1]
+        found = await projects.find(connection, project_id=project)
+        assert found is not None
+        await projects.close(connection, found)
+    with pytest.raises(ClosedProjectError):
+        await actions.send(api.ledger, CampaignRef(Tenant(key, needs_own_domain=False), campaign), SendIn(), 3600)

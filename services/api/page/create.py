@@ -49,7 +49,7 @@ async def ask(request: Request) -> Response:
 async def create(request: Request, form: FormDep, project: ProjectDep) -> Response:
     given = {name: text(form, name) for name in FIELDS}
     try:
-        draft = await campaigns.create(project.api.ledger, project.id, _body(given), project.api.settings.groups)
+        draft = await campaigns.create(project.api.ledger, project.tenant, _body(given), project.api.settings.groups)
     except RefusedError as refusal:
         return _form(request, given, refusal)
     warned = bool(draft.warnings)

@@ -37,7 +37,7 @@ async def create(body: CampaignIn, request: Request, project: ProjectDep, once: 
         await once.keep(connection, answer(shown))
 
     return answer(
-        await campaigns.create(project.api.ledger, project.id, body, project.api.settings.groups, settle)
+        await campaigns.create(project.api.ledger, project.tenant, body, project.api.settings.groups, settle)
     ).response()
 
 

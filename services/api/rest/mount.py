@@ -16,10 +16,23 @@ from services.api.rest import (
     progress,
     recipients,
     suppressions,
+    tenants,
     unsubscribe,
 )
 
-PARTS = (campaigns, imports, recipients, previews, actions, progress, suppressions, limits, operations, unsubscribe)
+PARTS = (
+    campaigns,
+    imports,
+    recipients,
+    previews,
+    actions,
+    progress,
+    suppressions,
+    limits,
+    tenants,
+    operations,
+    unsubscribe,
+)
 
 
 def mount(app: FastAPI) -> None:

@@ -21,6 +21,7 @@ TAGS = [
     {"name": "actions", "description": "Send, pause, resume, cancel, retry, test."},
     {"name": "progress", "description": "Live counts, and the timeline of a campaign."},
     {"name": "suppressions", "description": "Addresses to which the project does not write."},
+    {"name": "projects", "description": "Projects, their keys and domains, and who is signed in."},
     {"name": "operations", "description": "Services, queues, batches."},
     {"name": "unsubscribe", "description": "The link in every email. Needs no key: the token is the proof."},
 ]

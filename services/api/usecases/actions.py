@@ -99,12 +99,14 @@ async def send(
     ledger: Ledger, campaign: CampaignRef, given: SendIn, default_seconds: float, settle: Settle | None = None
 ) -> Accepted:
     """Sends a campaign now or at the given moment; by default it must be delivered `default_seconds` after that.
-    Raises NotFoundError, InvalidError and ConflictError."""
+    Raises NotFoundError, InvalidError, ForeignDomainError and ConflictError."""
     await _compiled(ledger, campaign)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
         campaign_row.require_editable(row, "send")
         await campaign_row.require_no_import(connection, campaign.id, "send")
+        await campaign_row.require_domains(connection, campaign, row)
+        await campaign.tenant.require_open(connection)
         if row.total == 0:
             raise NoRecipientsError("Import recipients first, then send.")
         deadline = Deadline(given.deliver_by, default_seconds)
@@ -135,11 +137,13 @@ async def send_test(
     settle: Settle | None = None,
 ) -> Accepted:
     """Creates a small campaign with the same message and sends it before others; the result is about that one.
-    Raises NotFoundError and InvalidError."""
+    Raises NotFoundError, InvalidError and ForeignDomainError."""
     compiled = await _compiled(ledger, campaign)
     checked = unique(recipients, compiled)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
+        await campaign_row.require_domains(connection, campaign, row)
+        await campaign.tenant.require_open(connection)
         columns = {name: getattr(row, name) for name in _COPIED_TO_TEST} | {
             "name": f"Test: {row.name}"[:200],
             "content": await campaign_row.content_of(connection, campaign.id),
@@ -147,10 +151,8 @@ async def send_test(
             "priority": TEST_PRIORITY,
             "deliver_by": await clock(connection) + deliver_within_seconds,
         }
-        project = campaign.project_id
-        test = CampaignRef(
-            project, await campaigns.create(connection, CampaignStatus.QUEUED, project_id=project, **columns)
-        )
+        created = await campaigns.create(connection, CampaignStatus.QUEUED, project_id=campaign.project_id, **columns)
+        test = CampaignRef(campaign.tenant, created)
         await timeline.record(connection, test.id, "created", f"Test of campaign {campaign.id}.")
         await add_inline(connection, test.id, checked, lines=len(recipients))
         await timeline.record(connection, campaign.id, "tested", f"Test sent to {len(checked)} recipients: {test.id}.")
@@ -176,6 +178,7 @@ async def resume(
     again, and the suppressions that followed are deleted; else raises DecisionNeededError."""
     row = await campaign_row.lock(connection, campaign)
     campaign_row.require_status(row, (CampaignStatus.PAUSED,), "resume")
+    await campaign.tenant.require_open(connection)
     columns: dict[str, Any] = {"reason": None}
     text = "Resumed by request."
     if row.breaker is not None:
@@ -208,6 +211,7 @@ async def reopen(connection: AsyncConnection, campaign: CampaignRef, wanted: Reo
     row = await campaign_row.lock(connection, campaign)
     if wanted.action not in campaign_row.possible(row):
         raise campaign_row.wrong_state(row, wanted.action)
+    await campaign.tenant.require_open(connection)
     if row.reopen not in (None, wanted.reopen):
         raise ReopeningError(f"{row.reopen} is not done yet. Repeat this in a moment.")
     affected = (await counts(connection, campaign.id))[wanted.status]

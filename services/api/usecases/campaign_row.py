@@ -11,6 +11,7 @@ from sqlmodel import col
 
 from services.api.shapes.campaigns import Mailbox
 from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError, invalid
+from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
 from shared.ledger.models import Campaign, Import
 from shared.ledger.states import (
@@ -31,8 +32,12 @@ COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name n
 class CampaignRef:
     """Which campaign a use case is about. Campaigns of other projects are not found."""
 
-    project_id: UUID
+    tenant: Tenant
     id: UUID
+
+    @property
+    def project_id(self) -> UUID:
+        return self.tenant.project_id
 
 
 async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
@@ -64,6 +69,12 @@ async def move(connection: AsyncConnection, row: Row[Any], to: CampaignStatus, a
 async def change(connection: AsyncConnection, row: Row[Any], **values: Any) -> None:
     """Changes columns other than the status of a locked campaign."""
     await connection.execute(update(Campaign).where(col(Campaign.id) == row.id).values(**values))
+
+
+async def require_domains(connection: AsyncConnection, campaign: CampaignRef, row: Row[Any]) -> None:
+    """Raises ForeignDomainError if the campaign's sender is of a domain that the key or its project may not use."""
+    addresses = {"#/from/email": row.from_email, "#/envelope_from": row.envelope_from}
+    await campaign.tenant.require_domains(connection, addresses)
 
 
 def require_status(row: Row[Any], statuses: Collection[CampaignStatus], action: str) -> None:

@@ -19,6 +19,7 @@ from services.api.usecases.errors import InvalidError
 from services.api.usecases.paging import cut
 from services.api.usecases.store import Target, store
 from services.api.usecases.summaries import show, summaries
+from services.api.usecases.tenant import Tenant
 from shared import retries
 from shared.content import CampaignContent
 from shared.ledger import campaigns as ledger_campaigns
@@ -44,13 +45,14 @@ class Filter:
 
 async def create(
     ledger: Ledger,
-    project_id: UUID,
+    tenant: Tenant,
     given: CampaignIn,
     groups: RelayGroups,
     settle: Callable[[AsyncConnection, CampaignOut], Awaitable[None]] | None = None,
 ) -> CampaignOut:
     """Creates a draft, with its recipients if any are given. Raises InvalidError for content that cannot be compiled,
-    for an unknown relay group, and for recipients of whom one is invalid."""
+    for an unknown relay group, and for recipients of whom one is invalid; ForeignDomainError for a sender of another's
+    domain."""
     campaign_row.require_group(groups, given.relay_group)
     stored = CampaignContent(**given.model_dump(include=set(CONTENT)))
     compiled = await content.check(stored)
@@ -64,7 +66,10 @@ async def create(
         "content": stored.model_dump_json(),
     }
     async with ledger.write() as connection:
-        campaign = CampaignRef(project_id, await ledger_campaigns.create(connection, project_id=project_id, **columns))
+        senders = {"#/from/email": columns["from_email"], "#/envelope_from": columns["envelope_from"]}
+        await tenant.require_domains(connection, senders)
+        created = await ledger_campaigns.create(connection, project_id=tenant.project_id, **columns)
+        campaign = CampaignRef(tenant, created)
         await rate_limits.put(connection, campaign_scope(campaign.id), given.emails_per_second)
         await timeline.record(connection, campaign.id, "created", "Created.")
         if recipients:

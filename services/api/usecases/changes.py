@@ -29,6 +29,7 @@ _WHILE_SENDING = {"emails_per_second", "priority", "deliver_by"}
 _NOT_NULL = {"name", "sender", "subject", "delivery", "priority", "attachments", "deliver_by"}
 _TIMES = {"scheduled_at", "deliver_by"}
 _RETRIES = {"max_retries", "retry_delay_seconds"}
+_SENDERS = {"sender", "envelope_from"}
 _ACTION = "this change"
 _OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, CampaignStatus.STOPPING))
 
@@ -41,7 +42,7 @@ async def change(
     groups: RelayGroups,
 ) -> CampaignOut:
     """Changes what the patch sets; the default deadline is `deliver_within_seconds` after the start. Raises
-    NotFoundError, InvalidError, and ConflictError."""
+    NotFoundError, InvalidError, ForeignDomainError and ConflictError."""
     given = patch.model_fields_set
     _require_values(patch)
     campaign_row.require_group(groups, patch.relay_group)
@@ -69,6 +70,9 @@ async def change(
             if given & _TIMES:
                 await _reschedule(connection, row, patch, deliver_within_seconds)
             await _apply(connection, row, columns)
+            if given & _SENDERS:
+                changed = await campaign_row.find(connection, campaign)
+                await campaign_row.require_domains(connection, campaign, changed)
             await timeline.record(connection, campaign.id, "changed", f"Changed: {', '.join(sorted(given))}.")
         shown = await show(connection, campaign)
     return shown if compiled is None else content.with_warnings(shown, compiled)

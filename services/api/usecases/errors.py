@@ -111,6 +111,35 @@ class InvalidError(RefusedError):
         super().__init__(f"{where}: {errors[0]['detail']}{more}", errors=list(errors[:ERRORS_SHOWN]))
 
 
+class ForeignDomainError(RefusedError):
+    kind = "foreign-domain"
+    title = "The domain of the sender is not the project's"
+
+    def __init__(self, pointer: str, domain: str, why: str) -> None:
+        detail = f"{domain} cannot be used: {why}"
+        super().__init__(f"{pointer}: {detail}.", errors=[{"pointer": pointer, "detail": detail}], domain=domain)
+
+
+class ClosedProjectError(ConflictError):
+    kind = "project-closed"
+    title = "The project is closed"
+
+
+class StillOpenError(ConflictError):
+    kind = "not-closable"
+    title = "The project cannot be closed now"
+
+
+class TakenNameError(ConflictError):
+    kind = "name-taken"
+    title = "The name is taken"
+
+
+class DomainTakenError(ConflictError):
+    kind = "domain-taken"
+    title = "The domain belongs to another project"
+
+
 class UnknownFieldError(RefusedError):
     kind = "unknown-field"
     title = "The message uses a field that the recipients do not have"

@@ -67,10 +67,12 @@ async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, 
     async with ledger.read() as connection:
         row = await campaign_row.find(connection, campaign)
         stored = await campaign_row.content_of(connection, campaign.id)
-        project = await connection.scalar(select(col(Project.name)).where(col(Project.id) == campaign.project_id))
+        of_project = select(col(Project.name), col(Project.sender_id)).where(col(Project.id) == campaign.project_id)
+        project = (await connection.execute(of_project)).one()
         person = await _person(connection, campaign, given)
     compiled = await content.compiled(stored)
-    headers = headers_of(campaign.id, row, str(project), CampaignContent.model_validate_json(stored))
+    message = CampaignContent.model_validate_json(stored)
+    headers = headers_of(campaign.id, row, project.name, project.sender_id, message)
     link = make_link(settings.public_url, settings.signing_keys(Use.UNSUBSCRIBE)[0], campaign.id, NO_ONE)
     # Megabytes of HTML take a while: the event loop stays free for other requests.
     shown = await asyncio.to_thread(_shown, compiled, headers, person, link)

@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 from services.api.context import Api
 from services.api.usecases.actions import Accepted
 from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.tenant import Tenant
 from shared import logs
 from shared.ledger.keys import Key
 
@@ -29,6 +30,10 @@ class Project:
     def id(self) -> UUID:
         return self.key.project_id
 
+    @property
+    def tenant(self) -> Tenant:
+        return Tenant(self.key, needs_own_domain=self.api.settings.environment != "development")
+
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A reading transaction."""
         return self.api.ledger.read()
@@ -38,7 +43,7 @@ class Project:
         return self.api.ledger.write()
 
     def campaign(self, campaign_id: UUID) -> CampaignRef:
-        return CampaignRef(self.id, campaign_id)
+        return CampaignRef(self.tenant, campaign_id)
 
     def announce(self, accepted: Accepted) -> BackgroundTask:
         """Logs an action and publishes its event, once the answer has left. The client need not wait for a broker that

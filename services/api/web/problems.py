@@ -32,6 +32,7 @@ class HttpError(RefusedError):
 
 STATUS: Mapping[type[RefusedError], int] = {
     errors.CutOffError: 400,
+    errors.ForeignDomainError: 403,
     errors.NotFoundError: 404,
     errors.TooSlowError: 408,
     errors.ConflictError: 409,

@@ -6,8 +6,9 @@ from uuid import UUID
 from sqlalchemy import select, update
 from sqlmodel import col
 
+from shared.errors import DataError
 from shared.faults.breakers import Breaker
-from shared.ledger import breakers, campaigns, spread, timeline
+from shared.ledger import breakers, campaigns, domains, spread, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import LONGEST_REPLY, Campaign, Project
 from shared.ledger.states import CampaignStatus
@@ -18,6 +19,7 @@ class CampaignRow:
     """The columns of a campaign from which its emails are made."""
 
     project: str  # the project's name
+    sender_id: str | None  # of the project: the last field of Feedback-ID
     project_id: UUID
     from_email: str
     from_name: str
@@ -31,18 +33,31 @@ class CampaignRow:
     retry_delay_seconds: int
 
 
+class ForeignDomainError(DataError):
+    """The sender's domain belongs to another project."""
+
+
 async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
-    """What a sender reads of a campaign. Raises NoResultFound if it is gone."""
+    """What a sender reads of a campaign. Raises NoResultFound if it is gone, ForeignDomainError if its sender is of a
+    domain that belongs to another project."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(
                 col(Project.name),
-                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[1:]),
+                col(Project.sender_id),
+                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:]),
             )
             .join(Project, col(Project.id) == col(Campaign.project_id))
             .where(col(Campaign.id) == campaign_id)
         )
-        return CampaignRow(*found.one())
+        row = CampaignRow(*found.one())
+        # The API has checked it, but the domain may have changed hands since.
+        for address in (row.from_email, row.envelope_from):
+            domain = address.rpartition("@")[2]
+            owner = await domains.owner(connection, domain)
+            if owner is not None and owner.project_id != row.project_id:
+                raise ForeignDomainError(f"{domain} belongs to another project")
+    return row
 
 
 async def pause(ledger: Ledger, campaign_id: UUID, reason: str) -> None:

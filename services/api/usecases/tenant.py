@@ -1,0 +1,50 @@
+"""The project that asks, and the domains it may send from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.api.usecases.errors import ClosedProjectError, ForeignDomainError
+from shared.ledger import domains, projects
+from shared.ledger.keys import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """Who asks: a key of a project."""
+
+    key: Key
+    #: False in development: a domain that belongs to no project may be used.
+    needs_own_domain: bool
+
+    @property
+    def project_id(self) -> UUID:
+        return self.key.project_id
+
+    async def require_domains(self, connection: AsyncConnection, addresses: Mapping[str, str]) -> None:
+        """Raises ForeignDomainError if one of the senders' addresses, by the pointers to them, is of a domain that the
+        key or its project may not send from."""
+        for pointer, address in addresses.items():
+            domain = address.rpartition("@")[2]
+            if not self.key.may_send_from(domain):
+                raise ForeignDomainError(
+                    pointer, domain, f"this key sends only from {' '.join(self.key.sender_domains or ())}"
+                )
+            found = await domains.owner(connection, domain)
+            if found is None and not self.needs_own_domain:
+                continue
+            if found is None or found.project_id != self.project_id:
+                raise ForeignDomainError(
+                    pointer,
+                    domain,
+                    f"it does not belong to the project {self.key.project}; an operator gives it to the project:"
+                    f" `vashsender domain add {domain} --project '{self.key.project}'`",
+                )
+
+    async def require_open(self, connection: AsyncConnection) -> None:
+        """Keeps the project from being closed until the transaction ends. Raises ClosedProjectError if it is."""
+        project = await projects.lock(connection, self.project_id)
+        if project is None or project.closed_at is not None:
+            raise ClosedProjectError(f"The project {self.key.project} was closed, so it sends nothing.")
