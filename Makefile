@@ -11,7 +11,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet --no-input
 WORKERS ?= 3
 ARGS ?=
 POSTGRESQL_DEMO := var/on-postgresql
-TEST_PACKAGES := rabbitmq-server postgresql opendkim chromium prometheus
+TEST_PACKAGES := rabbitmq-server postgresql pgbouncer opendkim chromium prometheus
 TYPED := services shared cli tests bench scripts
 
 help: ## show this list

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -92,7 +91,7 @@ async def _broker(config: LocalSettings) -> list[Examined]:
 def _encryption(config: LocalSettings) -> Examined:
     """Whether connections to other machines are encrypted and verified. In development they need not be."""
     addresses = {"broker": config.amqp_url.get_secret_value(), "database": config.ledger_url}
-    clear = [f"{what} at {urlsplit(url).hostname}" for what, url in addresses.items() if tls.in_the_clear(url)]
+    clear = [f"{what} at {', '.join(tls.hosts(url))}" for what, url in addresses.items() if tls.in_the_clear(url)]
     return Examined(
         "encryption",
         not clear or config.environment == "development",

@@ -28,6 +28,7 @@ from shared.http_connection import HttpLimits
 from shared.http_port import serving
 from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
+from shared.memory import return_freed_blocks
 from shared.metrics import Metrics
 from shared.notify import Notifier
 from shared.reception import Reception
@@ -242,6 +243,7 @@ def _status_line(report: Mapping[str, str]) -> str:
 def main(service: str, settings_class: type[S], serve: Callable[[Process[S]], Coroutine[Any, Any, None]]) -> None:
     """Runs `python -m services.X`. Exits with 0 after a clean stop, or with the exit code of the error."""
     faulthandler.enable()  # on SIGABRT, writes the stacks to stderr
+    return_freed_blocks()
     try:
         config = settings.load(settings_class)
         if config.log_file is not None:

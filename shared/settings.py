@@ -429,6 +429,11 @@ class SenderSettings(CommonSettings):
     max_message_bytes: int = Field(
         10_000_000, ge=1000, description="Largest message with a recipient's values in it, without attachments."
     )
+    mail_memory_bytes: int = Field(
+        32_000_000,
+        ge=1_000_000,
+        description="Bytes for the content of campaigns and for emails in flight. A sender needs 170 MB besides.",
+    )
     slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at once.")
     unrecorded_limit: int = Field(
         64, ge=1, le=10_000, description="Unrecorded results at which a sender starts no more emails."

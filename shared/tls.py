@@ -6,7 +6,7 @@ system.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -20,7 +20,7 @@ DISABLED = "disable"
 
 def broker_address(url: str, ca_file: Path | None) -> str:
     """The AMQP URL with the authority to trust. Raises ConfigurationError if the URL asks not to verify."""
-    options = _options(url)
+    options = dict(_options(url))
     if options.get("no_verify_ssl", "0") != "0":
         raise ConfigurationError(
             "VASHSENDER_AMQP_URL: no_verify_ssl is not possible. Name the authority that signed the broker's "
@@ -28,17 +28,27 @@ def broker_address(url: str, ca_file: Path | None) -> str:
         )
     if ca_file is None or urlsplit(url).scheme != "amqps" or options.keys() & {"cafile", "capath", "cadata"}:
         return url
-    return _with(url, {**options, "cafile": str(ca_file)})
+    return _with(url, [*_options(url), ("cafile", str(ca_file))])
 
 
 def database_address(url: str, ca_file: Path | None) -> str:
     """The database URL with the authority to trust. With one, TLS is used unless the URL says otherwise."""
-    parts, options = urlsplit(url), _options(url)
-    if ca_file is None or not parts.scheme.startswith("postgres") or not parts.hostname:
+    options = dict(_options(url))
+    if ca_file is None or not urlsplit(url).scheme.startswith("postgres") or not hosts(url):
         return url
     if options.get("sslmode") == DISABLED:
         return url
-    return _with(url, {"sslmode": "verify-full", "sslrootcert": str(ca_file), **options})
+    added = [("sslmode", "verify-full"), ("sslrootcert", str(ca_file))]
+    return _with(url, [*((name, value) for name, value in added if name not in options), *_options(url)])
+
+
+def hosts(url: str) -> Sequence[str]:
+    """The hosts of an address. A database URL may name several: `postgresql://.../db?host=h1:5432&host=h2:5432`."""
+    parts = urlsplit(url)
+    if parts.hostname:
+        return [parts.hostname]
+    named = [value for name, value in _options(url) if name == "host" and not value.startswith("/")]
+    return [urlsplit(f"//{value}").hostname or "" for value in named]
 
 
 def trusting(ca_file: str | Path | None) -> ssl.SSLContext:
@@ -54,20 +64,21 @@ def trusting(ca_file: str | Path | None) -> ssl.SSLContext:
 
 def in_the_clear(url: str) -> bool:
     """Whether an address leads to another machine without verified TLS."""
-    parts = urlsplit(url)
-    if parts.scheme in ("amqps", "") or parts.scheme.startswith("sqlite") or _is_here(parts.hostname):
+    scheme = urlsplit(url).scheme
+    if scheme in ("amqps", "") or scheme.startswith("sqlite") or all(map(_is_here, hosts(url))):
         return False
-    return parts.scheme == "amqp" or _options(url).get("sslmode", "") not in VERIFYING
+    return scheme == "amqp" or dict(_options(url)).get("sslmode", "") not in VERIFYING
 
 
-def _is_here(host: str | None) -> bool:
-    return host is None or host in ("localhost", "::1") or host.startswith("127.")
+def _is_here(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def _options(url: str) -> dict[str, str]:
-    return dict(parse_qsl(urlsplit(url).query))
+def _options(url: str) -> list[tuple[str, str]]:
+    return parse_qsl(urlsplit(url).query)
 
 
-def _with(url: str, options: Mapping[str, str]) -> str:
-    query = "&".join(f"{name}={quote(value, safe='/')}" for name, value in options.items())
-    return urlsplit(url)._replace(query=query).geturl()
+def _with(url: str, options: Iterable[tuple[str, str]]) -> str:
+    """The URL with these options. `host` may occur several times."""
+    query = [f"{name}={quote(value, safe='/:')}" for name, value in options]
+    return urlsplit(url)._replace(query="&".join(query)).geturl()

@@ -13,7 +13,13 @@ from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost, new_vhost
-from tests.support.databases import empty_postgres, empty_sqlite, migrated_postgres, migrated_sqlite
+from tests.support.databases import (
+    empty_postgres,
+    empty_sqlite,
+    migrated_postgres,
+    migrated_sqlite,
+    through_pgbouncer,
+)
 from tests.support.fork_server import ForkServer
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
@@ -22,6 +28,8 @@ from tests.support.system import System, installation
 
 UNIT_TESTS = Path(__file__).parent / "unit"
 DATABASES = ("sqlite", "postgresql")
+POOLED = ("test_ledger_", "test_api_", "test_dispatcher_", "test_sender_", "test_watchdog_", "test_wakeups")
+"""Beginnings of the names of modules whose tests `make test-more` repeats through pgbouncer."""
 
 run_key = pytest.StashKey[TestRun]()
 
@@ -52,6 +60,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(run_key, None)
     if run is not None and not hasattr(config, "workerinput"):
         run.end()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Through pgbouncer run only the tests of the ledger and the services."""
+    others = [item for item in items if "pgbouncer" in item.name and not item.path.name.startswith(POOLED)]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.fixture(scope="session")
@@ -107,9 +122,10 @@ def own_postgres(run: TestRun, tmp_path: Path, request: pytest.FixtureRequest) -
         postgres.stop()
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=[*DATABASES, pytest.param("pgbouncer", marks=pytest.mark.more)])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty ledger with the newest schema. The test runs once on SQLite and once on PostgreSQL."""
+    """An empty ledger with the newest schema. The test runs once on SQLite and once on PostgreSQL, and `make test-more`
+    runs those of the ledger and the services through pgbouncer, too."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
@@ -135,6 +151,14 @@ def postgresql_url(run: TestRun, request: pytest.FixtureRequest) -> Iterator[str
     """An empty ledger with the newest schema, on PostgreSQL."""
     _refuse_in_unit_tests(request)
     with migrated_postgres(run) as url:
+        yield url
+
+
+@pytest.fixture
+def pgbouncer_url(run: TestRun, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An empty ledger with the newest schema, on PostgreSQL behind pgbouncer in transaction mode."""
+    _refuse_in_unit_tests(request)
+    with through_pgbouncer(run) as url:
         yield url
 
 

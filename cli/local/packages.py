@@ -18,6 +18,7 @@ OUTPUT_LINES_SHOWN = 5
 PROOFS: Mapping[str, str] = {
     "rabbitmq-server": "usr/lib/rabbitmq/bin/rabbitmq-server",
     "postgresql": "usr/lib/postgresql/*/bin/postgres",
+    "pgbouncer": "usr/sbin/pgbouncer",
     "opendkim": "usr/sbin/opendkim",
     "prometheus": "usr/bin/promtool",
     "libfaketime": "usr/lib/*/faketime/libfaketimeMT.so.1",

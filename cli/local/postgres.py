@@ -72,7 +72,7 @@ class PrivatePostgres:
     def query(self, statement: str, database: str = "postgres") -> str:
         """Runs one statement through psql. Returns rows without a heading, columns separated by `|`."""
         done = subprocess.run(
-            [str(_binaries() / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", statement],
+            [str(binaries() / "psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", statement],
             env={
                 "PATH": os.environ.get("PATH", ""),
                 "PGHOST": LOOPBACK,
@@ -109,7 +109,7 @@ class PrivatePostgres:
 
     def prepare(self) -> None:
         """Checks program and port, creates the cluster if there is none, and writes its configuration."""
-        _binaries()
+        binaries()
         refuse_taken({"private PostgreSQL": self.port})
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
         if not (self.cluster / "PG_VERSION").exists():
@@ -126,7 +126,7 @@ class PrivatePostgres:
 
     def command(self) -> list[str]:
         """The command for a supervisor, after `prepare`: runs in the foreground, stops on SIGINT (fast shutdown)."""
-        return as_server_user(self.cluster, [str(_binaries() / "postgres"), "-D", str(self.cluster)])
+        return as_server_user(self.cluster, [str(binaries() / "postgres"), "-D", str(self.cluster)])
 
     def wait_ready(self, timeout_seconds: float = START_TIMEOUT_SECONDS) -> None:
         """Returns once the cluster answers. Raises NotReadyError with the end of the log, at once if it has ended."""
@@ -184,7 +184,7 @@ class PrivatePostgres:
         if not self.durable:
             options.append("--no-sync")
         done = subprocess.run(
-            as_server_user(self.cluster, [str(_binaries() / "initdb"), "-D", str(self.cluster), *options]),
+            as_server_user(self.cluster, [str(binaries() / "initdb"), "-D", str(self.cluster), *options]),
             env=_environment(),
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -207,11 +207,11 @@ class PrivatePostgres:
             return None
 
     def _answers(self) -> bool:
-        probe = [str(_binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port), "-t", "2"]
+        probe = [str(binaries() / "pg_isready"), "-q", "-h", LOOPBACK, "-p", str(self.port), "-t", "2"]
         return subprocess.run(probe, stdin=subprocess.DEVNULL, check=False).returncode == 0
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
     """The programs of the newest PostgreSQL on this machine."""
     found = sorted(INSTALLATIONS.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     if found:

@@ -3,7 +3,7 @@ renews leases, and keeps `blocked_by` of their campaigns up to date."""
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from services.sender.db import campaigns, claims
@@ -18,6 +18,11 @@ from shared.settings import SenderSettings
 
 RELAY_PATIENCE_SECONDS = 30.0
 """A batch is given back after this long without an available relay: another sender may have one."""
+
+MOST_EXAMINED = 10_000
+LEAST_EXAMINED = 100
+"""Emails whose suppression a look asks for: all batches share the first number, each has at least the second. A sender
+starts far fewer before the next look."""
 
 log = logs.get()
 
@@ -72,15 +77,26 @@ class BatchMonitor:
         if batches or self._blocked_since:
             await self._limits.refresh(self._batches)
         if batches:
-            found = await claims.look(self._ledger, [held.claim.batch_id for held in batches])
-            for held in batches:
-                self._heed(held, found.get(held.claim.batch_id), now)
+            await self._look_at(batches, now)
             self._batches.wake_feed()
             for held in batches:
                 if not held.is_lost and held.lease.age(now) > self._settings.renew_seconds:
                     await self._renew(held)
         await self._update_blocked_by(batches, blocked)
         self._batches.wake_feed()
+
+    async def _look_at(self, batches: Sequence[HeldBatch], now: float) -> None:
+        most = max(LEAST_EXAMINED, MOST_EXAMINED // len(batches))
+        rows = {held.claim.batch_id: held.rows_to_examine(most) for held in batches}
+        found, suppressed = await claims.look(
+            self._ledger,
+            list(rows),
+            {(held.facts.project_id, row.email_key) for held in batches for row in rows[held.claim.batch_id]},
+        )
+        for held in batches:
+            keys = {key for project_id, key in suppressed if project_id == held.facts.project_id}
+            self._heed(held, found.get(held.claim.batch_id), now)
+            held.examined(rows[held.claim.batch_id], keys)
 
     def _heed(self, held: HeldBatch, found: claims.Look | None, now: float) -> None:
         if held not in self._batches:
@@ -92,7 +108,6 @@ class BatchMonitor:
         elif found.overdue:
             held.stop_for(StopCause.NOT_SENDING, "the campaign's deliver_by has passed")
         else:
-            held.suppress(found.suppressed)
             held.lease.confirmed(now)
 
     async def _renew(self, held: HeldBatch) -> None:

@@ -1,24 +1,27 @@
-"""Campaigns ready to make emails of. `send` freezes their content, so each is read once and kept."""
+"""The campaigns that a sender makes emails of. `send` freezes them, so what is read of one stays true."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import orjson
 
+from services.sender.contents import Content, Contents
 from services.sender.db import campaigns
 from services.sender.db.campaigns import CampaignRow
 from services.sender.db.worklist import WorklistRow
 from services.sender.dkim import DkimSigner
+from services.sender.memory import Memory
+from services.sender.metrics import SenderMetrics
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
 from shared.errors import ConfigurationError, DataError
 from shared.ledger.database import Ledger
 from shared.messages.campaign import headers_of
-from shared.messages.message import MessageBuilder
+from shared.messages.message import MessageBuilder, Pieces
 from shared.relay_groups import NO_GROUP
 from shared.retries import BY_SCHEDULE, doubling, parse_schedule
 from shared.settings import SenderSettings
@@ -26,10 +29,10 @@ from shared.templates import compile_content
 from shared.unsubscribe import make_link
 
 KEPT = 32
-"""Compiled campaigns that are kept; few are under way at a time."""
+"""Campaigns that are remembered without a held batch; few are under way at a time."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class CampaignFacts:
     """One campaign."""
 
@@ -39,14 +42,14 @@ class CampaignFacts:
     relay_group: str
     # The sender's address at MAIL FROM.
     envelope_from: str
-    builder: MessageBuilder
+    content: Content
     # None: emails are not signed here.
     signer: DkimSigner | None
     retries: RetryPolicy
     # By recipient id.
     unsubscribe_url: Callable[[int], str]
 
-    def render(self, row: WorklistRow, date: str) -> bytes | Callable[[], bytes]:
+    def render(self, builder: MessageBuilder, row: WorklistRow, date: str) -> Pieces | Callable[[], Pieces]:
         """The message to one recipient; if it is to be signed, a function that returns it and takes most of a
         millisecond. Raises DataError if the recipient's values do not fit the template."""
         data = orjson.loads(row.data) if row.data else {}
@@ -54,15 +57,23 @@ class CampaignFacts:
             raise DataError("the merge fields are not a JSON object")
         values = (row.id, row.email, data, date, self.unsubscribe_url(row.id))
         if self.signer is None:
-            return self.builder.build(*values)
-        return partial(self.signer.sign, self.builder.build_unsigned(*values))
+            return builder.build_pieces(*values)
+        return partial(self.signer.sign, builder.build_unsigned(*values))
 
 
 class Campaigns:
     """The campaigns this process sends."""
 
-    def __init__(self, ledger: Ledger, settings: SenderSettings, signers: Mapping[str, DkimSigner]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: SenderSettings,
+        signers: Mapping[str, DkimSigner],
+        metrics: SenderMetrics,
+        wake_feed: Callable[[], None],
+    ) -> None:
         self._ledger = ledger
+        self.contents = Contents(ledger, Memory(settings.mail_memory_bytes, metrics.memory), wake_feed)
         self._public_url = settings.public_url
         self._unsubscribe_key = settings.unsubscribe_signing_key
         self._schedule = parse_schedule(settings.retry_schedule)
@@ -71,43 +82,47 @@ class Campaigns:
         self._signers = signers
         self._groups = settings.groups
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
+        #: Those of held batches, too.
+        self._known: WeakValueDictionary[UUID, CampaignFacts] = WeakValueDictionary()
 
     async def get(self, campaign_id: UUID) -> CampaignFacts:
-        """Raises ConfigurationError if its relay group is unknown here, and TemplateError or HeaderError if the content
-        cannot be used. The API has checked both, and what an older release took is sent as well, so that happens only
-        if a setting has changed since, and to what no escaping makes safe."""
-        if campaign_id in self._kept:
-            self._kept.move_to_end(campaign_id)
-            return self._kept[campaign_id]
-        row = await campaigns.read(self._ledger, campaign_id)
-        content = CampaignContent.model_validate_json(row.content)
+        """The facts of a campaign, without loading its content. Raises ConfigurationError if its relay group is unknown
+        here: a setting has changed since the API checked it."""
+        facts = self._known.get(campaign_id)
+        if facts is None:
+            row = await campaigns.read(self._ledger, campaign_id)
+            facts = self._known.setdefault(campaign_id, self._facts(campaign_id, row))
+        self._kept[campaign_id] = facts
+        self._kept.move_to_end(campaign_id)
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return facts
 
+    def _facts(self, campaign_id: UUID, row: CampaignRow) -> CampaignFacts:
         def unsubscribe_url(recipient_id: int) -> str:
             return make_link(self._public_url, self._unsubscribe_key, campaign_id, recipient_id)
 
-        # Megabytes of HTML take a while to compile: other campaigns go on.
-        compiled = await asyncio.to_thread(
-            compile_content,
-            content.subject,
-            content.html,
-            content.text,
-            max_message_bytes=self._max_message_bytes,
-            is_stored=True,
-        )
-        facts = CampaignFacts(
+        def make(stored: list[str]) -> MessageBuilder:
+            content = CampaignContent.model_validate_json(stored.pop())
+            compiled = compile_content(
+                content.subject,
+                content.html,
+                content.text,
+                max_message_bytes=self._max_message_bytes,
+                is_stored=True,
+            )
+            return MessageBuilder(compiled, headers_of(campaign_id, row, row.project, row.sender_id, content))
+
+        return CampaignFacts(
             id=campaign_id,
             project_id=row.project_id,
             relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
-            builder=MessageBuilder(compiled, headers_of(campaign_id, row, row.project, row.sender_id, content)),
+            content=self.contents.of(campaign_id, make, row.content_bytes),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             unsubscribe_url=unsubscribe_url,
         )
-        self._kept[campaign_id] = facts
-        if len(self._kept) > KEPT:
-            self._kept.popitem(last=False)
-        return facts
 
     def _group_of(self, row: CampaignRow) -> str:
         """Raises ConfigurationError if no relay here belongs to it."""

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shared.dkim_keys import find_keys, load_key
-from shared.messages.message import Unsigned
+from shared.messages.message import Pieces, Unsigned, joined
 
 SIGNED_HEADERS = (
     b"from",
@@ -50,9 +50,12 @@ class DkimSigner:
         self._hash = SHA256()
         self._tags = f"v=1; a=rsa-sha256; c=relaxed/relaxed; d={domain};\r\n s={selector}; t=".encode()
 
-    def sign(self, message: Unsigned) -> bytes:
+    def sign(self, message: Unsigned) -> Pieces:
         """The whole message with a DKIM-Signature in front."""
         head, body, canonical_body = message
+        digest = sha256()
+        for piece in canonical_body:
+            digest.update(piece)
         names, signed = _signed_headers(head)
         signature = b"".join(
             (
@@ -61,13 +64,13 @@ class DkimSigner:
                 b"; h=",
                 b":\r\n ".join(names),
                 b";\r\n bh=",
-                b64encode(sha256(canonical_body).digest()),
+                b64encode(digest.digest()),
                 b";\r\n b=",
             )
         )
         signed.append(b"dkim-signature:" + _relaxed_value(signature))
         octets = self._key.sign(b"\r\n".join(signed), self._padding, self._hash)
-        return b"".join((b"DKIM-Signature: ", signature, _folded(b64encode(octets)), b"\r\n", head, b"\r\n\r\n", body))
+        return joined((b"DKIM-Signature: ", signature, _folded(b64encode(octets)), b"\r\n", head, b"\r\n\r\n", *body))
 
 
 def load_signers(directory: Path | None) -> Mapping[str, DkimSigner]:

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from services.sender.contents import Contents
 from services.sender.db.worklist import WorklistRow
-from services.sender.held_batch import Email, HeldBatch
+from services.sender.held_batch import Email, HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.provider_gate import ProviderGate
@@ -19,10 +20,15 @@ from services.sender.spread import SpreadWatch
 from shared.errors import DataError
 from shared.ledger.provider_shares import Key
 from shared.ledger.states import RecipientStatus
+from shared.messages.message import Pieces, own_bytes
 from shared.settings import SenderSettings
 
 LEASE_SHARE = 2 / 3
 """The share of a lease, from its last renewal, in which an email may start."""
+
+
+SIGNED_COPIES = 3
+"""An email that is signed exists up to three times: as made, in its canonical form, and with its signature."""
 
 
 class Feed:
@@ -35,8 +41,11 @@ class Feed:
         limits: Limits,
         gate: ProviderGate,
         group_of: Mapping[str, str],
+        contents: Contents,
         open_connections: Callable[[], int] = lambda: 0,
     ) -> None:
+        self._contents = contents
+        self._memory = contents.memory
         self._lease_seconds = settings.lease_seconds
         #: An email may start this long after the last renewal.
         self._start_seconds = settings.lease_seconds * LEASE_SHARE
@@ -72,10 +81,12 @@ class Feed:
             held = batches.next_in_turn()
             if held.facts.relay_group != group:
                 continue
-            while held.worklist and self._may_start(held, now):
+            while held.worklist and held.next_is_examined and self._may_start(held, now):
                 start = max(held.starts_at, self._limits.not_before(held, relay, now))
                 if start > now:
                     earliest = min(start, earliest)
+                    break
+                if not self._can_make(held):
                     break
                 row = held.worklist.take()
                 if held.worklist.needs_slice(self._slice_size) or not held.worklist:
@@ -100,6 +111,9 @@ class Feed:
         held: HeldBatch = job.held
         self._limits.ended(job)
         has_result = held.settle(job, outcome)
+        self._memory.remove_email(job.memory)
+        if held.facts.content.used():
+            self._contents.note_room()
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if job.key is not None:
@@ -120,12 +134,15 @@ class Feed:
     def _take_waiting(self, relay: str, now: float) -> tuple[Email | None, float]:
         """An email whose row has waited for its provider; else when to ask again."""
         while True:
-            found = self._gate.next(relay, now, partial(self._may_start, now=now))
+            found = self._gate.next(relay, now, partial(self._may_start_waiting, now=now))
             if isinstance(found, float):
                 return None, found
             key, waiting = found
             if (email := self._prepare(waiting.held, waiting.row, relay, key, now)) is not None:
                 return email, now
+
+    def _may_start_waiting(self, held: HeldBatch, now: float) -> bool:
+        return self._may_start(held, now) and self._can_make(held)
 
     def _may_start(self, held: HeldBatch, now: float) -> bool:
         return held.may_send(now, self._start_seconds) and not self._is_braked(held)
@@ -145,6 +162,17 @@ class Feed:
         in_doubt = unrecorded + in_flight
         return in_doubt < limit + self._connections or in_doubt < limit + self._open_connections()
 
+    def _can_make(self, held: HeldBatch) -> bool:
+        """Whether there is memory for the next email of a batch."""
+        content = held.facts.content
+        if content.builder is not None:
+            return self._memory.has_room_for_email(content.builder.email_bytes)
+        if content.error:
+            held.stop_for(StopCause.REFUSED, content.error)
+        else:
+            self._contents.want(content)
+        return False
+
     def _prepare(self, held: HeldBatch, row: WorklistRow, relay: str, key: Key | None, now: float) -> Email | None:
         """Renders one email, and counts it; None if its recipient is closed without an attempt."""
         if held.is_suppressed(row):
@@ -152,13 +180,25 @@ class Feed:
         elif row.intended and held.facts.retries.at_most_once:
             held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
         else:
+            builder = held.facts.content.builder
+            assert builder is not None, "see _can_make"
             try:
-                message = held.facts.render(row, held.date)
+                message = held.facts.render(builder, row, held.date)
             except (DataError, ValueError) as error:
                 held.close(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
-                email = Email(held, row, self._signed(message), self._may_send_body, key)
+                email = Email(
+                    held,
+                    row,
+                    self._signed(message),
+                    self._may_send_body,
+                    key,
+                    memory=own_bytes(message) if isinstance(message, tuple) else SIGNED_COPIES * builder.email_bytes,
+                    smtputf8=builder.needs_smtputf8(row.email),
+                )
                 held.start(email)
+                held.facts.content.use()
+                self._memory.add_email(email.memory)
                 if key is not None:
                     self._gate.started(key)
                 self._limits.taken(email, relay, now)
@@ -168,8 +208,8 @@ class Feed:
         self._batches.note_result()
         return None
 
-    def _signed(self, message: bytes | Callable[[], bytes]) -> bytes | asyncio.Future[bytes]:
-        if isinstance(message, bytes):
+    def _signed(self, message: Pieces | Callable[[], Pieces]) -> Pieces | asyncio.Future[Pieces]:
+        if isinstance(message, tuple):
             return message
         return asyncio.get_running_loop().run_in_executor(self._signers, message)
 
@@ -177,16 +217,17 @@ class Feed:
         """The last gate. Under at_most_once the intent is committed first, together with whatever else waits; an email
         under a limit then waits for its slot."""
         held = email.held
-        if held.is_suppressed(email.row) or not held.may_send(time.monotonic(), self._lease_seconds):
+        if not self._may_begin(email):
             return False
         if held.facts.retries.at_most_once and not email.intent_stands:
             may_leave = held.add_intent(email)
             self._batches.recordable.set()
             return may_leave
-        return self._limits.begin(email, relay, partial(self._may_begin, held))
+        return self._limits.begin(email, relay, partial(self._may_begin, email))
 
-    def _may_begin(self, held: HeldBatch) -> bool:
-        return held.may_send(time.monotonic(), self._lease_seconds)
+    def _may_begin(self, email: Email) -> bool:
+        held = email.held
+        return not held.is_suppressed(email.row) and held.may_send(time.monotonic(), self._lease_seconds)
 
     def _wake_at(self, when: float) -> None:
         loop = asyncio.get_running_loop()

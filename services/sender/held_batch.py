@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from email.utils import formatdate
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -20,6 +20,7 @@ from shared.events import BatchProgress
 from shared.ledger.provider_shares import Key
 from shared.ledger.rate_limits import campaign_scope, project_scope
 from shared.ledger.states import RecipientStatus
+from shared.messages.message import Pieces
 from shared.relays.replies import Stage
 
 FAULTS_TOLERATED = 3
@@ -30,6 +31,9 @@ FAULT_PAUSE_SECONDS = 30.0
 
 LOOK_VALID_SECONDS = 0.9
 """An email may start this long after a look that found its campaign sending, so that a pause bites within a second."""
+
+STARTS_EXPECTED = 20
+"""Emails that a batch under a limit may start before the next look, beyond twice those since the last."""
 
 
 class StopCause(IntEnum):
@@ -81,12 +85,15 @@ class HeldBatch:
         "_body_left",
         "_changed",
         "_done",
+        "_examined",
+        "_examines_all",
         "_faults",
         "_in_flight",
         "_last_progress",
         "_left_for_later",
         "_place_given_up",
         "_rows_waiting",
+        "_started",
         "_stop",
         "_suppressed",
         "_tally",
@@ -114,7 +121,7 @@ class HeldBatch:
         self.scopes: Final = (campaign_scope(claim.campaign_id), project_scope(facts.project_id))
         #: When its first email may start.
         self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
-        self.worklist: Final = Worklist()
+        self.worklist: Final = Worklist(facts.content.row_bytes)
         self.unrecorded: Final = Unrecorded()
         #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()
@@ -129,11 +136,16 @@ class HeldBatch:
         self._left_for_later = False
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
-        #: Rows taken from the worklist that wait for their provider: see provider_gate.
-        self._rows_waiting = 0
+        #: Rows taken from the worklist that wait for their provider, by id: see provider_gate.
+        self._rows_waiting: dict[int, WorklistRow] = {}
         self._stop: Stop | None = None
         #: Recipient ids whose address the last look found suppressed.
-        self._suppressed: frozenset[int] = frozenset()
+        self._suppressed: Container[int] = frozenset()
+        #: Those it asked about; None: all that had been read.
+        self._examined: Container[int] | None = None
+        self._examines_all = True
+        #: Emails that started since the last look.
+        self._started = 0
         self._changed = asyncio.Event()
         self._place_given_up = asyncio.Event()
 
@@ -163,9 +175,32 @@ class HeldBatch:
         """It is not stopped, and its lease, renewed less than `lease_seconds` ago, allows it."""
         return self._stop is None and self.lease.allows(now, lease_seconds)
 
-    def suppress(self, recipient_ids: frozenset[int]) -> None:
-        """A look found these recipients suppressed, and no others."""
-        self._suppressed = recipient_ids
+    def add_slice(self, rows: Sequence[WorklistRow], asked: int) -> None:
+        """The next slice of the worklist; one shorter than what was asked for is the last."""
+        self.worklist.add_slice(rows, asked)
+        self.facts.content.note_row_bytes(self.worklist.row_bytes)
+
+    def rows_to_examine(self, most: int) -> Sequence[WorklistRow]:
+        """The emails whose suppression the next look asks for: those in flight or waiting, and so many that start next.
+
+        A batch without a place waits for its limit, and starts few. So many such batches cost a look little."""
+        if not self.has_place:
+            most = min(most, 2 * self._started + STARTS_EXPECTED)
+        self._started = 0
+        self._examines_all = most >= len(self.worklist)
+        in_flight = [email.row for email in self._in_flight]
+        return [*in_flight, *self._rows_waiting.values(), *self.worklist.first(most)]
+
+    def examined(self, rows: Sequence[WorklistRow], suppressed: Container[str]) -> None:
+        """A look asked about these rows, and found these addresses (by key) suppressed. If it did not ask about all, no
+        other starts before the next look; rows that were read meanwhile are marked already."""
+        self._suppressed = {row.id for row in rows if row.email_key in suppressed}
+        self._examined = None if self._examines_all else {row.id for row in rows}
+
+    @property
+    def next_is_examined(self) -> bool:
+        """Whether it is known if the address of the next email is suppressed."""
+        return self._examined is None or self.worklist.first(1)[0].id in self._examined
 
     def is_suppressed(self, row: WorklistRow) -> bool:
         """Its address was suppressed when the row was read, or at the last look."""
@@ -173,6 +208,7 @@ class HeldBatch:
 
     def start(self, email: "Email") -> None:
         """An email goes to the engine."""
+        self._started += 1
         self._in_flight.add(email)
         self.in_flight_count += 1
 
@@ -183,15 +219,15 @@ class HeldBatch:
     @property
     def rows_waiting(self) -> int:
         """Rows taken from the worklist that wait for their provider."""
-        return self._rows_waiting
+        return len(self._rows_waiting)
 
-    def begin_wait(self) -> None:
+    def begin_wait(self, row: WorklistRow) -> None:
         """A row taken from the worklist waits for its provider."""
-        self._rows_waiting += 1
+        self._rows_waiting[row.id] = row
 
-    def end_wait(self) -> None:
+    def end_wait(self, row: WorklistRow) -> None:
         """A row waits no longer."""
-        self._rows_waiting -= 1
+        del self._rows_waiting[row.id]
         self._changed.set()
 
     def defer(self, row: WorklistRow, seconds: float, relay: str, why: str) -> None:
@@ -327,6 +363,7 @@ class Email:
         "intent_stands",
         "key",
         "mail_from",
+        "memory",
         "passage",
         "rcpt_to",
         "row",
@@ -337,17 +374,22 @@ class Email:
         self,
         held: HeldBatch,
         row: WorklistRow,
-        body: bytes | asyncio.Future[bytes],
+        body: Pieces | asyncio.Future[Pieces],
         may_send_body: "Callable[[Email, str], bool | Awaitable[bool]]",
         key: Key | None = None,
+        *,
+        memory: int = 0,
+        smtputf8: bool = False,
     ) -> None:
+        #: Bytes it takes of the sender's budget.
+        self.memory = memory
         self.held = held
         #: The limit of its provider.
         self.key = key
         self.row = row
         self.mail_from = held.facts.envelope_from
         self.rcpt_to = row.email
-        self.smtputf8 = held.facts.builder.needs_smtputf8(row.email)
+        self.smtputf8 = smtputf8
         #: Under at_most_once: an intent was asked for, and the ledger may have it.
         self.has_intent = False
         #: The ledger has it, and the body may leave.
@@ -362,7 +404,7 @@ class Email:
         """The recipient's provider, if it has a limit."""
         return self.key.provider if self.key is not None else None
 
-    def body(self) -> bytes | asyncio.Future[bytes]:
+    def body(self) -> Pieces | asyncio.Future[Pieces]:
         return self._body
 
     def note_intent(self, may_leave: asyncio.Future[bool]) -> None:

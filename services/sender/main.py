@@ -33,8 +33,8 @@ async def serve(process: Process[SenderSettings]) -> None:
         engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)
         gate = ProviderGate(ledger, owner, limits, settings.lease_seconds, held_batches)
-        feed = Feed(settings, held_batches, limits, gate, engine.group_of, engine.open_connections)
-        campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir))
+        campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir), metrics, held_batches.wake_feed)
+        feed = Feed(settings, held_batches, limits, gate, engine.group_of, campaigns.contents, engine.open_connections)
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
         recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest)
         monitor = BatchMonitor(settings, ledger, engine, held_batches, limits)
@@ -43,7 +43,6 @@ async def serve(process: Process[SenderSettings]) -> None:
         await limits.set_by_settings()
         if slot.owner is not None:
             await worker.resume()
-
         process.bus.subscribe(topology.EMAIL, BatchReleased, worker.on_ticket, prefetch=settings.batches_in_hand)
         process.health.checks["relays"] = monitor.check_relays
         await process.run(
@@ -52,6 +51,7 @@ async def serve(process: Process[SenderSettings]) -> None:
             recorder.run(),
             limits.run(),
             gate.run(),
+            campaigns.contents.run(),
             monitor.run(),
             heartbeat.run(),
             process.clock(worker.tick, settings.clock_seconds),

@@ -63,6 +63,12 @@ class SenderMetrics:
         self.in_flight = Gauge(
             f"{PREFIX}_emails_in_flight", "Emails between first step and verdict.", registry=registry
         )
+        self.memory = Gauge(
+            f"{PREFIX}_mail_memory_bytes",
+            "Bytes taken by `campaigns` that are loaded, and by `emails` in flight: see VASHSENDER_MAIL_MEMORY_BYTES.",
+            ["kind"],
+            registry=registry,
+        )
         self.connections = Gauge(
             f"{PREFIX}_smtp_connections",
             "Connections by relay and state: `open`, and of these `busy` ones that carry an email.",

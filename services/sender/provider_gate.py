@@ -195,7 +195,7 @@ class ProviderGate:
         queue = lane.queues.setdefault(held.claim.campaign_id, _Queue())
         if len(queue.rows) < lane.most_waiting(now) and self._waiting < MOST_WAITING_IN_ALL:
             queue.rows.append(Waiting(held, row, now))
-            held.begin_wait()
+            held.begin_wait(row)
             self._waiting += 1
             self._open[key] = None
             self._claim_soon(lane, now)
@@ -337,7 +337,7 @@ class ProviderGate:
 
     def _leave(self, waiting: Waiting) -> Waiting:
         self._waiting -= 1
-        waiting.held.end_wait()
+        waiting.held.end_wait(waiting.row)
         return waiting
 
 

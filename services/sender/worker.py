@@ -159,7 +159,7 @@ class Worker:
         return await self._begin(claim, before) if claim is not None else None
 
     async def _begin(self, claim: Claim, before: float) -> HeldBatch | None:
-        """Begins to work on a batch that was claimed after `before` and has a place. None: its emails cannot be made,
+        """Begins to work on a batch that was claimed after `before` and has a place. None: its emails cannot be sent,
         and its campaign is paused."""
         facts = None
         try:
@@ -213,11 +213,11 @@ class Worker:
             log.error("batch.failed", exc_info=error)
 
     async def _read_slice(self, held: HeldBatch) -> None:
-        size = self._settings.slice_size
+        size = held.worklist.next_rows(self._settings.slice_size)
         rows = await until_available(
             lambda: read_worklist(self._ledger, held.claim, held.facts.project_id, held.worklist.after_id, size)
         )
-        held.worklist.add_slice(rows, size)
+        held.add_slice(rows, size)
         if rows:
             self._batches.wake_feed()
 

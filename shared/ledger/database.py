@@ -2,11 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from asyncpg.exceptions import TargetServerAttributeNotMatched
 from sqlalchemy import Float, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -15,25 +14,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
+from shared.ledger.connect import connect_args, server_of
 from shared.ledger.tls import database_tls
 
 SQLITE_BUSY_SECONDS = 20
-CONNECT_SECONDS = 10
 TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A failed write counts as current trouble for this long; anything that needs to write tries again sooner."""
 
-POSTGRESQL_PLANS = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
-"""Every statement finds a few rows by an index. Without these settings the planner reads a small table as a whole, and
-keeps that plan while a million rows are imported, until ANALYZE has run: minutes at a tenth of the rate."""
-
-UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError, TargetServerAttributeNotMatched)
+UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """The errors of a statement while the database is away, restarting, full, or has no primary."""
 
 READ_ONLY = "25006"
 """SQLSTATE of a write to a standby, or to a primary that was demoted."""
-UNAVAILABLE_STATES = frozenset({READ_ONLY, "55P03"})
-"""SQLSTATEs of statements that may succeed later: a read-only server, a lock that was not available in time."""
+UNAVAILABLE_STATES = frozenset({READ_ONLY, "25P03", "25P04", "55P03"})
+"""SQLSTATEs of statements that may succeed later: a read-only server, a transaction that took longer than the server
+allows, a lock that was not available in time."""
 UNAVAILABLE_CLASSES = frozenset({"08", "28", "40", "53", "57", "58"})
 """SQLSTATE classes of statements that may succeed later: a lost connection, a refused login (while passwords change or
 a server is replaced), a lost race, a server that is full, one that shuts down, one whose disk fails."""
@@ -82,7 +78,8 @@ def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
 class Ledger:
     """A pool of database connections. `read()` and `write()` are one transaction each; an exception rolls it back.
 
-    The URL may have libpq's TLS options (see shared.tls); raises ConfigurationError if they cannot be used.
+    The URL may have libpq's TLS options (see shared.tls), several hosts and `pooler=transaction` (see
+    shared.ledger.connect); raises ConfigurationError if they cannot be used.
 
     A transaction that takes longer than `transaction_seconds` raises TimeoutError, and its connection is closed: if the
     network drops a connection silently, nothing else ends the wait. (SQLite has no network.)"""
@@ -98,18 +95,12 @@ class Ledger:
         address, context = database_tls(url)
         self.is_sqlite = url.startswith("sqlite")
         self._transaction_seconds = None if self.is_sqlite else transaction_seconds
-        connect_args: dict[str, Any]
-        if self.is_sqlite:
-            connect_args = {"timeout": SQLITE_BUSY_SECONDS}
-        else:
-            connect_args = {
-                "timeout": CONNECT_SECONDS,
-                "server_settings": {"application_name": application[:60], **POSTGRESQL_PLANS},
-            }
-            if context is not None:
-                connect_args["ssl"] = context
+        address, self._is_pooled = server_of(address)
+        arguments: Mapping[str, Any] = {"timeout": SQLITE_BUSY_SECONDS}
+        if not self.is_sqlite:
+            arguments = connect_args(application, context, is_pooled=self._is_pooled)
         self.engine = create_async_engine(
-            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=connect_args
+            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=dict(arguments)
         )
         self._trouble: tuple[float, str] = (0.0, "")
         self._failed_at = float("-inf")
@@ -141,7 +132,14 @@ class Ledger:
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
-        """For one statement that is a whole transaction, in a single round trip. PostgreSQL only."""
+        """For one statement that is a whole transaction, in a single round trip. PostgreSQL only.
+
+        Behind a pooler it is a usual transaction: the statement is parsed in one round trip and executed in the next,
+        which would reach another connection."""
+        if self._is_pooled:
+            async with self.write() as connection:
+                yield connection
+            return
         with self._noting_trouble():
             async with asyncio.timeout(self._transaction_seconds), self._autocommit.connect() as connection:
                 yield connection

@@ -5,17 +5,19 @@ Its lines have at most 998 octets, and none begins with a dot, so it needs no do
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from base64 import encodebytes
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import MIMEPart
 from email.policy import SMTP
+from io import BytesIO
 from typing import NamedTuple
 from uuid import UUID
 
 from shared.addresses import needs_smtputf8, parse_address
 from shared.header_text import HeaderError, check_content_id, check_content_type, check_file_name, check_header_text
 from shared.messages.headers import mailbox, unstructured
-from shared.messages.mime import Encoder, encoder_for, spaced
+from shared.messages.mime import LONG_OCTETS, Encoder, encoder_for, spaced
 from shared.templates import Content, RenderError, Template, Value
 
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
@@ -24,6 +26,15 @@ _ENVELOPE_SAFE = re.compile(
     '[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]{1,64}@[A-Za-z0-9.-]{1,255}'
 )
 _URL = re.compile(r"https?://[!#-;=?-Z_a-z~]{1,850}")
+
+KEPT_BYTES = 64 * 1024
+"""What any campaign takes of a sender's memory, however short its message is."""
+
+SHARED_BYTES = LONG_OCTETS
+"""A piece of a message from this length on is not copied."""
+
+_BASE64_LINES = 4096
+"""Lines of an attachment that are encoded at once, to need little memory."""
 
 
 class Attachment(NamedTuple):
@@ -51,13 +62,39 @@ class CampaignHeaders:
     attachments: tuple[Attachment, ...] = ()
 
 
+Pieces = tuple[bytes, ...]
+"""A message or a part of one, cut so that what its campaign fixes (attachments, long texts) is shared by all emails."""
+
+
 class Unsigned(NamedTuple):
     """A message to be signed with DKIM. No line begins with a dot, so what is signed is what a receiver sees."""
 
     head: bytes  # without the empty line that follows it
-    body: bytes
+    body: Pieces
     # Relaxed: runs of spaces are one, none ends a line, no empty lines at the end (RFC 6376, 3.4.4).
-    canonical_body: bytes
+    canonical_body: Pieces
+
+
+def joined(pieces: Iterable[bytes]) -> Pieces:
+    """The same octets, with short pieces joined. Long ones stay as they are, because joining copies them."""
+    out: list[bytes] = []
+    short: list[bytes] = []
+    for piece in pieces:
+        if len(piece) < SHARED_BYTES:
+            short.append(piece)
+            continue
+        if short:
+            out.append(b"".join(short))
+            short = []
+        out.append(piece)
+    if short:
+        out.append(b"".join(short))
+    return tuple(out)
+
+
+def own_bytes(pieces: Pieces) -> int:
+    """About the bytes of a message that it does not share with the others of its campaign."""
+    return sum(len(piece) for piece in pieces if len(piece) < SHARED_BYTES)
 
 
 class MessageBuilder:
@@ -85,6 +122,15 @@ class MessageBuilder:
         self._spaced = spaced(piece for part in self._parts for piece in (part.before, part.after))
         for part in self._parts:
             self._spaced |= part.encoder.spaced
+        fixed = sum(len(part.before) + len(part.after) for part in self._parts)
+        #: About the bytes of memory that it takes.
+        self.kept_bytes = KEPT_BYTES + fixed + sum(part.encoder.kept_bytes for part in self._parts)
+        #: About the bytes that each message takes, without those that all share.
+        self.email_bytes = sum(
+            min(SHARED_BYTES, len(part.before)) + min(SHARED_BYTES, len(part.after)) + part.encoder.varied_bytes
+            for part in self._parts
+        )
+        self._has_long = self.kept_bytes > KEPT_BYTES + SHARED_BYTES
 
     def needs_smtputf8(self, email: str) -> bool:
         """Whether the message to this recipient needs a relay that offers SMTPUTF8."""
@@ -94,8 +140,14 @@ class MessageBuilder:
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> bytes:
         """The message to one recipient. The same arguments give the same octets; see `build_unsigned`."""
+        return b"".join(self.build_pieces(recipient_id, email, data, date, unsubscribe_url))
+
+    def build_pieces(
+        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
+    ) -> Pieces:
+        """The same message, in pieces."""
         head, body = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
-        return b"".join((head, b"\r\n\r\n", *body))
+        return self._joined((head, b"\r\n\r\n", *body))
 
     def build_unsigned(
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
@@ -105,12 +157,10 @@ class MessageBuilder:
         `date` is an RFC 5322 date, `email` a normalised address. Without `unsubscribe_url` there is no List-Unsubscribe
         header, and the field has no value. Raises RenderError if this recipient's values do not fit."""
         head, pieces = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
-        body = canonical = b"".join(pieces)
+        body = canonical = self._joined(pieces)
         if self._spaced:
-            canonical = b"".join([self._spaced.get(piece, piece) for piece in pieces])
-        if canonical.endswith(b"\r\n\r\n"):
-            canonical = canonical.rstrip(b"\r\n") + b"\r\n"
-        return Unsigned(head, body, b"" if canonical == b"\r\n" else canonical)
+            canonical = self._joined([self._spaced.get(piece, piece) for piece in pieces])
+        return Unsigned(head, body, _without_empty_end(canonical))
 
     def _head_and_body(
         self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str
@@ -133,6 +183,9 @@ class MessageBuilder:
             out.append(b"\r\n")
         return head, out
 
+    def _joined(self, pieces: Sequence[bytes]) -> Pieces:
+        return joined(pieces) if self._has_long else (b"".join(pieces),)
+
     def _own_headers(self, recipient_id: int, email: str, date: str, unsubscribe_url: str) -> bytes:
         if not _ENVELOPE_SAFE.fullmatch(email):
             raise HeaderError("To", "needs a normalised address")
@@ -150,6 +203,15 @@ class MessageBuilder:
             f"Date: {date}\r\nMessage-ID: <{recipient_id}{self._message_id_end}\r\n"
             f"To: {email}\r\n{unsubscribe}Subject: "
         ).encode()
+
+
+def _without_empty_end(body: Pieces) -> Pieces:
+    """The body without empty lines at its end (RFC 6376, 3.4.4)."""
+    last = body[-1] if body else b""
+    if last != b"\r\n" and not last.endswith(b"\r\n\r\n"):
+        return body
+    text = b"".join(body).rstrip(b"\r\n")
+    return (text + b"\r\n",) if text else ()
 
 
 class _Part(NamedTuple):
@@ -251,7 +313,7 @@ def _attachment(file: Attachment) -> bytes:
     maintype, _, subtype = check_content_type(file.content_type).partition("/")
     part = MIMEPart(policy=SMTP)
     part.set_content(
-        file.content,
+        b"",
         maintype,
         subtype,
         cte="base64",
@@ -259,4 +321,9 @@ def _attachment(file: Attachment) -> bytes:
         disposition="attachment" if file.content_id is None else "inline",
         cid=f"<{check_content_id(file.content_id)}>" if file.content_id is not None else None,
     )
-    return part.as_bytes()
+    out = BytesIO()
+    out.write(part.as_bytes())
+    step = _BASE64_LINES * 57  # octets of a line (RFC 2045, 6.8)
+    for start in range(0, len(file.content), step):
+        out.write(encodebytes(file.content[start : start + step]).replace(b"\n", b"\r\n"))
+    return out.getvalue()

@@ -11,10 +11,14 @@ boundary collides with them.
 import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
+from sys import getsizeof
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 _LINE_OCTETS = 57  # 76 characters of base64
+LONG_OCTETS = 16 * 1024
+"""A piece from this length on is not copied into a message."""
+
 _SHORT_OCTETS = 240  # fixed text below this is cheaper to encode again than to keep at three alignments
 _QP_LINE = 73  # leaves room for a soft break and for an encoded first character
 _NOT_PLAIN = re.compile(rb"[^ -<>-~]")
@@ -30,6 +34,8 @@ class Encoder(Protocol):
     name: bytes  # of the encoding, as in Content-Transfer-Encoding
     end: bytes  # comes between the part and the next boundary
     spaced: Mapping[bytes, bytes]  # encoded pieces that contain runs of spaces, with their canonical forms for DKIM
+    kept_bytes: int  # about the memory for fixed text
+    varied_bytes: int  # about the length of a part's encoded text, long fixed pieces excepted
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
         """Appends the encoded pieces, whose line ends are LF. Raises UnicodeEncodeError for lone surrogates."""
@@ -65,6 +71,8 @@ class Base64:
             octets = _canonical(literal)
             if len(octets) >= _SHORT_OCTETS:
                 self._aligned[literal] = (_aligned(octets, 0), _aligned(octets, 2), _aligned(octets, 1))
+        self.kept_bytes = sum(getsizeof(text) + 3 * len(forms[0].lines) for text, forms in self._aligned.items())
+        self.varied_bytes = sum(min(LONG_OCTETS, len(forms[0].lines)) for forms in self._aligned.values())
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
         known = self._aligned.get
@@ -102,6 +110,9 @@ class QuotedPrintable:
     def __init__(self, literals: Iterable[str]) -> None:
         self._quoted = {literal: _quote(literal) for literal in literals}
         self.spaced: Mapping[bytes, bytes] = spaced(quoted.octets for quoted in self._quoted.values())
+        self.kept_bytes = sum(getsizeof(text) + len(quoted.octets) for text, quoted in self._quoted.items())
+        self.kept_bytes += sum(map(len, self.spaced.values()))
+        self.varied_bytes = sum(min(LONG_OCTETS, len(quoted.octets)) for quoted in self._quoted.values())
 
     def encode(self, pieces: Iterable[str], out: list[bytes]) -> None:
         known = self._quoted.get

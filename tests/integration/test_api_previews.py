@@ -7,9 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.sender.campaigns import Campaigns
+from services.sender.db import campaigns
 from services.sender.db.worklist import WorklistRow
+from services.sender.metrics import SenderMetrics
 from shared.settings import SenderSettings, load
 from tests.support.api import NDJSON, SECRET_KEY, ApiRig, api_on, ndjson
 
@@ -61,11 +64,14 @@ async def test_a_preview_is_what_the_sender_sends(api: ApiRig) -> None:
     campaign = await a_campaign(api, PEOPLE, attachments=[{"filename": "ä.txt", "content": "MTAgRVVS"}])
     [ann, _] = (await api.get(f"/v1/campaigns/{campaign}/recipients"))["data"]
     settings = load(SenderSettings, secret_key=SECRET_KEY, smtp_url="smtp://127.0.0.1:1")
-    facts = await Campaigns(api.ledger, settings, {}).get(UUID(campaign))
+    metrics = SenderMetrics(CollectorRegistry(), settings)
+    facts = await Campaigns(api.ledger, settings, {}, metrics, lambda: None).get(UUID(campaign))
+    builder = facts.content.make([await campaigns.read_content(api.ledger, facts.id)])
     fields = {"first_name": "Ann", "points": 7}
-    row = WorklistRow(ann["id"], ann["email"], json.dumps(fields), "pending", 0, False, False)
-    sent = facts.render(row, formatdate())
-    assert isinstance(sent, bytes)
+    row = WorklistRow(ann["id"], ann["email"], json.dumps(fields), "pending", 0, False, False, ann["email"])
+    pieces = facts.render(builder, row, formatdate())
+    assert isinstance(pieces, tuple)
+    sent = b"".join(pieces)
     seen = await preview(api, campaign, {"email": "ann@example.test", "data": fields})
     assert seen["size_bytes"] == len(sent) - len(str(ann["id"])) + 1
     shown = {one["name"]: one["value"] for one in seen["headers"]}

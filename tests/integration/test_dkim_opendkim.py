@@ -58,7 +58,7 @@ def test_opendkim_accepts(
     message = builder.build_unsigned(
         1, email, {"name": "Анна"}, "Mon, 01 Jan 2024 00:00:00 +0000", "https://example.com/u/x"
     )
-    signed = signer.sign(message)
+    signed = b"".join(signer.sign(message))
     assert "verification (s=s1, d=example.com, 2048-bit key) succeeded" in verdict(signed, key, tmp_path)
     assert "failed" in verdict(signed.replace(b"\r\nSubject: ", b"\r\nSubject: x"), key, tmp_path)
     assert "failed" in verdict(b"From: x@evil.test\r\n" + signed, key, tmp_path)

@@ -38,7 +38,7 @@ async def process(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Process[Send
 @pytest.fixture
 def worker(process: Process[SenderSettings]) -> Worker:
     held_batches = HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
-    campaigns = Campaigns(process.ledger, process.settings, {})
+    campaigns = Campaigns(process.ledger, process.settings, {}, held_batches.metrics, held_batches.wake_feed)
     return Worker(
         process,
         campaigns,

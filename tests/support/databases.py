@@ -49,6 +49,13 @@ def migrated_sqlite(run: TestRun, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
+def through_pgbouncer(run: TestRun) -> Iterator[str]:
+    """As `migrated_postgres`, but clients go through pgbouncer."""
+    with migrated_postgres(run) as url:
+        yield run.pgbouncer().url(run.postgres(), url.rpartition("/")[2])
+
+
+@contextmanager
 def migrated_postgres(run: TestRun) -> Iterator[str]:
     """The URL of a PostgreSQL ledger with the schema at head, dropped after the block."""
     postgres = run.postgres()

@@ -4,6 +4,7 @@ import time
 from uuid import UUID, uuid4
 
 from services.sender.campaigns import CampaignFacts
+from services.sender.contents import Content
 from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
 from services.sender.held_batch import Email, HeldBatch
@@ -21,7 +22,7 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
         project_id=UUID(int=1),
         relay_group="",
         envelope_from="bounces@example.test",
-        builder=MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test")),
+        content=Content.of(MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test"))),
         signer=None,
         retries=RetryPolicy(doubling(60.0, 3), at_most_once=at_most_once),
         unsubscribe_url=lambda recipient_id: f"https://example.test/u/{recipient_id}",
@@ -37,6 +38,7 @@ def row(number: int, **changes: object) -> WorklistRow:
         "attempts": 0,
         "intended": False,
         "suppressed": False,
+        "email_key": f"{number}@example.test",
         **changes,
     }
     return WorklistRow(**values)  # type: ignore[arg-type]
@@ -61,4 +63,4 @@ def held_batch(
 
 def email_of(held: HeldBatch) -> Email:
     """An email of this batch, without anything around it."""
-    return Email(held, row(1), b"", lambda _email, _relay: True)
+    return Email(held, row(1), (b"",), lambda _email, _relay: True)

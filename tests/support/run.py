@@ -16,6 +16,7 @@ from typing import IO
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port, free_ports
 from cli.local.postgres import PrivatePostgres
+from tests.support.pgbouncer import Pgbouncer
 from tests.support.rabbitmq_release import broker_at
 
 RUNS = Path(__file__).parents[2] / "var" / "test"
@@ -74,6 +75,14 @@ class TestRun:
             postgres.wait_ready()
         return postgres
 
+    def pgbouncer(self) -> Pgbouncer:
+        """The run's pgbouncer in front of its PostgreSQL, ready. The first call starts both."""
+        postgres = self.postgres()
+        with self.lock("pgbouncer"):
+            pgbouncer = Pgbouncer(self.folder / "pgbouncer")
+            pgbouncer.start(postgres)
+        return pgbouncer
+
     def new_broker(self, name: str) -> PrivateBroker:
         """Another broker, not yet started. The run stops it at the end if it still runs."""
         ports = free_ports(BROKER_PORTS)
@@ -88,6 +97,7 @@ class TestRun:
 
     def end(self) -> None:
         """Stops every server of the run and removes its folder."""
+        Pgbouncer(self.folder / "pgbouncer").stop()
         for note in self.folder.glob("*.ports.json"):
             name = note.name.removesuffix(".ports.json")
             server = self._known_broker(name) or self._known_postgres(name)

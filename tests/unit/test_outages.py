@@ -2,9 +2,9 @@
 
 import asyncpg
 import pytest
-from asyncpg.exceptions import TargetServerAttributeNotMatched
 from sqlalchemy.exc import DBAPIError
 
+from shared.ledger.connect import NoHostError
 from shared.ledger.database import is_unavailable
 
 OUTAGES = (
@@ -16,6 +16,8 @@ OUTAGES = (
     "28P01",  # invalid_password
     "40001",  # serialization_failure
     "40P01",  # deadlock_detected
+    "25P03",  # idle_in_transaction_session_timeout
+    "25P04",  # transaction_timeout
     "53100",  # disk_full
     "53300",  # too_many_connections
     "55P03",  # lock_not_available
@@ -49,7 +51,7 @@ def test_a_mistake_is_not_waited_for(state: str) -> None:
 
 
 def test_a_cluster_without_a_primary_is_an_outage() -> None:
-    assert is_unavailable(TargetServerAttributeNotMatched("None of the hosts match"))
+    assert is_unavailable(NoHostError("h1:5432: takes no writes"))
 
 
 def test_an_error_of_the_code_is_no_outage() -> None:

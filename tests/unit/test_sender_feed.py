@@ -7,17 +7,20 @@ from collections.abc import Callable
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.sender.contents import Contents
 from services.sender.feed import Feed
 from services.sender.held_batch import (
     FAULT_PAUSE_SECONDS,
     FAULTS_TOLERATED,
     LOOK_VALID_SECONDS,
+    STARTS_EXPECTED,
     Email,
     HeldBatch,
     StopCause,
 )
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
+from services.sender.memory import Memory
 from services.sender.metrics import SenderMetrics
 from services.sender.provider_gate import ProviderGate
 from services.sender.results import Result
@@ -40,7 +43,8 @@ def no_limits() -> Limits:
 def feed_of(batches: HeldBatches, open_connections: Callable[[], int] = lambda: 0) -> Feed:
     limits = no_limits()
     gate = ProviderGate(LEDGER, "sender@test", limits, SETTINGS.lease_seconds, batches)
-    return Feed(SETTINGS, batches, limits, gate, {RELAY: "", "bulk.test": "bulk"}, open_connections)
+    groups, contents = {RELAY: "", "bulk.test": "bulk"}, Contents(LEDGER, Memory(1_000_000), batches.wake_feed)
+    return Feed(SETTINGS, batches, limits, gate, groups, contents, open_connections)
 
 
 @pytest.fixture
@@ -161,7 +165,7 @@ def test_a_recipient_that_a_look_finds_suppressed_is_closed_before_its_body(batc
     batches.add(held)
     email = take(feed)
     assert email.may_send_body(RELAY) is True
-    held.suppress(frozenset({1, 3}))
+    held.examined(held.rows_to_examine(10), {"1@example.test", "3@example.test"})
     assert email.may_send_body(RELAY) is False
     feed.done(email, Outcome(Verdict.NOT_STARTED))
     assert taken(feed) == [2]
@@ -169,8 +173,36 @@ def test_a_recipient_that_a_look_finds_suppressed_is_closed_before_its_body(batc
         (1, "suppressed"),
         (3, "suppressed"),
     ]
-    held.suppress(frozenset())
+    held.examined(held.rows_to_examine(10), ())
     assert not held.is_suppressed(row(1)), "a suppression that was removed no longer counts"
+
+
+def test_an_email_that_no_look_asked_about_waits_for_the_next_one(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(*(row(number) for number in range(1, 7)))
+    batches.add(held)
+    held.examined(held.rows_to_examine(2), ())
+    assert taken(feed) == [1, 2]
+    rows = held.rows_to_examine(3)
+    assert {one.id for one in rows} == {1, 2, 3, 4, 5}, "those in flight may still be withdrawn"
+    held.examined(rows, {"4@example.test"})
+    assert taken(feed) == [3, 5]
+    assert [result.recipient_id for result in unrecorded(held)] == [4]
+
+
+def test_emails_read_after_a_look_that_asked_about_all_may_start(batches: HeldBatches, feed: Feed) -> None:
+    held = held_batch(row(1))
+    batches.add(held)
+    rows = held.rows_to_examine(5)
+    held.worklist.add_slice([row(2), row(3, suppressed=True)], 2)
+    held.examined(rows, ())
+    assert taken(feed) == [1, 2]
+
+
+def test_a_look_asks_about_few_emails_of_a_batch_that_waits_for_its_limit() -> None:
+    held = held_batch(*(row(number) for number in range(300)))
+    assert len(held.rows_to_examine(1000)) == 300
+    held.give_place_up()
+    assert len(held.rows_to_examine(1000)) == STARTS_EXPECTED
 
 
 def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: HeldBatches, feed: Feed) -> None:

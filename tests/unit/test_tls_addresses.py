@@ -46,6 +46,11 @@ def test_the_broker_is_always_verified(value: str) -> None:
             "postgresql+asyncpg://db/x?sslrootcert=system",
             "postgresql+asyncpg://db/x?sslmode=verify-full&sslrootcert=system",
         ),
+        (
+            "postgresql+asyncpg://me@/x?host=h1:5432&host=h2:5432",
+            "postgresql+asyncpg://me@/x?sslmode=verify-full&sslrootcert=/etc/my%20authority.pem"
+            "&host=h1:5432&host=h2:5432",
+        ),
         ("postgresql+asyncpg:///x?host=/run/postgresql", "postgresql+asyncpg:///x?host=/run/postgresql"),
         ("sqlite+aiosqlite:////a/b.db", "sqlite+aiosqlite:////a/b.db"),
     ],
@@ -97,6 +102,9 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
         ("postgresql+asyncpg://db/x?sslmode=disable", True),
         ("postgresql+asyncpg://db/x?sslmode=require", False),
         ("postgresql+asyncpg://localhost/x", False),
+        ("postgresql+asyncpg:///x?host=localhost:1&host=db:2", True),
+        ("postgresql+asyncpg:///x?host=localhost:1&host=[::1]:2", False),
+        ("postgresql+asyncpg:///x?host=h1&host=h2&sslmode=verify-full", False),
         ("sqlite+aiosqlite:////a/b.db", False),
     ],
 )

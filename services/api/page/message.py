@@ -110,4 +110,6 @@ def _in_scheme(html: str, scheme: str) -> str:
 
 async def _preview(project: ProjectDep, campaign: CampaignDep, look: Look) -> Preview:
     given = PreviewIn(email=look.email or None)
-    return await preview.preview(project.api.ledger, project.api.settings, campaign, given)
+    api = project.api
+    async with api.working.of(await preview.content_bytes(api.ledger, campaign)):
+        return await preview.preview(api.ledger, api.settings, campaign, given)

@@ -82,20 +82,22 @@ class OpenRoute(APIRoute):
         if request.method != "POST":
             return await handle(request)
         csrf.check_site(request)
-        settings = api_of(request).settings
-        limit = self._max_bytes(request, settings)
+        api = api_of(request)
+        limit = self._max_bytes(request, api.settings)
         space: UploadSpace = request.app.state.upload_space
         with space.reserve(min(declared_bytes(request, limit), limit)):
-            posted = bounded(request, limit, ADVICE, settings.http_body_seconds)
-            form = await posted.form(
-                max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=settings.max_content_bytes
-            )
-            try:
-                csrf.check(settings.signing_keys(Use.FORM), csrf.bound_to(request), str(form.get(csrf.FIELD, "")))
-                request.state.form = form
-                return await handle(posted)
-            finally:
-                await form.close()
+            async with bounded(request, limit, ADVICE, api) as posted:
+                form = await posted.form(
+                    max_fields=MAX_FORM_FIELDS, max_files=MAX_FORM_FILES, max_part_size=api.settings.max_content_bytes
+                )
+                try:
+                    csrf.check(
+                        api.settings.signing_keys(Use.FORM), csrf.bound_to(request), str(form.get(csrf.FIELD, ""))
+                    )
+                    request.state.form = form
+                    return await handle(posted)
+                finally:
+                    await form.close()
 
     def _max_bytes(self, request: Request, settings: ApiSettings) -> int:
         if request.state.session is None:

@@ -71,8 +71,9 @@ class JsonRoute(KeyRoute):
         handle = super().get_route_handler()
 
         async def with_bound(request: Request) -> Response:
-            settings = api_of(request).settings
-            return await handle(bounded(request, settings.max_content_bytes, ADVICE, settings.http_body_seconds))
+            api = api_of(request)
+            async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as body:
+                return await handle(body)
 
         return with_bound
 

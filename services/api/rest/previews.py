@@ -21,4 +21,5 @@ async def show(
     """Builds the email as it would be sent, and sends nothing: subject, headers, HTML, text, size, links, missing
     fields and warnings."""
     api = project.api
-    return (await preview.preview(api.ledger, api.settings, campaign, body)).shown
+    async with api.working.of(await preview.content_bytes(api.ledger, campaign)):
+        return (await preview.preview(api.ledger, api.settings, campaign, body)).shown

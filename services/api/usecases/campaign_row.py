@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -46,6 +46,13 @@ async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
         select(*COLUMNS).where(col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
     )
     return _found(found.first())
+
+
+async def content_bytes(connection: AsyncConnection, campaign_id: UUID) -> int:
+    """How long the content is, without reading it: in bytes, or in characters on SQLite. The campaign must exist."""
+    length = func.octet_length if connection.dialect.name == "postgresql" else func.length
+    found = await connection.execute(select(length(col(Campaign.content))).where(col(Campaign.id) == campaign_id))
+    return int(found.scalar_one())
 
 
 async def content_of(connection: AsyncConnection, campaign_id: UUID) -> str:

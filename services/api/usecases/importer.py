@@ -22,6 +22,7 @@ PIECE_BYTES = 256 * 1024
 PATIENCE_SECONDS = 5.0
 """A slow upload is parsed and stored at least this often, so that what has arrived counts as progress."""
 PIECES_AHEAD = 2
+CHUNK_BYTES = 4_000_000
 MAX_PROBLEMS = 1000
 
 
@@ -120,12 +121,18 @@ class Importer:
             self._invalid += len(parsed.problems)
             self._note(parsed.problems)
             rows += parsed.rows
-            while len(rows) >= size or (rows and monotonic() - stored_at > PATIENCE_SECONDS):
+            while len(rows) >= size or (rows and (self._are_large(rows) or monotonic() - stored_at > PATIENCE_SECONDS)):
                 await self._store(rows[:size])
                 del rows[:size]
                 stored_at = monotonic()
         if rows:
             await self._store(rows)
+
+    @staticmethod
+    def _are_large(rows: list[NewRecipient]) -> bool:
+        """Stored before there are `chunk_rows` of them, so that an import of recipients with much data needs little
+        memory."""
+        return sum(len(row.data) for row in rows if row.data is not None) > CHUNK_BYTES
 
     async def _store(self, rows: list[NewRecipient]) -> None:
         unique = {row.key: row for row in reversed(rows)}  # keeps the first of several

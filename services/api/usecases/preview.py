@@ -62,6 +62,13 @@ class _Person:
     data: Mapping[str, Value]
 
 
+async def content_bytes(ledger: Ledger, campaign: CampaignRef) -> int:
+    """How long the content of a campaign is, about. Raises NotFoundError."""
+    async with ledger.read() as connection:
+        await campaign_row.find(connection, campaign)
+        return await campaign_row.content_bytes(connection, campaign.id)
+
+
 async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, given: PreviewIn) -> Preview:
     """Raises NotFoundError, and InvalidError for an address that is not a recipient's."""
     async with ledger.read() as connection:

@@ -1,10 +1,14 @@
 """Bodies of bounded length that arrive in bounded time."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from fastapi import Request
 from starlette.types import Message
 
+from services.api.context import Api
+from services.api.room import Room
 from services.api.usecases.errors import TooLargeError, TooSlowError
 
 BLOCK_BYTES = 16_384
@@ -12,30 +16,51 @@ BLOCK_BYTES = 16_384
 LEAST_BYTES_PER_SECOND = 1000
 
 
-def bounded(request: Request, limit_bytes: int, advice: str, seconds: float) -> Request:
+@asynccontextmanager
+async def bounded(request: Request, limit_bytes: int, advice: str, api: Api) -> AsyncIterator[Request]:
     """The request; reading more than `limit_bytes` of its body raises TooLargeError with the advice, at once if it says
-    how long it is. A body that takes more than `seconds`, and one for each LEAST_BYTES_PER_SECOND, raises
-    TooSlowError."""
-    return Request(request.scope, _Body(request, limit_bytes, advice, seconds).receive)
+    how long it is. A body that takes more than `http_body_seconds`, and one for each LEAST_BYTES_PER_SECOND, raises
+    TooSlowError. A large body waits for room before it is read, and again before it is worked on, inside the block."""
+    body = _Body(request, limit_bytes, advice, api)
+    try:
+        yield Request(request.scope, body.receive)
+    finally:
+        body.leave()
 
 
 class _Body:
-    def __init__(self, request: Request, limit_bytes: int, advice: str, seconds: float) -> None:
+    def __init__(self, request: Request, limit_bytes: int, advice: str, api: Api) -> None:
         self._request = request
         self._limit = limit_bytes
         self._advice = advice
-        self._seconds = seconds
+        self._seconds = api.settings.http_body_seconds
+        self._api = api
         self._began: float | None = None
         self._size = 0
         #: Has arrived, and is still to be handed out.
         self._rest = memoryview(b"")
         self._more = True
+        #: Bytes of room that it holds.
+        self._held: list[tuple[Room, int]] = []
+
+    def leave(self) -> None:
+        """The request has been worked on."""
+        for room, size in self._held:
+            room.give(size)
+        self._held.clear()
+
+    async def _enter(self, room: Room, size: int) -> None:
+        await room.take(size)
+        self._held.append((room, size))
 
     async def receive(self) -> Message:
         if self._began is None:
-            self._began = asyncio.get_running_loop().time()
-            if declared_bytes(self._request, 0) > self._limit:
+            chunked = "transfer-encoding" in self._request.headers
+            declared = declared_bytes(self._request, self._limit if chunked else 0)
+            if declared > self._limit:
                 raise TooLargeError(self._limit, self._advice)
+            await self._enter(self._api.receiving, declared)
+            self._began = asyncio.get_running_loop().time()
         if self._rest:
             await asyncio.sleep(0)
         else:
@@ -44,6 +69,8 @@ class _Body:
                 return message
             self._rest = memoryview(message.get("body", b""))
             self._more = message.get("more_body", False)
+            if not self._more:
+                await self._enter(self._api.working, self._size)
         block, self._rest = self._rest[:BLOCK_BYTES], self._rest[BLOCK_BYTES:]
         return {"type": "http.request", "body": bytes(block), "more_body": self._more or bool(self._rest)}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlmodel import col
 
 from shared.errors import DataError
@@ -27,10 +27,10 @@ class CampaignRow:
     reply_to_name: str | None
     relay_group: str | None
     envelope_from: str
-    content: str  # a CampaignContent as JSON
     delivery: str
     max_retries: int
     retry_delay_seconds: int
+    content_bytes: int  # of its content as it is stored
 
 
 class ForeignDomainError(DataError):
@@ -45,7 +45,9 @@ async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
             select(
                 col(Project.name),
                 col(Project.sender_id),
-                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:]),
+                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-1]),
+                # Of a text PostgreSQL knows the bytes without reading it. SQLite counts characters.
+                (func.length if ledger.is_sqlite else func.octet_length)(col(Campaign.content)),
             )
             .join(Project, col(Project.id) == col(Campaign.project_id))
             .where(col(Campaign.id) == campaign_id)
@@ -58,6 +60,13 @@ async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
             if owner is not None and owner.project_id != row.project_id:
                 raise ForeignDomainError(f"{domain} belongs to another project")
     return row
+
+
+async def read_content(ledger: Ledger, campaign_id: UUID) -> str:
+    """A campaign's content, a CampaignContent as JSON. Raises NoResultFound if it is gone."""
+    async with ledger.read() as connection:
+        found = await connection.execute(select(col(Campaign.content)).where(col(Campaign.id) == campaign_id))
+        return found.scalar_one()
 
 
 async def pause(ledger: Ledger, campaign_id: UUID, reason: str) -> None:

@@ -1,12 +1,12 @@
 """A batch from claim to end: claim it, resume it, renew its lease, look at it, let it go."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -14,11 +14,14 @@ from shared.ledger import batches, timeline
 from shared.ledger.batches import Requeued, in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient, Suppression
-from shared.ledger.states import OPEN, BatchState, CampaignStatus, RecipientStatus
+from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
 NEWLY_DATED_SECONDS = 0.05
 """`dated_at` and `claimed_at` of one update differ by less than this; two claims of a batch by far more, because a
 restart or an expired lease lies between them."""
+
+KEYS_AT_ONCE = 1000
+"""Keys of addresses in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,6 @@ class Look(NamedTuple):
     generation: int
     campaign_status: str
     overdue: bool  # its campaign's deliver_by has passed
-    suppressed: frozenset[int]  # ids of its open recipients whose address is suppressed now
 
 
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
@@ -143,8 +145,18 @@ async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: f
         return changed.rowcount == 1
 
 
-async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
-    """How these batches and their campaigns stand, by batch id; without those that are gone."""
+Addressee = tuple[UUID, str]
+"""A project, and the key of an address that one of its emails is about to go to."""
+
+
+async def look(
+    ledger: Ledger, batch_ids: Sequence[int], addressees: Collection[Addressee] = ()
+) -> tuple[Mapping[int, Look], Collection[Addressee]]:
+    """How these batches and their campaigns stand, by batch id, without those that are gone; and which of the
+    addressees are suppressed now.
+
+    Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
+    order of their ids."""
     async with ledger.read() as connection:
         found = await connection.execute(
             select(
@@ -156,41 +168,26 @@ async def look(ledger: Ledger, batch_ids: Sequence[int]) -> dict[int, Look]:
             .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
             .where(col(Batch.id).in_(batch_ids))
         )
-        suppressed = await _suppressed(connection, batch_ids)
-        return {row[0]: Look(row[1], row[2], bool(row[3]), frozenset(suppressed[row[0]])) for row in found}
+        suppressed = await _suppressed(connection, addressees)
+        return {row[0]: Look(row[1], row[2], bool(row[3])) for row in found}, suppressed
 
 
-async def _suppressed(connection: AsyncConnection, batch_ids: Sequence[int]) -> Mapping[int, set[int]]:
-    """The open recipients of these batches whose address is suppressed, and not in doubt.
-
-    Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
-    order of their ids. A batch is small, and both indexes give single rows."""
-    in_batch = and_(
-        col(Recipient.campaign_id) == col(Batch.campaign_id),
-        col(Recipient.id).between(col(Batch.first_id), col(Batch.last_id)),
-        col(Recipient.status).in_([status.value for status in OPEN]),
-    )
-    # Not a join: the planner must not begin with a project's million suppressions.
-    is_suppressed = (
-        select(col(Suppression.id))
-        .where(
-            col(Suppression.project_id) == col(Campaign.project_id),
-            col(Suppression.email_key) == col(Recipient.email_key),
-            col(Suppression.provisional).is_not(True),
-        )
-        .limit(1)
-        .scalar_subquery()
-        .is_not(None)
-    )
-    found = await connection.execute(
-        select(col(Batch.id), col(Recipient.id))
-        .join_from(Batch, Campaign, col(Campaign.id) == col(Batch.campaign_id))
-        .join(Recipient, in_batch)
-        .where(col(Batch.id).in_(batch_ids), is_suppressed)
-    )
-    suppressed = defaultdict[int, set[int]](set)
-    for batch_id, recipient_id in found:
-        suppressed[batch_id].add(recipient_id)
+async def _suppressed(connection: AsyncConnection, addressees: Collection[Addressee]) -> Collection[Addressee]:
+    """Those that are suppressed. The unique index has project and key, so each costs one probe."""
+    by_project = defaultdict[UUID, list[str]](list)
+    for project_id, email_key in addressees:
+        by_project[project_id].append(email_key)
+    suppressed = set[Addressee]()
+    for project_id, keys in by_project.items():
+        for start in range(0, len(keys), KEYS_AT_ONCE):
+            found = await connection.execute(
+                select(col(Suppression.email_key)).where(
+                    col(Suppression.project_id) == project_id,
+                    col(Suppression.email_key).in_(keys[start : start + KEYS_AT_ONCE]),
+                    col(Suppression.provisional).is_not(True),
+                )
+            )
+            suppressed.update((project_id, email_key) for email_key in found.scalars())
     return suppressed
 
 

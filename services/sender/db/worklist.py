@@ -27,6 +27,7 @@ class WorklistRow:
     attempts: int
     intended: bool  # the ledger has an intent: its body may have left
     suppressed: bool
+    email_key: str  # what a suppression of its address is found by
 
 
 async def read_worklist(
@@ -49,6 +50,7 @@ async def read_worklist(
             col(Recipient.attempts),
             col(Recipient.intent_at).is_not(None),
             suppressed,
+            col(Recipient.email_key),
         )
         .where(
             col(Recipient.campaign_id) == held.campaign_id,

@@ -3,7 +3,7 @@
 import re
 from enum import Enum, auto
 
-from services.sender.smtp.contract import Job, Outcome, Verdict
+from services.sender.smtp.contract import Body, Job, Outcome, Verdict
 from shared.faults.meaning import Consequence
 from shared.relays.replies import Reply, Stage
 
@@ -46,16 +46,23 @@ class Attempt:
         #: Its outcome if no other relay can be tried.
         self.failure: Outcome | None = None
         #: None until it is made; kept when the email moves to another connection.
-        self.body: bytes | None = None
+        self.body: Body | None = None
         self.smtputf8 = job.smtputf8
         #: MAIL, RCPT and DATA as they go over the wire.
         self.envelope = _envelope(job.mail_from, job.rcpt_to, self.smtputf8)
+
+    @property
+    def body_size(self) -> int:
+        """Octets of the body; 0 until it is made."""
+        if self.body is None or isinstance(self.body, bytes):
+            return len(self.body or b"")
+        return sum(map(len, self.body))
 
     def sized_envelope(self) -> bytes:
         """The envelope with the size of the body at MAIL, if the body is made (RFC 1870): a relay can refuse early."""
         if self.body is None:
             return self.envelope
-        return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % len(self.body), 1)
+        return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % self.body_size, 1)
 
     def outcome(
         self,

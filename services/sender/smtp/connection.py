@@ -15,9 +15,10 @@ from typing import Protocol
 
 from services.sender.smtp.attempt import Attempt, Failure
 from services.sender.smtp.config import EngineConfig
-from services.sender.smtp.contract import Job
+from services.sender.smtp.contract import Body, Job
 from services.sender.smtp.dialogue import DOT, QUIT, Dialogue, Step
 from services.sender.smtp.making import Making
+from services.sender.smtp.outbox import Outbox
 from shared.relays.replies import Reply, Stage
 from shared.relays.session import Session
 
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self._owner = owner
         self._transport = session.transport
+        self._outbox = Outbox(session.transport)
         self._dialogue = Dialogue(session.pipelining)
         self._making = Making(self)
         self._size_limit = session.size_limit
@@ -167,6 +169,15 @@ class Connection(asyncio.Protocol):
         self._pump()
         self._tell_accepted()
 
+    def pause_writing(self) -> None:
+        """The transport holds enough: a long body leaves bit by bit, so that many of them need little memory."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """The transport has room again."""
+        if not self.closed:
+            self._outbox.resume()
+
     def eof_received(self) -> bool:
         """The relay has closed its side."""
         self._end(Reply(0, b"the relay closed the connection"), blame=True)
@@ -245,7 +256,7 @@ class Connection(asyncio.Protocol):
         if out:
             if silent:  # a body always leaves in silence: everything before it has been answered
                 self.quiet_since = self._spoke_at = self._loop.time()
-            self._transport.writelines(out)
+            self._outbox.write(out)
 
     def _begin(self) -> Attempt | None:
         """Take an email and begin its envelope."""
@@ -260,7 +271,7 @@ class Connection(asyncio.Protocol):
             return attempt
         return None
 
-    def _body_to_send(self) -> bytes | None:
+    def _body_to_send(self) -> Body | None:
         """The body, if it is made and may leave at this instant."""
         attempt = self._open
         if attempt is None or attempt.body is None or self._too_late(attempt):
@@ -272,9 +283,10 @@ class Connection(asyncio.Protocol):
 
     def _too_big(self, attempt: Attempt) -> bool:
         """Whether the relay has said that it takes no message of this size (RFC 1870)."""
-        if self._size_limit is None or attempt.body is None or len(attempt.body) <= self._size_limit:
+        size = attempt.body_size
+        if self._size_limit is None or size <= self._size_limit:
             return False
-        words = f"5.3.4 the message of {len(attempt.body)} octets is larger than the relay takes ({self._size_limit})"
+        words = f"5.3.4 the message of {size} octets is larger than the relay takes ({self._size_limit})"
         self._give_back(attempt, Failure.TOO_BIG, Stage.MAIL, Reply(0, words.encode()))
         return True
 
@@ -285,7 +297,7 @@ class Connection(asyncio.Protocol):
         self.retiring = True
         self._dialogue.quit()
         self.quiet_since = self._loop.time()
-        self._transport.writelines(self._dialogue.data_to_send())
+        self._outbox.write(self._dialogue.data_to_send())
 
     def _too_late(self, attempt: Attempt | None) -> bool:
         """Past its soft limit an email begins no further step. Ends the connection, which is in the middle of it."""
@@ -333,7 +345,7 @@ class Connection(asyncio.Protocol):
         return min(seconds, oldest.started + self._config.email_hard_seconds - self.quiet_since)
 
     def _dot_may_have_left(self) -> bool:
-        return self._transport.get_write_buffer_size() <= SURELY_BODY_BYTES
+        return self._outbox.unsent <= SURELY_BODY_BYTES
 
     def _end(self, reply: Reply, *, blame: bool) -> None:
         """Drop the connection and give back the emails in flight. `blame`: the relay is to blame, or the email whose
@@ -350,6 +362,7 @@ class Connection(asyncio.Protocol):
         stage = Stage.DATA if awaiting is None else awaiting.stage
         whole = sent is not None and self._dot_may_have_left()
         self._making.stop()
+        self._outbox.clear()
         self._transport.abort()
         self._owner.closed(self)
         if sent is not None:

@@ -47,6 +47,10 @@ class Outcome:
     seconds: float = 0.0
 
 
+Body = bytes | tuple[bytes, ...]
+"""A message, perhaps in pieces, so that emails of one campaign share its attachments."""
+
+
 class Job(Protocol):
     """One email: an envelope, and a body that is made when it is needed."""
 
@@ -57,7 +61,7 @@ class Job(Protocol):
     @property
     def smtputf8(self) -> bool: ...
 
-    def body(self) -> bytes | Awaitable[bytes]:
+    def body(self) -> Body | Awaitable[Body]:
         """The whole message: CRLF line ends only, dot-stuffed, ending in CRLF, without the final dot.
 
         An awaitable if making it takes a thread (signing)."""

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
+from services.sender.smtp.contract import Body
 from services.sender.smtp.replies import BadReplyError, ReplyReader
 from shared.relays.replies import Reply, Stage
 
@@ -150,13 +151,13 @@ class Dialogue:
         """The next command of the envelope. Only when `command_due`."""
         self._say(*self._unasked.popleft())
 
-    def send_body(self, body: bytes) -> None:
+    def send_body(self, body: Body) -> None:
         """A message and its final dot. `body` has CRLF line ends, is dot-stuffed, ends in CRLF (RFC 5321, 4.5.2)."""
         if not self.body_due:
             raise RuntimeError("a body may leave only after 354")
         self._envelope_out = self.body_due = False
         self._expected.append(DOT)
-        self._out += (body, b".\r\n")
+        self._out += (body, b".\r\n") if isinstance(body, bytes) else (*body, b".\r\n")
 
     def quit(self) -> None:
         """The end, when nothing is outstanding."""

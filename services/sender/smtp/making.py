@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from services.sender.smtp.attempt import Attempt
+from services.sender.smtp.contract import Body
 
 
 class Maker(Protocol):
@@ -44,12 +45,12 @@ class Making:
         except Exception as error:  # noqa: BLE001 - whatever the job raises must be reported, once
             self._maker.unmade(attempt, error)
             return
-        if isinstance(body, bytes):
+        if isinstance(body, bytes | tuple):
             attempt.body = body
         else:
             self._wait(attempt, body)
 
-    def body_to_send(self, attempt: Attempt) -> bytes | None:
+    def body_to_send(self, attempt: Attempt) -> Body | None:
         """The body, if it is made and may leave at this instant. If None, the maker is called later."""
         if attempt.body is None or self._awaited is not None:
             return None
@@ -83,7 +84,7 @@ class Making:
         self._awaited = None
         if error is not None:
             self._maker.unmade(attempt, error)
-        elif isinstance(result := future.result(), bytes):
+        elif isinstance(result := future.result(), bytes | tuple):
             attempt.body = result
             self._maker.made()
         elif result is True:
