@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cli import domain_check
 from cli.main import run
 from cli.settings import LocalSettings
+from services.api.rest import domain_checks
 from shared.deliverability import check
 from shared.deliverability.check import Finding, Verdict
 from shared.deliverability.dkim_record import wrong_with_record
@@ -23,6 +24,9 @@ from shared.deliverability.dns import Dns, DnsError
 from shared.deliverability.spf import check_host
 from shared.dkim_keys import find_keys, load_key, new_key
 from shared.errors import ConfigurationError
+from shared.ledger import domains, projects
+from shared.ledger.models import DEFAULT_PROJECT
+from tests.support.api import api_on
 from tests.support.dns import DnsServer, dns_server
 from tests.support.smtp.certificates import certificate_for_localhost
 
@@ -248,3 +252,49 @@ async def test_the_command_says_what_is_wrong(
         shown = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
         assert (code, shown["DMARC"]["verdict"], shown["unsubscribe link"]["verdict"]) == (1, "ok", "wrong")
         assert await asyncio.to_thread(run, ["doctor", "domain", "not a domain"]) == 65
+
+
+async def test_a_project_checks_its_own_domains_over_http(zone: Zone, sqlite_url: str) -> None:
+    async with dns_server(zone) as server, api_on(sqlite_url, dns_servers=server.address) as api:
+        async with api.ledger.write() as connection:
+            await domains.add(connection, "example.com", DEFAULT_PROJECT, "operator")
+            other = (await projects.create(connection, "other")).id
+            await domains.add(connection, "relay.example", other, "operator")
+        answer = await api.post("/v1/domains/Example.com/check", {"egress": ["192.0.2.5", "198.51.100.9"]}, 200)
+        shown = [(one["name"], one["verdict"]) for one in answer["findings"]]
+        assert (answer["domain"], answer["ok"]) == ("example.com", False)
+        assert ("DMARC", "ok") in shown
+        assert ("DKIM", "unknown") in shown, "the api holds no keys"
+        assert [verdict for name, verdict in shown if name.startswith("SPF")] == ["ok", "wrong"]
+        below = await api.post("/v1/domains/news.example.com/check", {"envelope_domain": "example.com"}, 200)
+        assert ("alignment of SPF", "ok") in [(one["name"], one["verdict"]) for one in below["findings"]]
+        asked = len(server.asked)
+        for stranger in ("relay.example", "nowhere.example", "not a domain", "com"):
+            await api.post(f"/v1/domains/{stranger}/check", {}, 404)
+        await api.post("/v1/domains/example.com/check", {"envelope_domain": "a..b"}, 422)
+        await api.post("/v1/domains/example.com/check", {"egress": ["mail.example.com"]}, 422)
+        await api.post("/v1/domains/example.com/check", {"egress": ["192.0.2.5"] * 21}, 422)
+        assert len(server.asked) == asked, "nothing is asked about what is refused"
+
+
+async def test_checks_at_one_time_are_bounded(zone: Zone, sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow(_dns: Dns, _setup: check.Setup) -> list[Finding]:
+        begun.release()
+        await go_on.wait()
+        return []
+
+    monkeypatch.setattr(domain_checks, "examine_domain", slow)
+    async with api_on(sqlite_url) as api:
+        async with api.ledger.write() as connection:
+            await domains.add(connection, "example.com", DEFAULT_PROJECT, "operator")
+        path = "/v1/domains/example.com/check"
+        running = [asyncio.create_task(api.post(path, {}, 200)) for _ in range(domain_checks.AT_ONCE)]
+        for _ in running:
+            await begun.acquire()
+        busy = await api.post(path, {}, 503)
+        assert busy["type"] == "urn:vashsender:problem:checks-busy"
+        go_on.set()
+        assert all(answer["ok"] for answer in await asyncio.gather(*running))
+        await api.post(path, {}, 200)

@@ -1,11 +1,14 @@
 """Adds the HTTP API to the app."""
 
+import asyncio
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from services.api.rest import (
     actions,
     campaigns,
+    domain_checks,
     errors,
     idempotency,
     imports,
@@ -30,6 +33,7 @@ PARTS = (
     suppressions,
     limits,
     tenants,
+    domain_checks,
     operations,
     unsubscribe,
 )
@@ -40,5 +44,6 @@ def mount(app: FastAPI) -> None:
     openapi.install(app)
     errors.install(app, [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)])
     idempotency.install(app)
+    app.state.domain_checks = asyncio.Semaphore(domain_checks.AT_ONCE)
     for part in PARTS:
         app.include_router(part.router)

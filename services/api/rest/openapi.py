@@ -22,6 +22,7 @@ TAGS = [
     {"name": "progress", "description": "Live counts, and the timeline of a campaign."},
     {"name": "suppressions", "description": "Addresses to which the project does not write."},
     {"name": "projects", "description": "Projects, their keys and domains, and who is signed in."},
+    {"name": "domains", "description": "What receivers find in DNS about a domain."},
     {"name": "operations", "description": "Services, queues, batches."},
     {"name": "unsubscribe", "description": "The link in every email. Needs no key: the token is the proof."},
 ]

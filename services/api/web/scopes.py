@@ -34,6 +34,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "GET /v1/suppressions": _READ,
     "POST /v1/suppressions": _AUDIENCE,
     "DELETE /v1/suppressions": _AUDIENCE,
+    "POST /v1/domains/{domain}/check": _READ,
     "GET /v1/limits": _READ,
     "PUT /v1/limits/{scope}": _OPERATOR,
     "DELETE /v1/limits/{scope}": _OPERATOR,
