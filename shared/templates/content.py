@@ -58,6 +58,7 @@ class Content:
     max_message_bytes: int  # of a message on the wire, without attachments
     fields: Mapping[str, FieldUse]  # what it needs of each field, without the built-in ones, in order of use
     needs: tuple[FieldUse, ...]  # those of them that a value may fail
+    plain_needs: tuple[str, ...]  # their names, if a line of text fits each; else empty
     warnings: tuple[ContentWarning, ...]
 
     def missing(self, known: Collection[str]) -> list[FieldUse]:
@@ -66,6 +67,13 @@ class Content:
 
     def problem(self, data: Mapping[str, Any]) -> DataProblem | None:
         """What is certain to be wrong with one recipient's data; None if it can be sent."""
+        for name in self.plain_needs:  # the usual case, without a call for each
+            value = data.get(name)
+            if type(value) is not str or not value.isprintable() or value.isspace() or not value:
+                break
+        else:
+            if self.plain_needs:
+                return None
         found = None
         for use in self.needs:
             value = data.get(use.name)
@@ -126,13 +134,15 @@ def compile_content(
                     raise
                 doubts.append(error)
                 parts["text"] = ()
+    needs = tuple(use for use in uses.fields.values() if use.is_demanding)
     return Content(
         subject=Template("subject", parts["subject"]),
         html=Template("html", parts["html"], max_message_bytes) if html else None,
         text=Template("text", parts["text"], max_message_bytes),
         max_message_bytes=max_message_bytes,
         fields=uses.fields,
-        needs=tuple(use for use in uses.fields.values() if use.is_demanding),
+        needs=needs,
+        plain_needs=tuple(use.name for use in needs) if all(use.takes_any_text for use in needs) else (),
         warnings=(
             *(warning for part, source in sources for warning in _warnings(part, source)),
             *(ContentWarning(one.part, one.line, one.column, f"{one.message} ({_TODAY})") for one in doubts),

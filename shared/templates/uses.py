@@ -33,6 +33,11 @@ class FieldUse:
         """Whether there are values that do not fit."""
         return self.required or self.is_number or self.is_link or self.is_one_line
 
+    @property
+    def takes_any_text(self) -> bool:
+        """Whether any text fits that is one line and not blank."""
+        return not (self.is_number or self.is_link)
+
     def objection(self, value: object) -> str:
         """What may be wrong with a value, in words for a person; empty where nothing is."""
         if self.required and is_blank(value):

@@ -9,6 +9,7 @@ for doubt is refused whole: a cell in the wrong column would greet people by ano
 import csv
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from services.api.formats.charsets import not_utf8
 from services.api.formats.options import EMAIL, NO_OPTIONS, ReadOptions, clean_name
@@ -66,14 +67,11 @@ class CsvParser:
         return parsed
 
     def _read(self, lines: list[bytes], *, last: bool) -> Parsed:
-        number = self._lines.count
-        for position, line in enumerate(lines):
-            number += 1
-            try:
-                self._texts.append(line.decode())
-            except UnicodeDecodeError as error:
-                raise not_utf8(number, error, b"".join(lines[position : position + 100])) from None
-        self._lines.count = number
+        try:
+            self._texts += [line.decode() for line in lines]
+        except UnicodeDecodeError as error:
+            raise self._undecodable(lines, error) from None
+        self._lines.count += len(lines)
         if not self._fields:
             self._read_header(last=last)
         if self._fields:
@@ -81,6 +79,10 @@ class CsvParser:
         if sum(map(len, self._texts)) > MAX_LINE_BYTES:
             raise MalformedError(self._first, f"opens a quote that is not closed within {MAX_LINE_BYTES} characters")
         return self._collector.take()
+
+    def _undecodable(self, lines: list[bytes], error: UnicodeDecodeError) -> MalformedError:
+        at = lines.index(error.object)
+        return not_utf8(self._lines.count + at + 1, error, b"".join(lines[at : at + 100]))
 
     def _read_header(self, *, last: bool) -> None:
         while not self._fields:
@@ -168,13 +170,15 @@ class CsvParser:
     def _read_records(self, *, last: bool) -> None:
         if last and self._texts:
             self._texts[-1] = self._texts[-1].rstrip("\x1a\0")  # ends and fills files of old programs
-        has_formulas = any('="' in text for text in self._texts)
-        source = _Source(self._spaces.trim(self._texts))
-        reader = csv.reader(source, delimiter=self._delimiter, strict=True)
+        lines, has_text_cells = self._texts, False
+        if '"' in (text := "".join(lines)):
+            lines, has_text_cells = self._spaces.trim(lines, text), '="' in text
+        source = _Source()
+        reader = csv.reader(source.of(lines), delimiter=self._delimiter, strict=True)
         done = 0
         try:
             for record in reader:
-                if has_formulas:
+                if has_text_cells:
                     record = [_TEXT_CELL.sub(r"\1", cell) if cell[:2] == '="' else cell for cell in record]
                 self._add(self._first + done, record)
                 done = reader.line_num
@@ -221,8 +225,9 @@ class _Header:
 
 def _header(texts: list[str], delimiter: str) -> _Header | None:
     """The first record of these lines; None where they are no CSV with this delimiter."""
-    source = _Source(_Spaces(delimiter).trim(texts))
-    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    source = _Source()
+    lines = source.of(_Spaces(delimiter).trim(texts, "".join(texts)))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         record = next(reader)
     except csv.Error:
@@ -242,9 +247,8 @@ class _Spaces:
         self._pairs = [pair for sign in " \t\u00a0".replace(delimiter, "") for pair in (f'{sign}"', f'"{sign}')]
         self._anywhere = re.compile(rf'(?:[{cut}\r\n]|\A){blank}+"|"{blank}+(?:[{cut}\r\n]|\Z)')
 
-    def trim(self, lines: list[str]) -> list[str]:
-        """The same lines; the line ends stay where they are."""
-        text = "".join(lines)
+    def trim(self, lines: list[str], text: str) -> list[str]:
+        """The same lines, which make up `text`; the line ends stay where they are."""
         if not any(pair in text for pair in self._pairs) or self._anywhere.search(text) is None:
             return lines
         return _cut(self._cell.sub(lambda cell: cell[1] or cell[0], text))
@@ -261,19 +265,15 @@ def _cut(text: str) -> list[str]:
 class _Source:
     """Lines for csv.reader, which pulls; knows whether it asked for more than there is."""
 
-    def __init__(self, lines: list[str]) -> None:
-        self._lines = iter(lines)
+    def __init__(self) -> None:
         self.exhausted = False
 
-    def __iter__(self) -> Iterator[str]:
-        return self
+    def of(self, lines: list[str]) -> Iterator[str]:
+        return chain(lines, self._end())
 
-    def __next__(self) -> str:
-        try:
-            return next(self._lines)
-        except StopIteration:
-            self.exhausted = True
-            raise
+    def _end(self) -> Iterator[str]:
+        self.exhausted = True
+        yield from ()
 
 
 def _looks_like_address(name: str) -> bool:

@@ -39,7 +39,7 @@ def check_recipient(line: int, email: object, fields: Mapping[str, Any], content
     except AddressError as error:
         raise RecipientError(error.reason) from None
     data = _as_json(fields) if fields else None
-    if problem := content.problem(fields):
+    if content.needs and (problem := content.problem(fields)):
         raise RecipientError(problem.message, problem.field)
     return NewRecipient(line, address.email, address.key, data)
 
