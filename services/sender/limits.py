@@ -79,7 +79,6 @@ class Limits:
             for relay in self._relays.values()
             for provider in self.providers.with_rates
         }
-        self._always = {*self._relays, *self._of_providers}
         #: Lets a relay rest for some seconds, for this reason.
         self._hold_relay = hold_relay
         #: The limits there are, by scope, as last read.
@@ -124,7 +123,7 @@ class Limits:
     async def refresh(self, held: Iterable[HeldBatch]) -> None:
         """Reads the limits of these batches and of the relays, forgets those of batches let go meanwhile, and returns
         slots that were not used."""
-        used = {*self._always, *(scope for one in held for scope in one.scopes)}
+        used = {*self._relays, *(scope for one in held for scope in one.scopes)}
         await self._learn(used)
         for scope in self._known.keys() - used:
             del self._known[scope]
@@ -134,7 +133,7 @@ class Limits:
 
     async def learn(self, held: HeldBatch) -> None:
         """Reads the limits of a batch that was just claimed, so that its first email is under them."""
-        await self._learn({*self._always, *held.scopes})
+        await self._learn({*self._relays, *held.scopes})
 
     async def _learn(self, scopes: Collection[str]) -> None:
         async with self._ledger.read() as connection:
@@ -340,6 +339,8 @@ class Limits:
         for reserved in lost:
             self._metrics.slots_lost.inc()
             for scope in reserved.scopes:
+                if scope in self._of_providers:
+                    continue  # has no cap
                 if (limit := self._known.get(scope)) is None or limit.has_cap:
                     self._unused[scope, reserved.period] += 1
                     self._asked.set()
@@ -359,19 +360,22 @@ class Limits:
         self._serve(lane)
 
     def _scopes(self, held: HeldBatch, relay: str, provider: str | None) -> Scopes:
-        of_provider = (provider_scope(relay, provider),) if provider is not None else ()
-        return tuple(scope for scope in (*held.scopes, relay_scope(relay), *of_provider) if scope in self._known)
+        scopes = tuple(scope for scope in (*held.scopes, relay_scope(relay)) if scope in self._known)
+        if provider is not None and (of_provider := provider_scope(relay, provider)) in self._of_providers:
+            return (*scopes, of_provider)
+        return scopes
 
     def _lane(self, held: HeldBatch, relay: str, now: float, provider: str | None) -> Lane | None:
         """The lane of a batch at a relay, and of a provider with a limit; None: no limit applies."""
-        if not self._known or not (scopes := self._scopes(held, relay, provider)):
+        if not (self._known or provider) or not (scopes := self._scopes(held, relay, provider)):
             return None
         if (lane := self._lanes.get(scopes)) is None:
             lane = self._lanes[scopes] = Lane(scopes, now)
         return lane
 
     def _rate(self, lane: Lane) -> float | None:
-        rates = (self._known[scope].emails_per_second for scope in lane.scopes if scope in self._known)
+        rates = [self._known[scope].emails_per_second for scope in lane.scopes if scope in self._known]
+        rates += [self._of_providers[scope] for scope in lane.scopes if scope in self._of_providers]
         return min((rate for rate in rates if rate is not None), default=None)
 
 
