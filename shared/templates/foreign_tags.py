@@ -24,14 +24,17 @@ _FORMS = {
     "star": r"\*\|" + _NAME.format("star") + r"\|\*",  # Mailchimp
     "brackets": r"\[\[" + _NAME.format("brackets") + r"\]\]",  # Mailjet, Sendy
     # phpList; but not a link in the derived text's form
-    "bracket": r"\[(?P<bracket>(?:first_?|last_?)?name|email|unsubscribe\w*|webversion)\b[^\]\n]{0,40}\](?!\()",
+    "bracket": r"\[(?P<bracket>(?:first_?|last_?|[fl])?name|email|unsubscribe\w*|webversion)\b[^\]\n]{0,40}\](?!\()",
     "percents": r"%%" + _NAME.format("percents") + r"%%",  # Salesforce
     # Mailgun, ActiveCampaign; but not bytes of an encoded address
     "percent": r"(?<!\d)%(?P<percent>[A-Za-z]\w{0,40}(?:\.\w{1,40}){1,5}|(?![0-9A-Fa-f]{2})[A-Za-z]\w{2,40})%",
     "dollar": r"\{\$" + _NAME.format("dollar") + r"\}|\$\{" + _NAME.format("dollar2") + r"\}",  # MailerLite, Adobe
     "hash": r"#\{" + _NAME.format("hash") + r"\}|##(?P<hash2>\w{2,40})##",  # Pug, Constant Contact
     "bang": r"\{!\$?" + _NAME.format("bang") + r"\}",  # Salesforce
-    "erb": r"<%=?-?" + _NAME.format("erb") + r"-?%>",
+    "erb": r"(?:<|&lt;)%=?-?" + _NAME.format("erb") + r"-?%(?:>|&gt;)",
+    "template_toolkit": r"\[%-?" + _NAME.format("toolkit") + r"-?%\]",
+    "at": r"@@(?P<at>[A-Za-z]\w{1,40})@@",
+    "guillemets": r"«(?P<guillemets>[A-Za-z]+(?:_[A-Za-z]+)+)»",  # Word; a word without _ may be a quotation
     "angles": r"(?:<<|&lt;&lt;)" + _NAME.format("angles") + r"(?:>>|&gt;&gt;)",  # Word
     "brace": r"(?<![{$#!%])\{(?P<brace>[A-Za-z_]\w{0,40})\}(?!\})",
 }
@@ -81,6 +84,8 @@ def hint(tag: str) -> str:
         return f"unknown tag {found[1]!r}; a field is written {{{{ {our_name(found[1])} }}}}"
     if re.search(r"\|\s*d(?:efault)?\s*:", tag):
         return "a default stands in brackets: {{ name|default('friend') }}"
+    if re.match(r"\{\{\s*&\w+;", tag):
+        return ""
     if found := re.match(r"\{\{\{?\s*[.$@!>&{*]*\s*([\w .:$>/-]*)", tag):
         name = found[1].strip()
         is_foreign = re.match(r"\{\{\{|\{\{\s*[.$@!>&*]", tag) or re.match(r"\w+\s*:\s*\w", name)

@@ -125,7 +125,48 @@ def _in_our_words(error: TemplateSyntaxError, source: str) -> str:
         start -= text[start - 1 : start] == "{"  # {{{
         if start >= 0 and (ours := hint(text[start : start + 200])):
             return ours
+    for pattern, words in _WORDS:
+        if found := pattern.search(message):
+            return found.expand(words)
+    for jinja, ours in _TOKENS.items():
+        message = message.replace(jinja, ours)
     return f"{message}. Check the braces and quotes around it."
+
+
+# What Jinja says, and what it means to the author of an email.
+_WORDS = tuple(
+    (re.compile(pattern), words)
+    for pattern, words in (
+        ("unexpected char ['\"]([\u2018-\u201f\u00ab\u00bb])", "\\1 is no quote here; write ' or \" instead"),
+        (
+            "unexpected char '&'|got '&",
+            "an entity such as &nbsp; or &quot; stands inside the braces; write the character itself",
+        ),
+        (
+            "unexpected '<'|unexpected '/'|got '<'",
+            "HTML tags stand inside the braces, put there by an editor; write {{ name }} without them",
+        ),
+        (
+            "Expected an expression, got '(?:end of|begin of)",
+            "nothing stands inside the braces; write the name of a field",
+        ),
+        ("^unexpected end of template", "the braces are not closed; write }} or %}"),
+        ("needs to be closed is 'if'", "an {% if %} is not closed; write {% endif %}"),
+        (
+            "needs to be closed is 'for'",
+            "loops are not available in messages; import the finished text as a field instead",
+        ),
+        ("needs to be closed is '(\\w+)'", r"{% \1 %} is not available in messages, and it is not closed"),
+        ("unknown tag '(endif|else|elif)'", r"{% \1 %} stands here without an {% if %} before it"),
+        ("unknown tag '(\\w+)'", r"unknown tag '\1'; possible are if, elif, else, endif and raw"),
+    )
+)
+_TOKENS = {
+    "end of print statement": "}}",
+    "begin of print statement": "{{",
+    "end of statement block": "%}",
+    "begin of statement block": "{%",
+}
 
 
 class _TooManyStepsError(Exception):
