@@ -67,6 +67,8 @@ class RelayConfig:
     max_age_seconds: float
     #: The group it belongs to; empty: it serves campaigns without a group.
     group: str = ""
+    #: Relays with a weight share the emails by it; 0: it has none.
+    weight: int = 0
     #: Its limits if its URL sets any; else those in the ledger stay as they are.
     limits: RelayLimits | None = None
     #: The addresses its mail leaves from, for the check of SPF. Empty: not known.

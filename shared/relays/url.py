@@ -87,6 +87,7 @@ def parse_relay(url: str, settings: SenderSettings) -> RelayConfig:
         idle_seconds=_number(options, "idle_seconds", settings.smtp_idle_seconds),
         max_age_seconds=_number(options, "max_age_seconds", settings.smtp_age_seconds),
         group=_group(options.pop("group", ""), settings),
+        weight=int(_number(options, "weight", 0)),
         limits=_limits(options),
         egress=_egress(options.pop("egress", "")),
     )

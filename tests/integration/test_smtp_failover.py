@@ -281,3 +281,18 @@ async def test_a_source_that_is_ready_but_empty_is_not_asked_in_a_busy_loop() ->
         await engine.drain(0)
         await running
     assert 2 <= source.asked <= 40
+
+
+async def test_relays_with_weights_share_the_emails_and_stand_in_for_each_other() -> None:
+    """Emails are added until both relays have had their turns; then one stops, and the other takes them all."""
+    async with scripted_relay() as one, scripted_relay() as other, scripted_relay() as standby:
+        relays = [one.config("one", weight=2), other.config("other", weight=1), standby.config("standby")]
+        async with delivering(relays, letters(1), replace(QUICK, turn_seconds=0.02)) as (_, box), asyncio.timeout(30):
+            sent = 1
+            while not (one.messages and other.messages):
+                await box.reported(sent)
+                box.put(letters(1))
+                sent += 1
+            await box.reported(sent)
+    assert box.verdicts() == {"accepted": sent}
+    assert standby.messages == []

@@ -33,6 +33,8 @@ class EngineConfig:
     provider_rest_seconds: float = 60.0
     #: A connection that waits longer than this, and than 10 usual replies, is replaced.
     stall_seconds: float = 0.05
+    #: A relay with a weight is preferred for so long at a time.
+    turn_seconds: float = 2.0
     #: For the reply to QUIT.
     quit_seconds: float = 2.0
 

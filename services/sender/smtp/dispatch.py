@@ -62,7 +62,7 @@ class Dispatch:
         now = self._loop.time()
         if relay is None or self.hungry.is_set():
             return
-        while (connection := relay.next_idle(now)) is not None:
+        while relay is self._pool.current and (connection := relay.next_idle(now)) is not None:
             connection.offer()
             if self.hungry.is_set():
                 return

@@ -9,6 +9,7 @@ from services.sender.smtp.connection import Connection, Owner
 from services.sender.smtp.contract import Job, RelayStatus
 from services.sender.smtp.observe import Observer
 from services.sender.smtp.relay import Relay
+from services.sender.smtp.turns import Turns
 from shared.relays.config import RelayConfig
 from shared.relays.replies import Reply, Stage
 from shared.relays.session import EstablishError, establish
@@ -25,12 +26,13 @@ class PoolOwner(Owner, Protocol):
 
 
 class Pool:
-    """Relays in order of preference."""
+    """Relays in order of preference; those with a weight take turns in being preferred."""
 
     def __init__(self, relays: Sequence[RelayConfig], config: EngineConfig, observer: Observer) -> None:
         if not relays or len({relay.name for relay in relays}) != len(relays):
             raise ValueError("the engine needs at least one relay, and names that differ")
         self.relays = [Relay(relay, config, relay.tls_context(), observer.relay) for relay in relays]
+        self._turns = Turns(self.relays, config.turn_seconds)
         self.by_name = {relay.name: relay for relay in self.relays}
         #: The first relay that is available; emails are taken for this one.
         self.current: Relay | None = None
@@ -46,9 +48,10 @@ class Pool:
         self.choose()
 
     def choose(self) -> None:
-        """Find the first available relay, after something about a relay has changed."""
+        """Find the first available relay, after something about a relay has changed or a turn has ended."""
         now = asyncio.get_running_loop().time()
-        self.current = next((relay for relay in self.relays if relay.available(now)), None)
+        self._turns.advance(now)
+        self.current = next((relay for relay in self._turns.order if relay.available(now)), None)
 
     def rest(self, name: str) -> None:
         """Let a relay rest."""
@@ -60,7 +63,7 @@ class Pool:
     def relay_avoiding(self, names: frozenset[str]) -> Relay | None:
         """The first available relay whose name is not in `names`."""
         now = asyncio.get_running_loop().time()
-        return next((relay for relay in self.relays if relay.name not in names and relay.available(now)), None)
+        return next((relay for relay in self._turns.order if relay.name not in names and relay.available(now)), None)
 
     def open(self, relay: Relay) -> None:
         """Open one more connection, which asks for an email as soon as it is ready."""
