@@ -11,7 +11,7 @@ import aio_pika
 import aio_pika.abc
 
 from cli.access import broker_errors
-from shared import queues, topology
+from shared import broker, queues, topology
 from shared.errors import DataError
 from shared.events import EVENTS
 from shared.queues import NAMES, Depth
@@ -86,7 +86,7 @@ async def replay(url: str, limit: int) -> int:
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[aio_pika.abc.AbstractConnection]:
     with broker_errors():
-        connection = await aio_pika.connect(url, timeout=CONNECT_SECONDS)
+        connection = await broker.connect(url, timeout_seconds=CONNECT_SECONDS)
         async with connection:
             yield connection
 

@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from faststream import AckPolicy
@@ -19,17 +20,37 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
 
 from shared import logs, topology
+from shared.broker import CONNECT_SECONDS, LastingConnection, ServersInTurn
+from shared.broker_url import with_one_host
 from shared.events import Event
 from shared.metrics import Metrics
 from shared.reception import Reception, RefusedEventError, account_of, read
 
 RECONNECT_SECONDS = 1.0
-HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat: a cut network is noticed within twice this time
+HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat; aiormq gives a silent server up after three of them (33 s)
 TROUBLE_SECONDS = 15.0  # an older loss says nothing about now: there may be no other event to publish
 GRACEFUL_SECONDS = 0.0  # FastStream waits for no handler: services drain themselves before the bus closes
 
 E = TypeVar("E", bound=Event)
 log = logs.get()
+
+
+class _Broker(RabbitBroker):
+    """One connection, made again when it breaks, to each server of the broker in turn."""
+
+    def __init__(self, url: str, **how: Any) -> None:
+        super().__init__(url, **how)
+        self.servers = ServersInTurn(url)
+        self._connection_kwargs["connection_class"] = partial(LastingConnection, servers=self.servers)
+
+    async def leave(self, transport: asyncio.WriteTransport | None) -> None:
+        """Breaks the connection if it still uses this transport, so that it is made again, to another server if there
+        is one. Does nothing during an alarm: the broker answers then, but takes no messages, on any server."""
+        if transport is None or transport is not self.servers.transport:
+            return
+        if not (isinstance(self._connection, LastingConnection) and await self._connection.is_blocked()):
+            log.warning("broker.silent", action="connecting again")
+            transport.abort()
 
 
 class Bus:
@@ -46,11 +67,12 @@ class Bus:
     ) -> None:
         """`reception` judges whose events are accepted; without one, everybody's are."""
 
-        def broker(role: str) -> RabbitBroker:
-            return RabbitBroker(
-                str(URL(url).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
+        def broker(role: str) -> _Broker:
+            return _Broker(
+                str(URL(with_one_host(url)).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
                 logger=None,
                 graceful_timeout=GRACEFUL_SECONDS,
+                timeout=CONNECT_SECONDS,
                 reconnect_interval=RECONNECT_SECONDS,
                 # An unroutable event must not pass for a delivered one.
                 default_channel=Channel(prefetch_count=1, on_return_raises=True),
@@ -66,6 +88,7 @@ class Bus:
         self._subscribers: list[RabbitSubscriber] = []
         self._connecting: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
+        self._confirmed_at = float("-inf")
         #: Why the first connection is not up yet, for readiness; empty once it is.
         self.state = "not connected yet"
         self.connected = asyncio.Event()
@@ -107,6 +130,7 @@ class Bus:
     async def publish(self, event: Event) -> bool:
         """Hands an event to the broker and waits for its confirmation. Returns False if it may not have arrived."""
         name = event.ROUTING_KEY
+        began, transport = time.monotonic(), self._publisher.servers.transport
         try:
             if not self.connected.is_set():
                 raise ConnectionError(self.state)
@@ -121,10 +145,13 @@ class Bus:
                 )
         except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
+            if isinstance(error, TimeoutError) and self._confirmed_at < began:
+                await self._publisher.leave(transport)
             self._metrics.published.labels(name, "lost").inc()
             log.warning("event.lost", event_name=name, error=str(error) or type(error).__name__)
             return False
         self._failed_at = float("-inf")
+        self._confirmed_at = time.monotonic()
         self._metrics.published.labels(name, "confirmed").inc()
         return True
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import aio_pika
 from aio_pika.abc import AbstractConnection
 
-from shared import topology
+from shared import broker, topology
 
 NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 
@@ -25,8 +25,8 @@ class Depth:
 async def depths(url: str, client: str) -> Sequence[Depth]:
     """Every queue of the topology, asked over a new connection that the broker shows as `client`.
 
-    Raises OSError or AMQPError if the broker cannot be asked. Has no timeout."""
-    connection = await aio_pika.connect(url, client_properties={"connection_name": client})
+    Raises OSError or AMQPError if the broker cannot be asked."""
+    connection = await broker.connect(url, name=client)
     async with connection:
         return [await _depth(connection, name) for name in NAMES]
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from shared import events
+from shared.broker_url import with_one_host
 from shared.errors import DataError
 
 LARGEST_BYTES = 1_000_000
@@ -38,7 +39,7 @@ class RefusedEventError(DataError):
 
 def account_of(url: str) -> str | None:
     """The account with which a connection to this URL may publish; None if only the broker knows it."""
-    parsed = URL(url)
+    parsed = URL(with_one_host(url))
     by_password = parsed.query.get("auth", "plain").lower() in ("plain", "amqplain")
     return (parsed.user or DEFAULT_ACCOUNT) if by_password else None
 

@@ -92,7 +92,8 @@ class CommonSettings(BaseSettings):
         60.0, gt=0, description="Seconds after which a PostgreSQL transaction is given up and tried again."
     )
     amqp_url: SecretStr = Field(
-        SecretStr(""), description="The broker. Empty: this machine's private broker, which leaves its URL in a file."
+        SecretStr(""),
+        description="The broker, with a comma between the hosts of a cluster. Empty: this machine's private broker.",
     )
     ca_file: Path | None = Field(
         None,

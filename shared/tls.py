@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
+from shared.broker_url import hosts_of
 from shared.errors import ConfigurationError
 
 VERIFYING = ("require", "verify-ca", "verify-full")
@@ -43,8 +44,10 @@ def database_address(url: str, ca_file: Path | None) -> str:
 
 
 def hosts(url: str) -> Sequence[str]:
-    """The hosts of an address. A database URL may name several: `postgresql://.../db?host=h1:5432&host=h2:5432`."""
+    """The hosts of an address, which may name several: `amqp://mq1,mq2/v`, `postgresql:///db?host=h1:5432&host=h2:5432`."""
     parts = urlsplit(url)
+    if parts.scheme.startswith("amqp"):
+        return [host for host, _ in hosts_of(url)]
     if parts.hostname:
         return [parts.hostname]
     named = [value for name, value in _options(url) if name == "host" and not value.startswith("/")]

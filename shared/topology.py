@@ -8,7 +8,7 @@ import aio_pika
 from aio_pika import ExchangeType
 from aio_pika.abc import AbstractConnection, AbstractQueue
 
-from shared import events
+from shared import broker, events
 
 EXCHANGE = "vashsender"
 DEAD_EXCHANGE = "vashsender.dead"
@@ -59,7 +59,7 @@ QUEUES = (
 async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
     """Declares everything. Safe to repeat. Raises aio-pika's errors, such as ChannelPreconditionFailed if a queue
     exists with other arguments."""
-    connection = await aio_pika.connect(url, timeout=timeout_seconds)
+    connection = await broker.connect(url, timeout_seconds=timeout_seconds)
     async with connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
@@ -108,7 +108,7 @@ def major_version(connection: AbstractConnection) -> int:
 async def check(url: str, *, timeout_seconds: float = 10.0) -> list[str]:
     """The names of the missing queues."""
     missing = []
-    connection = await aio_pika.connect(url, timeout=timeout_seconds)
+    connection = await broker.connect(url, timeout_seconds=timeout_seconds)
     async with connection:
         for name in (*(queue.name for queue in QUEUES), DEAD):
             channel = await connection.channel()

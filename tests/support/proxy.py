@@ -17,13 +17,14 @@ T = TypeVar("T")
 
 
 class Proxy:
-    """Listens on 127.0.0.1:`port` from `start` to `stop`, and forwards to `target_port`.
+    """Listens on `host`:`port` (0: a free one) from `start` to `stop`, and forwards to `target_port` on 127.0.0.1.
 
     While the link is cut, neither end notices anything, not even that the other has died, and a new connection gets no
     answer."""
 
-    def __init__(self, target_port: int) -> None:
-        self.port = 0
+    def __init__(self, target_port: int, host: str = LOOPBACK, port: int = 0) -> None:
+        self.port = port
+        self._host = host
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._links: set[_Link] = set()
@@ -36,7 +37,7 @@ class Proxy:
         started: Future[None] = Future()
 
         async def listen() -> None:
-            server = await self._loop.create_server(lambda: _End(self), LOOPBACK, 0)
+            server = await self._loop.create_server(lambda: _End(self), self._host, self.port)
             self.port = server.sockets[0].getsockname()[1]
             self._server = server
 

@@ -62,8 +62,33 @@ def test_services_that_share_an_account_believe_it() -> None:
         ("amqp://me:secret@broker/x", "me"),
         ("amqp://m%40e:secret@broker/x", "m@e"),
         ("amqp://broker/x", "guest"),
+        ("amqp://me:secret@broker1,broker2:5673/x", "me"),
         ("amqps://broker/x?auth=external&certfile=a", None),
     ],
 )
 def test_the_account_is_that_of_the_url(url: str, account: str | None) -> None:
     assert account_of(url) == account
+
+
+async def test_a_server_that_does_not_confirm_is_left_unless_it_confirmed_another_event_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test")
+    leave = AsyncMock()
+    monkeypatch.setattr(bus._publisher, "leave", leave)
+    bus.connected.set()
+    event = CampaignRequested(campaign_id=uuid4())
+    monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=ConnectionError("closed")))
+    assert not await bus.publish(event)
+    assert not leave.called  # it is connecting again already
+
+    async def confirm_another_first(*_: object, **__: object) -> None:
+        bus._confirmed_at = time.monotonic()
+        raise TimeoutError
+
+    monkeypatch.setattr(bus._publisher, "publish", confirm_another_first)
+    assert not await bus.publish(event)
+    assert not leave.called
+    monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=TimeoutError))
+    assert not await bus.publish(event)
+    assert leave.called
