@@ -46,6 +46,7 @@ class Watchdog:
             self._heard.clear()
             try:
                 await self._heartbeats.write(self._ledger)
+                self._metrics.common.wakeups.labels("event").inc()
             except Exception as error:
                 if not is_unavailable(error):
                     raise

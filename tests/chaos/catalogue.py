@@ -13,6 +13,7 @@ LEDGERS = (SQLITE, POSTGRESQL)
 MODULES = (
     "processes",
     "brokers",
+    "broker_clusters",
     "databases",
     "networks",
     "relays",
@@ -57,6 +58,8 @@ class Fault:
     recovers: bool = True
     #: Runs two dispatchers and two watchdogs.
     two_of_each: bool = False
+    #: Runs on a cluster of three brokers.
+    cluster: bool = False
     #: The process whose wall clock the fault can set.
     clock_of: str = ""
     #: Sets `deliver_by` this many seconds after `send`, plus up to 2 s at random.

@@ -26,7 +26,7 @@ from cli.local.packages import ensure
 from tests.chaos import report
 from tests.chaos.catalogue import LEDGERS, POSTGRESQL, Fault, load
 from tests.chaos.experiment import run_experiment
-from tests.chaos.servers import servers
+from tests.chaos.servers import running_cluster, servers
 from tests.chaos.verdict import Outcome
 from tests.chaos.world import Conditions
 from tests.support.fork_server import ForkServer
@@ -100,7 +100,8 @@ def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
         postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
-        broken = stack.enter_context(servers(folder, run.broker(), postgres))
+        broker = stack.enter_context(running_cluster(run)).nodes[0] if fault.cluster else run.broker()
+        broken = stack.enter_context(servers(folder, broker, postgres))
         bounded = asyncio.wait_for(run_experiment(fault, conditions, broken), EXPERIMENT_TIMEOUT_SECONDS)
         return asyncio.run(bounded)
 

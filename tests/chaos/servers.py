@@ -10,7 +10,9 @@ from cli.local.postgres import PrivatePostgres
 from shared.ledger import migrate
 from tests.chaos.world import Servers
 from tests.support.broker import new_vhost
+from tests.support.broker_cluster import BrokerCluster, ClusterNode
 from tests.support.databases import sqlite_url
+from tests.support.run import TestRun
 
 
 @contextmanager
@@ -18,7 +20,19 @@ def servers(folder: Path, broker: PrivateBroker, postgres: PrivatePostgres | Non
     """New and empty, removed afterwards. The ledger is on SQLite if `postgres` is None."""
     with new_vhost(broker) as vhost, _ledger(folder, postgres) as url:
         migrate.upgrade(url)
-        yield Servers(folder, url, broker, vhost, postgres)
+        cluster = broker.cluster if isinstance(broker, ClusterNode) else None
+        yield Servers(folder, url, broker, vhost, postgres, cluster)
+
+
+@contextmanager
+def running_cluster(run: TestRun) -> Iterator[BrokerCluster]:
+    """Three brokers, stopped at the end. They start in 20 s."""
+    cluster = run.new_cluster(f"cluster-{uuid4().hex[:6]}")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 @contextmanager

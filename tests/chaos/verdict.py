@@ -80,7 +80,7 @@ async def judge(world: World, answer: Mapping[str, Any] | None, **measured: Any)
     late = _late_seconds(world)
     if late is not None and late > PAUSE_SECONDS:
         problems.append(f"an email began {late:.2f} s after a pause, a cancel or deliver_by")
-    factor = _overload_factor()
+    factor = overload_factor()
     problems += [
         f"a killed sender's batch was claimed again after {seconds:.1f} s, promised: {promised * factor:.1f} s"
         for seconds, promised in world.reclaimed_seconds
@@ -106,7 +106,7 @@ async def judge(world: World, answer: Mapping[str, Any] | None, **measured: Any)
     )
 
 
-def _overload_factor() -> float:
+def overload_factor() -> float:
     """By how much promised times stretch on an overloaded machine, where processes start slowly. At least 1."""
     return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1) / BUSY_LOAD)
 

@@ -16,6 +16,7 @@ from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger, is_unavailable
 from tests.chaos.catalogue import Fault
 from tests.support.broker import BrokerVhost
+from tests.support.broker_cluster import BrokerCluster
 from tests.support.processes import ServiceProcess
 from tests.support.proxy import Proxy, with_port
 from tests.support.relay import RecordingRelay
@@ -61,6 +62,8 @@ class Servers:
     broker: PrivateBroker
     vhost: BrokerVhost
     postgres: PrivatePostgres | None
+    #: The cluster to which `broker` belongs, for faults of clusters.
+    cluster: BrokerCluster | None = None
 
 
 @dataclass(frozen=True)

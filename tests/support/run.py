@@ -16,6 +16,7 @@ from typing import IO
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port, free_ports
 from cli.local.postgres import PrivatePostgres
+from tests.support.broker_cluster import BrokerCluster
 from tests.support.pgbouncer import Pgbouncer
 from tests.support.rabbitmq_release import broker_at
 
@@ -94,6 +95,14 @@ class TestRun:
         port = free_port()
         self._remember(name, [port])
         return PrivatePostgres(self.folder / name, port, durable=False)
+
+    def new_cluster(self, name: str) -> BrokerCluster:
+        """Three brokers that form one cluster, not yet started. The run stops them at the end if they still run."""
+        cluster = BrokerCluster(self.folder / name)
+        for node in cluster.nodes:
+            ports = [node.amqp_port, node.management_port, node.prometheus_port, node.dist_port, node.epmd_port]
+            self._remember(node.data_dir.name, ports)
+        return cluster
 
     def end(self) -> None:
         """Stops every server of the run and removes its folder."""
