@@ -87,7 +87,7 @@ def _write(folder: Path, servers: Servers, renew: Collection[str]) -> Sequence[P
         written += _replaced(definitions_file, json.dumps(definitions(passwords), indent=2) + "\n")
     if _is_older(roles_file, database.values()):
         written += _replaced(roles_file, _roles_sql({role: _password(path) for role, path in database.items()}))
-    for name in ("postgresql_password", "grafana_password"):
+    for name in ("postgresql_password", "grafana_password", "erlang_cookie"):
         written += _missing(folder / name, _secret())
     key = folder / SECRET_KEY
     written += _missing(key, _secret())

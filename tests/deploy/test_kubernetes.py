@@ -10,7 +10,7 @@ import pytest
 from cli.access_rights import MONITOR
 from shared.reception import ADMIN
 from tests.support import kubernetes
-from tests.support.kubernetes import OVERLAYS, Rendered
+from tests.support.kubernetes import OVERLAYS, Rendered, Resource
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -82,6 +82,15 @@ def test_a_resource_that_is_wrong_is_refused(rendered: Mapping[str, Rendered]) -
     assert found == {f"{kind}/wrong-{number}" for number, (kind, _) in enumerate(SPOILT)}
 
 
+def _pods_of(service: Resource, overlay: Rendered) -> str:
+    """The name of what creates the pods of a Service: its own, or that of a StatefulSet whose pods it names."""
+    name: str = service["metadata"]["name"]
+    governed: dict[str, str] = {
+        maker["spec"]["serviceName"]: maker["metadata"]["name"] for maker in overlay.of("StatefulSet")
+    }
+    return governed.get(name, name)
+
+
 def test_selectors_find_pods(overlay: Rendered) -> None:
     labels = {name: pod["metadata"]["labels"] for name, pod in overlay.pods.items()}
 
@@ -92,11 +101,12 @@ def test_selectors_find_pods(overlay: Rendered) -> None:
         name = maker["metadata"]["name"]
         assert selected(maker["spec"]["selector"]["matchLabels"]) == {name}
     for service in overlay.of("Service"):
-        assert selected(service["spec"]["selector"]) == {service["metadata"]["name"]}
+        assert selected(service["spec"]["selector"]) == {_pods_of(service, overlay)}
     for budget in overlay.of("PodDisruptionBudget"):
         assert selected(budget["spec"]["selector"]["matchLabels"]) == {budget["metadata"]["name"]}
     services = {f"vashsender-{name}" for name in SERVICES}
-    assert {budget["metadata"]["name"] for budget in overlay.of("PodDisruptionBudget")} == services
+    clusters = {maker["metadata"]["name"] for maker in overlay.of("StatefulSet") if maker["spec"]["replicas"] > 1}
+    assert {budget["metadata"]["name"] for budget in overlay.of("PodDisruptionBudget")} == services | clusters
     for monitor in overlay.of("PodMonitor"):
         assert selected(monitor["spec"]["selector"]["matchLabels"]) == services
         assert all(labels[name][monitor["spec"]["jobLabel"]] == "vashsender" for name in services)
@@ -110,13 +120,19 @@ def test_everything_mounted_exists(overlay: Rendered) -> None:
         (one["kind"], one["metadata"]["name"]): set(one.get("data", {})) for one in overlay.of("Secret", "ConfigMap")
     }
     used = set()
+    claims = {
+        maker["metadata"]["name"]: [
+            claim["metadata"]["name"] for claim in maker["spec"].get("volumeClaimTemplates", ())
+        ]
+        for maker in overlay.of("StatefulSet")
+    }
     for name, pod in overlay.pods.items():
         spec = pod["spec"]
         containers = (*spec["containers"], *spec.get("initContainers", ()))
         volumes = {volume["name"]: volume for volume in spec.get("volumes", ())}
         for container in containers:
             for mount in container.get("volumeMounts", ()):
-                assert mount["name"] in volumes, name
+                assert mount["name"] in (*volumes, *claims.get(name, ())), name
             for source in container.get("envFrom", ()):
                 used.add(("ConfigMap", source["configMapRef"]["name"]))
         for volume in volumes.values():
@@ -156,7 +172,7 @@ def test_ports_have_names_that_exist(overlay: Rendered) -> None:
     }
     for service in overlay.of("Service"):
         for port in service["spec"]["ports"]:
-            assert ports[service["metadata"]["name"]][port["targetPort"]] == port["port"]
+            assert ports[_pods_of(service, overlay)][port["targetPort"]] == port["port"]
     for name, pod in overlay.pods.items():
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             for asked in kubernetes.values_of(pod["spec"]["containers"], probe):

@@ -124,6 +124,8 @@ def overlays(folder: Path) -> Mapping[str, Rendered]:
     whole["components"] = [f"../../components/{path.name}" for path in sorted((folder / "components").iterdir())]
     whole["configMapGenerator"].append({"name": "vashsender-ca", "files": ["ca.pem"]})
     whole["secretGenerator"].append({"name": "vashsender-dkim", "files": ["example.com.s1.pem=key.pem"]})
+    broker = ["definitions.json=secrets/rabbitmq_definitions.json", "cookie=secrets/erlang_cookie"]
+    whole["secretGenerator"].append({"name": "rabbitmq", "files": broker})
     file.write_text(yaml.safe_dump(whole))
     return {name: render(folder / "overlays" / name) for name in OVERLAYS}
 

@@ -135,10 +135,10 @@ def test_a_pods_grace_period_exceeds_the_drain() -> None:
 
 
 def test_every_pod_is_unprivileged_and_read_only() -> None:
-    """`pod.yaml` is merged into all of our pods. The development overlay's pods set the same themselves."""
+    """`pod.yaml` is merged into all of our pods. Pods of servers set the same themselves."""
     pods = [template["spec"] for template in kubernetes.values_of(DOCUMENTS, "template")]
     whole = [pod for pod in pods if "securityContext" in pod]
-    assert len(whole) == 4
+    assert len(whole) == 5
     for pod in whole:
         assert pod["automountServiceAccountToken"] is False
         # Otherwise the Service vashsender-api sets VASHSENDER_API_PORT=tcp://..., which is not a port number.
