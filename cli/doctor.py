@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from cli import access, queues
+from cli import access, queues, replicas
 from cli.local.installation import Installation
 from cli.local.ports import is_free
 from cli.local.programs import Program, mailbox_program, service_programs
@@ -85,6 +85,34 @@ async def _broker(config: LocalSettings) -> list[Examined]:
             f"missing: {', '.join(missing)}" if missing else "every queue exists",
             "`vashsender topology declare`",
         ),
+        *await _replicas(config),
+    ]
+
+
+async def _replicas(config: LocalSettings) -> list[Examined]:
+    """Whether every queue of a cluster survives the loss of a node. Nothing is said about a single broker."""
+    url = config.amqp_management_url.get_secret_value()
+    nodes = await replicas.nodes_named(config.broker_url)
+    if not url and nodes == 1:
+        return []
+    if not url:
+        return [
+            Examined("replicas", True, f"not looked at: {nodes} brokers, but no VASHSENDER_AMQP_MANAGEMENT_URL", "")
+        ]
+    try:
+        short = replicas.short(await replicas.replicas(url, config.ca_file), nodes)
+    except VashSenderError as error:
+        return [Examined("replicas", False, str(error), "correct VASHSENDER_AMQP_MANAGEMENT_URL")]
+    return [
+        Examined(
+            "replicas",
+            not short,
+            f"too few: {', '.join(f'{queue} {count}' for queue, count in short.items())}"
+            if short
+            else "on every broker",
+            "on a broker, for each NODE that lacks one: "
+            f"rabbitmq-queues grow NODE all --vhost-pattern '^{replicas.vhost_of(url)}$' --queue-pattern '.*'",
+        )
     ]
 
 

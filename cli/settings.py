@@ -38,6 +38,10 @@ class LocalSettings(SenderSettings):
         le=65535,
         description="`/health` and `/metrics` of the first sender; further senders take the ports after it.",
     )
+    amqp_management_url: SecretStr = Field(
+        SecretStr(""),
+        description="RabbitMQ's management API, for `doctor` to look at the replicas of queues in a cluster.",
+    )
     url: str = Field("", description="URL of the API that the command speaks to. Empty: this installation's.")
     api_key: SecretStr = Field(
         SecretStr(""), description="Key of that API. Empty: this installation's, in `secrets` of `VASHSENDER_VAR_DIR`."
