@@ -174,7 +174,7 @@ def cpu_of_children() -> float:
 def delay(target: int, round_trip: float) -> Iterator[int]:
     """The port of a proxy in front of `target`."""
     port = unused_port()
-    process = subprocess.Popen([sys.executable, "-m", "bench.smtp_delay", str(port), str(target), str(round_trip)])
+    process = subprocess.Popen([sys.executable, "-m", "bench.delay", str(port), str(target), str(round_trip)])
     try:
         wait_for_port(port, process)
         yield port

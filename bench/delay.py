@@ -1,6 +1,6 @@
 """A TCP proxy that adds a round trip time: each byte arrives half of it later, in each direction.
 
-Run as `python -m bench.smtp_delay PORT TARGET_PORT ROUND_TRIP_SECONDS`.
+Run as `python -m bench.delay PORT TARGET_PORT ROUND_TRIP_SECONDS [LISTEN_ADDRESS]`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ class Pipe(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self._delay = delay
         self._heard: deque[bytes] = deque()
+        self._due = 0  # of these, those to pass on as soon as the other end is connected
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -31,8 +32,11 @@ class Pipe(asyncio.Protocol):
         asyncio.get_running_loop().call_later(self._delay, self._hang_up)
 
     def _pass_on(self) -> None:
+        if self.other is None:
+            self._due += 1
+            return
         data = self._heard.popleft()
-        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+        if self.other.transport is not None and not self.other.transport.is_closing():
             self.other.transport.write(data)
 
     def _hang_up(self) -> None:
@@ -58,15 +62,17 @@ class Front(Pipe):
             lambda: Pipe(self._delay), "127.0.0.1", self._target
         )
         self.other, back.other = back, self
+        for _ in range(self._due):
+            self._pass_on()
 
 
-async def serve(port: int, target: int, round_trip: float) -> None:
+async def serve(port: int, target: int, round_trip: float, address: str) -> None:
     async with asyncio.TaskGroup() as tasks:
         server = await asyncio.get_running_loop().create_server(
-            lambda: Front(round_trip / 2, target, tasks), "127.0.0.1", port
+            lambda: Front(round_trip / 2, target, tasks), address, port
         )
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), (*sys.argv[4:], "127.0.0.1")[0]))
