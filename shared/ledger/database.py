@@ -76,7 +76,7 @@ def _sqlite_now(_element: db_now, _compiler: Any, **_: Any) -> str:
 
 
 class Ledger:
-    """A pool of database connections. `read()` and `write()` are one transaction each; an exception rolls it back.
+    """A pool of database connections. `write()` is one transaction; an exception rolls it back.
 
     The URL may have libpq's TLS options (see shared.tls), several hosts and `pooler=transaction` (see
     shared.ledger.connect); raises ConfigurationError if they cannot be used.
@@ -113,8 +113,11 @@ class Ledger:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
+        """For statements that only read. On PostgreSQL each is its own transaction, in a single round trip; READ
+        COMMITTED would show it no other rows. Behind a pooler it is one transaction, as `autocommit` explains."""
+        engine = self.engine if self.is_sqlite or self._is_pooled else self._autocommit
         with self._noting_failure():
-            async with asyncio.timeout(self._transaction_seconds), self.engine.connect() as connection:
+            async with asyncio.timeout(self._transaction_seconds), engine.connect() as connection:
                 yield connection
 
     @asynccontextmanager

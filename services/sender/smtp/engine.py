@@ -28,8 +28,9 @@ class Engine:
         self._pool = Pool(relays, self._config, self._observer)
         self._dispatch: Dispatch | None = None
         self._stop = asyncio.Event()
-        shortest = min(self._config.email_soft_seconds, self._config.stall_seconds, self._config.rest_seconds)
-        self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, shortest / 4))
+        shortest = min(self._config.email_soft_seconds, self._config.rest_seconds)
+        self._idle_tick_seconds = max(SHORTEST_TICK_SECONDS, min(LONGEST_TICK_SECONDS, shortest / 4))
+        self._tick_seconds = max(SHORTEST_TICK_SECONDS, min(self._idle_tick_seconds, self._config.stall_seconds / 4))
 
     async def run(self, source: Source) -> None:
         """Deliver until drained or cancelled. Every email that was taken has been reported when this returns."""
@@ -116,8 +117,9 @@ class Engine:
                 ready.cancel()
 
     def _tick(self, loop: asyncio.AbstractEventLoop, dispatch: Dispatch) -> None:
-        """The only timer of the engine."""
-        self._timer = loop.call_later(self._tick_seconds, self._tick, loop, dispatch)
+        """The only timer of the engine. Slower while no email is in flight, since none can stall."""
+        seconds = self._tick_seconds if self._pool.in_flight() else self._idle_tick_seconds
+        self._timer = loop.call_later(seconds, self._tick, loop, dispatch)
         if not dispatch.draining:
             self._pool.tick(loop.time())
             dispatch.tick()
