@@ -256,6 +256,15 @@ async def test_the_curve_is_drawn_to_the_end(database_url: str) -> None:
         assert page.count('class="touch"') == 20
 
 
+async def test_a_person_who_types_the_address_of_the_list_gets_it(sqlite_url: str) -> None:
+    async with page_on(sqlite_url) as (_, visitor):
+        answer = await visitor.client.get("/campaigns")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        visitor.client.cookies.clear()
+        answer = await visitor.client.get("/campaigns")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in?next=/campaigns")
+
+
 async def test_campaigns_are_listed_in_pages(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         for number in range(30):

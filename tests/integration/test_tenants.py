@@ -352,7 +352,7 @@ async def test_the_project_names_the_sender_in_feedback_id(api: ApiRig) -> None:
 
     async def feedback_id() -> str:
         shown = await api.post(f"/v1/campaigns/{campaign}/preview", {}, 200)
-        return next(header["value"] for header in shown["headers"] if header["name"] == "Feedback-ID")
+        return str(next(header["value"] for header in shown["headers"] if header["name"] == "Feedback-ID"))
 
     assert (await feedback_id()).endswith(":campaign:vashsender")
     await api.request("PATCH", f"/v1/projects/{DEFAULT_PROJECT}", json={"sender_id": "example"})

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from services.api.page import live, render
 from services.api.page.live import Parts
-from services.api.page.route import PageRoute, SessionDep
+from services.api.page.route import PageRoute, SessionDep, see_other
 from services.api.shapes.campaigns import CampaignSummary
 from services.api.usecases import campaigns
 from services.api.usecases.campaigns import Filter
@@ -55,6 +55,12 @@ class LiveQuery(ListQuery):
     ids: list[UUID] = Field([], max_length=PAGE_SIZE)  # the campaigns on the page
     first: str | None = None  # the newest of them, if the page says when there are newer ones
     seen: str = ""  # what the page shows: see Parts.seen
+
+
+@router.get("/campaigns")
+async def typed(_session: SessionDep) -> Response:
+    """A person who types the address of the list gets it."""
+    return see_other("/")
 
 
 @router.get("/")

@@ -58,6 +58,7 @@ SCOPES: Mapping[str, Scope | None] = {
     # The page
     "POST /sign-out": ANYONE,
     "GET /": _READ,
+    "GET /campaigns": _READ,
     "GET /live/campaigns": _READ,
     "GET /campaigns/new": _WRITE,
     "POST /campaigns": _WRITE,
