@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -339,18 +339,8 @@ async def reserve(
             period,
             full,
         )
-    for limit in limits.values():
-        await connection.execute(
-            update(RateLimit)
-            .where(col(RateLimit.scope) == limit.scope)
-            .values(
-                next_at=limit.next_at,
-                hour=limit.hour,
-                hour_count=limit.hour_count,
-                day=limit.day,
-                day_count=limit.day_count,
-            )
-        )
+    if limits:
+        await connection.execute(_RESERVED, [_reserved(limit) for limit in limits.values()])
     return granted
 
 
@@ -410,3 +400,14 @@ _COLUMNS = (
     col(RateLimit.warmup_until),
     col(RateLimit.warmup_day),
 )
+
+_COUNTED = ("next_at", "hour", "hour_count", "day", "day_count")
+_RESERVED = (
+    update(RateLimit)
+    .where(col(RateLimit.scope) == bindparam("of_scope"))
+    .values({name: bindparam(f"new_{name}") for name in _COUNTED})
+)
+
+
+def _reserved(limit: Limit) -> dict[str, Any]:
+    return {"of_scope": limit.scope, **{f"new_{name}": getattr(limit, name) for name in _COUNTED}}
