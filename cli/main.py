@@ -9,6 +9,7 @@ import typer
 
 from cli.commands import (
     access,
+    audit,
     campaign,
     config,
     db,
@@ -54,6 +55,7 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(project.app, name="project")
 app.add_typer(domain.app, name="domain")
 app.add_typer(key.app, name="key")
+app.add_typer(audit.app, name="audit")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(access.app, name="access")
 app.add_typer(config.app, name="config")

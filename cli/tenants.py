@@ -4,6 +4,7 @@ import getpass
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,7 +13,7 @@ from cli.access import ledger_of
 from shared.addresses import AddressError, parse_domain
 from shared.errors import DataError
 from shared.ledger import audit, domains, keys, projects
-from shared.ledger.audit import Actor
+from shared.ledger.audit import Actor, Entry, Wanted
 from shared.ledger.domains import DomainRow
 from shared.ledger.keys import Key, NewKey
 from shared.ledger.models import DEFAULT_PROJECT
@@ -140,6 +141,28 @@ async def remove_domain(config: CommonSettings, name: str) -> None:
             raise DataError(f"{domain} belongs to no project: see `vashsender domain list`")
         await domains.remove(connection, domain)
         await audit.record(connection, actor(), "domain remove", target=f"domain={domain}", project_id=found.project_id)
+
+
+async def list_audit(
+    config: CommonSettings, project: str | None, actor_id: str | None, since: datetime | None, limit: int
+) -> Sequence[Entry]:
+    """What was done, newest first. `since` is in UTC."""
+    moment = None if since is None else since.replace(tzinfo=UTC).timestamp()
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        project_id = None if project is None else (await _project(connection, project)).id
+        return await audit.list_entries(connection, Wanted(project_id, actor_id, moment, limit=limit))
+
+
+async def forget_audit(config: CommonSettings, older_than_days: float) -> int:
+    """Deletes old entries, in several transactions; returns how many."""
+    deleted = 0
+    async with ledger_of(config) as ledger:
+        while True:
+            async with ledger.write() as connection:
+                gone = await audit.forget(connection, older_than_days * DAY_SECONDS)
+            deleted += gone
+            if gone < audit.FORGET_ROWS:
+                return deleted
 
 
 async def _project(connection: AsyncConnection, name: str) -> ProjectRow:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from services.api.metrics import ApiMetrics
 from services.api.room import Room
+from services.api.usecases.acts import note_current
 from services.api.usecases.import_recipients import Imports
 from shared.events import Event
 from shared.ledger.database import Ledger
@@ -33,3 +34,4 @@ class Api:
         object.__setattr__(self, "working", Room(largest, patience))
         imports = Imports(self.settings, self.ledger, self.metrics, self.stopping)
         object.__setattr__(self, "imports", imports)
+        self.ledger.before_commit = note_current

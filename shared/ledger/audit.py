@@ -93,16 +93,16 @@ async def record(
 async def list_entries(connection: AsyncConnection, wanted: Wanted) -> Sequence[Entry]:
     """One page of entries."""
     query = select(AuditEntry.__table__)  # type: ignore[attr-defined]
-    conditions = (
-        (wanted.project_id, col(AuditEntry.project_id) == wanted.project_id),
-        (wanted.actor, col(AuditEntry.actor) == wanted.actor),
-        (wanted.since, col(AuditEntry.at) >= wanted.since),
-        (wanted.until, col(AuditEntry.at) < wanted.until),
-        (wanted.below, col(AuditEntry.id) < wanted.below),
-    )
-    for given, condition in conditions:
-        if given is not None:
-            query = query.where(condition)
+    if wanted.project_id is not None:
+        query = query.where(col(AuditEntry.project_id) == wanted.project_id)
+    if wanted.actor is not None:
+        query = query.where(col(AuditEntry.actor) == wanted.actor)
+    if wanted.since is not None:
+        query = query.where(col(AuditEntry.at) >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(col(AuditEntry.at) < wanted.until)
+    if wanted.below is not None:
+        query = query.where(col(AuditEntry.id) < wanted.below)
     found = await connection.execute(query.order_by(col(AuditEntry.id).desc()).limit(wanted.limit))
     return [Entry(**row._mapping) for row in found]
 

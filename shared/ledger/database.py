@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -102,6 +102,8 @@ class Ledger:
         self.engine = create_async_engine(
             address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=dict(arguments)
         )
+        #: Runs at the end of each writing transaction, in it.
+        self.before_commit: Callable[[AsyncConnection], Awaitable[None]] | None = None
         self._trouble: tuple[float, str] = (0.0, "")
         self._failed_at = float("-inf")
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -132,6 +134,8 @@ class Ledger:
                     connection = await connection.execution_options(vashsender_begin="IMMEDIATE")
                 async with connection.begin():
                     yield connection
+                    if self.before_commit is not None:
+                        await self.before_commit(connection)
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:

@@ -15,6 +15,7 @@ from services.api.page import csrf, render, session
 from services.api.page.session import Session
 from services.api.page.upload_space import UploadSpace
 from services.api.usecases.errors import NotFoundError
+from services.api.web.audited import audited
 from services.api.web.bodies import bounded, declared_bytes
 from services.api.web.context import api_of
 from services.api.web.problems import problem_for
@@ -81,6 +82,11 @@ class OpenRoute(APIRoute):
             return _to_sign_in(request)
         if request.method != "POST":
             return await handle(request)
+        if found is None or not self.signed_in:
+            return await self._posted(request, handle)
+        return await audited(request, "page", found.key, needed, lambda: self._posted(request, handle))
+
+    async def _posted(self, request: Request, handle: Handler) -> Response:
         csrf.check_site(request)
         api = api_of(request)
         limit = self._max_bytes(request, api.settings)

@@ -8,7 +8,8 @@ from fastapi import Request, Response
 from services.api.context import Api
 from services.api.usecases.sessions import note_seen
 from services.api.web.context import api_of, client_address
-from shared.ledger import keys, sessions
+from shared.ledger import audit, keys, sessions
+from shared.ledger.audit import Actor
 from shared.ledger.database import clock
 from shared.settings import ApiSettings
 from shared.sign_in import Purpose, make_token, read_token
@@ -56,6 +57,8 @@ async def start(request: Request, key: keys.Key, response: Response) -> None:
     async with api.ledger.write() as connection:
         await sessions.start(connection, said.nonce, key.id, said.until, address=address, browser=browser)
         await keys.note_use(connection, key.id)
+        actor = Actor("page", str(key.id), key.name, address)
+        await audit.record(connection, actor, "POST /sign-in", project_id=key.project_id)
     set_cookie(response, settings, cookie_name(settings), token, int(settings.page_session_seconds))
 
 

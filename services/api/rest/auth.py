@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from services.api.usecases.keys import note_use
+from services.api.web.audited import audited
 from services.api.web.bodies import bounded
 from services.api.web.context import api_of
 from services.api.web.problems import HttpError
@@ -57,9 +58,13 @@ class KeyRoute(APIRoute):
 
         async def with_key(request: Request) -> Response:
             key = await _authenticate(request)
-            require(needed, key.scopes)
             request.state.key = key
-            return await handle(request)
+
+            async def answer() -> Response:
+                require(needed, key.scopes)
+                return await handle(request)
+
+            return await audited(request, "api", key, needed, answer)
 
         return with_key
 

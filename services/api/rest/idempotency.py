@@ -17,6 +17,7 @@ from starlette.background import BackgroundTask
 
 from services.api.shapes.common import VISIBLE_ASCII
 from services.api.usecases import idempotency_keys
+from services.api.usecases.acts import doing
 from services.api.usecases.errors import ConflictError
 from services.api.usecases.idempotency_keys import Claim, Kept, KeyHeldError
 from services.api.web.context import Project, ProjectDep
@@ -91,10 +92,8 @@ class Once:
         if self.key is None:
             return None
         try:
-            async with self._project.write() as connection:
-                found = await idempotency_keys.take(
-                    connection, self._project.id, self.key, self.digest, takeover_seconds
-                )
+            with doing(None):
+                found = await self._take(self.key, takeover_seconds)
         except KeyHeldError:
             raise _in_progress(takeover_seconds) from None
         if isinstance(found, Claim):
@@ -132,8 +131,13 @@ class Once:
     async def release(self) -> None:
         """Forgets the key: nothing was done under it."""
         if self._claim is not None:
-            async with self._project.write() as connection:
-                await idempotency_keys.release(connection, self._claim)
+            with doing(None):
+                async with self._project.write() as connection:
+                    await idempotency_keys.release(connection, self._claim)
+
+    async def _take(self, key: str, takeover_seconds: float) -> Claim | Kept:
+        async with self._project.write() as connection:
+            return await idempotency_keys.take(connection, self._project.id, key, self.digest, takeover_seconds)
 
 
 async def _once(request: Request, project: ProjectDep, key: _Key = None) -> AsyncIterator[Once]:

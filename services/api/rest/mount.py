@@ -7,6 +7,7 @@ from fastapi.routing import APIRoute
 
 from services.api.rest import (
     actions,
+    audit,
     campaigns,
     domain_checks,
     errors,
@@ -34,6 +35,7 @@ PARTS = (
     limits,
     tenants,
     domain_checks,
+    audit,
     operations,
     unsubscribe,
 )

@@ -14,6 +14,7 @@ from services.api.shapes.campaigns import CampaignIn, CampaignOut, CampaignSumma
 from services.api.shapes.common import Page
 from services.api.shapes.recipients import RecipientIn
 from services.api.usecases import campaign_row, content
+from services.api.usecases.acts import about
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import InvalidError
 from services.api.usecases.paging import cut
@@ -70,6 +71,7 @@ async def create(
         await tenant.require_domains(connection, senders)
         created = await ledger_campaigns.create(connection, project_id=tenant.project_id, **columns)
         campaign = CampaignRef(tenant, created)
+        about(campaign_id=created)
         await rate_limits.put(connection, campaign_scope(campaign.id), given.emails_per_second)
         await timeline.record(connection, campaign.id, "created", "Created.")
         if recipients:

@@ -18,6 +18,7 @@ from services.api.shapes.suppressions import (
     SuppressionOut,
     SuppressionsIn,
 )
+from services.api.usecases.acts import about
 from services.api.usecases.errors import InvalidError, NotFoundError
 from services.api.usecases.paging import cut
 from shared.addresses import Address, AddressError, parse_address
@@ -79,6 +80,7 @@ async def add(connection: AsyncConnection, project_id: UUID, given: Suppressions
         for address, one in reversed(list(zip(addresses, many, strict=True)))
     }
     added = await suppress(connection, project_id, list(entries.values()))
+    about(added=added)
     return Suppressed(added=added, known=len(entries) - added)
 
 
@@ -109,6 +111,7 @@ async def remove_matching(
         matching = await connection.scalar(select(func.count()).select_from(Suppression).where(*conditions))
     else:
         matching = (await connection.execute(delete(Suppression).where(*conditions))).rowcount
+    about(removed=0 if dry_run else matching or 0)
     return RemovedSuppressions(removed=0 if dry_run else matching or 0, matching=matching or 0)
 
 

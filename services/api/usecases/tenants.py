@@ -15,6 +15,7 @@ from services.api.shapes.tenants import (
     SessionOut,
     made_key,
 )
+from services.api.usecases.acts import about
 from services.api.usecases.errors import (
     ClosedProjectError,
     DomainTakenError,
@@ -40,9 +41,11 @@ async def list_projects(connection: AsyncConnection) -> list[ProjectOut]:
 async def create_project(connection: AsyncConnection, name: str) -> ProjectOut:
     """Raises TakenNameError."""
     try:
-        return ProjectOut.model_validate(await projects.create(connection, name))
+        created = await projects.create(connection, name)
     except projects.NameTakenError as error:
         raise TakenNameError(str(error)) from None
+    about(project=created.id)
+    return ProjectOut.model_validate(created)
 
 
 async def show_project(connection: AsyncConnection, project_id: UUID) -> ProjectOut:
@@ -115,6 +118,7 @@ async def list_domains(connection: AsyncConnection, tenant: Tenant) -> list[Doma
 async def add_domain(connection: AsyncConnection, tenant: Tenant, given: DomainIn) -> DomainOut:
     """Gives a domain to a project, as an operator. Raises InvalidError, ClosedProjectError and DomainTakenError."""
     project = await _open_project(connection, tenant, given.project_id)
+    about(domain=given.name, project=project.id)
     try:
         return DomainOut.model_validate(await domains.add(connection, given.name, project.id, "operator"))
     except domains.DomainTakenError as error:
@@ -162,5 +166,6 @@ async def _open_project(connection: AsyncConnection, tenant: Tenant, project_id:
 
 
 async def _made(connection: AsyncConnection, key_id: UUID, secret: str) -> MadeKeyOut:
+    about(new_key=key_id)
     key = next(one for one in await keys.list_keys(connection) if one.id == key_id)
     return made_key(KeyOut.model_validate(key), secret)

@@ -52,6 +52,8 @@ SCOPES: Mapping[str, Scope | None] = {
     "DELETE /v1/domains/{name}": _OPERATOR,
     "GET /v1/sessions": ANYONE,
     "DELETE /v1/sessions/{session_id}": ANYONE,
+    "GET /v1/audit": _OPERATOR,
+    "GET /v1/audit/export": _OPERATOR,
     "GET /v1/services": _OPERATOR,
     "GET /v1/queues": _OPERATOR,
     "GET /v1/batches": _OPERATOR,
