@@ -44,7 +44,8 @@ def test_what_changes_something_needs_more_than_reading() -> None:
     changing = {name for name in SCOPES if not name.startswith("GET ")}
     weak = {name for name in changing if scope_of(*name.split(" ")) in (None, Scope.CAMPAIGNS_READ)}
     own = {"POST /sign-out", "DELETE /v1/sessions/{session_id}"}
-    assert weak == own | {"POST /v1/campaigns/{campaign_id}/preview"}
+    looks = {"POST /v1/campaigns/{campaign_id}/preview", "POST /v1/domains/{domain}/check"}
+    assert weak == own | looks
 
 
 def test_the_machinery_is_for_operators() -> None:
