@@ -25,7 +25,6 @@ _CID = re.compile(
     r"""(?:\b(?:src|background|poster|href|data)\s*=\s*["']?\s*|\burl\(\s*["']?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
 _URL_SAFE = re.compile("[A-Za-z0-9_-]+=*")
-_WHITE_SPACE = re.compile(r"[ \t\r\n]+")
 
 
 def _decoded(value: object) -> bytes:
@@ -36,7 +35,9 @@ def _decoded(value: object) -> bytes:
         raise ValueError("is base64 text")
     if value.startswith("data:"):
         raise ValueError("begins with data:, which is a URL; give only the base64 behind the comma")
-    text = _WHITE_SPACE.sub("", value)
+    text = value
+    for space in " \t\r\n":  # a regular expression takes ten times as long
+        text = text.replace(space, "")
     if ("-" in text or "_" in text) and _URL_SAFE.fullmatch(text):
         raise ValueError("is URL-safe base64; use the standard alphabet with + and / (RFC 4648, section 4)")
     try:

@@ -7,11 +7,14 @@ from typing import Any
 from fastapi import Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.requests import ClientDisconnect
 
+from services.api.usecases.errors import CutOffError
 from services.api.usecases.keys import note_use
 from services.api.web.audited import audited
 from services.api.web.bodies import bounded
 from services.api.web.context import api_of
+from services.api.web.json_size import check_values
 from services.api.web.problems import HttpError
 from services.api.web.scopes import require, scope_of
 from shared.ledger import keys
@@ -70,15 +73,19 @@ class KeyRoute(APIRoute):
 
 
 class JsonRoute(KeyRoute):
-    """A route that asks for a key, then bounds the body by `max_content_bytes`."""
+    """A route that asks for a key, then bounds the body: its bytes by `max_content_bytes`, and its values."""
 
     def get_route_handler(self) -> Handler:
         handle = super().get_route_handler()
 
         async def with_bound(request: Request) -> Response:
             api = api_of(request)
-            async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as body:
-                return await handle(body)
+            async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as posted:
+                try:
+                    check_values(await posted.body())
+                except ClientDisconnect:
+                    raise CutOffError("The body was cut off. Nothing was done; repeat the request.") from None
+                return await handle(posted)
 
         return with_bound
 
