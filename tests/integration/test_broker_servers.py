@@ -48,6 +48,33 @@ async def test_commands_find_the_server_that_answers(
         await broker.connect(nowhere)
 
 
+async def test_a_name_leads_to_the_address_that_answers(
+    broker_vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One name with three addresses: one refuses, one never answers, one is the broker."""
+    monkeypatch.setattr(broker, "CONNECT_SECONDS", 1.0)
+    port, refusing, silent, answering = free_port(), "127.0.0.2", "127.0.0.3", "127.0.0.4"
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), silent, port)
+    door = Proxy(broker_vhost.broker.amqp_port, answering, port)
+    door.start()
+
+    async def resolve(host: str, port: int, **_how: object) -> list[object]:
+        assert host == "mq.test"
+        return [(2, 1, 6, "", (ip, port)) for ip in (refusing, silent, answering)]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    account, _, rest = broker_vhost.admin_url.rpartition("@")
+    try:
+        for _ in range(3):  # each begins with a random address
+            await topology.declare(f"{account}@mq.test:{port}/{rest.partition('/')[2]}")
+    finally:
+        door.stop()
+        server.close()
+        for writer in writers:
+            writer.close()
+
+
 async def test_a_bus_goes_on_with_another_server(broker_vhost: BrokerVhost, silent_port: int) -> None:
     """Its server is cut off without a word: an event that is not confirmed makes it change to one that answers."""
     await topology.declare(broker_vhost.admin_url)
