@@ -27,7 +27,7 @@ from cli.commands import (
     topology,
 )
 from cli.visible import visible
-from shared.env_file import env_file, ignored_file
+from shared.env_file import env_file, ignored_file, unread_lines
 from shared.errors import ConfigurationError, VashSenderError
 
 USAGE = 64
@@ -76,6 +76,8 @@ def run(arguments: list[str]) -> int:
             _step_down()
         if (ignored := ignored_file()) is not None:
             sys.stderr.write(f"vashsender: {ignored} is not read; VASHSENDER_ENV_FILE={ignored} makes it count\n")
+        if "--help" not in arguments:
+            _tell_unread_lines()
         result = app(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:
         return exiting.exit_code
@@ -93,6 +95,14 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return result if isinstance(result, int) else 0
+
+
+def _tell_unread_lines() -> None:
+    try:
+        for line in unread_lines():
+            sys.stderr.write(f"vashsender: line {line} of {env_file()} is not NAME=value, so it does not count\n")
+    except ConfigurationError:
+        return  # the verb reports it, if it needs settings at all
 
 
 def _step_down() -> None:

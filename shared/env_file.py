@@ -5,12 +5,14 @@ happens to stand in does not count: a `.env` there could send the API key to a s
 """
 
 import os
+from io import StringIO
 from pathlib import Path
-from stat import S_IWGRP, S_IWOTH
+from stat import S_ISREG, S_IWGRP, S_IWOTH
 
 from shared.errors import ConfigurationError
 
 VARIABLE = "VASHSENDER_ENV_FILE"
+MAX_BYTES = 1_000_000
 INSTALLATION = Path(__file__).resolve().parent.parent
 """The folder that holds this program: a checkout, or the packages of an environment."""
 
@@ -31,7 +33,35 @@ def env_file() -> Path | None:
         raise ConfigurationError(f"{path} belongs to another user (uid {status.st_uid}), so its settings are not used")
     if status.st_mode & (S_IWGRP | S_IWOTH):
         raise ConfigurationError(f"{path} can be changed by other users: run `chmod go-w {path}`")
+    if not S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+        raise ConfigurationError(f"{path} is not a file of at most {MAX_BYTES} bytes")
+    _text(path)
     return path
+
+
+def unread_lines() -> list[int]:
+    """The numbers of the lines of the settings file that are not `NAME=value`, so that a person can be told: nothing of
+    them counts. A quote that is not closed is the usual cause."""
+    from dotenv.parser import parse_stream  # the command shows its help without it
+
+    path = env_file()
+    if path is None:
+        return []
+    found = [one for one in parse_stream(StringIO(_text(path))) if one.error or (one.key and one.value is None)]
+    blank = [len(one.original.string) - len(one.original.string.lstrip()) for one in found]
+    return [
+        one.original.line + one.original.string.count("\n", 0, length) for one, length in zip(found, blank, strict=True)
+    ]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}, line {line}, is not UTF-8; save the file as UTF-8") from None
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def ignored_file() -> Path | None:

@@ -7,6 +7,7 @@ import pytest
 
 from cli.client import ApiClient
 from cli.settings import LocalSettings, local_settings
+from shared import env_file
 from shared.env_file import ignored_file
 from shared.errors import ConfigurationError
 from shared.settings import (
@@ -233,6 +234,38 @@ def test_the_settings_file_is_the_one_that_is_named(monkeypatch: pytest.MonkeyPa
     assert ApiClient().url == "https://api.example.com"
     monkeypatch.setenv("VASHSENDER_API_PORT", "8801")
     assert load(ApiSettings).api_port == 8801
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        ("VASHSENDER_API_PORT=9000\n", []),
+        ("\ufeffVASHSENDER_API_PORT=9000\r\n\r\n# note\r\nexport VASHSENDER_USER='a b'\r\n", []),
+        ('VASHSENDER_API_PORT="9000\nVASHSENDER_USER=x\n', [1]),
+        ("VASHSENDER_API_PORT 9000\n\nVASHSENDER_USER\n", [1, 3]),
+    ],
+)
+def test_lines_of_the_settings_file_that_do_not_count_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str, lines: list[int]
+) -> None:
+    path = tmp_path / "settings"
+    path.write_bytes(content.encode())
+    path.chmod(0o600)
+    monkeypatch.setenv(env_file.VARIABLE, str(path))
+    assert env_file.unread_lines() == lines
+
+
+def test_a_settings_file_that_is_no_text_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "settings"
+    path.write_bytes("VASHSENDER_USER=x\nVASHSENDER_PROFILE=\xff".encode("latin-1"))
+    path.chmod(0o600)
+    monkeypatch.setenv(env_file.VARIABLE, str(path))
+    with pytest.raises(ConfigurationError, match="line 2, is not UTF-8"):
+        env_file.env_file()
+    monkeypatch.setenv(env_file.VARIABLE, str(tmp_path))
+    tmp_path.chmod(0o700)
+    with pytest.raises(ConfigurationError, match="is not a file"):
+        env_file.env_file()
 
 
 def test_a_settings_file_that_others_can_change_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
