@@ -97,6 +97,18 @@ class CampaignContent(BaseModel):
     attachments: tuple[Attachment, ...] = ()
 
 
+def stored_json(content: CampaignContent) -> str:
+    """The content as JSON, as pydantic writes it, but with less memory for large attachments."""
+    texts = content.model_copy(update={"attachments": ()}).model_dump_json()
+    files = []
+    for file in content.attachments:
+        members = file.model_copy(update={"content": b""}).model_dump_json().partition('"content":""')
+        files.append((members[0], '"content":"', _encoded(file.content), '"', members[2]))
+    before, _, after = texts.rpartition('"attachments":[]')
+    pieces = [piece for number, file in enumerate(files) for piece in (("," if number else ""), *file)]
+    return "".join((before, '"attachments":[', *pieces, "]", after))
+
+
 def check_inline_images(content: CampaignContent) -> None:
     """Raises InlineImageError where the HTML shows an image that is not attached, or two share an id."""
     ids = [file.content_id for file in content.attachments if file.content_id is not None]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from sqlalchemy import func, select
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -89,6 +90,10 @@ def database_check(ledger: Ledger) -> Check:
     async def check() -> str:
         async with ledger.read() as connection:
             current = await migrate.current(connection)
+            is_standby = not ledger.is_sqlite and await connection.scalar(select(func.pg_is_in_recovery()))
+        if is_standby:
+            await ledger.leave_server()
+            return "it is a standby, which takes no writes"
         if migrate.suits(current):
             return f"it accepts no writes: {ledger.trouble}" if ledger.trouble else ""
         return f"the schema is at {current or 'nothing'}, this code needs {migrate.head()}: run `vashsender db upgrade`"

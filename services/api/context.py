@@ -12,7 +12,7 @@ from shared.events import Event
 from shared.ledger.database import Ledger
 from shared.settings import ApiSettings
 
-LARGE_BODIES = 2
+LARGE_BODIES = 1
 """Bodies of the greatest length that are received at once; others are not read yet."""
 
 

@@ -181,6 +181,10 @@ class Ledger:
                 self._failed_at = time.monotonic()
             raise
 
+    async def leave_server(self) -> None:
+        """Drops the connections of the pool. New ones go to the server that is the primary by then."""
+        await self.engine.dispose()
+
     async def now(self) -> float:
         """The database's clock."""
         async with self.read() as connection:

@@ -56,6 +56,8 @@ class Fault:
     outlasts_lease: bool = False
     #: Mail must flow as fast afterwards as before.
     recovers: bool = True
+    #: PostgreSQL has a synchronous standby.
+    has_standby: bool = False
     #: Runs two dispatchers and two watchdogs.
     two_of_each: bool = False
     #: Runs on a cluster of three brokers.

@@ -32,6 +32,7 @@ from tests.chaos.world import Conditions
 from tests.support.fork_server import ForkServer
 from tests.support.processes import ServiceProcess
 from tests.support.run import TestRun
+from tests.support.standby import new_pair
 
 EXPERIMENT_TIMEOUT_SECONDS = 600.0
 PACKAGES = ("rabbitmq-server", "postgresql", "libfaketime")
@@ -101,7 +102,8 @@ def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
         postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
         broker = stack.enter_context(running_cluster(run)).nodes[0] if fault.cluster else run.broker()
-        broken = stack.enter_context(servers(folder, broker, postgres))
+        pair = stack.enter_context(new_pair(run, f"pair-{fault.name}")) if fault.has_standby else None
+        broken = stack.enter_context(servers(folder, broker, postgres, pair))
         bounded = asyncio.wait_for(run_experiment(fault, conditions, broken), EXPERIMENT_TIMEOUT_SECONDS)
         return asyncio.run(bounded)
 

@@ -20,6 +20,7 @@ from tests.support.broker_cluster import BrokerCluster
 from tests.support.processes import ServiceProcess
 from tests.support.proxy import Proxy, with_port
 from tests.support.relay import RecordingRelay
+from tests.support.standby import Pair
 from tests.support.system import System, installation
 
 SENDERS = ("sender-1", "sender-2")
@@ -64,6 +65,8 @@ class Servers:
     postgres: PrivatePostgres | None
     #: The cluster to which `broker` belongs, for faults of clusters.
     cluster: BrokerCluster | None = None
+    #: The primary, which is `postgres`, and its synchronous standby, if the fault has one.
+    pair: Pair | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.health import database_check
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost
@@ -88,13 +89,17 @@ async def test_a_standby_is_never_taken_for_the_primary(pair: Pair) -> None:
         async with ledger.write() as connection:
             assert (await connection.exec_driver_sql("SELECT pg_is_in_recovery()")).scalar_one() is False
         await ledger.close()
+    reading = Ledger(pair.standby.url("ledger"), pool_size=2)  # a URL that leads to a standby
+    assert await database_check(reading)() == "it is a standby, which takes no writes"
     await asyncio.to_thread(pair.primary.stop)
     ledger = Ledger(pair.url("ledger"), pool_size=2)
     with pytest.raises(OSError, match=f"127.0.0.1:{pair.standby.port}: takes no writes"):
         await ledger.now()
     await asyncio.to_thread(pair.promote)
     assert await ledger.now() > 0
-    await ledger.close()
+    assert await database_check(reading)() == ""
+    for one in (ledger, reading):
+        await one.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shared.content import Attachment, CampaignContent, InlineImageError, check_inline_images
+from shared.content import Attachment, CampaignContent, InlineImageError, check_inline_images, stored_json
 
 
 def attached(content: str, **members: str) -> Attachment:
@@ -87,3 +87,14 @@ def test_two_images_with_one_id_are_refused() -> None:
 def content(html: str, *ids: str) -> CampaignContent:
     files = tuple(attached("JVBE", content_id=one) for one in ids)
     return CampaignContent(subject="s", html=html, attachments=files)
+
+
+def test_the_stored_json_is_what_pydantic_writes() -> None:
+    """A file name or a text may contain what marks the place of a content."""
+    files = [
+        Attachment(filename='"content":"".pdf', content_type="application/pdf", content=bytes(range(256))),
+        Attachment(filename="b", content=b"", content_id="logo"),
+    ]
+    for attachments in (files, files[:1], []):
+        content = CampaignContent(subject='"attachments":[]', text="Привет\n", attachments=tuple(attachments))
+        assert stored_json(content) == content.model_dump_json()

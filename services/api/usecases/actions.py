@@ -251,7 +251,7 @@ async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
     """Raises NotFoundError, and InvalidError for stored content that cannot be sent."""
     async with ledger.read() as connection:
         await campaign_row.find(connection, campaign)
-        stored = await campaign_row.content_of(connection, campaign.id)
+        stored = await campaign_row.texts_of(connection, campaign.id)
     return await content.compiled(stored)
 
 

@@ -22,7 +22,7 @@ from services.api.usecases.store import Target, store
 from services.api.usecases.summaries import show, summaries
 from services.api.usecases.tenant import Tenant
 from shared import retries
-from shared.content import CampaignContent
+from shared.content import CampaignContent, stored_json
 from shared.ledger import campaigns as ledger_campaigns
 from shared.ledger import rate_limits, timeline
 from shared.ledger.database import Ledger, db_now
@@ -55,7 +55,7 @@ async def create(
     for an unknown relay group, and for recipients of whom one is invalid; ForeignDomainError for a sender of another's
     domain."""
     campaign_row.require_group(groups, given.relay_group)
-    stored = CampaignContent(**given.model_dump(include=set(CONTENT)))
+    stored = CampaignContent(**{name: getattr(given, name) for name in CONTENT})  # shares the files
     compiled = await content.check(stored)
     recipients = unique(given.recipients, compiled)
     columns = given.model_dump(exclude={*CONTENT, "sender", "reply_to", "recipients"}) | {
@@ -64,7 +64,7 @@ async def create(
         "from_email": given.sender.email,
         "from_name": given.sender.name,
         "envelope_from": given.envelope_from or given.sender.email,
-        "content": stored.model_dump_json(),
+        "content": stored_json(stored),
     }
     async with ledger.write() as connection:
         senders = {"#/from/email": columns["from_email"], "#/envelope_from": columns["envelope_from"]}

@@ -204,7 +204,7 @@ async def _open(imports: Imports, campaign: CampaignRef, upload: _Unpacked, key:
     """The import's id, and the content that its recipients must fit."""
     async with imports.ledger.write() as connection:
         import_id = await import_rows.open_import(connection, campaign, upload.format, key.key if key else None)
-        stored = await campaign_row.content_of(connection, campaign.id)
+        stored = await campaign_row.texts_of(connection, campaign.id)
     log.info("import.opened", campaign_id=str(campaign.id), import_id=import_id, format=upload.format)
     return import_id, stored
 

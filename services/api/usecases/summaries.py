@@ -35,7 +35,7 @@ async def summary(connection: AsyncConnection, campaign: CampaignRef) -> Campaig
 async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
     """A campaign with its content. Raises NotFoundError."""
     row = await campaign_row.find(connection, campaign)
-    content = orjson.loads(await campaign_row.content_of(connection, row.id))
+    content = orjson.loads(await campaign_row.texts_of(connection, row.id))
     counts = await counts_of(connection, [row.id])
     waiting = await limits.waiting_for(connection, [row.project_id])
     shown = _members(row, counts[row.id], waiting, await clock(connection))

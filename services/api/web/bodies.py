@@ -1,6 +1,7 @@
 """Bodies of bounded length that arrive in bounded time."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ from fastapi import Request
 from starlette.types import Message
 
 from services.api.context import Api
-from services.api.room import Room
+from services.api.room import SMALL_BYTES, Room
 from services.api.usecases.errors import TooLargeError, TooSlowError
 
 BLOCK_BYTES = 16_384
@@ -52,6 +53,8 @@ class _Body:
     async def _enter(self, room: Room, size: int) -> None:
         await room.take(size)
         self._held.append((room, size))
+        if size > SMALL_BYTES:
+            gc.collect()  # requests are parts of cycles: the large one before this may still be in memory
 
     async def receive(self) -> Message:
         if self._began is None:

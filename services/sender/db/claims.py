@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, String, any_, exists, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -180,15 +180,23 @@ async def _suppressed(connection: AsyncConnection, addressees: Collection[Addres
     suppressed = set[Addressee]()
     for project_id, keys in by_project.items():
         for start in range(0, len(keys), KEYS_AT_ONCE):
+            some = keys[start : start + KEYS_AT_ONCE]
             found = await connection.execute(
                 select(col(Suppression.email_key)).where(
                     col(Suppression.project_id) == project_id,
-                    col(Suppression.email_key).in_(keys[start : start + KEYS_AT_ONCE]),
+                    _is_one_of(connection, some),
                     col(Suppression.provisional).is_not(True),
                 )
             )
             suppressed.update((project_id, email_key) for email_key in found.scalars())
     return suppressed
+
+
+def _is_one_of(connection: AsyncConnection, keys: Sequence[str]) -> ColumnElement[bool]:
+    """For PostgreSQL one array: a list would be a new statement for every number of keys."""
+    if connection.dialect.name == "postgresql":
+        return col(Suppression.email_key) == any_(literal(list(keys), ARRAY(String)))
+    return col(Suppression.email_key).in_(keys)
 
 
 async def let_go(

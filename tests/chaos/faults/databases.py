@@ -38,6 +38,21 @@ async def kill_postgresql(world: World) -> None:
     await asyncio.to_thread(postgres.wait_ready)
 
 
+@fault(
+    "the primary gets kill -9, its synchronous standby is promoted",
+    ledgers=(POSTGRESQL,),
+    has_standby=True,
+    extra_seconds=5,
+)
+async def promote_standby(world: World) -> None:
+    """Recovery is measured from the promotion."""
+    pair = world.servers.pair
+    assert pair is not None
+    await asyncio.to_thread(pair.primary.kill)
+    await world.random_pause(1, 4)
+    await asyncio.to_thread(pair.promote)
+
+
 @fault("PostgreSQL ends every connection", ledgers=(POSTGRESQL,), in_random_schedule=True)
 async def end_sessions(world: World) -> None:
     assert world.servers.postgres is not None
