@@ -1,6 +1,7 @@
 """deploy/compose: valid by the schema of the specification, and hardened and pinned as docs/deploy.md says."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -174,3 +175,51 @@ def test_the_example_names_variables_that_exist() -> None:
     text = (compose.FOLDER / "env.example").read_text()
     named = set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) - {"COMPOSE_PROFILES"}
     assert named <= set(re.findall(r"\$\{(\w+)", compose.FILE.read_text()))
+
+
+DOCKER = """#!/bin/sh
+for image; do :; done
+case $image in
+    grafana/*) [ -z "$MISSING" ] || exit 1 ;;
+esac
+echo "${image%:*}@sha256:$(printf %064d "${#image}")"
+"""
+
+
+@pytest.fixture
+def pinned(tmp_path: Path) -> Path:
+    """A copy of the folder, and a `docker` that knows a digest of each image."""
+    folder = tmp_path / "compose"
+    folder.mkdir()
+    for name in ("compose.yaml", "broker-cluster.yaml", "pin-images"):
+        shutil.copy(compose.FOLDER / name, folder / name)
+    (tmp_path / "docker").write_text(DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    return folder
+
+
+def pin(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    given = {"PATH": f"{folder.parent}:/usr/bin:/bin", "MISSING": "", **environment}
+    return subprocess.run([folder / "pin-images"], env=given, capture_output=True, text=True, check=False)
+
+
+def test_images_are_pinned_by_digest_when_asked(pinned: Path) -> None:
+    (pinned / ".env").write_text("COMPOSE_PROFILES=observability\nRABBITMQ_IMAGE=old\n")
+    for _ in range(2):
+        assert pin(pinned).returncode == 0
+    lines = dict(line.split("=", 1) for line in (pinned / ".env").read_text().splitlines())
+    assert lines.pop("COMPOSE_PROFILES") == "observability"
+    assert set(lines) == {"RABBITMQ_IMAGE", "POSTGRES_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"}
+    images = {
+        name: service["image"] for name, service in compose.load(lines)["services"].items() if name not in OURS | ONCE
+    }
+    for name in ("rabbitmq", "postgres", "prometheus", "grafana"):
+        assert re.fullmatch(rf"(\w+/)?{name}@sha256:[0-9a-f]{{64}}", images[name]), images[name]
+
+
+def test_an_image_that_is_not_here_is_named_and_changes_nothing(pinned: Path) -> None:
+    (pinned / ".env").write_text("RABBITMQ_IMAGE=old\n")
+    failed = pin(pinned, MISSING="yes")
+    assert failed.returncode != 0
+    assert "grafana/grafana:11.6.0 is not here" in failed.stderr
+    assert (pinned / ".env").read_text() == "RABBITMQ_IMAGE=old\n"
