@@ -1,5 +1,5 @@
-"""How many values a JSON body has, counted before it is parsed: parsing holds up all other requests for as long as it
-takes, whichever thread does it, and a million small values take as long as a gigabyte of text."""
+"""How many values a JSON body has, counted before it is parsed. Parsing holds up all other requests, in whichever thread it
+runs, and a million small values take longer than megabytes of text."""
 
 from services.api.web.problems import HttpError
 
