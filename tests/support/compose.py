@@ -28,9 +28,9 @@ class Mount:
         return (FOLDER / self.source).resolve() if self.source.startswith(".") else None
 
 
-def load(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def load(environment: Mapping[str, str] | None = None, file: Path = FILE) -> dict[str, Any]:
     """The whole file, with `${NAME:-default}` replaced from `environment`."""
-    whole: dict[str, Any] = _filled(yaml.safe_load(FILE.read_text()), environment or {})
+    whole: dict[str, Any] = _filled(yaml.safe_load(file.read_text()), environment or {})
     return whole
 
 

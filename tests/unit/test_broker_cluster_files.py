@@ -5,13 +5,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cli.access_files import Servers, write
 from tests.support import compose, kubernetes
 
 FILE = compose.FOLDER / "broker-cluster.yaml"
-OVERRIDE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+OVERRIDE: dict[str, Any] = compose.load(file=FILE)
 NODES = OVERRIDE["services"]
 COMPONENT = kubernetes.FOLDER / "components" / "broker-cluster"
 
