@@ -1,5 +1,6 @@
-"""How many values a JSON body has, counted before it is parsed. Parsing holds up all other requests, in any thread, and a
-million small values take longer than megabytes of text."""
+"""How many values a JSON body has, counted before it is parsed.
+
+Parsing holds up all other requests, in any thread, and a million small values take longer than megabytes of text."""
 
 from services.api.web.problems import HttpError
 
