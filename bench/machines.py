@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--round-trips", type=float, nargs="+", default=[0, 20], metavar="MS")
     parser.add_argument("--runs", type=int, default=3, help="runs per distance; the median counts")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else bridge and namespaces would stay
     runs: dict[float, list[Run]] = {round_trip: [] for round_trip in options.round_trips}
     with private_broker() as broker, smtp_sink() as sink, bridge():
         for _ in range(options.runs):
