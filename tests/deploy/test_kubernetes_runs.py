@@ -66,6 +66,8 @@ class Runner:
         return {
             **{variable: value.replace(MOUNTED_AT, str(secrets)) for variable, value in given.items()},
             "VASHSENDER_VAR_DIR": str(self.folder / name / "var"),
+            # Pods have separate networks; here each process has one port, which the test chooses.
+            "VASHSENDER_HEALTH_PORT": "0",
         }
 
     async def once(
