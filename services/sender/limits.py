@@ -158,6 +158,8 @@ class Limits:
 
     def full(self, scopes: Collection[str]) -> Full | None:
         """The cap of these scopes that is used up for the longest; None: there is room."""
+        if not self._full:
+            return None
         now = time.monotonic()
         found = [full for scope in scopes if (full := self._full.get(scope)) is not None and full.until > now]
         return max(found, default=None)
@@ -176,7 +178,8 @@ class Limits:
         self._lose(lane.lose_slots(now))
         lane.hungry = True
         self._ask_if_wanted(lane, now)
-        at = lane.take_at(self._leads.get(relay, 0.0), self._rate(lane))
+        lead = self._leads.get(relay, 0.0)
+        at = lane.take_at(lead, self._rate(lane) if lead > AHEAD_SECONDS else None)
         return math.inf if at is None else at
 
     def taken(self, email: Email, relay: str, now: float) -> None:

@@ -101,12 +101,12 @@ async def test_a_cap_that_is_used_up_gives_no_slot_until_it_is_raised(ledger: Le
     held = await limited(ledger, limits, emails_per_day=2)
     assert [await begin(limits, email_of(held)) for _ in range(2)] == [True, True]
     assert await begin(limits, email_of(held)) is False
-    assert limits.full(held.scopes) is not None
     async with ledger.write() as connection:
         await rate_limits.put_all(connection, held.scopes[1], emails_per_day=3)
-    await limits.refresh([held])
-    assert limits.full(held.scopes) is None
-    assert await begin(limits, email_of(held)) is True
+    async with asyncio.timeout(30):
+        while not await begin(limits, email_of(held)):
+            await limits.refresh([held])
+    assert (await limit_of(ledger, held)).day_count == 3
 
 
 async def test_an_email_that_may_no_longer_begin_gets_no_slot(ledger: Ledger, limits: Limits) -> None:
