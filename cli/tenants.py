@@ -2,9 +2,10 @@
 
 import getpass
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,12 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cli.access import ledger_of
 from shared.addresses import AddressError, parse_domain
 from shared.errors import DataError
-from shared.ledger import audit, domains, keys, projects
+from shared.ledger import audit, domains, keys, projects, rate_limits
 from shared.ledger.audit import Actor, Entry, Wanted
 from shared.ledger.domains import DomainRow
 from shared.ledger.keys import Key, NewKey
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.projects import ProjectRow
+from shared.ledger.rate_limits import project_scope
 from shared.scopes import parse_scopes
 from shared.settings import CommonSettings
 
@@ -25,6 +27,8 @@ DEFAULT = "default"
 DAY_SECONDS = 86_400.0
 HOUR_SECONDS = 3600.0
 LONGEST_NAME = 200
+OWN_LIMITS = ("tests_per_hour", "open_imports", "open_streams")
+RATES = ("emails_per_second", "emails_per_hour", "emails_per_day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,27 @@ async def close_project(config: CommonSettings, name: str) -> None:
         project = await _project(connection, name)
         await projects.close(connection, project)
         await audit.record(connection, actor(), "project close", target=f"name={name}", project_id=project.id)
+
+
+async def project_limits(
+    config: CommonSettings, name: str, own: Mapping[str, Any], rates: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The limits of a project, after those given were changed: its own of the API, and its rates of emails."""
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        project = await _project(connection, name)
+        scope = project_scope(project.id)
+        if own:
+            project = await projects.change(connection, project, own)
+        limit = (await rate_limits.read(connection, [scope])).get(scope)
+        now: dict[str, Any] = {rate: getattr(limit, rate, None) for rate in RATES} | dict(rates)
+        if rates and not any(now.values()):
+            await rate_limits.remove(connection, scope)
+        elif rates:
+            await rate_limits.put_all(connection, scope, **now, warmup=limit.warmup() if limit else None)
+        if own or rates:
+            target = f"name={name} " + " ".join(f"{key}={value}" for key, value in {**own, **rates}.items())
+            await audit.record(connection, actor(), "project limits", target=target, project_id=project.id)
+    return {key: getattr(project, key) for key in OWN_LIMITS} | now
 
 
 async def add_domain(config: CommonSettings, name: str, project: str) -> DomainRow:

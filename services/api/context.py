@@ -8,6 +8,7 @@ from services.api.metrics import ApiMetrics
 from services.api.room import Room
 from services.api.usecases.acts import note_current
 from services.api.usecases.import_recipients import Imports
+from services.api.usecases.quotas import Streams
 from shared.events import Event
 from shared.ledger.database import Ledger
 from shared.settings import ApiSettings
@@ -24,6 +25,7 @@ class Api:
     publish: Callable[[Event], Awaitable[bool]]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # set when the process begins to stop
     imports: Imports = field(init=False)
+    streams: Streams = field(default_factory=Streams)
     #: For bodies that arrive, and for contents that are worked on, which takes several times their size.
     receiving: Room = field(init=False)
     working: Room = field(init=False)

@@ -38,6 +38,8 @@ class CampaignFacts:
 
     id: UUID
     project_id: UUID
+    # The campaign whose limit its emails count under: of a test, the tested one.
+    limited_as: UUID
     # The group of relays that its emails use.
     relay_group: str
     # The sender's address at MAIL FROM.
@@ -116,6 +118,7 @@ class Campaigns:
         return CampaignFacts(
             id=campaign_id,
             project_id=row.project_id,
+            limited_as=row.test_of or campaign_id,
             relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
             content=self.contents.of(campaign_id, make, row.content_bytes),

@@ -118,7 +118,7 @@ class HeldBatch:
         self.date: Final = formatdate(claim.dated_at)
         self.lease: Final = Lease(claimed_at)
         #: The scopes of the limits it may be under, besides those of relays.
-        self.scopes: Final = (campaign_scope(claim.campaign_id), project_scope(facts.project_id))
+        self.scopes: Final = (campaign_scope(facts.limited_as), project_scope(facts.project_id))
         #: When its first email may start.
         self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
         self.worklist: Final = Worklist(facts.content.row_bytes)

@@ -13,6 +13,7 @@ from services.api.shapes.campaigns import SendIn
 from services.api.usecases import actions
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import ClosedProjectError
+from services.api.usecases.quotas import Limits
 from services.api.usecases.tenant import Tenant
 from services.sender.db import campaigns as sender_campaigns
 from services.sender.db.campaigns import ForeignDomainError
@@ -394,5 +395,6 @@ async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api:
         found = await projects.find(connection, project_id=project)
         assert found is not None
         await projects.close(connection, found)
+    tenant = Tenant(key, needs_own_domain=False, limits=Limits(1, 1, 1))
     with pytest.raises(ClosedProjectError):
-        await actions.send(api.ledger, CampaignRef(Tenant(key, needs_own_domain=False), campaign), SendIn(), 3600)
+        await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), 3600)

@@ -20,6 +20,7 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
     return CampaignFacts(
         id=campaign_id,
         project_id=UUID(int=1),
+        limited_as=campaign_id,
         relay_group="",
         envelope_from="bounces@example.test",
         content=Content.of(MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test"))),

@@ -21,6 +21,7 @@ from services.api.usecases import actions
 from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Settle
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.web.context import CampaignDep, Project, ProjectDep
+from services.api.web.problems import rate_limit_headers
 
 router = APIRouter(
     prefix="/v1/campaigns/{campaign_id}", tags=["actions"], route_class=JsonRoute, dependencies=[key_required]
@@ -54,8 +55,9 @@ class Acting:
         result."""
 
         def answer(accepted: Accepted) -> Answer:
+            limited = rate_limit_headers(accepted.quota) if accepted.quota else {}
             headers = {"Location": location.format(id=accepted.summary.id)} if location else {}
-            return Answer(202, accepted.summary, headers)
+            return Answer(202, accepted.summary, headers | limited)
 
         async def settle(connection: AsyncConnection, accepted: Accepted) -> None:
             await self._once.keep(connection, answer(accepted))
@@ -114,7 +116,8 @@ async def resolve_unknown(acting: ActingDep, body: ResolveIn) -> Response:
 
 @router.post("/test", status_code=202, response_model=CampaignSummary, summary="Send a test")
 async def test(acting: ActingDep, request: Request, body: TestIn) -> Response:
-    """Creates a small campaign with the same message and sends it before others. The answer is that campaign."""
+    """Creates a small campaign with the same message and sends it. The answer is that campaign. It counts under the
+    campaign's limits and the project's `tests_per_hour`; what is left of that is in `RateLimit-Remaining`."""
     ledger, within = acting.project.api.ledger, acting.deliver_within_seconds
     location = request.url.path.replace(f"{acting.campaign.id}/test", "{id}")
     return await acting.settled(

@@ -29,7 +29,8 @@ class Which(BaseModel):
     until: AwareDatetime | None = Field(None, description="Only those made before.")
 
     def wanted(self, below: int | None = None, limit: int = 100) -> Wanted:
-        since, until = (moment and moment.timestamp() for moment in (self.since, self.until))
+        since = None if self.since is None else self.since.timestamp()
+        until = None if self.until is None else self.until.timestamp()
         return Wanted(self.project_id, self.actor, since, until, below, limit)
 
 

@@ -14,6 +14,7 @@ from services.api.usecases import campaign_row, progress
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import NotFoundError
 from services.api.web.context import CampaignDep, ProjectDep
+from shared.ledger import projects
 from shared.ledger.database import is_unavailable
 from shared.ledger.states import FINAL
 
@@ -24,11 +25,14 @@ router = APIRouter(
 )
 
 
-async def _existing(campaign: CampaignDep, project: ProjectDep) -> CampaignRef:
-    """Answers 404 before the stream begins."""
+async def _existing(campaign: CampaignDep, project: ProjectDep) -> AsyncIterator[CampaignRef]:
+    """Answers 404 or 429 before the stream begins, and holds a place for it until it ends."""
     async with project.read() as connection:
         await campaign_row.find(connection, campaign)
-    return campaign
+        owner = await projects.find(connection, project_id=project.id)
+    assert owner is not None, "its key was valid"
+    with project.api.streams.place(owner, project.tenant.limits):
+        yield campaign
 
 
 @router.get("/events", response_class=EventSourceResponse, summary="Live counts as server-sent events")

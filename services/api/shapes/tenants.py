@@ -10,6 +10,7 @@ from shared.addresses import AddressError, parse_domain
 from shared.scopes import Scope
 
 MOST_DAYS = 36_500
+MOST = 2**31 - 1
 MOST_DOMAINS = 100
 
 
@@ -41,6 +42,11 @@ class ProjectPatch(Body):
         pattern=r"^[A-Za-z0-9._-]{5,15}$",
         description="The last field of `Feedback-ID`: who sends. 5 to 15 characters. Null: `vashsender`.",
     )
+    tests_per_hour: int | None = Field(None, ge=0, le=MOST, description="Null: the setting of that name.")
+    open_imports: int | None = Field(None, ge=0, le=MOST, description="At once. Null: the setting of that name.")
+    open_streams: int | None = Field(
+        None, ge=0, le=MOST, description="Event streams at once on one API process. Null: the setting of that name."
+    )
 
 
 class ProjectOut(Shown):
@@ -49,6 +55,9 @@ class ProjectOut(Shown):
     created_at: Moment
     closed_at: Moment | None = Field(description="From then on its keys are refused.")
     sender_id: str | None
+    tests_per_hour: int | None = Field(description="Null: the setting of that name. So are the following.")
+    open_imports: int | None
+    open_streams: int | None
 
 
 class Projects(BaseModel):

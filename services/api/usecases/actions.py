@@ -23,10 +23,12 @@ from services.api.usecases.errors import (
     DecisionNeededError,
     NoRecipientsError,
     NothingToDoError,
+    Quota,
     ReopeningError,
     StillSendingError,
     invalid,
 )
+from services.api.usecases.quotas import take_test
 from services.api.usecases.summaries import summary
 from shared.events import CampaignRequested
 from shared.faults.breakers import Breaker
@@ -38,7 +40,6 @@ from shared.ledger.models import Batch
 from shared.ledger.states import FINAL, BatchState, CampaignStatus
 from shared.templates import Content
 
-TEST_PRIORITY = 100
 _COPIED_TO_TEST = (
     "from_email",
     "from_name",
@@ -49,6 +50,8 @@ _COPIED_TO_TEST = (
     "delivery",
     "max_retries",
     "retry_delay_seconds",
+    "priority",
+    "emails_per_second",
 )
 
 
@@ -59,6 +62,7 @@ class Accepted:
     action: str
     summary: CampaignSummary
     event: CampaignRequested
+    quota: Quota | None = None  # what is left of the limit that it counts under
 
 
 Settle = Callable[[AsyncConnection, Accepted], Awaitable[None]]
@@ -136,19 +140,19 @@ async def send_test(
     deliver_within_seconds: float,
     settle: Settle | None = None,
 ) -> Accepted:
-    """Creates a small campaign with the same message and sends it before others; the result is about that one.
-    Raises NotFoundError, InvalidError and ForeignDomainError."""
+    """Creates a small campaign with the same message and sends it; the result is about that one. It counts under the
+    limits of the campaign. Raises NotFoundError, InvalidError, ForeignDomainError and LimitReachedError."""
     compiled = await _compiled(ledger, campaign)
     checked = unique(recipients, compiled)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
         await campaign_row.require_domains(connection, campaign, row)
-        await campaign.tenant.require_open(connection)
+        project = await campaign.tenant.require_open(connection)
+        quota = await take_test(connection, project, campaign.tenant.limits)
         columns = {name: getattr(row, name) for name in _COPIED_TO_TEST} | {
             "name": f"Test: {row.name}"[:200],
             "content": await campaign_row.content_of(connection, campaign.id),
             "test_of": campaign.id,
-            "priority": TEST_PRIORITY,
             "deliver_by": await clock(connection) + deliver_within_seconds,
         }
         created = await campaigns.create(connection, CampaignStatus.QUEUED, project_id=campaign.project_id, **columns)
@@ -156,7 +160,7 @@ async def send_test(
         await timeline.record(connection, test.id, "created", f"Test of campaign {campaign.id}.")
         await add_inline(connection, test.id, checked, lines=len(recipients))
         await timeline.record(connection, campaign.id, "tested", f"Test sent to {len(checked)} recipients: {test.id}.")
-        accepted = await _accepted(connection, test, "test")
+        accepted = replace(await _accepted(connection, test, "test"), quota=quota)
         if settle is not None:
             await settle(connection, accepted)
     return accepted

@@ -4,11 +4,24 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from shared.errors import VashSenderError
 
 ERRORS_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a project may do of something, and how much of it is left."""
+
+    #: Of the limit, such as `tests_per_hour`.
+    name: str
+    limit: int
+    left: int
+    #: Until there is room again, or more of it.
+    reset_seconds: int
 
 
 class RefusedError(VashSenderError):
@@ -138,6 +151,17 @@ class TakenNameError(ConflictError):
 class DomainTakenError(ConflictError):
     kind = "domain-taken"
     title = "The domain belongs to another project"
+
+
+class LimitReachedError(RefusedError):
+    """Nothing was done; it may be repeated once the limit has room."""
+
+    kind = "limit-reached"
+    title = "A limit of the project is reached"
+
+    def __init__(self, detail: str, quota: Quota) -> None:
+        super().__init__(detail, limit=quota.name)
+        self.quota = quota
 
 
 class UnknownFieldError(RefusedError):

@@ -16,6 +16,7 @@ from sqlmodel import col
 from services.api.usecases import campaign_row
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import ImportEndedError
+from services.api.usecases.quotas import require_room_for_import
 from shared.ledger import timeline
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import LONGEST_REPLY, Campaign, IdempotencyKey, Import, Recipient
@@ -38,11 +39,13 @@ class Progress:
 async def open_import(
     connection: AsyncConnection, campaign: CampaignRef, file_format: str, idempotency_key: str | None
 ) -> int:
-    """Opens an import and returns its id. Raises NotFoundError, WrongStateError, or ImportOpenError if the campaign has
-    another import that is unfinished."""
+    """Opens an import and returns its id. Raises NotFoundError, WrongStateError, ImportOpenError if the campaign has
+    another import that is unfinished, or LimitReachedError."""
     row = await campaign_row.lock(connection, campaign)
     campaign_row.require_editable(row, "an import of recipients")
     await campaign_row.require_no_import(connection, campaign.id, "another import")
+    project = await campaign.tenant.require_open(connection)
+    await require_room_for_import(connection, project, campaign.tenant.limits)
     opened = await connection.execute(
         insert(Import)
         .values(

@@ -7,8 +7,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.usecases.errors import ClosedProjectError, ForeignDomainError
+from services.api.usecases.quotas import Limits
 from shared.ledger import domains, projects
 from shared.ledger.keys import Key
+from shared.ledger.projects import ProjectRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,8 @@ class Tenant:
     key: Key
     #: False in development: a domain that belongs to no project may be used.
     needs_own_domain: bool
+    #: Of a project without limits of its own.
+    limits: Limits
 
     @property
     def project_id(self) -> UUID:
@@ -43,8 +47,9 @@ class Tenant:
                     f" `vashsender domain add {domain} --project '{self.key.project}'`",
                 )
 
-    async def require_open(self, connection: AsyncConnection) -> None:
-        """Keeps the project from being closed until the transaction ends. Raises ClosedProjectError if it is."""
+    async def require_open(self, connection: AsyncConnection) -> ProjectRow:
+        """The project, locked until the transaction ends. Raises ClosedProjectError if it is closed."""
         project = await projects.lock(connection, self.project_id)
         if project is None or project.closed_at is not None:
             raise ClosedProjectError(f"The project {self.key.project} was closed, so it sends nothing.")
+        return project

@@ -12,6 +12,7 @@ from starlette.background import BackgroundTask
 from services.api.context import Api
 from services.api.usecases.actions import Accepted
 from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.quotas import Limits
 from services.api.usecases.tenant import Tenant
 from shared import logs
 from shared.ledger.keys import Key
@@ -32,7 +33,9 @@ class Project:
 
     @property
     def tenant(self) -> Tenant:
-        return Tenant(self.key, needs_own_domain=self.api.settings.environment != "development")
+        settings = self.api.settings
+        limits = Limits(settings.tests_per_hour, settings.open_imports, settings.open_streams)
+        return Tenant(self.key, needs_own_domain=settings.environment != "development", limits=limits)
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A reading transaction."""

@@ -10,7 +10,7 @@ from fastapi import Response
 from starlette.exceptions import HTTPException
 
 from services.api.usecases import errors
-from services.api.usecases.errors import RefusedError
+from services.api.usecases.errors import Quota, RefusedError
 from shared import logs
 from shared.ledger.database import in_a_line, is_unavailable
 
@@ -40,6 +40,7 @@ STATUS: Mapping[type[RefusedError], int] = {
     errors.InvalidError: 422,
     errors.UnknownFieldError: 422,
     errors.MalformedFileError: 422,
+    errors.LimitReachedError: 429,
     errors.InternalError: 500,
     errors.UnavailableError: 503,
 }
@@ -71,9 +72,20 @@ def problem_of(error: RefusedError) -> Problem:
     headers = dict(error.headers) if isinstance(error, HttpError) else {}
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, errors.LimitReachedError):
+        headers |= {"Retry-After": str(error.quota.reset_seconds), **rate_limit_headers(error.quota)}
     if isinstance(error, errors.TooLargeError | errors.TooSlowError):
         headers["Connection"] = "close"  # the rest of the body is not read
     return Problem(status, document, headers)
+
+
+def rate_limit_headers(quota: Quota) -> dict[str, str]:
+    """What is left of a limit (draft-ietf-httpapi-ratelimit-headers-06, as most libraries send and read it)."""
+    return {
+        "RateLimit-Limit": str(quota.limit),
+        "RateLimit-Remaining": str(quota.left),
+        "RateLimit-Reset": str(quota.reset_seconds),
+    }
 
 
 def status_of(error: RefusedError) -> int:

@@ -21,6 +21,7 @@ class CampaignRow:
     project: str  # the project's name
     sender_id: str | None  # of the project: the last field of Feedback-ID
     project_id: UUID
+    test_of: UUID | None  # the campaign that it tests
     from_email: str
     from_name: str
     reply_to: str | None
