@@ -101,7 +101,7 @@ async def refuse_the_sender(world: World) -> None:
 @fault(
     "the relay refuses the content after the body, until a person resumes the campaign",
     allowed_statuses=("sent", "failed"),
-    extra_seconds=6,
+    recovers=False,  # the other campaign is not disturbed, and may end before this one is resumed
 )
 async def refuse_the_content(world: World) -> None:
     """Five recipients in three domains are enough, whichever senders they were refused to."""
