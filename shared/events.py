@@ -138,9 +138,10 @@ class SenderHeartbeat(Event):
 
 
 class AnyProgress(Event):
-    """Any event on the queue `default`. The dispatcher only needs to know that something changed."""
+    """Any event on the queue `default`. The dispatcher only needs to know which campaign has changed."""
 
     ROUTING_KEY: ClassVar[str] = "progress"
+    campaign_id: UUID | None = Field(None, description="The campaign.")
 
 
 EVENTS: tuple[type[Event], ...] = (

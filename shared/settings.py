@@ -548,7 +548,7 @@ class WatchdogSettings(CommonSettings):
 
     signs_with: ClassVar[tuple[str, ...]] = ()
 
-    sweep_seconds: float = Field(300.0, gt=0, description="Seconds between two sweeps of the ledger.")
+    sweep_seconds: float = Field(300.0, gt=0, description="Seconds from one pass of the sweep to the next, or more.")
     stalled_seconds: float = Field(
         600.0,
         gt=0,

@@ -1,21 +1,24 @@
-"""Closing a campaign: only with proof, by counting the recipients themselves, that none is open."""
+"""Closing a campaign: only with proof, by comparing all recipients with the counts, that none is open."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.dispatcher.deadline import Deadline
+from services.dispatcher.proof import Proof, bookmark, generations, prove
 from shared import logs
 from shared.events import CampaignFinished
 from shared.faults.judge import judge
-from shared.ledger import breakers, campaigns, timeline
+from shared.ledger import bookmarks, breakers, campaigns, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import STATUSES, Counts, counts
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient
-from shared.ledger.repair import Repair, repair
+from shared.ledger.models import LONGEST_REPLY, Batch, Campaign
+from shared.ledger.repair import Repair
 from shared.ledger.states import LIVE, OPEN, CampaignStatus, RecipientStatus
 from shared.relays.replies import Stage
 
@@ -25,26 +28,29 @@ REFUSALS_TOLD = 3
 log = logs.get()
 
 
-async def close(ledger: Ledger, campaign_id: UUID, list_share: float) -> CampaignFinished | list[Repair]:
+async def close(
+    ledger: Ledger, campaign_id: UUID, list_share: float, deadline: Deadline
+) -> CampaignFinished | Sequence[Repair]:
     """Closes a campaign that looks spent, and returns the event to publish.
 
     If its rows disagree, repairs them instead and returns the repairs: the campaign goes on. An empty list means that
-    it is not spent yet, or that a breaker must pause it first (`list_share`: see `breakers.trouble`)."""
+    it is not spent yet, that a breaker must pause it first (`list_share`: see `breakers.trouble`), or that the deadline
+    has passed before all rows were compared."""
     async with ledger.read() as connection:
         if not await _is_spent(connection, campaign_id):
             return []
-        proof = await _count_rows(connection, campaign_id)
-        said = await counts(connection, campaign_id)
-        refusals = await _refusals(connection, campaign_id) if said[RecipientStatus.FAILED.value] else ""
-    if any(proof[status] for status in OPEN) or proof != {status: said[status] for status in STATUSES}:
-        # A result may have been recorded between the two queries. The repair takes the locks and finds what is wrong.
-        repairs = list(await repair(ledger, campaign_id))
-        if repairs:
-            log.error("close.refused", campaign_id=str(campaign_id), rows=proof, counts=dict(said))
-        return repairs
+    proof = await prove(ledger, campaign_id, deadline)
+    if not isinstance(proof, Proof):
+        log.error("close.refused", campaign_id=str(campaign_id), repairs=[repair.text for repair in proof])
+        return proof
+    if not proof.is_complete:
+        return []
     async with ledger.write() as connection:
         campaign = await campaigns.lock(connection, campaign_id)
-        if campaign is None or not await _is_spent(connection, campaign_id):
+        if campaign is None or not await _holds(connection, campaign_id, campaign.cursor, proof):
+            return []
+        said = await counts(connection, campaign_id)
+        if any(said[status] for status in OPEN):
             return []
         if campaign.status == CampaignStatus.STOPPING:
             status = CampaignStatus(campaign.stop_as or CampaignStatus.CANCELLED)
@@ -54,14 +60,22 @@ async def close(ledger: Ledger, campaign_id: UUID, list_share: float) -> Campaig
             status = _outcome(said)
         else:
             return []
+        refusals = _refusals(proof) if said[RecipientStatus.FAILED.value] else ""
         values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
         if (reason := _reason(status, said, refusals)) is not None:
             values["reason"] = reason[:LONGEST_REPLY]
         if not await campaigns.move(connection, campaign_id, status, **values):
             return []
         await timeline.record(connection, campaign_id, status.value, in_words(status, said) + refusals)
+        await bookmarks.remove(connection, bookmark(campaign_id))
     log.info("campaign.closed", campaign_id=str(campaign_id), status=status.value, **said)
     return CampaignFinished(campaign_id=campaign_id, status=status.value)
+
+
+async def _holds(connection: AsyncConnection, campaign_id: UUID, cursor: int, proof: Proof) -> bool:
+    """Whether the proof still stands, while the campaign is locked: no batch was added or has changed hands since."""
+    same = cursor == proof.cursor and await generations(connection, campaign_id) == proof.generations
+    return same and await _is_spent(connection, campaign_id)
 
 
 def in_words(status: CampaignStatus, said: Counts) -> str:
@@ -84,17 +98,11 @@ def _reason(status: CampaignStatus, said: Counts, refusals: str) -> str | None:
     return (f"all {failed} failed" if failed == said["total"] else "nothing could be sent") + refusals
 
 
-async def _refusals(connection: AsyncConnection, campaign_id: UUID) -> str:
+def _refusals(proof: Proof) -> str:
     """The most frequent codes of failed recipients, with their meaning, for the end of a sentence."""
-    times = func.count().label("times")
-    found = await connection.execute(
-        select(col(Recipient.smtp_code), col(Recipient.enhanced_code), times)
-        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.status) == RecipientStatus.FAILED.value)
-        .group_by(col(Recipient.smtp_code), col(Recipient.enhanced_code))
-        .order_by(times.desc())
-        .limit(REFUSALS_TOLD)
-    )
-    return "; most often: " + ", ".join(f"{_in_short(code, enhanced)} ({number})" for code, enhanced, number in found)
+    most = proof.refusals.most_common(REFUSALS_TOLD)
+    told = ", ".join(f"{_in_short(code, enhanced)} ({number})" for (code, enhanced), number in most)
+    return f"; most often: {told}"
 
 
 def _in_short(code: int | None, enhanced: str | None) -> str:
@@ -112,12 +120,3 @@ async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:
         select(or_(live, campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)
     )
     return not left
-
-
-async def _count_rows(connection: AsyncConnection, campaign_id: UUID) -> dict[str, int]:
-    rows = await connection.execute(
-        select(col(Recipient.status), func.count())
-        .where(col(Recipient.campaign_id) == campaign_id)
-        .group_by(col(Recipient.status))
-    )
-    return dict.fromkeys(STATUSES, 0) | {row[0]: row[1] for row in rows}

@@ -3,26 +3,37 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from services.dispatcher import fairness, lifecycle
+from services.dispatcher.agenda import AGAIN_SECONDS, Agenda
 from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
+from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.release import Released, release_one
-from services.dispatcher.survey import OpenCampaign, Survey, survey
+from services.dispatcher.survey import OpenCampaign, Survey, batches_out, due, look_at, next_of_lap
 from shared import logs
 from shared.bus import Bus
-from shared.events import Event
+from shared.events import AnyProgress, CampaignRequested, Event
 from shared.health import late
+from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import DispatcherSettings
 from shared.ticks import Ticks
 
-JOBS_AT_ONCE = 3
-"""Campaigns that are stopped, reopened or closed at the same time, while rounds go on."""
+LAP_AT_ONCE = 100
+"""Campaigns that a tick of the clock looks at although nothing names them: the next ones of a lap over all."""
+
+FIRST_LAP_AT_ONCE = 1000
+"""In the first lap, which a process runs without waiting for the clock."""
+
+LOOKS_AT_ONCE = 10
+"""How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
 
 log = logs.get()
 
@@ -37,21 +48,23 @@ class Dispatcher:
         self._ledger = ledger
         self._bus = bus
         self._metrics = metrics
+        self._agenda = Agenda()
         self._fairness = Fairness()
         self.ticks = Ticks("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
-        #: Campaigns that a job works on.
-        self._jobs: set[UUID] = set()
+        self._jobs = Jobs(self._work, lambda job: self._owned.create_task(job))
         self._round_ended_at = time.monotonic()
         self._owned: asyncio.TaskGroup
 
-    async def on_event(self, _event: Event) -> None:
+    async def on_event(self, event: CampaignRequested | AnyProgress) -> None:
         """Wakes the loop. The event is acknowledged at once: the ledger says what there is to do."""
-        self.wake()
+        self.wake(event.campaign_id)
 
-    def wake(self, cause: str = "event") -> None:
-        """Starts a round as soon as the current one has ended."""
+    def wake(self, campaign_id: UUID | None = None, cause: str = "event") -> None:
+        """Starts a round as soon as the current one has ended; it looks at the campaign."""
+        if campaign_id is not None:
+            self._agenda.name(campaign_id)
         if not (self._woken.is_set() and self._cause == "event"):
             self._cause = cause
         self._woken.set()
@@ -75,18 +88,60 @@ class Dispatcher:
             yield
 
     async def round(self, cause: str) -> bool:
-        """Looks at the ledger once and does what there is to do; returns False if there was nothing."""
+        """Looks at the campaigns on the agenda and does what there is to do; returns False if there was nothing."""
+        asked = self._agenda.take()
         with self._metrics.round_seconds.time():
-            async with self._ledger.read() as connection:
-                seen = await survey(connection, lost_seconds=self._settings.instance_lost_seconds)
-            stepped = [await self._advance(campaign, cause) for campaign in seen.campaigns]
+            try:
+                async with self._ledger.read() as connection:
+                    seen = await self._survey(connection, asked, cause)
+            except BaseException:
+                self._agenda.name_all(asked)
+                raise
+            stepped = [await self._advance(campaign, cause) for campaign in seen.campaigns.values()]
+            for campaign in seen.campaigns.values():
+                self._note(campaign, seen)
             released = await self._release(seen)
-            self._fairness.forget(seen.campaigns)
+            self._agenda.are_out([campaign.id for campaign in seen.campaigns.values() if campaign.out])
         busy = any(stepped) or released
         self._round_ended_at = time.monotonic()
         if busy:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
+
+    async def _survey(self, connection: AsyncConnection, asked: Collection[UUID], cause: str) -> Survey:
+        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap."""
+        out, leased = await batches_out(connection)
+        wanted = {*asked, *out, *await due(connection)}
+        is_first_lap = not self._agenda.laps
+        if cause == "clock" or is_first_lap:
+            most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE
+            found = await next_of_lap(connection, self._agenda.lap_at, most)
+            self._agenda.lap(found, most)
+            wanted.update(found)
+            if is_first_lap and not self._agenda.laps:
+                self.wake(cause=cause)
+        campaigns, limits, now = await look_at(connection, wanted, out)
+        for gone in wanted - campaigns.keys():
+            self._fairness.forget(gone)
+        capacity = await instances.live_capacity(connection, lost_seconds=self._settings.instance_lost_seconds)
+        # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
+        return Survey(campaigns, max(capacity, leased), limits, now)
+
+    def _note(self, campaign: OpenCampaign, seen: Survey) -> None:
+        """Notes what can be released of a campaign, and when to look at it again."""
+        has_room = campaign.may_release and seen.has_room(campaign)
+        self._fairness.note(
+            campaign.id,
+            campaign.project_id,
+            priority=campaign.priority,
+            limited=seen.rate(campaign) is not None,
+            out=campaign.places,
+            ready=has_room,
+        )
+        if campaign.may_release and not has_room:
+            self._agenda.look_in(campaign.id, seen.room_in(campaign))
+        elif campaign.may_send and campaign.due_in is not None and campaign.due_in > 0:
+            self._agenda.look_in(campaign.id, campaign.due_in)
 
     async def check(self) -> str:
         """Readiness: what is wrong with the rounds, or an empty string."""
@@ -111,47 +166,76 @@ class Dispatcher:
                 campaign.status = status
         except Exception as error:  # noqa: BLE001 - see _log_error
             _log_error("campaign.failed", error, campaign_id=str(campaign.id))
+            self._agenda.look_in(campaign.id, AGAIN_SECONDS)
             return False
-        if campaign.needs_job and campaign.id not in self._jobs and len(self._jobs) < JOBS_AT_ONCE:
-            self._jobs.add(campaign.id)
-            self._owned.create_task(self._run_job(campaign, cause))
+        if campaign.needs_job and self._jobs.offer(campaign, cause):
             stepped = True
         return stepped
 
-    async def _run_job(self, campaign: OpenCampaign, cause: str) -> None:
-        events: list[Event] | None = None
+    async def _work(self, job: Job) -> bool:
+        """Runs a job on a campaign; returns whether it is to be continued. An error is logged: a round tries again."""
+        campaign_id = job.campaign.id
         try:
-            events = await run_job(self._settings, self._ledger, self._metrics, campaign)
+            done = await run_job(self._settings, self._ledger, self._metrics, job.campaign, job.must_yield)
         except Exception as error:  # noqa: BLE001 - see _log_error
-            _log_error("job.failed", error, campaign_id=str(campaign.id))
-        finally:
-            self._jobs.discard(campaign.id)
-        if events is not None:  # else the clock tries again: no hot loop
-            for event in events:
-                self._publish(event)
-            self.wake(cause)
+            _log_error("job.failed", error, campaign_id=str(campaign_id))
+            self._agenda.look_in(campaign_id, AGAIN_SECONDS)
+            return False
+        for event in done.events:
+            self._publish(event)
+        if not done.moved:  # no hot loop
+            self._agenda.look_in(campaign_id, AGAIN_SECONDS)
+        elif done.is_over:
+            self.wake(campaign_id, job.cause)
+        return not done.is_over
 
     async def _release(self, seen: Survey) -> bool:
         """Fills the window, one batch of the fairest campaign at a time."""
         window = fairness.window(self._settings, seen.capacity)
-        waiting = fairness.candidates(seen)
         busy = False
-        while waiting and seen.out < window:
-            campaign = self._fairness.next(waiting, seen)
+        looks = 0
+        while (free := window - seen.out) > 0:
+            limited_last = seen.limited_out >= max(seen.capacity // 2, 1)
+            campaign_id = self._fairness.next(limited_last=limited_last, no_limited=seen.beside_is_full)
+            if campaign_id is None:
+                break
+            if campaign_id not in seen.campaigns:
+                if looks == LOOKS_AT_ONCE:
+                    self._agenda.name(campaign_id)
+                    self._woken.set()
+                    break
+                looks += 1
+                await self._look_at_more(seen, {campaign_id, *self._fairness.upcoming(free)} - seen.campaigns.keys())
+                continue
+            campaign = seen.campaigns[campaign_id]
             released = await self._release_one(campaign, seen)
             if released is None:
-                waiting.remove(campaign)
+                self._fairness.nothing_ready(campaign_id)
+                self._agenda.look_in(campaign_id, AGAIN_SECONDS)
                 continue
             busy = True
-            self._fairness.served(campaign, fresh=released.fresh)
+            campaign.out += 1
             campaign.emails_out += released.emails
+            self._fairness.served(campaign_id, fresh=released.fresh)
             if not seen.has_room(campaign):
-                waiting.remove(campaign)
+                self._fairness.nothing_ready(campaign_id)
             self._publish(released.ticket)
         self._metrics.capacity.set(seen.capacity)
         self._metrics.window.set(window)
         self._metrics.out.set(seen.out)
         return busy
+
+    async def _look_at_more(self, seen: Survey, campaign_ids: Collection[UUID]) -> None:
+        """Looks at campaigns that were ready earlier and whose turn it is now."""
+        async with self._ledger.read() as connection:
+            found, limits, _ = await look_at(connection, campaign_ids, {})
+        seen.campaigns.update(found)
+        seen.limits.update(limits)
+        for campaign_id in campaign_ids:
+            if campaign_id in found:
+                self._note(found[campaign_id], seen)
+            else:
+                self._fairness.forget(campaign_id)
 
     async def _release_one(self, campaign: OpenCampaign, seen: Survey) -> Released | None:
         try:
@@ -162,7 +246,7 @@ class Dispatcher:
                     campaign,
                     capacity=seen.capacity,
                     rate=seen.rate(campaign),
-                    fresh_first=self._fairness.wants_fresh(campaign),
+                    fresh_first=self._fairness.wants_fresh(campaign.id),
                 )
         except Exception as error:  # noqa: BLE001 - see _log_error
             _log_error("release.failed", error, campaign_id=str(campaign.id))

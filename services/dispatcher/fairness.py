@@ -1,11 +1,18 @@
-"""Which campaign gets the next release: the window over all campaigns, and a fair order between them."""
+"""Which campaign gets the next release: the window over all campaigns, and a fair order of projects and campaigns."""
 
+import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, TypeVar
 from uuid import UUID
 
-from services.dispatcher.survey import OpenCampaign, Survey
 from shared.settings import DispatcherSettings
+
+E = TypeVar("E", bound=tuple[Any, ...])
+
+LONGEST_WAIT_EVERY = 4
+"""Every fourth release of a project goes to the campaign that has waited longest, whatever its priority."""
 
 
 def window(settings: DispatcherSettings, capacity: int) -> int:
@@ -13,55 +20,215 @@ def window(settings: DispatcherSettings, capacity: int) -> int:
     return max(settings.window_floor, settings.window_per_slot * capacity)
 
 
-def candidates(survey: Survey) -> list[OpenCampaign]:
-    """The campaigns that have something to release now."""
-    return [
-        campaign
-        for campaign in survey.campaigns
-        if campaign.may_send and (campaign.due or campaign.uncut) and survey.has_room(campaign)
-    ]
+@dataclass(slots=True)
+class _Campaign:
+    id: UUID
+    project_id: UUID
+    priority: int
+    limited: bool  # it has a rate limit
+    out: int = 0  # its batches that take a place of a sender, or wait for one
+    served: int = 0  # the number of its last release, counted over all campaigns; 0: none yet
+    fresh: bool = True  # whether that was a new batch, not a retry
+    ready: bool = False  # it has something to release
+    #: Its entry in the heaps: it is out of date if it says something else.
+    entry: tuple[int, int] | None = None
+
+    @property
+    def rank(self) -> tuple[bool, int, int, int]:
+        """The least comes first."""
+        return self.out > 0, -self.priority, self.out, self.served
+
+
+@dataclass(slots=True)
+class _Line:
+    """The campaigns of one project that have something to release, with a rate limit or without."""
+
+    #: Those with nothing out: by priority, then the longest wait; and by the longest wait alone.
+    by_priority: list[tuple[int, int, UUID]] = field(default_factory=list)
+    by_wait: list[tuple[int, UUID]] = field(default_factory=list)
+    #: Those with batches out: a few, because the window is small.
+    busy: set[UUID] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Project:
+    id: UUID
+    out: int = 0  # places of all its campaigns
+    served: int = 0  # the number of its last release
+    releases: int = 0
+    #: `served` as its entries in the two heaps of idle projects say; None: it has none.
+    entries: list[int | None] = field(default_factory=lambda: [None, None])
+    lines: tuple[_Line, _Line] = field(default_factory=lambda: (_Line(), _Line()))
+
+    @property
+    def rank(self) -> tuple[bool, int, int]:
+        return self.out > 0, self.out, self.served
 
 
 class Fairness:
-    """Remembers when each campaign was served, so that equals alternate.
+    """Remembers what is ready to be released, and who was served when. Projects come first, then their campaigns.
 
-    A restart forgets it, which delays a campaign by one release at most."""
+    It costs the same however many campaigns are ready. A restart forgets the order, not what is ready: a project or
+    campaign waits one release longer at most."""
 
     def __init__(self) -> None:
-        #: The number of the last release of each campaign, counted over all of them.
-        self._served: dict[UUID, int] = {}
-        #: Whether that was a new batch, not a retry.
-        self._fresh: dict[UUID, bool] = {}
+        self._campaigns: dict[UUID, _Campaign] = {}
+        self._projects: dict[UUID, _Project] = {}
+        #: Projects with nothing out and something to release, by the longest wait; without a rate limit, and with one.
+        self._idle: tuple[list[tuple[int, UUID]], list[tuple[int, UUID]]] = ([], [])
+        #: Projects with batches out.
+        self._busy: set[UUID] = set()
         self._number = count(1)
 
-    def next(self, waiting: Sequence[OpenCampaign], survey: Survey) -> OpenCampaign:
-        """The campaign to serve: first one with nothing out, so that none starves; then by the highest priority, the
-        fewest batches out, the longest wait.
+    def note(self, campaign_id: UUID, project_id: UUID, *, priority: int, limited: bool, out: int, ready: bool) -> None:
+        """What a round has seen of a campaign. `out`: its batches that take a place, or wait for one."""
+        campaign = self._campaigns.get(campaign_id)
+        if campaign is None:
+            if not ready and not out:
+                return
+            campaign = self._campaigns[campaign_id] = _Campaign(campaign_id, project_id, priority, limited)
+        if (campaign.priority, campaign.limited) != (priority, limited):
+            self._line(campaign).busy.discard(campaign_id)
+            campaign.priority, campaign.limited, campaign.entry = priority, limited, None
+        campaign.ready = ready
+        self._set_out(campaign, out)
+        self._queue(campaign)
 
-        Campaigns with a rate limit get at most half of the places while others wait."""
-        limited_out = sum(
-            campaign.out - campaign.beside for campaign in survey.campaigns if campaign.emails_per_second is not None
-        )
-        unlimited = [campaign for campaign in waiting if campaign.emails_per_second is None]
-        eligible = unlimited if unlimited and limited_out >= max(survey.capacity // 2, 1) else waiting
+    def forget(self, campaign_id: UUID) -> None:
+        """The campaign is closed."""
+        if (campaign := self._campaigns.get(campaign_id)) is not None:
+            campaign.ready = False
+            self._set_out(campaign, 0)
+            self._line(campaign).busy.discard(campaign_id)
+            del self._campaigns[campaign_id]
 
-        def rank(campaign: OpenCampaign) -> tuple[bool, int, int, int]:
-            return campaign.out > 0, -campaign.priority, campaign.out, self._served.get(campaign.id, 0)
+    def nothing_ready(self, campaign_id: UUID) -> None:
+        """It could not be released: it waits until it is noted again."""
+        if (campaign := self._campaigns.get(campaign_id)) is not None:
+            campaign.ready = False
+            self._queue(campaign)
 
-        return min(eligible, key=rank)
+    def next(self, *, limited_last: bool = False, no_limited: bool = False) -> UUID | None:
+        """The campaign to serve; None if there is none. Those with a rate limit come after all others, or not at all.
 
-    def wants_fresh(self, campaign: OpenCampaign) -> bool:
+        First a project with nothing out, then the one with the fewest batches out, then the one that has waited
+        longest. Of its campaigns: first one with nothing out, then the highest priority, the fewest batches out, the
+        longest wait. Every fourth release of a project goes to the one that has waited longest."""
+        lines = (False,) if no_limited else (False, True)
+        heads = [head for limited in lines if (head := self._head(limited)) is not None]
+        if not heads:
+            return None
+        if limited_last:
+            heads = heads[:1]
+        return min(heads, key=lambda head: (self._projects[head.project_id].rank, head.rank)).id
+
+    def served(self, campaign_id: UUID, *, fresh: bool) -> None:
+        """A batch of it was released, and is out now."""
+        campaign = self._campaigns[campaign_id]
+        campaign.served, campaign.fresh = next(self._number), fresh
+        project = self._project(campaign.project_id)
+        project.served, project.releases = campaign.served, project.releases + 1
+        self._set_out(campaign, campaign.out + 1)
+        self._queue(campaign)
+
+    def wants_fresh(self, campaign_id: UUID) -> bool:
         """Whether a new batch comes next: new batches and retries of a campaign alternate."""
-        return not self._fresh.get(campaign.id, True)
+        return campaign_id in self._campaigns and not self._campaigns[campaign_id].fresh
 
-    def served(self, campaign: OpenCampaign, *, fresh: bool) -> None:
-        campaign.out += 1
-        self._served[campaign.id] = next(self._number)
-        self._fresh[campaign.id] = fresh
+    def upcoming(self, number: int) -> set[UUID]:
+        """About as many campaigns as will be served in the next `number` releases, to be looked at in one statement."""
+        idle = [entry for heap in self._idle for entry in _least(heap, number)]
+        projects = {project_id for _, project_id in idle} | self._busy
+        found: set[UUID] = set()
+        each = -(-number // max(len(projects), 1))
+        for project_id in projects:
+            for line in self._projects[project_id].lines:
+                found.update(campaign_id for _, _, campaign_id in _least(line.by_priority, each))
+                found.update(campaign_id for _, campaign_id in _least(line.by_wait, 1))
+                found |= line.busy
+        return found & self._campaigns.keys()
 
-    def forget(self, known: Sequence[OpenCampaign]) -> None:
-        """Forgets the campaigns that are no longer open."""
-        kept = {campaign.id for campaign in known}
-        for memory in (self._served, self._fresh):
-            for campaign_id in memory.keys() - kept:
-                del memory[campaign_id]
+    def _project(self, project_id: UUID) -> _Project:
+        return self._projects.setdefault(project_id, _Project(project_id))
+
+    def _line(self, campaign: _Campaign) -> _Line:
+        return self._project(campaign.project_id).lines[campaign.limited]
+
+    def _set_out(self, campaign: _Campaign, out: int) -> None:
+        project = self._project(campaign.project_id)
+        project.out += out - campaign.out
+        campaign.out = out
+        if project.out > 0:
+            self._busy.add(project.id)
+        elif project.id in self._busy:
+            self._busy.discard(project.id)
+            for limited in (False, True):
+                self._wait(project, limited)
+
+    def _queue(self, campaign: _Campaign) -> None:
+        """Puts a campaign where `_head` looks for it."""
+        line = self._line(campaign)
+        if not campaign.ready:
+            campaign.entry = None
+            line.busy.discard(campaign.id)
+        elif campaign.out:
+            line.busy.add(campaign.id)
+        else:
+            line.busy.discard(campaign.id)
+            entry = (-campaign.priority, campaign.served)
+            if campaign.entry != entry:
+                campaign.entry = entry
+                heapq.heappush(line.by_priority, (*entry, campaign.id))
+                heapq.heappush(line.by_wait, (campaign.served, campaign.id))
+                self._wait(self._project(campaign.project_id), campaign.limited)
+
+    def _wait(self, project: _Project, limited: bool) -> None:
+        if not project.out and project.entries[limited] != project.served:
+            project.entries[limited] = project.served
+            heapq.heappush(self._idle[limited], (project.served, project.id))
+
+    def _head(self, limited: bool) -> _Campaign | None:
+        idle = self._idle[limited]
+        while idle:
+            served, project_id = idle[0]
+            project = self._projects[project_id]
+            if not project.out and project.served == served and (head := self._first(project, limited)) is not None:
+                return head
+            heapq.heappop(idle)
+            if project.entries[limited] == served:
+                project.entries[limited] = None
+        found = [head for project_id in self._busy if (head := self._first(self._projects[project_id], limited))]
+        return min(found, key=lambda head: (self._projects[head.project_id].rank, head.rank), default=None)
+
+    def _first(self, project: _Project, limited: bool) -> _Campaign | None:
+        line = project.lines[limited]
+        while line.by_priority and not self._stands(line.by_priority[0]):
+            heapq.heappop(line.by_priority)
+        while line.by_wait and not self._waits(line.by_wait[0]):
+            heapq.heappop(line.by_wait)
+        if line.by_priority:
+            longest = project.releases % LONGEST_WAIT_EVERY == LONGEST_WAIT_EVERY - 1
+            return self._campaigns[line.by_wait[0][-1] if longest else line.by_priority[0][-1]]
+        return min((self._campaigns[campaign_id] for campaign_id in line.busy), key=lambda one: one.rank, default=None)
+
+    def _stands(self, entry: tuple[int, int, UUID]) -> bool:
+        campaign = self._campaigns.get(entry[-1])
+        return campaign is not None and campaign.ready and not campaign.out and campaign.entry == entry[:2]
+
+    def _waits(self, entry: tuple[int, UUID]) -> bool:
+        campaign = self._campaigns.get(entry[-1])
+        return (
+            campaign is not None
+            and campaign.ready
+            and not campaign.out
+            and campaign.entry is not None
+            and campaign.entry[1] == entry[0]
+        )
+
+
+def _least(heap: list[E], number: int) -> Sequence[E]:
+    """The least entries of a heap, which stay in it."""
+    least = [heapq.heappop(heap) for _ in range(min(number, len(heap)))]
+    for entry in least:
+        heapq.heappush(heap, entry)
+    return least

@@ -53,7 +53,7 @@ class DispatcherMetrics:
         )
         self.round_seconds = Histogram(
             f"{PREFIX}_round_seconds",
-            "Duration of a round: one look at all open campaigns, with the releases that follow.",
+            "Duration of a round: one look at what is to be done, with the releases that follow.",
             registry=registry,
         )
         self.job_seconds = Histogram(

@@ -1,17 +1,20 @@
-"""What a round looks at first: the open campaigns, their batches and rate limits, and the capacity of the senders.
+"""What a round looks at: the campaigns on its agenda, with their batches and limits.
 
-Every query is answered by an index that does not grow with finished work.
+Every query is answered by an index of what is to be done: it grows neither with finished work nor with campaigns that
+only wait.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import campaigns, instances, rate_limits
+from services.dispatcher.agenda import AGAIN_SECONDS
+from shared.ledger import campaigns, rate_limits
 from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
 from shared.ledger.database import clock, db_now
 from shared.ledger.models import Batch, Campaign
@@ -21,6 +24,17 @@ from shared.ledger.states import LIVE, BatchState, CampaignStatus
 AHEAD_SECONDS = 5.0
 """The next batch under a limit is released when the emails that are out take less than this long at its rate: several
 ticks, and the usual replies, so that there are no gaps."""
+
+DUE_AT_ONCE = 200
+"""Campaigns of one kind that a round starts, stops, expires or reopens; the next round goes on."""
+
+LONGEST_REST_SECONDS = 60.0
+"""A campaign whose cap is used up is looked at again after this time, because the cap may have been raised."""
+
+AT_ONCE = 256
+"""Campaigns in one statement."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -36,14 +50,29 @@ class OpenCampaign:
     total: int  # recipients
     cursor: int
     overdue: bool  # past its deliver_by
-    out: int  # batches released or being sent
-    released: int  # batches released and not claimed
-    due: bool  # a waiting batch may be released
+    due_in: float | None  # seconds until a waiting batch may be released; None: none waits
     unheld: bool  # a live batch has no owner
     live: bool  # it has a live batch
     uncut: bool  # recipients are left that no batch covers
+    out: int = 0  # batches released or being sent
+    released: int = 0  # batches released and not claimed
     beside: int = 0  # batches being sent that take no place of a sender
     emails_out: int = 0  # open recipients of the batches that are out, but for the last ones of each
+
+    @property
+    def places(self) -> int:
+        """Batches that take a place of a sender, or wait for one."""
+        return self.out - self.beside
+
+    @property
+    def due(self) -> bool:
+        """A waiting batch may be released."""
+        return self.due_in is not None and self.due_in <= 0
+
+    @property
+    def may_release(self) -> bool:
+        """There is something to release, if its limits leave room."""
+        return self.may_send and (self.due or self.uncut)
 
     @property
     def may_send(self) -> bool:
@@ -64,19 +93,24 @@ class OpenCampaign:
         return self.status == CampaignStatus.PAUSED and self.reopen is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Survey:
     """What a round acts on."""
 
-    campaigns: Sequence[OpenCampaign]
+    campaigns: dict[UUID, OpenCampaign]  # those that it looks at, all with batches out among them
     capacity: int  # batches that the live senders can hold at once
-    limits: Mapping[str, Limit]  # of campaigns and projects, by scope
+    limits: dict[str, Limit]  # of campaigns and projects, by scope
     now: float = 0.0  # by the database's clock
 
     @property
     def out(self) -> int:
         """Batches of all campaigns that take a place of a sender, or wait for one."""
-        return sum(campaign.out - campaign.beside for campaign in self.campaigns)
+        return sum(campaign.places for campaign in self.campaigns.values())
+
+    @property
+    def limited_out(self) -> int:
+        """Those of campaigns with a rate limit."""
+        return sum(one.places for one in self.campaigns.values() if one.places and self.rate(one) is not None)
 
     def rate(self, campaign: OpenCampaign) -> float | None:
         """The lowest rate that a campaign is under; None: it has none."""
@@ -86,30 +120,113 @@ class Survey:
     def has_room(self, campaign: OpenCampaign) -> bool:
         """Its limits leave room for another batch: what is out is soon used up, and no cap is."""
         rate = self.rate(campaign)
-        if rate is not None and (campaign.emails_out > rate * AHEAD_SECONDS or self._beside_is_full):
+        if rate is not None and campaign.emails_out > rate * AHEAD_SECONDS:
             return False
         return all(limit.full(self.now) is None for limit in self._limits(campaign))
 
+    def room_in(self, campaign: OpenCampaign) -> float:
+        """Seconds after which to look whether its limits leave room again."""
+        full = [until[0] for limit in self._limits(campaign) if (until := limit.full(self.now)) is not None]
+        return min(max(full), LONGEST_REST_SECONDS) if full else AGAIN_SECONDS
+
     @property
-    def _beside_is_full(self) -> bool:
+    def beside_is_full(self) -> bool:
         """Senders hold as many batches under limits as they can without keeping others waiting."""
-        return sum(campaign.beside for campaign in self.campaigns) >= LIMITED_PER_PLACE * self.capacity
+        return sum(campaign.beside for campaign in self.campaigns.values()) >= LIMITED_PER_PLACE * self.capacity
 
     def _limits(self, campaign: OpenCampaign) -> Sequence[Limit]:
         return [self.limits[scope] for scope in scopes(campaign) if scope in self.limits]
 
 
-async def survey(connection: AsyncConnection, *, lost_seconds: float) -> Survey:
-    """Looks at everything that a round may act on."""
-    rows = await connection.execute(_CAMPAIGNS)
-    found = [OpenCampaign(**row) for row in rows.mappings()]
-    capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
-    # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
-    leased = await connection.execute(
-        select(func.count()).select_from(Batch).where(takes_place(), col(Batch.lease_until) > db_now())
+@dataclass(frozen=True, slots=True)
+class Out:
+    """The batches of a campaign that are released or being sent."""
+
+    out: int
+    released: int
+    beside: int
+    emails_out: int
+
+
+NONE_OUT = Out(0, 0, 0, 0)
+
+
+async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int]:
+    """By campaign; and how many batches being sent under a lease take a place of a sender."""
+    is_released, is_sending = (
+        col(Batch.state) == BatchState.RELEASED.value,
+        col(Batch.state) == BatchState.SENDING.value,
     )
-    limits = await rate_limits.read(connection, {scope for campaign in found for scope in scopes(campaign)})
-    return Survey(found, max(capacity, leased.scalar_one()), limits, await clock(connection))
+    open_rows = col(Batch.pending) + col(Batch.deferred)
+    found = await connection.execute(
+        select(
+            col(Batch.campaign_id),
+            func.count(),
+            func.count().filter(is_released),
+            func.count().filter(is_sending, ~takes_place()),
+            func.coalesce(func.sum(open_rows).filter(~is_nearly_done()), 0),
+            func.count().filter(takes_place(), col(Batch.lease_until) > db_now()),
+        )
+        .where(in_state(BatchState.RELEASED, BatchState.SENDING))
+        .group_by(col(Batch.campaign_id))
+    )
+    rows = found.all()
+    return {row[0]: Out(*map(int, row[1:5])) for row in rows}, sum(row[5] for row in rows)
+
+
+async def due(connection: AsyncConnection) -> set[UUID]:
+    """Campaigns that are to be started, stopped, expired or reopened, DUE_AT_ONCE of each kind at most."""
+    starts, ends = col(Campaign.scheduled_at), col(Campaign.deliver_by)
+    is_reopening = col(Campaign.reopen).is_not(None) & (col(Campaign.status) != CampaignStatus.STOPPING.value)
+    kinds: list[tuple[ColumnElement[bool], Any]] = [
+        (campaigns.in_status(CampaignStatus.QUEUED), col(Campaign.id)),
+        (campaigns.in_status(CampaignStatus.STOPPING), col(Campaign.id)),
+        (campaigns.in_status(CampaignStatus.SCHEDULED) & (starts <= db_now()), starts),
+        (campaigns.not_closed() & (ends <= db_now()), ends),
+        (is_reopening, col(Campaign.id)),
+    ]
+    parts = [
+        select(select(col(Campaign.id).label("id")).where(condition).order_by(order).limit(DUE_AT_ONCE).subquery().c.id)
+        for condition, order in kinds
+    ]
+    return set((await connection.execute(union_all(*parts))).scalars())
+
+
+async def next_of_lap(connection: AsyncConnection, after: UUID | None, most: int) -> Sequence[UUID]:
+    """The next campaigns by id that are under way."""
+    found = await connection.execute(
+        select(col(Campaign.id))
+        .where(campaigns.not_closed(), col(Campaign.id) > (after or UUID(int=0)))
+        .order_by(col(Campaign.id))
+        .limit(most)
+    )
+    return found.scalars().all()
+
+
+async def look_at(
+    connection: AsyncConnection, campaign_ids: Collection[UUID], out: Mapping[UUID, Out]
+) -> tuple[dict[UUID, OpenCampaign], dict[str, Limit], float]:
+    """Those of the campaigns that are not closed, their limits, and the database's clock."""
+    found: dict[UUID, OpenCampaign] = {}
+    for ids in _groups(sorted(campaign_ids)):
+        for row in (await connection.execute(_CAMPAIGNS, {"ids": ids})).mappings():
+            known = out.get(row["id"], NONE_OUT)
+            found[row["id"]] = OpenCampaign(
+                **row, out=known.out, released=known.released, beside=known.beside, emails_out=known.emails_out
+            )
+    limits: dict[str, Limit] = {}
+    for wanted in _groups(sorted({scope for campaign in found.values() for scope in scopes(campaign)})):
+        limits |= await rate_limits.read(connection, wanted)
+    return found, limits, await clock(connection)
+
+
+def _groups(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """At most AT_ONCE each. The last value is repeated up to a power of two, so that there are only a few different
+    statements for the database to prepare."""
+    for start in range(0, len(values), AT_ONCE):
+        group = values[start : start + AT_ONCE]
+        length = 1 << (len(group) - 1).bit_length()
+        yield [*group, *[group[-1]] * (length - len(group))]
 
 
 def scopes(campaign: OpenCampaign) -> tuple[str, ...]:
@@ -122,48 +239,32 @@ def _batches(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return exists().where(col(Batch.campaign_id) == col(Campaign.id), *conditions)
 
 
-def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
-    counted = select(func.count()).select_from(Batch).where(col(Batch.campaign_id) == col(Campaign.id))
-    return counted.where(*conditions).correlate(Campaign).scalar_subquery()
-
-
-_CAMPAIGNS = (
-    select(
-        col(Campaign.id),
-        col(Campaign.project_id),
-        col(Campaign.status),
-        col(Campaign.reopen),
-        col(Campaign.priority),
-        col(Campaign.emails_per_second),
-        col(Campaign.total),
-        col(Campaign.cursor),
-        func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
-        _count(in_state(BatchState.RELEASED, BatchState.SENDING)).label("out"),
-        _count(in_state(BatchState.RELEASED)).label("released"),
-        _count(in_state(BatchState.SENDING), ~takes_place()).label("beside"),
-        _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()).label("due"),
-        _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
-        _batches(in_state(*LIVE)).label("live"),
-        campaigns.has_uncut().label("uncut"),
-        (
-            select(func.coalesce(func.sum(col(Batch.pending) + col(Batch.deferred)), 0))
-            .where(
-                col(Batch.campaign_id) == col(Campaign.id),
-                in_state(BatchState.RELEASED, BatchState.SENDING),
-                ~is_nearly_done(),
-            )
-            .correlate(Campaign)
-            .scalar_subquery()
-            .label("emails_out")
-        ),
-    )
-    .where(
-        campaigns.not_closed(),
-        or_(
-            col(Campaign.status) != CampaignStatus.SCHEDULED.value,
-            col(Campaign.scheduled_at) <= db_now(),
-            col(Campaign.deliver_by) <= db_now(),
-        ),
-    )
-    .order_by(col(Campaign.id))
+_CAMPAIGNS = select(
+    col(Campaign.id),
+    col(Campaign.project_id),
+    col(Campaign.status),
+    col(Campaign.reopen),
+    col(Campaign.priority),
+    col(Campaign.emails_per_second),
+    col(Campaign.total),
+    col(Campaign.cursor),
+    func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
+    (
+        select(func.min(col(Batch.due_at)) - db_now())
+        .where(col(Batch.campaign_id) == col(Campaign.id), in_state(BatchState.WAITING))
+        .correlate(Campaign)
+        .scalar_subquery()
+        .label("due_in")
+    ),
+    _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
+    _batches(in_state(*LIVE)).label("live"),
+    campaigns.has_uncut().label("uncut"),
+).where(
+    col(Campaign.id).in_(bindparam("ids", expanding=True)),
+    campaigns.not_closed(),
+    or_(
+        col(Campaign.status) != CampaignStatus.SCHEDULED.value,
+        col(Campaign.scheduled_at) <= db_now(),
+        col(Campaign.deliver_by) <= db_now(),
+    ),
 )

@@ -3,6 +3,7 @@
 from services.watchdog.environment import EnvironmentMetrics
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
+from services.watchdog.sweep import TICK_SECONDS
 from services.watchdog.watchdog import Watchdog
 from shared import topology
 from shared.events import SenderHeartbeat
@@ -29,5 +30,5 @@ async def serve(process: Process[WatchdogSettings]) -> None:
         watchdog.run(),
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(watchdog.look, settings.clock_seconds),
-        process.clock(watchdog.sweep, settings.sweep_seconds, may_last=True),
+        process.clock(watchdog.sweep, TICK_SECONDS, may_last=True),
     )

@@ -38,13 +38,17 @@ class WatchdogMetrics:
             self.repairs.labels(reason.value)
         self.sweep_seconds = Histogram(
             f"{PREFIX}_sweep_seconds",
-            "Duration of a full sweep of the ledger.",
-            buckets=(0.05, 0.25, 1, 3, 5, 15, 60, 300),
+            "Duration of a pass of the sweep over all campaigns that are not closed.",
+            buckets=(0.05, 0.25, 1, 3, 5, 15, 60, 300, 1800),
             registry=registry,
         )
-        self.swept_at = Gauge(f"{PREFIX}_last_sweep_timestamp_seconds", "When the last sweep ended.", registry=registry)
+        self.swept_at = Gauge(
+            f"{PREFIX}_last_sweep_timestamp_seconds", "When the last pass of the sweep ended.", registry=registry
+        )
         self.blocked = Gauge(
-            f"{PREFIX}_campaigns_blocked", "Campaigns that could not continue at the last sweep.", registry=registry
+            f"{PREFIX}_campaigns_blocked",
+            "Campaigns that could not continue, at the last pass of the sweep.",
+            registry=registry,
         )
         self.senders = Gauge(f"{PREFIX}_senders", "Live senders, by their heartbeats.", registry=registry)
         self.sender_capacity = Gauge(

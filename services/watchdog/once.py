@@ -7,8 +7,9 @@ from dataclasses import asdict
 
 import orjson
 
-from services.watchdog import rescue, sweep
+from services.watchdog import rescue
 from services.watchdog.findings import Finding
+from services.watchdog.sweep import Sweep, full_pass
 from shared import logs, settings
 from shared.errors import UnavailableError, VashSenderError
 from shared.health import database_check
@@ -35,15 +36,11 @@ async def _sweep(config: WatchdogSettings) -> Sequence[Finding]:
         problem = await database_check(ledger)()
         if problem:
             raise UnavailableError(problem)
-        findings = [
+        return [
             *await rescue.leases(ledger),
             *await rescue.tickets(ledger, config, ()),
-            *await sweep.rows(ledger),
-            *await sweep.overlooked(ledger),
-            *await sweep.blocked(ledger),
+            *await full_pass(Sweep(ledger, config)),
         ]
-        await sweep.tidy(ledger, config)
-        return findings
     except Exception as error:
         if isinstance(error, VashSenderError) or not is_unavailable(error):
             raise

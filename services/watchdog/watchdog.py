@@ -1,13 +1,14 @@
-"""The watchdog's work: heartbeats as they come, a look at the batches every second, a sweep every few minutes."""
+"""The watchdog's work: heartbeats as they come, a look at the batches every second, and the sweep."""
 
 import asyncio
 import time
 from collections.abc import Sequence
 
-from services.watchdog import idle, rescue, sweep
+from services.watchdog import idle, rescue
 from services.watchdog.findings import Finding, Kind
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
+from services.watchdog.sweep import Sweep
 from shared import logs
 from shared.bus import Bus
 from shared.events import BatchRequeued, CampaignRequested, Event, SenderHeartbeat
@@ -32,6 +33,7 @@ class Watchdog:
         self._bus = bus
         self._metrics = metrics
         self._heartbeats = heartbeats
+        self.sweeping = Sweep(ledger, settings)
         self._heard = asyncio.Event()
         self.looked_at = time.monotonic()
 
@@ -71,15 +73,15 @@ class Watchdog:
         return late(self.looked_at, self._settings.clock_seconds, "look at the leases")
 
     async def sweep(self) -> None:
-        """A tick: the full sweep."""
-        with self._metrics.sweep_seconds.time():
-            await self._report(await sweep.rows(self._ledger), "sweep")
-            await self._report(await sweep.overlooked(self._ledger), "sweep")
-            blocked = await sweep.blocked(self._ledger)
-            await sweep.tidy(self._ledger, self._settings)
+        """A tick: a short step of the sweep. At the end of a pass, notes what it found."""
+        passes = self.sweeping.passes
+        await self._report(await self.sweeping.tick(), "sweep")
+        if self.sweeping.passes == passes:
+            return
+        self._metrics.sweep_seconds.observe(self.sweeping.pass_seconds)
         self._metrics.swept_at.set_to_current_time()
-        self._metrics.blocked.set(len(blocked))
-        for finding in blocked:
+        self._metrics.blocked.set(len(self.sweeping.blocked))
+        for finding in self.sweeping.blocked:
             log.warning("campaign.blocked", campaign_id=str(finding.campaign_id), reason=finding.text)
 
     async def _report(self, findings: Sequence[Finding], cause: str) -> None:

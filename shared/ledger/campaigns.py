@@ -29,6 +29,11 @@ def not_closed() -> ColumnElement[bool]:
     return col(Campaign.status).in_([literal_column(f"'{status.value}'") for status in _NOT_CLOSED])
 
 
+def in_status(status: CampaignStatus) -> ColumnElement[bool]:
+    """The status, written into the statement, so that both databases recognise a partial index of it."""
+    return col(Campaign.status) == literal_column(f"'{status.value}'")
+
+
 def has_uncut() -> ColumnElement[bool]:
     """A recipient of `campaign` lies beyond its cursor: no batch covers it yet.
 

@@ -34,6 +34,8 @@ LONGEST_REPLY = 500
 # A statement uses them only if it has the same words: see batches.in_state and campaigns.not_closed.
 LIVE_ONLY = sql("state IN ('waiting', 'released', 'sending')")
 NOT_CLOSED = sql("status IN ('scheduled', 'queued', 'sending', 'paused', 'stopping')")
+SCHEDULED = sql("status = 'scheduled'")
+REOPENING = sql("reopen IS NOT NULL")
 
 
 def _moment(*, nullable: bool = True, **kwargs: Any) -> Any:
@@ -98,6 +100,10 @@ class Campaign(SQLModel, table=True):
         Index("campaign_by_project", "project_id", "id"),
         Index("campaign_by_status", "status", "id"),
         Index("campaign_not_closed", "id", postgresql_where=NOT_CLOSED, sqlite_where=NOT_CLOSED),
+        Index("campaign_starts", "scheduled_at", postgresql_where=SCHEDULED, sqlite_where=SCHEDULED),
+        Index("campaign_deadlines", "deliver_by", postgresql_where=NOT_CLOSED, sqlite_where=NOT_CLOSED),
+        Index("campaign_reopening", "id", postgresql_where=REOPENING, sqlite_where=REOPENING),
+        Index("campaign_by_end", "finished_at"),
     )
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     project_id: UUID = _project_key()
@@ -357,6 +363,14 @@ class ProviderShare(SQLModel, table=True):
     owner: str = Field(sa_column=Column(String(200), primary_key=True, nullable=False))
     emails: int = _count()
     lease_until: float = _moment(nullable=False)
+
+
+class Bookmark(SQLModel, table=True):
+    """How far long work has come. See shared.ledger.bookmarks."""
+
+    name: str = Field(sa_column=Column(String(200), primary_key=True))
+    value: str = Field(sa_column=Column(Text, nullable=False))  # JSON
+    at: float = _moment(nullable=False)
 
 
 DEFAULT_PROJECT = UUID(int=1)

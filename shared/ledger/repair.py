@@ -42,6 +42,15 @@ class Repair:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A part of a campaign that was compared."""
+
+    until: int  # the last recipient id
+    batches: int
+    repairs: Sequence[Repair]
+
+
+@dataclass(frozen=True, slots=True)
 class _Range:
     """A batch and its recipients, from one snapshot."""
 
@@ -67,19 +76,28 @@ async def repair(ledger: Ledger, campaign_id: UUID) -> Sequence[Repair]:
     async with ledger.read() as connection:
         cursor = await connection.scalar(select(col(Campaign.cursor)).where(col(Campaign.id) == campaign_id))
     while cursor and after < cursor:
-        async with ledger.read() as connection:
-            ranges = await _ranges(connection, campaign_id, after, cursor)
-            until = ranges[-1].last_id if len(ranges) == BATCHES_AT_ONCE else cursor
-            rows = await _rows_between(connection, campaign_id, after, until)
-        for batch in ranges:
-            if not batch.is_sound:
-                done += await _repair_batch(ledger, campaign_id, batch.id)
-        if rows != sum(sum(batch.rows.values()) for batch in ranges):
-            edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
-            for lower, upper in zip(edges[::2], edges[1::2], strict=True):
-                done += await _cover(ledger, campaign_id, lower, upper)
-        after = until
+        step = await repair_next(ledger, campaign_id, after, cursor, BATCHES_AT_ONCE)
+        after = step.until
+        done += step.repairs
     return done
+
+
+async def repair_next(ledger: Ledger, campaign_id: UUID, after: int, cursor: int, most_batches: int) -> Step:
+    """One step of `repair`: at most `most_batches` batches that follow the recipient id `after`, with their rows."""
+    done: list[Repair] = []
+    async with ledger.read() as connection:
+        ranges = await _ranges(connection, campaign_id, after, cursor, most_batches)
+        until = ranges[-1].last_id if len(ranges) == most_batches else cursor
+        covered = sum(sum(batch.rows.values()) for batch in ranges)
+        has_more = await _has_more_rows(connection, campaign_id, after, until, covered)
+    for batch in ranges:
+        if not batch.is_sound:
+            done += await _repair_batch(ledger, campaign_id, batch.id)
+    if has_more:
+        edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
+        for lower, upper in zip(edges[::2], edges[1::2], strict=True):
+            done += await _cover(ledger, campaign_id, lower, upper)
+    return Step(until, len(ranges), done)
 
 
 async def recount(connection: AsyncConnection, batch_id: int) -> dict[str, int]:
@@ -137,14 +155,14 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
         lower = missed.last_id
 
 
-async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cursor: int) -> list[_Range]:
+async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cursor: int, most: int) -> list[_Range]:
     """The next batches by range, with their recipients counted in the same statement, so that differences are real."""
     said = [getattr(Batch, status).label(f"says_{status}") for status in STATUSES]
     chunk = (
         select(col(Batch.id), col(Batch.first_id), col(Batch.last_id), col(Batch.state), col(Batch.size), *said)
         .where(col(Batch.campaign_id) == campaign_id, col(Batch.first_id) > after, col(Batch.last_id) <= cursor)
         .order_by(col(Batch.first_id))
-        .limit(BATCHES_AT_ONCE)
+        .limit(most)
         .subquery()
     )
     in_range = and_(
@@ -172,13 +190,15 @@ async def _ranges(connection: AsyncConnection, campaign_id: UUID, after: int, cu
     ]
 
 
-async def _rows_between(connection: AsyncConnection, campaign_id: UUID, after: int, until: int) -> int:
-    counted = await connection.scalar(
-        select(func.count())
-        .select_from(Recipient)
+async def _has_more_rows(connection: AsyncConnection, campaign_id: UUID, after: int, until: int, number: int) -> bool:
+    """Whether there are more than `number` recipients with an id above `after`, up to `until`."""
+    some = (
+        select(col(Recipient.id))
         .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after, col(Recipient.id) <= until)
+        .limit(number + 1)
+        .subquery()
     )
-    return counted or 0
+    return (await connection.execute(select(func.count()).select_from(some))).scalar_one() > number
 
 
 async def _count(connection: AsyncConnection, campaign_id: UUID, first_id: int, last_id: int) -> dict[str, int]:

@@ -86,6 +86,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "timeline": _NOTES,
         "progress_point": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "service_instance": _LIFE,
+        "bookmark": {**_LIFE, DELETE: ALL},
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},  # updated by version 0.1.0
     },
     # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
@@ -122,6 +123,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "timeline": {**_NOTES, DELETE: ALL},
         "progress_point": _READ,
         "service_instance": {**_LIFE, DELETE: ALL},
+        "bookmark": {**_LIFE, DELETE: ALL},
     },
     # Not a service: `vashsender audit forget` deletes old entries, and no other role can.
     HOUSEKEEPING: {"audit_entry": {SELECT: ("id", "at"), DELETE: ALL}},

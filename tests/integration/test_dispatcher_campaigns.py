@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from cli.local.postgres import PrivatePostgres
 from services.dispatcher import closing
+from services.dispatcher.deadline import Deadline
 from shared.events import BatchRequeued, CampaignFinished
 from shared.ledger import campaigns
 from shared.ledger.database import Ledger, db_now
@@ -160,8 +161,10 @@ class TestStopping:
         assert rig.bus.of(CampaignFinished)[-1].status == "cancelled"
         assert rig.bus.of(BatchRequeued) == [], "the counts moved with the rows: nothing was left to mend"
         await assert_sound(ledger)
-        # What no batch covered is closed 5,000 at a time: 4 batches from before, 3 of these.
-        assert [batch.size for batch in await batches_of(ledger, campaign)] == [100] * 4 + [5000, 5000, 1945]
+        sizes = [batch.size for batch in await batches_of(ledger, campaign)]
+        assert sizes[:4] == [100] * 4, "those from before"
+        assert sizes[4] == 1000, "what no batch covered, 1,000 in a first step"
+        assert max(sizes) <= 5000
 
     async def test_batches_being_sent_are_left_to_their_senders(
         self, ledger: Ledger, rig: DispatcherRig, sender: FakeSender
@@ -189,7 +192,7 @@ class TestStopping:
         await change(ledger, campaign, status="stopping", stop_as="cancelled")
         with capture_logs() as logs:
             await rig.settle()
-            assert await closing.close(ledger, campaign, LIST_SHARE) == []
+            assert await closing.close(ledger, campaign, LIST_SHARE, Deadline(60)) == []
         assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
         assert (await campaign_row(ledger, campaign)).status == "stopping"
 
@@ -277,7 +280,7 @@ class TestStopping:
         rig = DispatcherRig.on(ledger, turn_soft_seconds=0.0001, turn_hard_seconds=60)
         await rig.round()
         assert (await campaign_row(ledger, campaign)).status == "stopping"
-        assert [batch.size for batch in await batches_of(ledger, campaign)] == [5000]
+        assert [batch.size for batch in await batches_of(ledger, campaign)] == [1000]
         assert (await timeline_of(ledger, campaign))[-1] == (
             "yielded",
             "A job yielded after 0.0001 s; the next one continues",
@@ -446,5 +449,5 @@ class TestClosing:
         campaign = await add_campaign(ledger, 100, status="sending")
         await mark(ledger, campaign, "sent", 100)
         await change(ledger, campaign, reopen="failed")
-        assert await closing.close(ledger, campaign, LIST_SHARE) == []
+        assert await closing.close(ledger, campaign, LIST_SHARE, Deadline(60)) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"

@@ -14,7 +14,7 @@ FINISHED_BATCHES = 20_000
 GROWING = ("batch", "recipient", "campaign", "timeline")
 """Tables that grow with finished work; the others stay small."""
 
-NOT_GROWING = ("campaign_not_closed", "batch_live", "batch_live_of")
+NOT_GROWING = ("campaign_not_closed", "campaign_reopening", "batch_live", "batch_live_of")
 """Indexes of unfinished work, which may be read from end to end."""
 
 

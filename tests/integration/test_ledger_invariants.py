@@ -1,6 +1,6 @@
 """The six invariants of docs/architecture.md, each with tests that fail if its rule is removed."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -8,19 +8,20 @@ from uuid import UUID
 import pytest
 import structlog
 from sqlalchemy import select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher import closing
+from services.dispatcher.deadline import Deadline
+from services.dispatcher.proof import Proof, prove
 from services.sender.db import claims
 from services.sender.db.record import Group, record
 from services.sender.results import Result
 from shared.events import CampaignFinished
 from shared.ledger import campaigns
 from shared.ledger.batches import requeue
-from shared.ledger.counts import Counts, counts
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient
+from shared.ledger.repair import Repair
 from tests.support.ledger import FakeSender, add_campaign, assert_sound, batches_of, campaign_row, counts_by_status
 from tests.support.services import DispatcherRig, WatchdogRig
 
@@ -113,11 +114,13 @@ class TestClosing:
         return campaign
 
     async def refuses(self, ledger: Ledger, campaign: UUID) -> None:
-        assert not isinstance(await closing.close(ledger, campaign, LIST_SHARE), CampaignFinished)
+        assert not isinstance(await closing.close(ledger, campaign, LIST_SHARE, Deadline(60)), CampaignFinished)
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
     async def test_it_closes_with_all_of_them(self, ledger: Ledger, sent: UUID) -> None:
-        assert await closing.close(ledger, sent, LIST_SHARE) == CampaignFinished(campaign_id=sent, status="finished")
+        assert await closing.close(ledger, sent, LIST_SHARE, Deadline(60)) == CampaignFinished(
+            campaign_id=sent, status="finished"
+        )
 
     async def test_not_before_the_cursor_is_at_the_end(self, ledger: Ledger, sent: UUID) -> None:
         """The row beyond the cursor is closed already, so only the cursor shows that it is left."""
@@ -151,7 +154,7 @@ class TestClosing:
     @pytest.mark.parametrize("status", ["paused", "queued", "draft", "finished"])
     async def test_only_from_sending_or_stopping(self, ledger: Ledger, sent: UUID, status: str) -> None:
         await change(ledger, Campaign, sent, status=status)
-        assert await closing.close(ledger, sent, LIST_SHARE) == []
+        assert await closing.close(ledger, sent, LIST_SHARE, Deadline(60)) == []
         assert (await campaign_row(ledger, sent)).status == status
 
 
@@ -326,7 +329,7 @@ class TestNothingIsForgotten:
             await connection.execute(text("UPDATE batch SET lease_until = 1 WHERE state = 'sending'"))
         watchdog = WatchdogRig.on(ledger)
         await watchdog.watchdog.look()
-        await watchdog.watchdog.sweep()
+        await watchdog.sweep()
         for ticket in lost:
             assert await sender.claim(*ticket) is None
         while await dispatcher.settle() + await sender.send_all_released():
@@ -346,16 +349,16 @@ class TestLocks:
         await dispatcher.settle()
         await sender.send_all_released()
 
-        async def and_meanwhile(connection: AsyncConnection, campaign_id: UUID) -> Counts:
+        async def and_meanwhile(ledger: Ledger, campaign_id: UUID, deadline: Deadline) -> Proof | Sequence[Repair]:
             """After the proof, as retry-failed or a repair would."""
-            result = await counts(connection, campaign_id)
+            result = await prove(ledger, campaign_id, deadline)
             async with ledger.write() as other:
                 await campaigns.lock(other, campaign_id)
                 await requeue(other, col(Batch.campaign_id) == campaign_id)
             return result
 
-        monkeypatch.setattr("services.dispatcher.closing.counts", and_meanwhile)
-        assert await closing.close(ledger, campaign, LIST_SHARE) == []
+        monkeypatch.setattr("services.dispatcher.closing.prove", and_meanwhile)
+        assert await closing.close(ledger, campaign, LIST_SHARE, Deadline(60)) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
     async def test_the_cursor_moves_only_with_its_batch(

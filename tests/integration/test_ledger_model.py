@@ -158,7 +158,7 @@ class LedgerModel(RuleBasedStateMachine):
 
     @rule(which=st.sampled_from([(0,), (0, 1)]))
     def sweep(self, which: tuple[int, ...]) -> None:
-        self.at_once(*(self.watchdogs[number].watchdog.sweep() for number in which))
+        self.at_once(*(self.watchdogs[number].sweep() for number in which))
         assert not [
             (reason, rig.value("repairs_total", reason=reason))
             for rig in self.watchdogs

@@ -78,7 +78,7 @@ async def test_it_is_bounded_and_keeps_its_beginning(ledger: Ledger) -> None:
         rows = [{"kind": f"kind {number}"} for number in range(KEPT + 200)]
         entry = insert(Timeline).values(campaign_id=campaign, text="it happened", at=0.0, last_at=0.0, times=1)
         await connection.execute(entry, rows)
-    await WatchdogRig.on(ledger).watchdog.sweep()
+    await WatchdogRig.on(ledger).sweep()
     kinds = [kind for kind, _ in await timeline_of(ledger, campaign)]
     assert len(kinds) == KEPT == 1000
     assert (kinds[0], kinds[-1]) == ("kind 0", f"kind {KEPT + 199}")

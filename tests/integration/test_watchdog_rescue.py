@@ -97,7 +97,7 @@ async def test_a_silent_sender_with_a_lease_is_left_alone(
     campaign = await add_campaign(ledger, 100)
     held = await hold_one(dispatcher, sender)
     await rig.watchdog.look()
-    await rig.watchdog.sweep()
+    await rig.sweep()
     assert [(batch.state, batch.generation) for batch in await batches_of(ledger, campaign)] == [
         ("sending", held.generation)
     ]

@@ -12,7 +12,7 @@ from sqlmodel import col
 
 from services.watchdog import sweep
 from shared.events import BatchRequeued, CampaignRequested
-from shared.ledger import instances, repair, timeline
+from shared.ledger import bookmarks, instances, repair, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from tests.support.ledger import (
@@ -60,7 +60,7 @@ async def send_the_rest(ledger: Ledger) -> FakeSender:
 async def test_a_sound_ledger_is_left_as_it_is(ledger: Ledger, rig: WatchdogRig) -> None:
     campaign = await half_sent(ledger)
     before = await batches_of(ledger, campaign)
-    await rig.watchdog.sweep()
+    await rig.sweep()
     assert await batches_of(ledger, campaign) == before
     assert rig.bus.events == []
 
@@ -73,7 +73,7 @@ async def test_counts_that_disagree_are_corrected(ledger: Ledger, rig: WatchdogR
             update(Batch).where(col(Batch.id) == victims[1].id).values(sent=Batch.sent - 7, failed=7)
         )
         await connection.execute(update(Batch).where(col(Batch.id) == victims[-1].id).values(pending=0))
-    await rig.watchdog.sweep()
+    await rig.sweep()
     await assert_sound(ledger)
     after = await batches_of(ledger, campaign)
     assert [(b.state, b.generation) for b in after] == [(b.state, b.generation) for b in victims], "hands unchanged"
@@ -88,7 +88,7 @@ async def test_open_rows_in_a_closed_batch_are_sent(ledger: Ledger, rig: Watchdo
         await connection.execute(
             update(Recipient).where(col(Recipient.id) == victim.first_id + 3).values(status="pending")
         )
-    await rig.watchdog.sweep()
+    await rig.sweep()
     await assert_sound(ledger)
     again = (await batches_of(ledger, campaign))[0]
     assert (again.state, again.generation, again.pending) == ("waiting", victim.generation + 1, 1)
@@ -105,7 +105,7 @@ async def test_rows_that_no_batch_covers_get_one(ledger: Ledger, rig: WatchdogRi
     gone = [batches[0], batches[2], batches[-1]]
     async with ledger.write() as connection:
         await connection.execute(delete(Batch).where(col(Batch.id).in_([batch.id for batch in gone])))
-    await rig.watchdog.sweep()
+    await rig.sweep()
     await assert_sound(ledger)
     assert rig.value("repairs_total", reason="rows_without_batch") == 6, "600 rows each, in batches of at most 500"
     assert (await counts_by_status(ledger, campaign))["total"] == 6000
@@ -124,7 +124,7 @@ async def test_two_watchdogs_repair_it_once(ledger: Ledger) -> None:
             update(Recipient).where(col(Recipient.id) == batches[0].first_id).values(status="deferred")
         )
     rigs = [WatchdogRig.on(ledger) for _ in range(2)]
-    await concurrently(*(rig.watchdog.sweep() for rig in rigs))
+    await concurrently(*(rig.sweep() for rig in rigs))
     await assert_sound(ledger)
     for reason in ("rows_without_batch", "open_rows_in_closed_batch"):
         assert sum(rig.value("repairs_total", reason=reason) for rig in rigs) == 1
@@ -136,7 +136,7 @@ async def test_a_campaign_that_is_not_under_way_is_never_touched(ledger: Ledger,
     async with ledger.write() as connection:
         await connection.execute(update(Campaign).values(status=status, scheduled_at=4e9, finished_at=1.0))
     before = (await campaign_row(ledger, campaign), await batches_of(ledger, campaign))
-    await rig.watchdog.sweep()
+    await rig.sweep()
     assert (await campaign_row(ledger, campaign), await batches_of(ledger, campaign)) == before
 
 
@@ -167,7 +167,7 @@ async def test_the_dispatcher_is_called_for_campaigns_it_overlooked(ledger: Ledg
     await add_campaign(ledger, 1, status="sending")
     await add_campaign(ledger, 1, status="scheduled", scheduled_at=600.0)
     await add_campaign(ledger, 1, status="draft", deliver_by=None)
-    await rig.watchdog.sweep()
+    await rig.sweep()
     assert {event.campaign_id for event in rig.bus.of(CampaignRequested)} == set(waiting.values())
     for reason, campaign in waiting.items():
         assert rig.value("repairs_total", reason=reason) == 1
@@ -178,13 +178,71 @@ async def test_the_dispatcher_is_called_for_campaigns_it_overlooked(ledger: Ledg
 async def test_a_campaign_that_moves_is_not_overlooked(
     ledger: Ledger, rig: WatchdogRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sweep, "LOOK_AGAIN_SECONDS", 3600.0)
     await add_campaign(ledger, 7000, status="stopping", stop_as="cancelled")
+    await rig.watchdog.sweep()
+    assert rig.watchdog.sweeping.only_looks_again, "it is a suspect"
+    await DispatcherRig.on(ledger, turn_soft_seconds=0.0001).round()
+    monkeypatch.setattr(sweep, "LOOK_AGAIN_SECONDS", 0.0)
+    await rig.sweep()
+    assert rig.bus.of(CampaignRequested) == []
 
-    async def meanwhile(_seconds: float) -> None:
-        await DispatcherRig.on(ledger, turn_soft_seconds=0.0001).round()
 
-    monkeypatch.setattr("services.watchdog.sweep.asyncio.sleep", meanwhile)
-    assert await sweep.overlooked(ledger) == []
+class TestPositions:
+    """A pass goes in short ticks, and is continued after a restart."""
+
+    @pytest.fixture(autouse=True)
+    def three_batches_a_tick(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sweep, "BATCHES_AT_ONCE", 3)
+
+    async def ticks(self, ledger: Ledger, number: int) -> int:
+        """As many watchdogs, each killed after one tick; returns the repairs."""
+        rigs = [WatchdogRig.on(ledger, sweep_seconds=300) for _ in range(number)]
+        for rig in rigs:
+            await rig.watchdog.sweep()
+        return sum(int(rig.value("repairs_total", reason="counts_disagreed")) for rig in rigs)
+
+    async def break_counts(self, ledger: Ledger, batch_id: int) -> None:
+        async with ledger.write() as connection:
+            await connection.execute(update(Batch).where(col(Batch.id) == batch_id).values(unknown=1))
+
+    async def test_a_tick_compares_a_few_batches_only(self, ledger: Ledger, rig: WatchdogRig) -> None:
+        campaign = await half_sent(ledger)
+        found = await batches_of(ledger, campaign)
+        await self.break_counts(ledger, found[1].id)
+        await self.break_counts(ledger, found[-1].id)
+        await rig.watchdog.sweep()
+        assert rig.value("repairs_total", reason="counts_disagreed") == 1
+        await rig.sweep()
+        assert rig.value("repairs_total", reason="counts_disagreed") == 2
+
+    async def test_a_killed_watchdog_is_continued_in_the_middle_of_a_campaign(self, ledger: Ledger) -> None:
+        campaign = await half_sent(ledger)
+        await self.break_counts(ledger, (await batches_of(ledger, campaign))[-1].id)
+        assert await self.ticks(ledger, 1) == 0
+        assert await self.ticks(ledger, 3) == 1
+
+    async def test_every_campaign_is_reached_whatever_lies_before_it(self, ledger: Ledger) -> None:
+        """Scheduled ones, without rows, with many and with none."""
+        for number in range(5):
+            await add_campaign(ledger, number, status="scheduled", scheduled_at=600.0)
+            await add_campaign(ledger, 0, status="paused")
+        await half_sent(ledger, 500)
+        last = await half_sent(ledger, 500)
+        await self.break_counts(ledger, (await batches_of(ledger, last))[0].id)
+        assert await self.ticks(ledger, 30) == 1
+        await assert_sound(ledger)
+
+    async def test_it_rests_between_two_passes(self, ledger: Ledger) -> None:
+        campaign = await half_sent(ledger, 50)
+        rig = WatchdogRig.on(ledger, sweep_seconds=300)
+        await rig.sweep()
+        await self.break_counts(ledger, (await batches_of(ledger, campaign))[0].id)
+        await rig.watchdog.sweep()
+        assert rig.watchdog.sweeping.passes == 1
+        assert rig.value("repairs_total", reason="counts_disagreed") == 0
+        async with ledger.read() as connection:
+            assert await bookmarks.read(connection, sweep.BOOKMARK) == {}, "the next pass begins at the first campaign"
 
 
 async def test_timelines_and_instances_stay_bounded(ledger: Ledger) -> None:
@@ -196,7 +254,7 @@ async def test_timelines_and_instances_stay_bounded(ledger: Ledger) -> None:
         await instances.seen(connection, instance="old", service="api")
         await instances.seen(connection, instance="new", service="api")
         await connection.execute(text("UPDATE service_instance SET seen_at = seen_at - 4000 WHERE id = 'old'"))
-    await rig.watchdog.sweep()
+    await rig.sweep()
     kinds = [kind for kind, _ in await timeline_of(ledger, campaign)]
     assert len(kinds) == 10
     assert kinds[0] == "kind 0"

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.metrics import DispatcherMetrics
+from services.watchdog import sweep
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
 from services.watchdog.watchdog import Watchdog
@@ -73,11 +74,19 @@ class WatchdogRig:
 
     @classmethod
     def on(cls, ledger: Ledger, **settings: Any) -> "WatchdogRig":
-        config = load(WatchdogSettings, **settings)
+        config = load(WatchdogSettings, **{"sweep_seconds": 0.001, **settings})
         heartbeats = Heartbeats(config)
         metrics = WatchdogMetrics(Metrics("watchdog"), ledger, heartbeats)
         bus = RecordedBus()
         return cls(Watchdog(config, ledger, cast(Bus, bus), metrics, heartbeats), heartbeats, metrics, bus)
+
+    async def sweep(self) -> None:
+        """Runs ticks of the sweep until a pass has ended."""
+        sweeping = self.watchdog.sweeping
+        passes = sweeping.passes
+        while sweeping.passes == passes:
+            await self.watchdog.sweep()
+            await asyncio.sleep(sweep.LOOK_AGAIN_SECONDS if sweeping.only_looks_again else 0.001)
 
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.common.registry.get_sample_value(f"vashsender_{name}", labels) or 0.0
