@@ -60,7 +60,8 @@ class Agenda:
         """The campaigns with batches out at the end of a round."""
         self._was_out = set(campaign_ids)
 
-    def lap(self, found: Collection[UUID], most: int) -> None:
-        """Notes the next campaigns of a lap; fewer than `most`: it has come to the end."""
+    def lap(self, found: Collection[UUID], most: int) -> bool:
+        """Notes the next campaigns of a lap; returns whether it has come to the end, because they are fewer."""
         self.lap_at = max(found) if len(found) == most else None
         self.laps += self.lap_at is None
+        return self.lap_at is None

@@ -116,7 +116,8 @@ class Dispatcher:
         if cause == "clock" or is_first_lap:
             most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE
             found = await next_of_lap(connection, self._agenda.lap_at, most)
-            self._agenda.lap(found, most)
+            if self._agenda.lap(found, most):
+                self._fairness.end_lap()
             wanted.update(found)
             if is_first_lap and not self._agenda.laps:
                 self.wake(cause=cause)

@@ -30,6 +30,7 @@ class _Campaign:
     served: int = 0  # the number of its last release, counted over all campaigns; 0: none yet
     fresh: bool = True  # whether that was a new batch, not a retry
     ready: bool = False  # it has something to release
+    lap: int = 0  # the lap in which it was noted last
     #: Its entry in the heaps: it is out of date if it says something else.
     entry: tuple[int, int] | None = None
 
@@ -79,6 +80,7 @@ class Fairness:
         #: Projects with batches out.
         self._busy: set[UUID] = set()
         self._number = count(1)
+        self._lap = 0
 
     def note(self, campaign_id: UUID, project_id: UUID, *, priority: int, limited: bool, out: int, ready: bool) -> None:
         """What a round has seen of a campaign. `out`: its batches that take a place, or wait for one."""
@@ -90,7 +92,7 @@ class Fairness:
         if (campaign.priority, campaign.limited) != (priority, limited):
             self._line(campaign).busy.discard(campaign_id)
             campaign.priority, campaign.limited, campaign.entry = priority, limited, None
-        campaign.ready = ready
+        campaign.ready, campaign.lap = ready, self._lap
         self._set_out(campaign, out)
         self._queue(campaign)
 
@@ -101,6 +103,12 @@ class Fairness:
             self._set_out(campaign, 0)
             self._line(campaign).busy.discard(campaign_id)
             del self._campaigns[campaign_id]
+
+    def end_lap(self) -> None:
+        """All open campaigns were noted since the last call: the others were closed, by another dispatcher."""
+        for campaign_id in [campaign.id for campaign in self._campaigns.values() if campaign.lap < self._lap]:
+            self.forget(campaign_id)
+        self._lap += 1
 
     def nothing_ready(self, campaign_id: UUID) -> None:
         """It could not be released: it waits until it is noted again."""

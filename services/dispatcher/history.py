@@ -10,15 +10,17 @@ from sqlmodel import col
 from shared.ledger import batches, history
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
-from shared.ledger.models import Batch
+from shared.ledger.models import Batch, Campaign
+from shared.ledger.states import ACTIVE
 
 NOTE_SECONDS = 1.0
 MOST_CAMPAIGNS = 1000
-"""Campaigns with batches out that are looked at in one tick, the oldest first."""
+"""Active campaigns with batches out that are looked at in one tick, the oldest first."""
 CAMPAIGNS_AT_ONCE = 50
 """Campaigns noted in one tick, those that waited longest first; the curves of the others get coarser."""
 LINGERING_TICKS = 5
-"""Ticks for which a campaign is still looked at after its last batch came back, while its last results are recorded."""
+"""Ticks for which a campaign is still looked at after it is paused or closed, or its last batch came back, while its last
+results are recorded."""
 
 
 @dataclass(slots=True)
@@ -51,10 +53,16 @@ class History:
         self._remember(active, set(moved))
 
     async def _look(self, connection: AsyncConnection, now: float) -> dict[UUID, tuple[Point, bool]]:
-        """The progress of each campaign, and whether it has batches out or only lingers."""
-        active = set(sorted(await batches.campaigns_out(connection))[:MOST_CAMPAIGNS])
-        if not active and not self._watched:
+        """The progress of each campaign, and whether it is active or only lingers."""
+        out = sorted(await batches.campaigns_out(connection))[:MOST_CAMPAIGNS]
+        if not out and not self._watched:
             return {}
+        found = await connection.execute(
+            select(col(Campaign.id)).where(
+                col(Campaign.id).in_(out), col(Campaign.status).in_([status.value for status in ACTIVE])
+            )
+        )
+        active = set(found.scalars())
         sums = await connection.execute(
             select(col(Batch.campaign_id), func.sum(col(Batch.sent)), func.sum(col(Batch.failed)))
             .where(col(Batch.campaign_id).in_([*active, *self._watched.keys() - active]))

@@ -131,8 +131,10 @@ class Survey:
 
     @property
     def beside_is_full(self) -> bool:
-        """Senders hold as many batches under limits as they can without keeping others waiting."""
-        return sum(campaign.beside for campaign in self.campaigns.values()) >= LIMITED_PER_PLACE * self.capacity
+        """Senders hold as many batches under limits as they can without keeping others waiting. If no sender is known to
+        be alive, one may be."""
+        beside = sum(campaign.beside for campaign in self.campaigns.values())
+        return beside >= LIMITED_PER_PLACE * max(self.capacity, 1)
 
     def _limits(self, campaign: OpenCampaign) -> Sequence[Limit]:
         return [self.limits[scope] for scope in scopes(campaign) if scope in self.limits]

@@ -48,6 +48,8 @@ class CampaignStatus(StrEnum):
 
 
 FINAL = (CampaignStatus.FINISHED, CampaignStatus.FAILED, CampaignStatus.CANCELLED, CampaignStatus.EXPIRED)
+ACTIVE = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.STOPPING)
+"""What the dispatcher works on."""
 
 UNDER_WAY = (CampaignStatus.QUEUED, CampaignStatus.SENDING, CampaignStatus.PAUSED, CampaignStatus.STOPPING)
 """Accepted for sending and not closed."""

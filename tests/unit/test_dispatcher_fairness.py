@@ -218,6 +218,17 @@ def test_closed_campaigns_are_forgotten() -> None:
     assert shop.fairness.next() == two.id
 
 
+def test_campaigns_that_another_dispatcher_closed_are_forgotten_after_a_lap() -> None:
+    shop = Shop(one := campaign(1), two := campaign(2))
+    shop.fairness.end_lap()
+    shop.note(two)
+    shop.fairness.end_lap()
+    shop.note(two)
+    shop.fairness.end_lap()
+    assert shop.fairness.upcoming(9) == {two.id}
+    assert one.id not in shop.fairness.upcoming(9)
+
+
 @pytest.mark.parametrize(
     "values",
     [
