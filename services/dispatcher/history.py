@@ -19,8 +19,8 @@ MOST_CAMPAIGNS = 1000
 CAMPAIGNS_AT_ONCE = 50
 """Campaigns noted in one tick, those that waited longest first; the curves of the others get coarser."""
 LINGERING_TICKS = 5
-"""Ticks for which a campaign is still looked at after it is paused or closed, or its last batch came back, while its last
-results are recorded."""
+"""Ticks for which a campaign is still looked at after it is paused or closed, or its last batch came back, while its
+last results are recorded."""
 
 
 @dataclass(slots=True)

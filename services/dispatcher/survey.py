@@ -131,8 +131,8 @@ class Survey:
 
     @property
     def beside_is_full(self) -> bool:
-        """Senders hold as many batches under limits as they can without keeping others waiting. If no sender is known to
-        be alive, one may be."""
+        """Senders hold as many batches under limits as they can without keeping others waiting. If none is known to be
+        alive, one may be."""
         beside = sum(campaign.beside for campaign in self.campaigns.values())
         return beside >= LIMITED_PER_PLACE * max(self.capacity, 1)
 
