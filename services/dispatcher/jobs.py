@@ -34,7 +34,7 @@ Work = Callable[[Job], Awaitable[bool]]
 
 class Jobs:
     """A campaign that has had no time yet comes first, so a small one is closed beside any number of long jobs. None
-    starves: slices are given in turn to whoever has waited longest, too.
+    starves: every third slice goes to the one that has waited longest.
 
     Several dispatchers may have jobs on one campaign: every step is a transaction under the campaign's lock."""
 

@@ -1,6 +1,6 @@
 """The proof that a campaign may close: every recipient is compared with the counts of its batch, and none is open.
 
-The comparison goes in short steps, and a bookmark says how far it has come: a job that yields or is killed goes on
+The comparison goes in short steps, and a bookmark says how far it has come: a job that yields or is killed continues
 there, in any dispatcher. A proof stands for one sum of the generations of all batches. If a batch has changed hands
 since it began, it starts again.
 """
