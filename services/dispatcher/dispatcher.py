@@ -108,19 +108,20 @@ class Dispatcher:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
 
-    async def _survey(self, connection: AsyncConnection, asked: Collection[UUID], cause: str) -> Survey:
-        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap."""
+    async def _survey(self, connection: AsyncConnection, asked: set[UUID], cause: str) -> Survey:
+        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap, which
+        it adds to `asked`."""
         out, leased = await batches_out(connection)
-        wanted = {*asked, *out, *await due(connection)}
         is_first_lap = not self._agenda.laps
         if cause == "clock" or is_first_lap:
             most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE
             found = await next_of_lap(connection, self._agenda.lap_at, most)
             if self._agenda.lap(found, most):
                 self._fairness.end_lap()
-            wanted.update(found)
+            asked.update(found)
             if is_first_lap and not self._agenda.laps:
                 self.wake(cause=cause)
+        wanted = {*asked, *out, *await due(connection)}
         campaigns, limits, now = await look_at(connection, wanted, out)
         for gone in wanted - campaigns.keys():
             self._fairness.forget(gone)
