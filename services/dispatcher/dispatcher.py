@@ -109,8 +109,8 @@ class Dispatcher:
         return busy
 
     async def _survey(self, connection: AsyncConnection, asked: set[UUID], cause: str) -> Survey:
-        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap, which
-        it adds to `asked`."""
+        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap
+        (added to `asked`)."""
         out, leased = await batches_out(connection)
         is_first_lap = not self._agenda.laps
         if cause == "clock" or is_first_lap:
