@@ -97,9 +97,8 @@ class Limits:
 
     # What is known
 
-    async def set_by_settings(self) -> None:
-        """Writes the limits per second of providers, and those that the URLs of relays set."""
-        await until_available(self._put_providers)
+    async def set_by_urls(self) -> None:
+        """Writes the limits that the URLs of relays set."""
         for scope, relay in self._relays.items():
             if relay.limits is not None:
                 await until_available(partial(self._put, scope, relay.limits))
@@ -249,7 +248,9 @@ class Limits:
     # Slots
 
     async def run(self) -> None:
-        """Reserves room in the ledger whenever a lane needs some, and returns what was not used under a cap."""
+        """Reserves room in the ledger whenever a lane needs some, and returns what was not used under a cap. Writes the
+        limits of providers first, so that no email begins without them."""
+        await until_available(self._put_providers)
         while True:
             await self._asked.wait()
             self._asked.clear()

@@ -40,7 +40,7 @@ async def serve(process: Process[SenderSettings]) -> None:
         monitor = BatchMonitor(settings, ledger, engine, held_batches, limits)
         heartbeat = Heartbeat(settings, process.bus, engine, held_batches, owner)
         drain = Drain(worker, engine, feed, gate, heartbeat, settings.drain_seconds)
-        await limits.set_by_settings()
+        await limits.set_by_urls()
         if slot.owner is not None:
             await worker.resume()
         process.bus.subscribe(topology.EMAIL, BatchReleased, worker.on_ticket, prefetch=settings.batches_in_hand)
