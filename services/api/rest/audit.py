@@ -24,7 +24,9 @@ class Which(BaseModel):
     """Which entries."""
 
     project_id: UUID | None = Field(None, description="Only those of this project.")
-    actor: str | None = Field(None, max_length=200, description="Only those of this key or user.")
+    actor: str | None = Field(
+        None, max_length=200, pattern=r"^[^\x00-\x1f]*$", description="Only those of this key or user."
+    )
     since: AwareDatetime | None = Field(None, description="Only those made then or later.")
     until: AwareDatetime | None = Field(None, description="Only those made before.")
 

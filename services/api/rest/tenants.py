@@ -27,6 +27,8 @@ from services.api.shapes.tenants import (
 from services.api.usecases import tenants
 from services.api.web.context import ProjectDep
 
+SessionId = Annotated[str, Path(max_length=64, pattern="^[0-9a-f]+$")]
+
 router = APIRouter(prefix="/v1", tags=["projects"], route_class=JsonRoute, dependencies=[key_required])
 
 
@@ -122,6 +124,8 @@ async def list_sessions(project: ProjectDep) -> Sessions:
 
 
 @router.delete("/sessions/{session_id}", status_code=204, summary="End a session at once")
-async def end_session(session_id: Annotated[str, Path(max_length=64)], project: ProjectDep) -> None:
+async def end_session(
+    session_id: Annotated[str, Path(max_length=64, pattern="^[0-9a-f]+$")], project: ProjectDep
+) -> None:
     async with project.write() as connection:
         await tenants.end_session(connection, project.tenant, session_id)
