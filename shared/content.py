@@ -3,6 +3,7 @@
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from contextlib import suppress
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from pydantic import (
     PlainSerializer,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from shared.errors import DataError
@@ -25,6 +27,9 @@ _CID = re.compile(
     r"""(?:\b(?:src|background|poster|href|data)\s*=\s*["']?\s*|\burl\(\s*["']?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
 _URL_SAFE = re.compile("[A-Za-z0-9_-]+=*")
+
+LONG_CHARACTERS = 1_000_000
+"""A file's base64 from this length on is not kept beside the file."""
 
 
 def _decoded(value: object) -> bytes:
@@ -77,6 +82,17 @@ class Attachment(BaseModel):
         description='Makes the file an inline image: the HTML shows it with `src="cid:..."`.',
         examples=["logo"],
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _decode_in_place(cls, values: Any) -> Any:
+        """Replaces a long text by the file it stands for, so that not both are in memory. What is wrong with it is said
+        by its field."""
+        text = values.get("content") if isinstance(values, dict) else None
+        if isinstance(text, str) and len(text) > LONG_CHARACTERS:
+            with suppress(ValueError):
+                values["content"] = _decoded(text)
+        return values
 
     @model_serializer(mode="wrap")
     def _without_absent_id(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -72,6 +72,11 @@ class Content:
         self._loaded, self._loaded_at = builder, time.monotonic()
         self.size = builder.kept_bytes
 
+    def take_error(self) -> str:
+        """The error, once: when the campaign is resumed, its content may have been mended."""
+        error, self.error = self.error, ""
+        return error
+
     def drop(self) -> None:
         """Frees its memory. It may be loaded again."""
         self._loaded, self.is_leaving = None, False

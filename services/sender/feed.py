@@ -168,7 +168,7 @@ class Feed:
         if content.builder is not None:
             return self._memory.has_room_for_email(content.builder.email_bytes)
         if content.error:
-            held.stop_for(StopCause.REFUSED, content.error)
+            held.stop_for(StopCause.REFUSED, content.take_error())
         else:
             self._contents.want(content)
         return False

@@ -97,8 +97,10 @@ async def create(connection: AsyncConnection, status: CampaignStatus = CampaignS
     if status not in NEW_CAMPAIGN:
         raise ValueError(f"no campaign starts as {status}")
     campaign_id = UUID(int=uuid7().int)
+    # Not among the values: SQLAlchemy keeps those of the first campaign with the statement, megabytes included.
+    content = {"content": values.pop("content")}
     await connection.execute(
-        insert(Campaign).values(id=campaign_id, status=status.value, created_at=db_now(), **values)
+        insert(Campaign).values(id=campaign_id, status=status.value, created_at=db_now(), **values), content
     )
     return campaign_id
 

@@ -13,8 +13,10 @@ from shared.ledger.database import Ledger
 from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
+from tests.support.smtp.certificates import Authority
 from tests.support.standby import Pair, new_pair
 from tests.support.system import System, installation
+from tests.support.tls import enable_tls
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -100,6 +102,29 @@ async def test_a_standby_is_never_taken_for_the_primary(pair: Pair) -> None:
     assert await database_check(reading)() == ""
     for one in (ledger, reading):
         await one.close()
+
+
+async def test_tls_is_verified_for_each_host_by_its_own_name(pair: Pair, tmp_path: Path) -> None:
+    """The URL names the primary as `localhost`, and the standby by an address that its certificate does not have."""
+    authority = Authority(tmp_path)
+    for cluster in (pair.primary, pair.standby):
+        await asyncio.to_thread(enable_tls, cluster, authority.certificate("localhost"))
+    tls = {"sslmode": "verify-full", "sslrootcert": str(authority.ca_file)}
+    right = pair.url("ledger", **tls).replace("host=127.0.0.1", "host=localhost")
+    wrong = right.replace(f"localhost:{pair.standby.port}", f"127.0.0.1:{pair.standby.port}")
+    for url in (right, wrong):
+        ledger = Ledger(url)
+        assert await ledger.now() > 0
+        await ledger.close()
+    await asyncio.to_thread(pair.primary.kill)
+    await asyncio.to_thread(pair.promote)
+    ledger = Ledger(wrong)
+    with pytest.raises(OSError, match=r"certificate is not valid for '127\.0\.0\.1'"):
+        await ledger.now()
+    await ledger.close()
+    ledger = Ledger(right)
+    assert await ledger.now() > 0
+    await ledger.close()
 
 
 async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

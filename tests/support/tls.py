@@ -1,5 +1,6 @@
 """A broker and a database with TLS."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from cli.local.postgres_user import give
 from tests.support.run import TestRun
 from tests.support.smtp.certificates import Certificate
 
+POLL_SECONDS = 0.05
 BUSY_SECONDS = 180.0
 """Timeout for starting a node on a busy machine."""
 
@@ -48,6 +50,10 @@ def enable_tls(postgres: PrivatePostgres, certificate: Certificate) -> None:
         give(file)
     postgres.query("ALTER SYSTEM SET ssl = on")
     postgres.query("SELECT pg_reload_conf()")
+    deadline = time.monotonic() + BUSY_SECONDS
+    while postgres.query("SHOW ssl") != "on":  # the reload reaches new connections a little later
+        assert time.monotonic() < deadline, "the cluster does not offer TLS"
+        time.sleep(POLL_SECONDS)
 
 
 def with_host(url: str, host: str, port: int | None = None, scheme: str = "") -> str:

@@ -1,7 +1,6 @@
 """Bodies of bounded length that arrive in bounded time."""
 
 import asyncio
-import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +10,7 @@ from starlette.types import Message
 from services.api.context import Api
 from services.api.room import SMALL_BYTES, Room
 from services.api.usecases.errors import TooLargeError, TooSlowError
+from shared.memory import trim
 
 BLOCK_BYTES = 16_384
 """Parsers get a body in blocks of this length, and other requests run between two blocks."""
@@ -54,7 +54,7 @@ class _Body:
         await room.take(size)
         self._held.append((room, size))
         if size > SMALL_BYTES:
-            gc.collect()  # requests are parts of cycles: the large one before this may still be in memory
+            trim()  # requests are parts of cycles: the large one before this may still be in memory
 
     async def receive(self) -> Message:
         if self._began is None:
