@@ -2,15 +2,17 @@
 
 import asyncio
 import sys
+from uuid import uuid4
 
 import pytest
 from alembic.util.exc import CommandError
-from sqlalchemy import inspect, text
+from sqlalchemy import Uuid, bindparam, inspect, text
 from sqlmodel import SQLModel
 
 from shared.health import database_check
-from shared.ledger import migrate
+from shared.ledger import domains, migrate
 from shared.ledger.database import Ledger
+from shared.ledger.models import DEFAULT_PROJECT
 
 
 async def tables(url: str) -> set[str]:
@@ -74,3 +76,38 @@ async def test_a_process_is_ready_on_a_later_schema(database_url: str) -> None:
             assert bool(await check()) == bool(problem)
     finally:
         await ledger.close()
+
+
+OLD_CAMPAIGN = """INSERT INTO campaign
+(id, project_id, name, from_email, envelope_from, content, status, delivery, created_at)
+VALUES (:id, :project_id, 'old', :sender, :envelope, '{}', 'finished', 'at_least_once', :at)"""
+
+
+async def test_after_an_update_a_project_owns_the_domains_it_was_sent_from(empty_database_url: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, empty_database_url, "0006")
+    ledger = Ledger(empty_database_url, pool_size=1)
+    other = uuid4()
+    used = [
+        (DEFAULT_PROJECT, "news@Example.test", "bounce@bounces.test", 2.0),
+        (DEFAULT_PROJECT, "shop@example.test", "shop@example.test", 3.0),
+        (other, "team@other.test", "team@other.test", 5.0),
+        (other, "late@example.test", "late@example.test", 9.0),
+    ]
+    try:
+        async with ledger.write() as connection:
+            new = text("INSERT INTO project (id, name, created_at) VALUES (:id, 'other', 0)")
+            await connection.execute(new.bindparams(bindparam("id", type_=Uuid())), {"id": other})
+            ids = (bindparam("id", type_=Uuid()), bindparam("project_id", type_=Uuid()))
+            for project_id, sender, envelope, at in used:
+                row = {"id": uuid4(), "project_id": project_id, "sender": sender, "envelope": envelope, "at": at}
+                await connection.execute(text(OLD_CAMPAIGN).bindparams(*ids), row)
+        await asyncio.to_thread(migrate.upgrade, empty_database_url)
+        async with ledger.read() as connection:
+            found = await domains.list_domains(connection)
+    finally:
+        await ledger.close()
+    assert [(one.name, one.project, one.made_by) for one in found] == [
+        ("bounces.test", "default", "used"),
+        ("example.test", "default", "used"),
+        ("other.test", "other", "used"),
+    ]

@@ -398,3 +398,22 @@ async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api:
     tenant = Tenant(key, needs_own_domain=False, limits=Limits(1, 1, 1))
     with pytest.raises(ClosedProjectError):
         await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), 3600)
+
+
+async def test_the_page_shows_who_is_signed_in_and_ends_sessions(api: ApiRig) -> None:
+    await own(api, "example.test")
+    secret = api.client.headers["Authorization"].removeprefix("Bearer ")
+    first, second = Visitor.of(api), Visitor.of(api)
+    await first.sign_in(secret)
+    await second.sign_in(await key_with(api, Scope.CAMPAIGNS_READ, project=await new_project(api.ledger)))
+    page = await first.get("/access")
+    assert "<code>example.test</code>" in page
+    assert page.count('name="session_id"') == 2
+    theirs = await second.get("/access")
+    assert theirs.count('name="session_id"') == 1
+    assert "example.test" not in theirs
+    [mine] = [one["id"] for one in (await api.get("/v1/sessions"))["data"] if one["project"] == "default"]
+    await second.post(theirs, "/access/end-session", expect=404, session_id=mine)
+    [other] = [one["id"] for one in (await api.get("/v1/sessions"))["data"] if one["project"] == "other"]
+    await first.post(page, "/access/end-session", session_id=other)
+    assert (await second.client.get("/access")).status_code == 303

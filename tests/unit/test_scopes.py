@@ -43,7 +43,7 @@ def test_a_route_without_a_place_does_not_start() -> None:
 def test_what_changes_something_needs_more_than_reading() -> None:
     changing = {name for name in SCOPES if not name.startswith("GET ")}
     weak = {name for name in changing if scope_of(*name.split(" ")) in (None, Scope.CAMPAIGNS_READ)}
-    own = {"POST /sign-out", "DELETE /v1/sessions/{session_id}"}
+    own = {"POST /sign-out", "DELETE /v1/sessions/{session_id}", "POST /access/end-session"}
     looks = {"POST /v1/campaigns/{campaign_id}/preview", "POST /v1/domains/{domain}/check"}
     assert weak == own | looks
 

@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from services.api.page import (
+    access,
     actions,
     assets,
     campaign,
@@ -30,6 +31,7 @@ ROUTERS = (
     actions.router,
     operations.router,
     suppressions.router,
+    access.router,
 )
 
 

@@ -80,6 +80,8 @@ SCOPES: Mapping[str, Scope | None] = {
     "POST /campaigns/{campaign_id}/{action}": _WRITE,
     "GET /services": _OPERATOR,
     "GET /services/live": _OPERATOR,
+    "GET /access": ANYONE,
+    "POST /access/end-session": ANYONE,
     "GET /suppressions": _READ,
     "POST /suppressions": _AUDIENCE,
     "POST /suppressions/remove": _AUDIENCE,
