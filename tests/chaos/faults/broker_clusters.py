@@ -22,13 +22,13 @@ EVENT_WAKEUPS = 'vashsender_wakeups_total{cause="event"}'
 SETTLED_SECONDS = 3.0  # after this long, no wakeup comes from an event that was delivered before the fault
 
 
-@fault("of three brokers, the leader of `email` gets kill -9", cluster=True, extra_seconds=70)
+@fault("of three brokers, the leader of `email` gets kill -9", cluster=True, extra_seconds=100)
 async def kill_broker_leader(world: World) -> None:
     node = await leader(world)
     await without(world, node, node.kill, lambda: bring_back(node))
 
 
-@fault("of three brokers, one that leads nothing of `email` gets kill -9", cluster=True, extra_seconds=70)
+@fault("of three brokers, one that leads nothing of `email` gets kill -9", cluster=True, extra_seconds=100)
 async def kill_broker_follower(world: World) -> None:
     leading = await leader(world)
     node = world.random.choice([each for each in cluster(world).nodes if each is not leading])
@@ -41,13 +41,13 @@ async def stop_broker_leader(world: World) -> None:
     await without(world, node, lambda: node.signal(signal.SIGSTOP), lambda: resume(node))
 
 
-@fault("of three brokers, the leader of `email` is cut off from the other two", cluster=True, extra_seconds=70)
+@fault("of three brokers, the leader of `email` is cut off from the other two", cluster=True, extra_seconds=100)
 async def cut_broker_leader(world: World) -> None:
     node = await leader(world)
     await without(world, node, lambda: cluster(world).isolate(node), cluster(world).rejoin)
 
 
-@fault("of three brokers, the leader of `email` is cut off from everyone", cluster=True, extra_seconds=70)
+@fault("of three brokers, the leader of `email` is cut off from everyone", cluster=True, extra_seconds=150)
 async def cut_broker_machine(world: World) -> None:
     node = await leader(world)
     await without(world, node, lambda: cluster(world).isolate(node, from_clients=True), cluster(world).rejoin)
