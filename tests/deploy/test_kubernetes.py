@@ -111,8 +111,13 @@ def test_selectors_find_pods(overlay: Rendered) -> None:
         assert selected(monitor["spec"]["selector"]["matchLabels"]) == services
         assert all(labels[name][monitor["spec"]["jobLabel"]] == "vashsender" for name in services)
     for policy in overlay.of("NetworkPolicy"):
-        for peer in (policy["spec"]["podSelector"], *kubernetes.values_of(policy["spec"], "podSelector")):
-            assert "matchExpressions" in peer or selected(peer.get("matchLabels", {})), policy["metadata"]["name"]
+        peers = [
+            peer for end in ("from", "to") for found in kubernetes.values_of(policy["spec"], end) for peer in found
+        ]
+        # Pods of other namespaces, such as the cluster's DNS, are not ours.
+        ours = [peer["podSelector"] for peer in peers if "podSelector" in peer and "namespaceSelector" not in peer]
+        for pods in (policy["spec"]["podSelector"], *ours):
+            assert "matchExpressions" in pods or selected(pods.get("matchLabels", {})), policy["metadata"]["name"]
 
 
 def test_everything_mounted_exists(overlay: Rendered) -> None:
