@@ -190,7 +190,11 @@ class Relay:
         self._rest(now)
 
     def hold(self, until: float, why: str, now: float) -> None:
-        """A cap on its emails is used up: it rests until then."""
+        """A cap on its emails is used up: it rests until then. If that is over, it is used again at once, unprobed."""
+        if until <= now:
+            self._resting, self._until = False, now
+            self._changed(self.name, "up", why, 0.0)
+            return
         self._remember(None, Reply(0, why.encode()), throttled=False)
         self._resting = True
         self._until = until
