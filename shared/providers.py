@@ -1,8 +1,8 @@
 """The provider of a recipient's mailbox, by its domain: a table, extended by settings. DNS is never asked.
 
-Limits are what a provider is known to accept from one sender. `source` names where a number comes from; a listed
-provider without a published number has the default. An unlisted domain is its own provider, without limits: how much
-its server takes is not known, and most relays see to that themselves.
+Limits are what a provider is known to accept from one sender. They hold only where settings ask for them, because most
+relays see to that themselves. `source` names where a number comes from; a listed provider without a published number
+has the default. An unlisted domain is its own provider, without limits: how much its server takes is not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,9 @@ DEFAULT_EMAILS_PER_SECOND = 100.0
 
 ALL_OTHERS = "*"
 """In settings: the limits of every provider that is not named."""
+
+TABLE = "table"
+"""In settings: the limits of the table hold."""
 
 
 class ProviderLimits(NamedTuple):
@@ -163,16 +166,21 @@ PROVIDERS: Sequence[Provider] = (
 
 class Providers:
     """The table, with what settings add: domains of known providers (a company's own domain that is at Gmail) or of new
-    ones, and limits by provider. An unlisted provider has the limits of ALL_OTHERS.
+    ones, and limits by provider. The limits of the table hold only with `with_table`; an unlisted provider has those of
+    ALL_OTHERS.
 
     Raises ConfigurationError where an added domain already belongs to another provider."""
 
     def __init__(
-        self, added: Mapping[str, str] | None = None, limits: Mapping[str, ProviderLimits] | None = None
+        self,
+        added: Mapping[str, str] | None = None,
+        limits: Mapping[str, ProviderLimits] | None = None,
+        *,
+        with_table: bool = False,
     ) -> None:
         given = dict(limits or {})
         self._others = given.pop(ALL_OTHERS, ProviderLimits(None, None))
-        by_name = {provider.name: provider for provider in PROVIDERS}
+        by_name = {provider.name: provider if with_table else _unlimited(provider) for provider in PROVIDERS}
         by_domain = {domain: provider.name for provider in PROVIDERS for domain in provider.domains}
         for domain, name in (added or {}).items():
             known = by_domain.get(domain)
@@ -213,14 +221,20 @@ class Providers:
 
 def parse_providers(text: str, limits: str = "") -> Providers:
     """The table with domains added as `example.edu=gmail example.net=our-hosting`, and limits as `gmail=20:500` (emails
-    in flight and per second), `gmail=:500`, `gmail=off`, `*=10`. Raises ConfigurationError."""
+    in flight and per second), `gmail=:500`, `gmail=off`, `*=10`, `table`. Raises ConfigurationError."""
     added: dict[str, str] = {}
     for entry in text.split():
         domain, _, name = entry.lower().partition("=")
         if not domain or not name:
             raise ConfigurationError(f"providers reads DOMAIN=PROVIDER, separated by spaces, not {entry!r}")
         added[domain] = name
-    return Providers(added, dict(_limit_of(entry) for entry in limits.lower().split()))
+    entries = limits.lower().split()
+    named = dict(_limit_of(entry) for entry in entries if entry != TABLE)
+    return Providers(added, named, with_table=TABLE in entries)
+
+
+def _unlimited(provider: Provider) -> Provider:
+    return replace(provider, in_flight=None, emails_per_second=None)
 
 
 def _limit_of(entry: str) -> tuple[str, ProviderLimits]:
@@ -240,7 +254,7 @@ def _limit_of(entry: str) -> tuple[str, ProviderLimits]:
         good = False
     if not good:
         raise ConfigurationError(
-            f"provider_limits reads PROVIDER=IN_FLIGHT:PER_SECOND or PROVIDER=off, separated by spaces, not {entry!r}"
+            f"provider_limits reads PROVIDER=IN_FLIGHT:PER_SECOND, PROVIDER=off or {TABLE}, separated by spaces, not {entry!r}"
         )
     if name == ALL_OTHERS and limits.emails_per_second is not None:
         raise ConfigurationError(f"provider_limits: {ALL_OTHERS} takes emails in flight only, such as {ALL_OTHERS}=10")

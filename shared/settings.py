@@ -499,8 +499,8 @@ class SenderSettings(CommonSettings):
     provider_limits: str = Field(
         "",
         description="Emails in flight and per second by provider, over each relay and of all senders together,"
-        " separated by spaces: `gmail=20:500`, `gmail=20`, `gmail=:500`, `gmail=off`. `*=10` is for domains that the"
-        " table does not name. See `docs/providers.md`.",
+        " separated by spaces: `gmail=20:500`, `gmail=20`, `gmail=:500`, `gmail=off`. `table` takes the numbers of our"
+        " table, `*=10` is for domains that the table does not name. See `docs/providers.md`.",
     )
     provider_hold_seconds: float = Field(
         300.0, gt=0, description="Seconds an email waits after its provider has refused us."
