@@ -254,7 +254,8 @@ def _limit_of(entry: str) -> tuple[str, ProviderLimits]:
         good = False
     if not good:
         raise ConfigurationError(
-            f"provider_limits reads PROVIDER=IN_FLIGHT:PER_SECOND, PROVIDER=off or {TABLE}, separated by spaces, not {entry!r}"
+            f"provider_limits reads PROVIDER=IN_FLIGHT:PER_SECOND, PROVIDER=off or {TABLE}, separated by spaces,"
+            f" not {entry!r}"
         )
     if name == ALL_OTHERS and limits.emails_per_second is not None:
         raise ConfigurationError(f"provider_limits: {ALL_OTHERS} takes emails in flight only, such as {ALL_OTHERS}=10")
