@@ -282,8 +282,9 @@ async def test_a_key_sees_its_own_project_only(api: ApiRig) -> None:
         assert "no campaign" in problem["detail"]
     await api.load(campaign, ndjson([{"email": "a@example.test"}]), NDJSON, 404)
     await api.post(f"/v1/campaigns/{campaign}/test", {"recipients": [{"email": "a@example.test"}]}, 404)
-    for path in ("/v1/campaigns", "/v1/suppressions", "/v1/batches"):
+    for path in ("/v1/campaigns", "/v1/suppressions"):
         assert (await api.get(path))["data"] == []
+    assert "scope operator" in (await api.get("/v1/batches", 403))["detail"]
 
 
 async def test_retries_go_by_the_schedule_unless_the_campaign_sets_its_own(api: ApiRig) -> None:

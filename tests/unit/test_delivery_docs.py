@@ -35,5 +35,6 @@ def test_a_default_is_documented_as_it_is(name: str, shown: str) -> None:
 def test_every_limit_of_the_engine_is_documented() -> None:
     documented = {name.removeprefix(PREFIX).lower() for name, _ in ROWS} | {name.rpartition(".")[2] for name, _ in ROWS}
     prefixes = ("smtp_", "email_", "relay_")
-    assert {name for name in SenderSettings.model_fields if name.startswith(prefixes)} <= documented
+    numbers = {name for name, field in SenderSettings.model_fields.items() if isinstance(field.default, int | float)}
+    assert {name for name in numbers if name.startswith(prefixes)} <= documented
     assert {"stall_seconds", "quit_seconds"} <= documented

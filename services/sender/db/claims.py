@@ -268,7 +268,8 @@ async def _claim(
             func.coalesce(col(Batch.dated_at), 0.0),
             col(Batch.claimed_at) - col(Batch.dated_at) < NEWLY_DATED_SECONDS,
             col(Batch.due_at) - db_now(),
-            col(Batch.span_seconds).is_not(None),
+            # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
+            func.coalesce(col(Batch.span_seconds), 0.0) > 0,
         ),
         **values,
     )
