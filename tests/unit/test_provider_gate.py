@@ -11,11 +11,12 @@ from services.sender import provider_gate
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.metrics import SenderMetrics
+from services.sender.limits import Limits
 from services.sender.provider_gate import ProviderGate, _Lane
 from shared.ledger.provider_shares import Key, fair_share
-from shared.providers import Provider
+from shared.providers import Provider, Providers
 from tests.support.held import held_batch, row
-from tests.unit.test_sender_feed import LEDGER, SETTINGS, no_limits, unrecorded
+from tests.unit.test_sender_feed import LEDGER, SETTINGS, unrecorded
 
 RELAY = "mx"
 KEY = Key(RELAY, "gmail")
@@ -24,7 +25,8 @@ KEY = Key(RELAY, "gmail")
 @pytest.fixture
 def gate() -> ProviderGate:
     batches = HeldBatches(SenderMetrics(CollectorRegistry(), SETTINGS))
-    return ProviderGate(LEDGER, "sender@test", no_limits(), SETTINGS.lease_seconds, batches)
+    limits = Limits(LEDGER, batches.metrics, lambda: None, providers=Providers(with_table=True))
+    return ProviderGate(LEDGER, "sender@test", limits, SETTINGS.lease_seconds, batches)
 
 
 def lend(gate: ProviderGate, share: int) -> None:
