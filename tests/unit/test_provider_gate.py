@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from services.sender import provider_gate
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
-from services.sender.metrics import SenderMetrics
 from services.sender.limits import Limits
+from services.sender.metrics import SenderMetrics
 from services.sender.provider_gate import ProviderGate, _Lane
 from shared.ledger.provider_shares import Key, fair_share
 from shared.providers import Provider, Providers
