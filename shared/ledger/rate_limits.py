@@ -40,6 +40,9 @@ BURST_SHARE = 0.1
 MARGIN_SECONDS = 0.05
 """What may pass between a sender's decision and the body's arrival at the relay, and counts there."""
 
+CLOCK_SECONDS = 0.002
+"""A database's clock may be this much off what it says: SQLite counts milliseconds."""
+
 MOST_DRIFT = 0.001
 """Two clocks drift apart by at most this much per second; what is more is a step."""
 
@@ -90,8 +93,9 @@ class DatabaseClock:
         """The clock said `now` between two moments of ours."""
         drift = MOST_DRIFT * (after - self._read_at)
         low, high = self._offset[0] - drift, self._offset[1] + drift
-        stepped = max(low, now - after) > min(high, now - before)
-        self._offset = (now - after, now - before) if stepped else (max(low, now - after), min(high, now - before))
+        least, most = now - after - CLOCK_SECONDS, now - before + CLOCK_SECONDS
+        stepped = max(low, least) > min(high, most)
+        self._offset = (least, most) if stepped else (max(low, least), min(high, most))
         self._read_at = after
         if stepped:
             self.reserve_from = now + MOST_AHEAD_SECONDS

@@ -158,4 +158,15 @@ def test_a_step_of_the_databases_clock_is_noticed_and_nothing_is_reserved_twice(
     assert clock.reserve_from == 0.0
     clock.note(12.0, 1012.5, 12.01)
     assert clock.reserve_from == pytest.approx(1012.5 + MOST_AHEAD_SECONDS)
-    assert clock.latest(1012.5) == pytest.approx(12.01)
+    assert clock.latest(1012.5) == pytest.approx(12.01, abs=0.003)
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.003), st.floats(0, 0.003)), min_size=2, max_size=50))
+def test_a_clock_that_counts_milliseconds_has_not_stepped(readings: list[tuple[float, float]]) -> None:
+    """SQLite's clock; the seconds are those of a quick reading, and from one reading to the next."""
+    clock, moment = DatabaseClock(), 10.0
+    for takes, pause in readings:
+        before, after = moment, moment + takes
+        clock.note(before, 1000.0 + math.floor((before + after) / 2 * 1000) / 1000, after)
+        moment = after + pause
+    assert clock.reserve_from == 0.0
