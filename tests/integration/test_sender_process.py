@@ -294,7 +294,7 @@ async def test_at_most_once_a_pause_makes_no_recipient_unknown(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:
     """Some emails have their intent in the ledger when the pause comes, and no body has left."""
-    seeded = await seed_campaign(ledger, 1200, batch_size=600, delivery="at_most_once")
+    seeded = await seed_campaign(ledger, 3000, batch_size=1500, delivery="at_most_once")
     launch_sender(ticket_patience_seconds="0", clock_seconds="0.1")
     for _ in range(3):
         received = len(relay.received)
@@ -309,7 +309,7 @@ async def test_at_most_once_a_pause_makes_no_recipient_unknown(
         return set(await batch_states(ledger)) == {"done"}
 
     await until(done)
-    assert (await state_of(ledger, seeded.id))["sent"] == 1200
+    assert (await state_of(ledger, seeded.id))["sent"] == 3000
     assert relay.duplicates == 0
 
 
