@@ -31,6 +31,10 @@ SIGNED_COPIES = 3
 """An email that is signed exists up to three times: as made, in its canonical form, and with its signature."""
 
 
+EARLY_SECONDS = 0.001
+"""A timer may come this much early: uvloop counts milliseconds."""
+
+
 class Feed:
     """The engine's source of emails: see `services.sender.smtp.contract.Source`."""
 
@@ -230,12 +234,15 @@ class Feed:
         return not held.is_suppressed(email.row) and held.may_send(time.monotonic(), self._lease_seconds)
 
     def _wake_at(self, when: float) -> None:
-        loop = asyncio.get_running_loop()
-        timer = self._timer
-        if timer is not None and not timer.cancelled() and loop.time() < self._timer_at <= when:
-            return
-        if timer is not None:
-            timer.cancel()
+        if self._timer is not None:
+            if self._timer_at <= when:
+                return
+            self._timer.cancel()
         # Kept here, because uvloop returns a handle without a time for what is due within a millisecond.
         self._timer_at = when
-        self._timer = loop.call_at(when, self._batches.wake_feed)
+        self._timer = asyncio.get_running_loop().call_at(when + EARLY_SECONDS, self._on_timer)
+
+    def _on_timer(self) -> None:
+        """`take` sets another timer if this one came too early."""
+        self._timer = None
+        self._batches.wake_feed()

@@ -225,6 +225,19 @@ async def test_a_batch_whose_time_has_not_come_wakes_the_feed_when_it_has(batche
     assert feed.take(RELAY) is not None
 
 
+async def test_a_timer_that_comes_too_early_is_set_again(
+    batches: HeldBatches, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uvloop's, which count milliseconds."""
+    loop = asyncio.get_running_loop()
+    on_time, early = loop.call_at, iter([0.03, 0.02, 0.01])
+    monkeypatch.setattr(loop, "call_at", lambda when, *call: on_time(when - next(early, 0.0), *call))
+    batches.add(held_batch(row(1), starts_in=0.05))
+    async with asyncio.timeout(5):
+        while feed.take(RELAY) is None:
+            await feed.ready()
+
+
 class TestAtMostOnce:
     """The ledger has an intent before a body leaves, and only as long as a body may have left."""
 
