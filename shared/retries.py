@@ -5,7 +5,7 @@ from dataclasses import dataclass
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 BY_SCHEDULE = 1_000_000
-"""`max_retries` in the ledger of a campaign that sets none of its own: the sender's schedule decides, until
+"""`max_retries` in the ledger of a campaign that does not set it: the sender's schedule decides, until
 `deliver_by`. A sender of 0.1.0 doubles the delay instead, without end."""
 
 OWN_RETRIES = 3

@@ -354,15 +354,15 @@ class ApiSettings(CommonSettings):
         " `VASHSENDER_PUBLIC_URL` and this machine's own names are always allowed.",
     )
     tests_per_hour: int = Field(
-        60, ge=0, description="Tests that a project may send in an hour, if it has no limit of its own."
+        60, ge=0, description="Tests that a project may send in an hour, unless it sets its own limit."
     )
     open_imports: int = Field(
-        20, ge=0, description="Imports that a project may have open at once, if it has no limit of its own."
+        20, ge=0, description="Imports that a project may have open at once, unless it sets its own limit."
     )
     open_streams: int = Field(
         100,
         ge=0,
-        description="Event streams that a project may hold open on one API process, if it has no limit of its own.",
+        description="Event streams that a project may hold open on one API process, unless it sets its own limit.",
     )
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."

@@ -54,8 +54,8 @@ class Steps:
         self.size = min(first, most)
 
     async def run(self, step: Callable[[int], Awaitable[R]]) -> R:
-        """Runs one step of the present size, in one transaction of its own. If the transaction takes longer than is
-        allowed, tries a smaller one; raises TimeoutError if even the smallest takes too long."""
+        """Runs one step of the current size in one transaction. If that takes longer than is allowed, tries a smaller
+        one; raises TimeoutError if even the smallest takes too long."""
         while True:
             began = time.monotonic()
             try:

@@ -117,7 +117,7 @@ _ADVICE = (
 
 
 async def _look_for_pooler(connection: asyncpg.Connection) -> None:
-    """A pooler gives its clients process ids of its own. One in session mode does no harm, so this only warns."""
+    """A pooler shows other process ids than the server's. One in session mode does no harm, so this only warns."""
     if connection.get_server_pid() != await connection.fetchval("SELECT pg_backend_pid()"):
         _log.warning("database.pooler", advice=_ADVICE)
 

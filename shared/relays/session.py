@@ -115,7 +115,7 @@ def _failed_stage(stage: Stage, error: Exception) -> Stage:
         return stage
     if isinstance(error.__cause__, ssl.SSLError):
         return Stage.TLS
-    # aiosmtplib reads the banner inside connect(); only then is the cause one of its own errors.
+    # aiosmtplib reads the banner inside connect(); only then does the cause come from aiosmtplib.
     if isinstance(error, aiosmtplib.SMTPResponseException) or isinstance(error.__cause__, aiosmtplib.SMTPException):
         return Stage.BANNER
     return Stage.CONNECT

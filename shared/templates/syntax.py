@@ -38,9 +38,7 @@ class Position(int):
 
 def position_of(node: nodes.Node) -> Position:
     """Where a node stands."""
-    for candidate in chain(
-        (node,), node.find_all(nodes.Node)
-    ):  # what Jinja wraps around a node has no place of its own
+    for candidate in chain((node,), node.find_all(nodes.Node)):  # what Jinja wraps around a node has no place
         if isinstance(candidate.lineno, Position):
             return candidate.lineno
     return Position(1, 1)

@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 30.0
 
 
 class Accounts:
-    """Accounts of their own for services, on a broker that restricts none of them."""
+    """A separate account for each service, on a broker that restricts none of them."""
 
     def __init__(self, vhost: BrokerVhost) -> None:
         self.vhost = vhost

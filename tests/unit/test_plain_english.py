@@ -17,7 +17,7 @@ PHRASES = {
     r"in hand(?!\.)": "held, in work",
     r"so long (after|as|ago|until)": "seconds after, while",
     r"so (many|much) (later|longer|more)": "that many",
-    r"an? \w+ of (its|their|one's|ones) own": "its own X, a separate X",
+    r"of (its|their|one's|ones) own": "its own X, a separate X",
     r"tells? (what|who|whom|which|whether|how|when|where|why|of)": "says, shows, reports",
     r"(is|are|was|were|be) told of": "is notified of, receives",
     r"goes on (at|by|with|from|there)": "continues",

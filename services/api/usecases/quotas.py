@@ -27,7 +27,7 @@ _IDS_SECONDS = 3 * HOUR_SECONDS
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The limits of a project that has none of its own."""
+    """The default limits: of a project that sets none."""
 
     tests_per_hour: int
     open_imports: int

@@ -20,7 +20,7 @@ class Tenant:
     key: Key
     #: False in development: a domain that belongs to no project may be used.
     needs_own_domain: bool
-    #: Of a project without limits of its own.
+    #: Of a project that sets none.
     limits: Limits
 
     @property
