@@ -32,7 +32,7 @@ async def test_batches_with_a_hanging_email_do_not_block_others(system: System, 
 async def test_retries_that_are_not_due_take_no_capacity(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.dot = lambda rcpt, tries: b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
     await system.start(senders=1)
-    campaign = await system.create(RECIPIENTS, retry_delay_seconds=8)
+    campaign = await system.create(RECIPIENTS, retry_delay_seconds=20)
     await system.send(campaign)
     answer = await system.wait_until(campaign, lambda now: now["counts"]["sent"] == RECIPIENTS - len(TROUBLED))
     assert answer["counts"]["deferred"] == len(TROUBLED), "fresh mail was all out before the first retry"
