@@ -15,7 +15,7 @@ from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.release import Released, release_one
+from services.dispatcher.release import Released, recall, release_one
 from services.dispatcher.survey import OpenCampaign, Survey, batches_out, due, look_at, next_of_lap
 from shared import logs
 from shared.bus import Bus
@@ -192,11 +192,12 @@ class Dispatcher:
         return not done.is_over
 
     async def _release(self, seen: Survey) -> bool:
-        """Fills the window, one batch of the fairest campaign at a time."""
+        """Fills the window, one batch of the fairest campaign at a time. If it is full, a campaign with nothing out gets
+        the place of a batch that no sender has claimed yet, so that it does not wait behind a large one."""
         window = fairness.window(self._settings, seen.capacity)
         busy = False
         looks = 0
-        while (free := window - seen.out) > 0:
+        while (free := window - seen.out) > 0 or seen.most_released() is not None:
             limited_last = seen.limited_out >= max(seen.capacity // 2, 1)
             campaign_id = self._fairness.next(limited_last=limited_last, no_limited=seen.beside_is_full)
             if campaign_id is None:
@@ -207,8 +208,12 @@ class Dispatcher:
                     self._woken.set()
                     break
                 looks += 1
-                await self._look_at_more(seen, {campaign_id, *self._fairness.upcoming(free)} - seen.campaigns.keys())
+                await self._look_at_more(
+                    seen, {campaign_id, *self._fairness.upcoming(max(free, 1))} - seen.campaigns.keys()
+                )
                 continue
+            if free <= 0 and not (self._fairness.has_none_out(campaign_id) and await self._recall(seen)):
+                break
             campaign = seen.campaigns[campaign_id]
             released = await self._release_one(campaign, seen)
             if released is None:
@@ -238,6 +243,27 @@ class Dispatcher:
                 self._note(found[campaign_id], seen)
             else:
                 self._fairness.forget(campaign_id)
+
+    async def _recall(self, seen: Survey) -> bool:
+        """Takes a batch back that no sender has claimed, from the campaign that has most; False if a sender was first."""
+        campaign = seen.most_released()
+        if campaign is None:
+            return False
+        try:
+            emails = await recall(self._ledger, campaign.id)
+        except Exception as error:  # noqa: BLE001 - see _log_error
+            _log_error("recall.failed", error, campaign_id=str(campaign.id))
+            return False
+        if emails is None:
+            return False
+        campaign.out -= 1
+        campaign.released -= 1
+        campaign.emails_out -= emails
+        campaign.due_in = 0.0
+        self._note(campaign, seen)
+        self._metrics.recalled.inc()
+        log.info("batch.recalled", campaign_id=str(campaign.id), emails=emails)
+        return True
 
     async def _release_one(self, campaign: OpenCampaign, seen: Survey) -> Released | None:
         try:

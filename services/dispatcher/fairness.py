@@ -139,6 +139,11 @@ class Fairness:
         self._set_out(campaign, campaign.out + 1)
         self._queue(campaign)
 
+    def has_none_out(self, campaign_id: UUID) -> bool:
+        """The campaign has something to release, and nothing out."""
+        campaign = self._campaigns.get(campaign_id)
+        return campaign is not None and campaign.ready and not campaign.out
+
     def wants_fresh(self, campaign_id: UUID) -> bool:
         """Whether a new batch comes next: new batches and retries of a campaign alternate."""
         return campaign_id in self._campaigns and not self._campaigns[campaign_id].fresh

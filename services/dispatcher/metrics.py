@@ -39,7 +39,7 @@ class DispatcherMetrics:
         self._ledger = ledger
         self.released = Counter(
             f"{PREFIX}_batches_released_total",
-            "Batches released: `fresh` for the first time, `again` after a retry, pause or rescue.",
+            "Batches released: `fresh` for the first time, `again` after a retry, pause, rescue or recall.",
             ["kind"],
             registry=registry,
         )
@@ -47,6 +47,11 @@ class DispatcherMetrics:
             self.released.labels(kind)
         self.released_emails = Counter(
             f"{PREFIX}_released_emails_total", "Open recipients in released batches.", registry=registry
+        )
+        self.recalled = Counter(
+            f"{PREFIX}_batches_recalled_total",
+            "Released batches taken back before a sender claimed them, because another campaign had nothing out.",
+            registry=registry,
         )
         self.release_seconds = Histogram(
             f"{PREFIX}_release_seconds", "Time to create and release one batch.", registry=registry

@@ -1,7 +1,9 @@
-"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients."""
+"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients. And taking one back
+that no sender has claimed yet."""
 
 import math
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -55,6 +57,31 @@ async def release_one(
         if released is None and campaign.due and fresh_first:
             released = await _release_waiting(connection, campaign, rate)
         return released
+
+
+async def recall(ledger: Ledger, campaign_id: UUID) -> int | None:
+    """Takes back the batch without a rate limit that was released last and that no sender has claimed; it is due at
+    once. Returns how many open recipients it has; None if there is none any more. Its ticket is stale then."""
+    async with ledger.write() as connection:
+        found = await connection.execute(
+            select(col(Batch.id), col(Batch.generation), (col(Batch.pending) + col(Batch.deferred)).label("open"))
+            .where(
+                col(Batch.campaign_id) == campaign_id,
+                in_state(BatchState.RELEASED),
+                col(Batch.span_seconds).is_(None),
+            )
+            .order_by(col(Batch.released_at).desc())
+            .limit(1)
+        )
+        last = found.first()
+        if last is None:
+            return None
+        unclaimed = (
+            col(Batch.id) == last.id,
+            col(Batch.generation) == last.generation,
+            in_state(BatchState.RELEASED),
+        )
+        return last.open if await batches.requeue(connection, *unclaimed) else None
 
 
 def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None) -> int:

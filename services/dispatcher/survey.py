@@ -136,6 +136,12 @@ class Survey:
         beside = sum(campaign.beside for campaign in self.campaigns.values())
         return beside >= LIMITED_PER_PLACE * max(self.capacity, 1)
 
+    def most_released(self) -> OpenCampaign | None:
+        """The campaign without a rate limit that has most batches out, two at least, and one that no sender has claimed:
+        it can spare that one."""
+        found = [one for one in self.campaigns.values() if one.released and one.places > 1 and self.rate(one) is None]
+        return max(found, key=lambda one: one.places, default=None)
+
     def _limits(self, campaign: OpenCampaign) -> Sequence[Limit]:
         return [self.limits[scope] for scope in scopes(campaign) if scope in self.limits]
 

@@ -72,7 +72,7 @@ class Feed:
         self._signers = ThreadPoolExecutor(max_workers=2, thread_name_prefix="dkim")
 
     def take(self, relay: str) -> Email | None:
-        """The next email that may start now, if this relay takes it; one batch after the other is asked."""
+        """The next email that may start now, if this relay takes it; one campaign after the other is asked."""
         batches = self._batches
         if batches.is_draining or not self._few_in_doubt():
             return None
@@ -81,8 +81,7 @@ class Feed:
         if email is not None:
             return email
         group = self._group_of[relay]
-        for _ in range(len(batches)):
-            held = batches.next_in_turn()
+        for held in batches.in_turn():
             if held.facts.relay_group != group:
                 continue
             while held.worklist and held.next_is_examined and self._may_start(held, now):

@@ -1,8 +1,9 @@
 """All batches this process holds, and the two signals between the parts that work on them."""
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from uuid import UUID
 
 from services.sender.held_batch import HeldBatch, StopCause
@@ -23,36 +24,45 @@ class HeldBatches:
         #: Results, intents or withdrawals wait for the ledger. The recorder clears it.
         self.recordable = asyncio.Event()
         self._wake = asyncio.Event()
-        self._batches: deque[HeldBatch] = deque()
+        #: By campaign, in the order in which they were claimed. The campaigns take turns.
+        self._batches: OrderedDict[UUID, list[HeldBatch]] = OrderedDict()
         self._is_draining = False
         self._emails_done = 0
 
     def __iter__(self) -> Iterator[HeldBatch]:
-        return iter(tuple(self._batches))
+        return iter(tuple(self._all()))
 
     def __contains__(self, held: HeldBatch) -> bool:
-        return held in self._batches
+        return held in self._batches.get(held.claim.campaign_id, ())
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return sum(map(len, self._batches.values()))
+
+    def _all(self) -> Iterator[HeldBatch]:
+        return chain.from_iterable(self._batches.values())
 
     def add(self, held: HeldBatch) -> None:
         """A claimed batch; one that is claimed while the process drains starts no email."""
-        self._batches.append(held)
+        self._batches.setdefault(held.claim.campaign_id, []).append(held)
         if self._is_draining:
             held.stop_for(StopCause.DRAINING, DRAINING)
         self.count_places()
 
     def remove(self, held: HeldBatch) -> None:
         """The batch was let go, or lost."""
-        self._batches.remove(held)
+        mine = self._batches[held.claim.campaign_id]
+        mine.remove(held)
+        if not mine:
+            del self._batches[held.claim.campaign_id]
         self.count_places()
 
-    def next_in_turn(self) -> HeldBatch:
-        """The first batch, which moves to the end. Raises IndexError if there is none."""
-        held = self._batches[0]
-        self._batches.rotate(-1)
-        return held
+    def in_turn(self) -> Iterator[HeldBatch]:
+        """The batches in the order in which they are asked for an email: those of the campaign that has waited longest
+        first, the oldest of them first. So a small campaign gets as much as a large one, and a batch ends soon."""
+        for _ in range(len(self._batches)):
+            campaign_id, mine = next(iter(self._batches.items()))
+            self._batches.move_to_end(campaign_id)
+            yield from mine
 
     @property
     def is_draining(self) -> bool:
@@ -62,7 +72,7 @@ class HeldBatches:
     def drain(self) -> None:
         """From now on no email starts."""
         self._is_draining = True
-        for held in self._batches:
+        for held in self._all():
             held.stop_for(StopCause.DRAINING, DRAINING)
 
     def lose(self, held: HeldBatch) -> None:
@@ -91,29 +101,28 @@ class HeldBatches:
     def in_doubt(self) -> tuple[int, int]:
         """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""
         unrecorded = in_flight = 0
-        for held in self._batches:
+        for held in self._all():
             unrecorded += held.unrecorded.count
             in_flight += held.in_flight_count
         return unrecorded, in_flight
 
     def in_doubt_of(self, campaign_id: UUID) -> int:
         """Those of one campaign."""
-        mine = [held for held in self._batches if held.claim.campaign_id == campaign_id]
+        mine = self._batches.get(campaign_id, ())
         return sum(held.unrecorded.count + held.in_flight_count for held in mine)
 
     def stop_campaign(self, campaign_id: UUID, why: str) -> None:
         """No further email of a campaign starts here."""
-        for held in self._batches:
-            if held.claim.campaign_id == campaign_id:
-                held.stop_for(StopCause.NOT_SENDING, why)
+        for held in self._batches.get(campaign_id, ()):
+            held.stop_for(StopCause.NOT_SENDING, why)
 
     def progress(self, now: float) -> Sequence[BatchProgress]:
         """What a heartbeat says about each batch."""
-        return [held.progress(now) for held in self._batches]
+        return [held.progress(now) for held in self._all()]
 
     def count_places(self) -> None:
         """Shows in the metrics how many batches have a place."""
-        self.metrics.batches.set(sum([held.has_place for held in self._batches]))
+        self.metrics.batches.set(sum([held.has_place for held in self._all()]))
 
     def wake_feed(self) -> None:
         """An email may be able to start: everyone who waits for one asks again."""

@@ -76,7 +76,8 @@ def normalised(text: str) -> str:
 
 def _shortened(token: str) -> str:
     if "@" in token:
-        return ""
+        token = token.rpartition(":")[2]  # `ann@example.com:user` in qmail's replies
+        return "" if "@" in token else token
     if "://" in token:
         token = token.partition("://")[2].partition("/")[0]
     if _DIGITS.search(token) is None:

@@ -21,7 +21,7 @@ NAMED = RCPT | MESSAGE | REPORT  # the recipient has been named: a reply may be 
 DIALOGUE = MAIL | RCPT | MESSAGE
 ANY = ENTRY | MAIL | NAMED
 
-SAYS_LITTLE = "none 5.0.0 5.1.0 5.5.0 5.7.1"  # enhanced codes that leave the meaning to the words
+SAYS_LITTLE = "none 5.0.0 5.1.0 5.2.0 5.3.0 5.5.0 5.7.1"  # enhanced codes that leave the meaning to the words
 
 SAYS_GONE = (
     f"{SAYS_LITTLE} 5.1.1-4 5.1.6 5.1.10 5.2.1 5.4.1 5.7.13 5.7.504"  # that some row takes for "no such mailbox"
@@ -61,7 +61,7 @@ TABLE: Sequence[Row] = (
     Row("the sender is refused", C.PAUSE, MAIL | NAMED, "5xx", words=said.SENDER),
     # The address of the relay.
     Row("the sender's domain is not trusted", C.HOLD, NAMED, words=said.DOMAIN_REPUTATION),
-    Row("the content is refused: it names a blocked domain", C.SPREAD, NAMED, "5xx", words=said.BLOCKED_LINK),
+    Row("the content is refused: a link or a pattern in it is listed", C.SPREAD, NAMED, "5xx", words=said.BLOCKED_LINK),
     Row("the relay's address is blocked", C.REROUTE, NAMED, words=said.BLOCKLISTED),
     Row("the relay's address is blocked", C.REST, MAIL, "5xx", words=said.BLOCKLISTED + said.REPUTATION),
     # Our account at the relay.
@@ -108,6 +108,7 @@ TABLE: Sequence[Row] = (
     Row("no such mailbox", C.SUPPRESS, NAMED, "5xx", "5.4.1", said.NOT_IN_DIRECTORY),
     Row("no such mailbox", C.SUPPRESS, NAMED, "5xx", "5.5.0", ("mailbox unavailable",)),
     Row("the mailbox is disabled", C.FAIL, NAMED, "5xx", words=said.DISABLED),
+    Row("the sender's address is refused", C.SPREAD, NAMED, "5xx", SAYS_LITTLE, said.SENDER_NAMED),
     Row("no such mailbox, in words", C.SUPPRESS, NAMED, "5xx", SAYS_LITTLE, said.NO_MAILBOX),
     Row("the domain cannot be reached", C.FAIL, NAMED, "5xx", words=said.NO_HOST + said.LOOPS),
     Row("this recipient is refused", C.FAIL, NAMED, "5xx", words=("recipient address rejected",)),

@@ -1,6 +1,7 @@
 """Splitting and releasing: lazily, within the window, in a fair order, within the limits, and nothing twice."""
 
 from collections import Counter
+from uuid import UUID
 
 from sqlalchemy import insert, text, update
 from sqlmodel import col
@@ -35,6 +36,12 @@ async def pass_time(ledger: Ledger, seconds: float) -> None:
         await connection.execute(
             update(Batch).values(due_at=col(Batch.due_at) - seconds, released_at=col(Batch.released_at) - seconds)
         )
+
+
+async def all_out(ledger: Ledger, *campaigns: UUID) -> Counter[UUID]:
+    """Batches released or being sent, by campaign."""
+    found = [batch for campaign in campaigns for batch in await batches_of(ledger, campaign)]
+    return Counter(batch.campaign_id for batch in found if batch.state in ("released", "sending"))
 
 
 async def test_a_campaign_is_split_lazily_and_runs_to_its_end(ledger: Ledger) -> None:
@@ -101,6 +108,46 @@ async def test_a_small_campaign_is_served_beside_a_large_one(ledger: Ledger) -> 
     released = Counter(event.campaign_id for event in rig.bus.of(BatchReleased)[4:])
     assert released[small] == 1
     assert released[large] == 3
+
+
+async def test_a_small_campaign_gets_the_place_of_a_batch_that_no_sender_has_claimed(ledger: Ledger) -> None:
+    large = await add_campaign(ledger, 10_000)
+    rig, sender = DispatcherRig.on(ledger, batch_size=100, window_floor=4), FakeSender(ledger)
+    await rig.settle()
+    tickets = await sender.released()
+    held = await sender.claim(*tickets[0])
+    assert held is not None
+    small = [await add_campaign(ledger, 100) for _ in range(5)]
+    await rig.settle()
+    assert await all_out(ledger, large, *small) == {large: 1, **dict.fromkeys(small[:3], 1)}, "no more than the window"
+    assert [await sender.claim(*ticket) for ticket in tickets[1:]] == [None] * 3, "their tickets are stale"
+    assert rig.value("batches_recalled_total") == 3
+    await sender.record(held)
+    await sender.finish(held)
+    while await sender.send_all_released() + await rig.settle():
+        await assert_sound(ledger)
+    assert set(sender.sent.values()) == {1}
+    assert len(sender.sent) == 10_500
+
+
+async def test_nothing_is_taken_back_from_campaigns_with_one_batch_out(ledger: Ledger) -> None:
+    campaigns = [await add_campaign(ledger, 1000) for _ in range(3)]
+    rig = DispatcherRig.on(ledger, batch_size=100, window_floor=2)
+    await rig.settle()
+    assert len(rig.bus.of(BatchReleased)) == 2
+    assert await all_out(ledger, *campaigns) == dict.fromkeys(campaigns[:2], 1)
+
+
+async def test_a_batch_is_taken_back_once_by_two_dispatchers(ledger: Ledger) -> None:
+    large = await add_campaign(ledger, 10_000)
+    rigs = [DispatcherRig.on(ledger, batch_size=100, window_floor=4) for _ in range(2)]
+    await rigs[0].settle()
+    small = await add_campaign(ledger, 100)
+    await concurrently(*(rig.settle() for rig in rigs))
+    out = await all_out(ledger, large, small)
+    assert out[small] == 1
+    assert out[large] in (2, 3)
+    await assert_sound(ledger)
 
 
 async def test_equals_alternate_even_if_there_are_more_than_the_window_holds(ledger: Ledger) -> None:

@@ -51,9 +51,10 @@ def held_batch(
     at_most_once: bool = False,
     claimed_ago: float = 0.0,
     newly_dated: bool = True,
+    campaign_id: UUID | None = None,
 ) -> HeldBatch:
     size = max(len(rows), 1)
-    claim = Claim(1, uuid4(), 2, 1, 100, size, 1_700_000_000.0, newly_dated, starts_in, is_limited=False)
+    claim = Claim(1, campaign_id or uuid4(), 2, 1, 100, size, 1_700_000_000.0, newly_dated, starts_in, is_limited=False)
     now = time.monotonic()
     held = HeldBatch(claim, facts(at_most_once=at_most_once), now - claimed_ago)
     held.lease.renewed(now)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -84,10 +85,23 @@ def taken(feed: Feed) -> list[int]:
     return ids
 
 
-def test_batches_are_served_one_after_the_other(batches: HeldBatches, feed: Feed) -> None:
-    batches.add(held_batch(row(1), row(2)))
-    batches.add(held_batch(row(11), row(12)))
-    assert taken(feed) == [1, 11, 2, 12]
+def test_campaigns_take_turns_and_the_oldest_batch_of_each_comes_first(batches: HeldBatches) -> None:
+    large, small = uuid4(), uuid4()
+    batches.add(held_batch(row(1), row(2), campaign_id=large))
+    batches.add(held_batch(row(3), row(4), campaign_id=large))
+    batches.add(held_batch(row(11), row(12), campaign_id=small))
+    assert taken(feed_of(batches)) == [1, 11, 2, 12, 3, 4]
+
+
+def test_a_batch_that_cannot_start_yet_lets_the_next_one_of_its_campaign_go(batches: HeldBatches, feed: Feed) -> None:
+    campaign = uuid4()
+    later = held_batch(row(1), campaign_id=campaign)
+    later.stop_for(StopCause.NOT_SENDING, "why")
+    batches.add(later)
+    batches.add(held_batch(row(2), campaign_id=campaign))
+    assert taken(feed) == [2]
+    batches.remove(later)
+    assert [held.worklist.first(1) for held in batches] == [[]]
 
 
 @pytest.mark.parametrize("cause", list(StopCause))
