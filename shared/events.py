@@ -109,6 +109,7 @@ class RelayHealth(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     name: Name = Field(max_length=500, description="Name of the relay.")
+    group: Words = Field("", max_length=40, description="The group it belongs to; empty: it serves campaigns of none.")
     state: Name = Field(
         max_length=50, description="`up`, `slow` (used less, after failures) or `resting` (not used, after failures)."
     )

@@ -192,8 +192,8 @@ class Dispatcher:
         return not done.is_over
 
     async def _release(self, seen: Survey) -> bool:
-        """Fills the window, one batch of the fairest campaign at a time. If it is full, a campaign with nothing out gets
-        the place of a batch that no sender has claimed yet, so that it does not wait behind a large one."""
+        """Fills the window, one batch of the fairest campaign at a time. If it is full, a batch that no sender has
+        claimed makes room for a campaign with nothing out, so that it does not wait behind a large one."""
         window = fairness.window(self._settings, seen.capacity)
         busy = False
         looks = 0
@@ -245,7 +245,7 @@ class Dispatcher:
                 self._fairness.forget(campaign_id)
 
     async def _recall(self, seen: Survey) -> bool:
-        """Takes a batch back that no sender has claimed, from the campaign that has most; False if a sender was first."""
+        """Takes a batch back from the campaign that has most out; False if a sender has claimed it meanwhile."""
         campaign = seen.most_released()
         if campaign is None:
             return False

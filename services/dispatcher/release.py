@@ -1,4 +1,4 @@
-"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients. And taking one back
+"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients. And recalling one
 that no sender has claimed yet."""
 
 import math

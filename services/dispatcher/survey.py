@@ -137,8 +137,7 @@ class Survey:
         return beside >= LIMITED_PER_PLACE * max(self.capacity, 1)
 
     def most_released(self) -> OpenCampaign | None:
-        """The campaign without a rate limit that has most batches out, two at least, and one that no sender has claimed:
-        it can spare that one."""
+        """The campaign without a rate limit that can spare a released batch: it has most batches out, two at least."""
         found = [one for one in self.campaigns.values() if one.released and one.places > 1 and self.rate(one) is None]
         return max(found, key=lambda one: one.places, default=None)
 

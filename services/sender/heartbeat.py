@@ -67,6 +67,7 @@ class Heartbeat:
                 relays=tuple(
                     RelayHealth(
                         name=relay.name,
+                        group=self._engine.group_of[relay.name],
                         state=relay.state,
                         connections=relay.connections,
                         in_flight=relay.in_flight,

@@ -12,6 +12,9 @@ from shared.ledger import rows
 from shared.ledger.database import db_now
 from shared.ledger.models import ServiceInstance
 
+LATELY_SECONDS = 60.0
+"""Twelve heartbeats."""
+
 
 async def seen(
     connection: AsyncConnection,
@@ -52,6 +55,17 @@ async def live_capacity(connection: AsyncConnection, *, lost_seconds: float) -> 
         )
     )
     return int(capacity.scalar_one())
+
+
+async def relays(connection: AsyncConnection) -> dict[str, str]:
+    """The group of each relay of the senders heard from lately, by the relay's name. Senders of 0.1.0 name no group."""
+    found = await connection.execute(
+        select(col(ServiceInstance.detail)).where(
+            col(ServiceInstance.service) == "sender", col(ServiceInstance.seen_at) > db_now() - LATELY_SECONDS
+        )
+    )
+    said = [relay for detail in found.scalars() for relay in orjson.loads(detail).get("relays", ())]
+    return {relay["name"]: relay.get("group", "") for relay in said}
 
 
 async def forget(connection: AsyncConnection, *, older_than_seconds: float) -> int:

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
+from shared.ledger import instances
 from shared.ledger.models import DEFAULT_PROJECT, Campaign, RateLimit
 from tests.support.api import ApiRig, api_on, campaign_body
 
@@ -73,6 +74,29 @@ async def test_send_warns_of_limits_that_outlast_deliver_by(api: ApiRig) -> None
     await api.request("DELETE", "/v1/limits/relay:mx", 204)
     campaign = await api.create(40)
     assert (await api.request("POST", f"/v1/campaigns/{campaign}/send", 202))["warnings"] == []
+
+
+async def test_send_warns_of_the_relays_of_its_group_only(database_url: str) -> None:
+    async with api_on(database_url, relay_groups="bulk=example.test vip") as api:
+        slow = {"warmup": {"start": 1, "growth_per_day": 2, "until": 1000}}
+        await api.request("PUT", "/v1/limits/relay:mx-bulk", json=slow)
+        await api.request("PUT", "/v1/limits/relay:mx-both", json=slow)
+        said = [("mx-bulk", "bulk"), ("mx-vip", "vip"), ("mx-free", ""), ("mx-both", "")]
+        async with api.ledger.write() as connection:
+            await instances.seen(
+                connection,
+                instance="sender-1",
+                service="sender",
+                detail={"relays": [{"name": name, "group": group} for name, group in said]},
+            )
+        bulk, vip = await api.create(40), await api.create(40, relay_group="vip")
+        free = await api.create(40, **{"from": {"email": "news@other.test"}})
+        sent = [
+            (await api.request("POST", f"/v1/campaigns/{campaign}/send", 202))["warnings"]
+            for campaign in (bulk, vip, free)
+        ]
+        assert "because of the limits of the relays of group bulk" in sent[0][0]["detail"]
+        assert sent[1:] == [[], []], "their groups have a relay without a limit"
 
 
 async def test_an_unknown_relay_group_is_refused_in_words(api: ApiRig) -> None:

@@ -83,6 +83,7 @@ async def test_what_waits_for_a_provider_keeps_no_one_else(system: System) -> No
     why = "waits for gmail: at most 3 emails in flight and 2 a second over 127.0.0.1"
     assert {one["reply"] for one in held_back} == {why}
     assert {one["attempts"] for one in held_back} == {0}
+    assert {one["waiting_for"] for one in held_back} == {"gmail at 127.0.0.1"}
     assert all(one["next_attempt_at"] for one in held_back)
 
     others = await system.create(people(300, "example.test"))

@@ -15,7 +15,15 @@ from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
 from services.api.shapes.campaigns import ResolveIn, ResumeIn, SendIn, TestIn
 from services.api.usecases import actions, campaigns, recipients
-from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Reopening
+from services.api.usecases.actions import (
+    RESEND_UNKNOWN,
+    RESOLVE_AS_SENT,
+    RETRY_FAILED,
+    Accepted,
+    Deadline,
+    Reopening,
+    SendSettings,
+)
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import RefusedError
 from services.api.web.context import CampaignDep, ProjectDep
@@ -68,7 +76,8 @@ async def send(pressed: PressedDep, form: FormDep) -> Response:
     async def act() -> Accepted:
         body = validated(SendIn, {"scheduled_at": _utc(at)} if at else {})
         ledger = pressed.project.api.ledger
-        return await actions.send(ledger, pressed.campaign, body, pressed.deliver_within_seconds)
+        settings = SendSettings(pressed.deliver_within_seconds, pressed.project.api.settings.groups)
+        return await actions.send(ledger, pressed.campaign, body, settings)
 
     return await pressed.answer(act, "scheduled" if at else "sent")
 

@@ -18,7 +18,15 @@ from services.api.shapes.campaigns import (
     TestIn,
 )
 from services.api.usecases import actions
-from services.api.usecases.actions import RESEND_UNKNOWN, RESOLVE_AS_SENT, RETRY_FAILED, Accepted, Deadline, Settle
+from services.api.usecases.actions import (
+    RESEND_UNKNOWN,
+    RESOLVE_AS_SENT,
+    RETRY_FAILED,
+    Accepted,
+    Deadline,
+    SendSettings,
+    Settle,
+)
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.web.context import CampaignDep, Project, ProjectDep
 from services.api.web.problems import rate_limit_headers
@@ -72,8 +80,9 @@ ActingDep = Annotated[Acting, Depends()]
 @router.post("/send", status_code=202, response_model=CampaignSending, summary="Send, now or at a given time")
 async def send(acting: ActingDep, body: Annotated[SendIn, Body()] = SendIn()) -> Response:
     """202 means that the request is in the ledger and will be carried out, even if the broker or this process fails."""
-    ledger, within = acting.project.api.ledger, acting.deliver_within_seconds
-    return await acting.settled(lambda settle: actions.send(ledger, acting.campaign, body, within, settle))
+    ledger = acting.project.api.ledger
+    settings = SendSettings(acting.deliver_within_seconds, acting.project.api.settings.groups)
+    return await acting.settled(lambda settle: actions.send(ledger, acting.campaign, body, settings, settle))
 
 
 @router.post("/pause", status_code=202, response_model=CampaignSummary, summary="Pause")

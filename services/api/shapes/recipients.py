@@ -46,3 +46,9 @@ class RecipientOut(Shown):
     relay: str | None
     queue_id: str | None = Field(description="The relay's own id of the email, from its last reply.")
     sent_at: Moment | None
+    waiting_for: str | None = Field(
+        None,
+        description="The provider and relay that a deferred recipient waits for: the provider refuses us for now, or a"
+        " limit leaves no room. It spends no attempt.",
+        examples=["gmail at smtp.example.com"],
+    )

@@ -7,7 +7,7 @@ gets an entry. The event of the result only saves time: the dispatcher also find
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Row, exists, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +38,7 @@ from shared.ledger.counts import counts
 from shared.ledger.database import Ledger, clock
 from shared.ledger.models import Batch
 from shared.ledger.states import FINAL, BatchState, CampaignStatus
+from shared.relay_groups import RelayGroups
 from shared.templates import Content
 
 _COPIED_TO_TEST = (
@@ -99,11 +100,19 @@ RESOLVE_AS_SENT = Reopening("resolve-unknown", "unknown", "unknown_sent")
 RESEND_UNKNOWN = Reopening("resolve-unknown", "unknown", "unknown_resend")
 
 
+class SendSettings(NamedTuple):
+    """What the settings say about sending."""
+
+    #: By default a campaign must be delivered this long after its start.
+    deliver_within_seconds: float
+    groups: RelayGroups
+
+
 async def send(
-    ledger: Ledger, campaign: CampaignRef, given: SendIn, default_seconds: float, settle: Settle | None = None
+    ledger: Ledger, campaign: CampaignRef, given: SendIn, settings: SendSettings, settle: Settle | None = None
 ) -> Accepted:
-    """Sends a campaign now or at the given moment; by default it must be delivered `default_seconds` after that.
-    Raises NotFoundError, InvalidError, ForeignDomainError and ConflictError."""
+    """Sends a campaign now or at the given moment. Raises NotFoundError, InvalidError, ForeignDomainError and
+    ConflictError."""
     await _compiled(ledger, campaign)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
@@ -113,7 +122,7 @@ async def send(
         await campaign.tenant.require_open(connection)
         if row.total == 0:
             raise NoRecipientsError("Import recipients first, then send.")
-        deadline = Deadline(given.deliver_by, default_seconds)
+        deadline = Deadline(given.deliver_by, settings.deliver_within_seconds)
         if given.scheduled_at is None:
             start = await clock(connection)
             deliver_by = deadline.after(start)
@@ -124,7 +133,9 @@ async def send(
         else:
             start = given.scheduled_at.timestamp()
             deliver_by = await _schedule(connection, row, start, deadline)
-        warnings = await limits.outlasting(connection, row, start, deliver_by)
+        warnings = await limits.outlasting(
+            connection, row, settings.groups.group_of(row.relay_group, row.from_email), start, deliver_by
+        )
         for detail in warnings:
             await timeline.record(connection, campaign.id, "limited", detail)
         accepted = _warning(await _accepted(connection, campaign, "send"), warnings)

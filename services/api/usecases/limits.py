@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.shapes.limits import LimitIn, LimitOut, WarmUp
 from services.api.usecases.errors import NotFoundError
-from shared.ledger import rate_limits
+from shared.ledger import instances, rate_limits
 from shared.ledger.database import clock
-from shared.ledger.rate_limits import Limit, period_at, project_scope
+from shared.ledger.rate_limits import Limit, period_at, project_scope, relay_scope
 
 
 async def list_limits(connection: AsyncConnection, project_id: UUID) -> list[LimitOut]:
@@ -58,15 +58,23 @@ async def waiting_for(connection: AsyncConnection, project_ids: Collection[UUID]
     }
 
 
-async def outlasting(connection: AsyncConnection, row: Row[Any], begins: float, deliver_by: float) -> list[str]:
-    """Which limits let fewer emails begin before `deliver_by` than the campaign has recipients, in sentences."""
+async def outlasting(
+    connection: AsyncConnection, row: Row[Any], group: str, begins: float, deliver_by: float
+) -> list[str]:
+    """Which limits let fewer emails begin before `deliver_by` than the campaign has recipients, in sentences. Of the
+    relays, those of its group count, as the senders name them."""
     project = await rate_limits.read(connection, [project_scope(row.project_id)])
     relays = await rate_limits.read_relays(connection)
+    known = await instances.relays(connection)
+    of_group = [relay_scope(name) for name, its_group in known.items() if its_group == group]
+    usable = of_group or [scope for scope in relays if scope.removeprefix("relay:") not in known]
+    room = sum(relays[scope].emails_until(begins, deliver_by) if scope in relays else math.inf for scope in usable)
+    of_project = sum(one.emails_until(begins, deliver_by) for one in project.values())
     rate = row.emails_per_second
     rooms = {
         f"{rate} emails per second": math.inf if rate is None else rate * (deliver_by - begins),
-        "the project's limits": sum(one.emails_until(begins, deliver_by) for one in project.values()) or math.inf,
-        "the limits of the relays": sum(one.emails_until(begins, deliver_by) for one in relays.values()) or math.inf,
+        "the project's limits": of_project if project else math.inf,
+        f"the limits of the relays{f' of group {group}' if group else ''}": room if usable else math.inf,
     }
     return [
         f"About {room:.0f} of {row.total} emails can begin before deliver_by, because of {words}. The rest expires."

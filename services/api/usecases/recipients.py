@@ -14,13 +14,14 @@ from services.api.shapes.recipients import RecipientOut
 from services.api.usecases import campaign_row
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.paging import cut
+from services.api.usecases.provider_waits import waiting_for
 from shared.addresses import Address
 from shared.ledger.models import Batch, Import, Recipient
 from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
 RANGES_AT_ONCE = 25
 
-_COLUMNS = [getattr(Recipient, name) for name in RecipientOut.model_fields]
+_COLUMNS = [getattr(Recipient, name) for name in RecipientOut.model_fields if name != "waiting_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wa
         conditions = [*listed, col(Recipient.status) == wanted.status.value]
         found = await _with_status(connection, row, conditions, wanted)
     rows, following = cut(found, wanted.limit)
-    return Page(data=[RecipientOut.model_validate(row) for row in rows], next_cursor=following)
+    shown = [RecipientOut.model_validate({**row._asdict(), "waiting_for": waiting_for(row)}) for row in rows]
+    return Page(data=shown, next_cursor=following)
 
 
 async def first(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any] | None:

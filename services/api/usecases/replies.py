@@ -14,6 +14,7 @@ from sqlalchemy import and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.api.usecases.provider_waits import OUR_WORDS
 from shared.ledger.models import Batch, Recipient
 from shared.ledger.states import RecipientStatus
 
@@ -124,7 +125,7 @@ def group(rows: Iterable[Any]) -> list[Group]:
         found = groups.get((code, text.casefold()))
         if found is None:
             found = groups[code, text.casefold()] = Group(
-                code, text, _meaning(row.enhanced_code, row.smtp_code), 0, Counter(), []
+                code, text, _meaning(row.enhanced_code, row.smtp_code, row.reply), 0, Counter(), []
             )
         found.count += 1
         if row.relay:
@@ -152,7 +153,9 @@ def _all_over(held: Sequence[tuple[int, int, int]]) -> Iterable[tuple[int, int, 
         parts *= 2
 
 
-def _meaning(enhanced: str | None, code: int | None) -> str:
+def _meaning(enhanced: str | None, code: int | None, reply: str | None) -> str:
+    if (reply or "").startswith(OUR_WORDS):
+        return "A limit of the provider leaves no room yet."
     for pattern, meaning in _MEANINGS:
         if enhanced and re.fullmatch(pattern, enhanced):
             return meaning
