@@ -99,6 +99,19 @@ FULL: Words = (
     "espace de stockage",
     "quota ... depass",
     "配额",
+    "postfach uberfullt",
+    "postfach ueberfuellt",
+    "schranka ... plna",
+    "megtelt",
+    "brevladan ar full",
+    "postkasse ... fuld",
+    "postkasse ... full",
+    "on taynna",
+    "mailbox penuh",
+    "thu đay",
+    "จดหมายเต็ม",
+    "ممتلئ",
+    "תיבת הדואר מלאה",
 )
 
 RECEIVES_TOO_FAST: Words = (
@@ -122,6 +135,8 @@ RECEIVES_TOO_FAST: Words = (
     "recebe muit",
     "erhalt zu viele",
     "получает ... слишком",
+    "receiving messages too",
+    "receiving limit",
 )
 
 TOO_LARGE: Words = (
@@ -248,6 +263,15 @@ NO_MAILBOX: Words = (
     "宛先が存在しない",
     "존재하지 않는 사용자",
     "사용자가 존재하지 않",
+    "unknown address",
+    "invalid user",
+    "no such local user",
+    "account deleted",
+    "mailbox deleted",
+    "user no longer",
+    "no longer employed",
+    "account has been deleted",
+    "address has been deleted",
 )
 
 RESTRICTED: Words = (
@@ -297,6 +321,11 @@ SENDER: Words = (
     "sender domain resolve",
     "sender domain must exist",
     "sender ... has no a, aaaa",
+    "use this sender address",
+    "not one of your addresses",
+    "from header is not verified",
+    "sender is not allowed to relay",
+    "from address is not verified",
 )
 
 ACCOUNT: Words = (
@@ -370,6 +399,27 @@ ACCOUNT: Words = (
     "您的帐户",
     "您的账户",
     "您的账号",
+    "sending limit exceeded",
+    "daily sending limit",
+    "your sending limit",
+    "subscription has expired",
+    "due to billing",
+    "trial has ended",
+    "insufficient credit",
+    "quota of emails",
+    "quota of messages",
+    "please authenticate first",
+    "invalid username or password",
+    "invalid user name or password",
+    "authentication is required for relay",
+    "relaying is not allowed",
+    "do not relay",
+    "relaying prohibited",
+    "upgrade your plan",
+    "not enough credit",
+    "out of credit",
+    "account has been suspended for sending",
+    "unpaid",
 )
 
 VETO: Words = (
@@ -436,6 +486,8 @@ VETO: Words = (
     " cota ",
     "размер",
     "объем",
+    "too quickly",
+    "temporar",
 )
 
 RELAYING: Words = (
@@ -497,6 +549,7 @@ RATE: Words = (
     "too many recipients received",
     "errors from your ip",
     "spams from your ip",
+    "too much mail from your ip",
 )
 
 BLOCKLISTED: Words = (
@@ -561,6 +614,23 @@ BLOCKLISTED: Words = (
     "ip-адрес заблокирован",
     "ブラックリスト",
     "黑名單",
+    "your ip has been blocked",
+    "your ip is blocked",
+    "your ip address is blocked",
+    "your ip address has been blocked",
+    "your ip was blocked",
+    "ip is blocked",
+    "0.0.0.0 is blocked",
+    "0.0.0.0] is blocked",
+    "listed on bl.",
+    "listed in bl.",
+    "spamcop",
+    "barracudacentral",
+    "your network is blocked",
+    "your host is blocked",
+    "your mail server is blocked",
+    "uceprotect",
+    "surbl ip",
 )
 
 REPUTATION: Words = (
@@ -580,6 +650,13 @@ REPUTATION: Words = (
     "untrusted ip",
     "dns ptr",
     "poor reputation sender",
+    "bad sender reputation",
+    "poor sender reputation",
+    "has no ptr",
+    "no ptr ",
+    "no reverse",
+    "sender reputation",
+    "low reputation",
 )
 
 DOMAIN_REPUTATION: Words = (

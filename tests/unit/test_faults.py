@@ -83,6 +83,17 @@ def test_what_is_no_refusal_blames_the_relay(code: int) -> None:
         "La boîte aux lettres est pleine",
         "El buzón está lleno",
         "收件人空间不足",
+        "Casella di posta piena",
+        "A caixa de correio está cheia",
+        "Skrzynka odbiorcy jest przepełniona",
+        "Postvak is vol",
+        "Schránka je plná",
+        "受信者のメールボックスがいっぱいです",
+        "받는 사람의 메일함 용량이 초과되었습니다",
+        "Пользователь получает письма слишком часто",
+        "L'utente riceve troppi messaggi",
+        "This mailbox has exceeded its daily receiving limit",
+        "Recipient mailbox is busy",
     ],
 )
 def test_words_of_patience_never_suppress(enhanced: str, words: str) -> None:
