@@ -104,6 +104,15 @@ class BatchProgress(BaseModel):
     age_seconds: Seconds = Field(description="Seconds since the claim, by the sender's monotonic clock.")
 
 
+class ProviderHealth(BaseModel):
+    """A provider that rests at a relay, as one sender sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    name: Name = Field(max_length=500, description="Name of the provider, or a domain.")
+    reason: Words = Field("", max_length=2000, description="Refusal that led to the rest, without addresses.")
+    resting_for_seconds: Seconds = Field(0.0, description="Seconds until it is tried again.")
+
+
 class RelayHealth(BaseModel):
     """A relay as one sender sees it."""
 
@@ -116,6 +125,11 @@ class RelayHealth(BaseModel):
     connections: Count = Field(description="Open connections.")
     in_flight: Count = Field(description="Emails being delivered now.")
     reason: Words = Field("", max_length=2000, description="Latest failure, without addresses; empty while `up`.")
+    resting_for_seconds: Seconds = Field(0.0, description="Seconds until it is used again; 0 unless `resting`.")
+    connections_limit: Count = Field(0, description="Connections it may open now; 0: not said (before 0.2.0).")
+    resting_providers: tuple[ProviderHealth, ...] = Field(
+        (), max_length=100, description="Providers that rest at this relay, those that rest longest first."
+    )
 
 
 class SenderHeartbeat(Event):

@@ -2,8 +2,6 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
 from uuid import UUID
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -13,19 +11,17 @@ from sqlmodel import col
 
 from shared import logs
 from shared.faults.breakers import Breaker
-from shared.ledger.batches import in_state
-from shared.ledger.campaigns import not_closed
+from shared.ledger import backlog
+from shared.ledger.backlog import TO_BE_SENT, UnderWay
 from shared.ledger.counts import STATUSES, Counts, counts_of
-from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign
+from shared.ledger.database import Ledger
+from shared.ledger.models import Campaign
 from shared.ledger.repair import Reason
-from shared.ledger.states import FINAL, LIVE, OPEN, CampaignStatus, RecipientStatus
+from shared.ledger.states import FINAL, OPEN, CampaignStatus
 from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, Metrics
 
 LOOK_SECONDS = 2.0
 CAMPAIGNS_SHOWN = 50
-RATE_SECONDS = 60.0
-TO_BE_SENT = (CampaignStatus.QUEUED, CampaignStatus.SENDING)
 
 log = logs.get()
 
@@ -138,9 +134,9 @@ class DispatcherMetrics:
         by_status = {row[0]: row[1] for row in found}
         for status in open_statuses:
             self.campaigns.labels(status.value).set(by_status.get(status.value, 0))
-        under_way = await _under_way(connection)
+        under_way = await backlog.under_way(connection)
         counts = await counts_of(connection, [campaign.id for campaign in under_way])
-        due = await _due_retries(connection)
+        due = await backlog.due_retries(connection)
         self._show_backlog([campaign for campaign in under_way if campaign.status in TO_BE_SENT], counts, due)
         for one in OPEN:
             self.open.labels(one.value).set(sum(said[one.value] for said in counts.values()))
@@ -150,56 +146,11 @@ class DispatcherMetrics:
                 self.progress.labels(str(campaign.id), campaign.name, name).set(counts[campaign.id][name])
 
     def _show_backlog(
-        self, campaigns: Sequence["_Campaign"], counts: Mapping[UUID, Counts], due: Mapping[UUID, int]
+        self, campaigns: Sequence[UnderWay], counts: Mapping[UUID, Counts], due: Mapping[UUID, int]
     ) -> None:
-        ready = {one.id: counts[one.id][RecipientStatus.PENDING.value] + due.get(one.id, 0) for one in campaigns}
-        self.backlog.set(
-            sum(
-                ready[one.id]
-                if one.emails_per_second is None
-                else min(ready[one.id], ceil(one.emails_per_second * RATE_SECONDS))
-                for one in campaigns
-            )
-        )
+        self.backlog.set(backlog.ready_emails(campaigns, counts, due))
         unsent = [one for one in campaigns if any(counts[one.id][status.value] for status in OPEN)]
         self.oldest.set(max((one.age for one in unsent), default=0.0))
         self.deadline_used.set(
             max((one.age / max(one.age + one.left, 1.0) for one in unsent if one.left is not None), default=0.0)
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Campaign:
-    id: UUID
-    name: str
-    status: str
-    emails_per_second: float | None
-    age: float  # seconds since it started
-    left: float | None  # seconds until deliver_by
-
-
-async def _under_way(connection: AsyncConnection) -> Sequence[_Campaign]:
-    """Campaigns under way, the newest first."""
-    found = await connection.execute(
-        select(
-            col(Campaign.id),
-            col(Campaign.name),
-            col(Campaign.status),
-            col(Campaign.emails_per_second),
-            db_now() - func.coalesce(col(Campaign.started_at), db_now()),
-            col(Campaign.deliver_by) - db_now(),
-        )
-        .where(not_closed(), col(Campaign.status) != CampaignStatus.SCHEDULED.value)
-        .order_by(col(Campaign.id).desc())
-    )
-    return [_Campaign(*row) for row in found]
-
-
-async def _due_retries(connection: AsyncConnection) -> Mapping[UUID, int]:
-    """Deferred recipients in batches that are due, by campaign."""
-    found = await connection.execute(
-        select(col(Batch.campaign_id), func.sum(col(Batch.deferred)))
-        .where(in_state(*LIVE), col(Batch.due_at) <= db_now())
-        .group_by(col(Batch.campaign_id))
-    )
-    return {row[0]: int(row[1]) for row in found}

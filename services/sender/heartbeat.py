@@ -9,7 +9,7 @@ from contextlib import suppress
 from services.sender.engines import Engines
 from services.sender.held_batches import HeldBatches
 from shared.bus import Bus
-from shared.events import RelayHealth, SenderHeartbeat
+from shared.events import ProviderHealth, RelayHealth, SenderHeartbeat
 from shared.settings import SenderSettings
 
 REPLY_KEPT = 200
@@ -72,6 +72,16 @@ class Heartbeat:
                         connections=relay.connections,
                         in_flight=relay.in_flight,
                         reason=relay.reason[:REPLY_KEPT],
+                        resting_for_seconds=relay.resting_for_seconds,
+                        connections_limit=relay.connections_limit,
+                        resting_providers=tuple(
+                            ProviderHealth(
+                                name=provider.name,
+                                reason=provider.reason[:REPLY_KEPT],
+                                resting_for_seconds=provider.resting_for_seconds,
+                            )
+                            for provider in relay.resting_providers
+                        ),
                     )
                     for relay in self._engine.status()
                 ),

@@ -207,6 +207,7 @@ async def test_suppressions_services_and_the_message_are_shown(
         await user.assert_accessible()
         await page.get_by_label("API key").fill(system.key)
         await page.get_by_role("button", name="Sign in").click()
+        await page.get_by_role("link", name="Source").click()
         await page.get_by_text("<p>Hello <b>{{ name }}</b></p>").wait_for()
         await user.assert_accessible()
 

@@ -16,7 +16,7 @@ from services.api.page import live, session
 from services.api.page.live import Parts
 from services.api.usecases.errors import NotFoundError
 from shared.events import CampaignRequested
-from shared.ledger import history
+from shared.ledger import history, instances
 from shared.ledger.database import db_now
 from shared.ledger.history import Point
 from shared.ledger.models import Batch, Campaign, Project, Recipient
@@ -359,6 +359,39 @@ async def test_without_a_broker_the_services_are_still_shown(database_url: str) 
         assert "No sender is alive" in said
 
 
+async def test_the_services_say_whether_more_senders_would_help_and_what_rests(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        campaign = (await seed_campaign(rig.ledger, 10, name="Spring news")).id
+        relay = {"name": "mx.example:25", "state": "up", "connections": 4, "in_flight": 4, "connections_limit": 4}
+        rests = {"reason": "421 4.7.0 try later", "resting_for_seconds": 60.0}
+        batch = {"batch_id": 1, "campaign_id": str(campaign), "generation": 1, "done": 3, "in_flight": 4}
+        for number, own in ((1, {**relay, "reason": ""}), (2, {**relay, **rests, "state": "resting"})):
+            own["resting_providers"] = [{"name": "big-mail", **rests}]
+            async with rig.ledger.write() as connection:
+                await instances.seen(
+                    connection,
+                    instance=f"sender-{number}@mail",
+                    service="sender",
+                    slot=f"sender-{number}",
+                    slots=1,
+                    detail={
+                        "emails_done": 3,
+                        "emails_per_second": 0.01,
+                        "batches": [{**batch, "idle_seconds": 1.0, "age_seconds": 9.0}],
+                        "relays": [own],
+                    },
+                )
+        page = await visitor.get("/services")
+        said = text(page)
+        assert "Would more senders help? Perhaps." in said
+        assert "Suggested: 4 senders" in said, "10 emails at 0.01 emails/s each, in five minutes"
+        assert "Resting for 1 of 2" in said
+        assert said.count("mx.example:25") == 2, "once as a relay, and once where a provider rests"
+        assert "sender-2 until" in said
+        assert "big-mail" in said
+        assert said.count("Spring news") == 2, "each sender holds a batch of it"
+
+
 async def test_a_page_says_when_the_database_is_away(tmp_path: object, sqlite_url: str) -> None:
     async with page_on(sqlite_url) as (rig, visitor):
         await rig.ledger.close()
@@ -437,7 +470,7 @@ async def test_the_message_is_shown_as_one_recipient_sees_it(database_url: str) 
         base = f"/campaigns/{campaign}/message"
         page = await visitor.get(base)
         assert "Ann, our news" in text(page)
-        assert "{{ first_name }}" in unescape(page), "the source and the warning about merge tags"
+        assert "Hello {{ first_name }}" in unescape(await visitor.get(f"{base}?part=source"))
         assert "Html, line 1, column" in text(page)
         page = await visitor.get(f"{base}?email=bob@example.test")
         assert "Bob <b>, our news" in text(page)

@@ -30,6 +30,17 @@ class Prometheus:
         found: list[dict[str, Any]] = self._get("/api/v1/query", {"query": expr})["result"]
         return found
 
+    def query_at(self, expr: str, seconds: float) -> list[dict[str, Any]]:
+        """The result of an instant query at a moment (Unix time)."""
+        found: list[dict[str, Any]] = self._get("/api/v1/query", {"query": expr, "time": str(seconds)})["result"]
+        return found
+
+    def query_range(self, expr: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """The result of a range query between two moments (Unix time): series with `metric` and `values`."""
+        params = {"query": expr, "start": str(start), "end": str(end), "step": str(step)}
+        found: list[dict[str, Any]] = self._get("/api/v1/query_range", params)["result"]
+        return found
+
     def value(self, expr: str) -> float | None:
         """The value of a query with one series. None if there is no series, or more than one."""
         found = self.query(expr)
@@ -54,11 +65,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, targets: Mapping[str, Mapping[str, str]], vhost: str) -> Iterator[Prometheus]:
-    """Scrapes `targets` every second: addresses by instance, by file_sd file (`vashsender`, `rabbitmq`)."""
+def prometheus(
+    folder: Path, targets: Mapping[str, Mapping[str, str]], vhost: str, labels: Mapping[str, str] | None = None
+) -> Iterator[Prometheus]:
+    """Scrapes `targets` every second: addresses by instance, by file_sd file (`vashsender`, `rabbitmq`). All get
+    `labels`, too."""
     folder.mkdir()
     for name, instances in targets.items():
-        entries = [{"targets": [address], "labels": {"instance": one}} for one, address in instances.items()]
+        entries = [
+            {"targets": [address], "labels": {"instance": one, **(labels or {})}} for one, address in instances.items()
+        ]
         (folder / f"{name}.json").write_text(json.dumps(entries))
     (folder / "prometheus.yml").write_text(configuration(folder, vhost))
     port = free_port()

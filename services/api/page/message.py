@@ -38,7 +38,7 @@ class Look(BaseModel):
     """How the message is looked at. Each choice is a link, so it needs no script."""
 
     email: str = ""
-    part: Literal["html", "text", "headers"] = "html"
+    part: Literal["html", "text", "headers", "source"] = "html"
     width: Literal["wide", "narrow"] = "wide"
     scheme: Literal["light", "dark"] = "light"
     images: Literal["attached", "all"] = "attached"

@@ -1,4 +1,4 @@
-"""Senders, the other services, and the queues between them, live."""
+"""Whether more senders would help, the senders and their relays, the other services and the queues, live."""
 
 import asyncio
 import time
@@ -9,13 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.api.context import Api
-from services.api.page import live, render
+from services.api.page import live, render, senders
 from services.api.page.live import Parts
 from services.api.page.route import PageRoute, SessionDep
 from services.api.shapes.operations import QueueOut
-from services.api.usecases import operations
+from services.api.usecases import operations, scaling
 from services.api.usecases.errors import UnavailableError
 from services.api.web.context import ApiDep
+from shared.ledger import backlog
 
 FRESH_SECONDS = 2.0
 QUEUES_FOR = {
@@ -70,20 +71,34 @@ async def follow(request: Request, api: ApiDep, session: SessionDep, seen: str =
 async def _parts(api: Api, queue_look: QueueLook) -> Parts:
     async with api.ledger.read() as connection:
         found = await operations.services(connection, api.settings.instance_lost_seconds)
-    senders = [one for one in found if one.service == "sender"]
-    living = [one for one in senders if one.alive and not one.draining]
+        backlog_emails = await backlog.emails(connection)
+        all_senders = [one for one in found if one.service == "sender"]
+        living = [one for one in all_senders if one.alive and not one.draining]
+        held = senders.held_batches([one for one in all_senders if one.alive])
+        names = await operations.campaign_names(connection, {one.campaign_id for one in held[: senders.MOST_BATCHES]})
     looked = await queue_look.at(api)
+    loads = [senders.load(one) for one in living]
+    rate = sum(one.emails_per_second for one in loads)
     return Parts(
         {
+            "advice": render.html(
+                "_advice.html",
+                advice=scaling.advice(loads, backlog_emails),
+                backlog=backlog_emails,
+                per_second=rate,
+                seconds=backlog_emails / rate if rate else None,
+                living=len(living),
+                held=sum(one.held for one in loads),
+                capacity=sum(one.capacity for one in loads),
+            ),
             "senders": render.html(
                 "_senders.html",
-                senders=senders,
-                living=living,
-                capacity=sum(one.slots for one in living),
-                busy=sum(len(one.detail.get("batches", ())) for one in living),
-                per_second=sum(one.detail.get("emails_per_second", 0.0) for one in living),
-                relays=[relay for one in living for relay in one.detail.get("relays", ())],
+                senders=all_senders,
+                held=held[: senders.MOST_BATCHES],
+                not_shown=len(held[senders.MOST_BATCHES :]),
+                names=names,
             ),
+            "relays": render.html("_relays.html", relays=senders.relays(living), providers=senders.providers(living)),
             "queues": render.html("_queues.html", queues=looked.queues, trouble=looked.trouble, meanings=QUEUES_FOR),
             "others": render.html("_services.html", services=[one for one in found if one.service != "sender"]),
         }

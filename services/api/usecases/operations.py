@@ -1,7 +1,7 @@
 """What an operator looks at: services, queues, batches."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -39,6 +39,13 @@ async def services(connection: AsyncConnection, lost_seconds: float) -> list[Ser
     found = await connection.execute(select(table).order_by(table.c.service, table.c.id))
     oldest = await clock(connection) - lost_seconds
     return [ServiceOut.model_validate({**row._asdict(), "alive": row.seen_at > oldest}) for row in found]
+
+
+async def campaign_names(connection: AsyncConnection, ids: Collection[str]) -> dict[str, str]:
+    """Names of campaigns by id. A campaign that was deleted is left out."""
+    wanted = [UUID(one) for one in ids]
+    found = await connection.execute(select(col(Campaign.id), col(Campaign.name)).where(col(Campaign.id).in_(wanted)))
+    return {str(row[0]): row[1] for row in found}
 
 
 async def queues(broker_url: str) -> list[QueueOut]:

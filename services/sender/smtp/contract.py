@@ -98,6 +98,16 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderRest:
+    """A provider that rests at one relay."""
+
+    name: str
+    #: The refusal that led to the rest, without addresses.
+    reason: str
+    resting_for_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class RelayStatus:
     """The state of one relay."""
 
@@ -107,3 +117,7 @@ class RelayStatus:
     in_flight: int
     reason: str = ""
     resting_for_seconds: float = 0.0
+    #: Connections it may open now.
+    connections_limit: int = 0
+    #: The providers that rest longest, at most as many as the heartbeat carries.
+    resting_providers: tuple[ProviderRest, ...] = ()

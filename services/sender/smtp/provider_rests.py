@@ -71,6 +71,11 @@ class ProviderRests:
         trouble.deferred = {}
         return trouble.rest
 
+    def resting(self, now: float) -> list[tuple[str, Rest]]:
+        """The providers that rest now, those that rest longest first."""
+        found = [(name, one.rest) for name, one in self._troubled.items() if one.rest is not None]
+        return sorted(((name, rest) for name, rest in found if now < rest.until), key=lambda one: -one[1].until)
+
     def rest_of(self, provider: str, now: float) -> Rest | None:
         """Its rest, if it rests now."""
         trouble = self._troubled.get(provider)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from services.sender.smtp.config import EngineConfig
 from services.sender.smtp.connection import Connection
-from services.sender.smtp.contract import RelayStatus
+from services.sender.smtp.contract import ProviderRest, RelayStatus
 from services.sender.smtp.provider_rests import ProviderRests
 from shared.relays.config import RelayConfig
 from shared.relays.replies import Reply, Stage, without_addresses
@@ -26,6 +26,7 @@ STALL_FACTOR = 10  # usual replies: a connection that waits longer is stalled
 PROOF_EMAILS = 100  # accepted since a connection stalled, they prove that its email hangs and not the relay
 MOST_HANGING = 256  # such connections that do not count as spare ones
 RECOVERY_SECONDS = 1.0  # how often a slowed relay gets one connection back
+MOST_RESTING_PROVIDERS = 20  # that a status names
 
 StateChange = Callable[[str, str, str, float], None]  # relay, state, reason, seconds
 
@@ -256,6 +257,11 @@ class Relay:
             in_flight=sum(connection.in_flight for connection in self.connections),
             reason=self.reason if state != "up" else "",
             resting_for_seconds=waiting,
+            connections_limit=self._allowed,
+            resting_providers=tuple(
+                ProviderRest(name, without_addresses(f"{rest.reply.code} {rest.reply.text}"), rest.until - now)
+                for name, rest in self.provider_rests.resting(now)[:MOST_RESTING_PROVIDERS]
+            ),
         )
 
     def _working(self) -> int:
