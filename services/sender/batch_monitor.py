@@ -109,6 +109,8 @@ class BatchMonitor:
             held.stop_for(StopCause.NOT_SENDING, "the campaign's deliver_by has passed")
         else:
             held.lease.confirmed(now)
+        if found is not None:
+            held.wants_events = found.wants_events
 
     async def _renew(self, held: HeldBatch) -> None:
         before = time.monotonic()

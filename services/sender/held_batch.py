@@ -106,6 +106,7 @@ class HeldBatch:
         "scopes",
         "starts_at",
         "unrecorded",
+        "wants_events",
         "worklist",
     )
 
@@ -126,6 +127,8 @@ class HeldBatch:
         #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()
         self.in_flight_count = 0
+        #: Its project wants facts in the outbox; as the claim and the newest look said.
+        self.wants_events = claim.wants_events
         #: Results so far, by status and in total.
         self._tally: Counter[str] = Counter()
         self._done = 0

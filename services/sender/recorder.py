@@ -117,4 +117,5 @@ def _group(held: HeldBatch, commit: Commit, noted: Sequence[breakers.Noted], wid
         withdrawals=commit.withdrawals,
         noted=noted,
         shared_refusals=widespread,
+        wants_events=held.wants_events,
     )

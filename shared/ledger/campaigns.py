@@ -10,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
 
-from shared.ledger import rows
+from shared.ledger import outbox, rows
+from shared.ledger.counts import counts
 from shared.ledger.database import db_now
+from shared.ledger.facts import OF_CAMPAIGN, Fact
 from shared.ledger.models import Campaign, Recipient
-from shared.ledger.states import NEW_CAMPAIGN, CampaignStatus, before
+from shared.ledger.states import FINAL, NEW_CAMPAIGN, CampaignStatus, before
 
 _NOT_CLOSED = (
     CampaignStatus.SCHEDULED,
@@ -80,7 +82,8 @@ async def move(
 ) -> bool:
     """Moves a campaign to the status `to`, and sets the columns `values`, in one update; returns whether it moved.
 
-    Only from the statuses that CAMPAIGN_TRANSITIONS allows; `from_` narrows them, `conditions` are further ones."""
+    Only from the statuses that CAMPAIGN_TRANSITIONS allows; `from_` narrows them, `conditions` are further ones. The
+    move goes into the outbox, if the project wants that."""
     sources = [source.value for source in before(to) if from_ is None or source in from_]
     if not sources:
         raise ValueError(f"no campaign moves to {to} from {from_}")
@@ -89,7 +92,25 @@ async def move(
         .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(sources), *conditions)
         .values(status=to.value, **values)
     )
-    return moved.rowcount > 0
+    if moved.rowcount == 0:
+        return False
+    await _tell(connection, campaign_id, to)
+    return True
+
+
+async def _tell(connection: AsyncConnection, campaign_id: UUID, to: CampaignStatus) -> None:
+    """Writes a move into the outbox, with its reason, and at the end with the counts."""
+    project_id = await outbox.subscriber(connection, campaign_id)
+    if project_id is None:
+        return
+    found = await connection.execute(
+        select(col(Campaign.name), col(Campaign.reason), col(Campaign.test_of)).where(col(Campaign.id) == campaign_id)
+    )
+    row = found.one()
+    details: dict[str, Any] = {"name": row.name, "reason": row.reason, "test_of": row.test_of}
+    if to in FINAL:
+        details["counts"] = await counts(connection, campaign_id)
+    await outbox.write(connection, outbox.pack(project_id, [Fact(OF_CAMPAIGN[to], campaign_id, details=details)]))
 
 
 async def create(connection: AsyncConnection, status: CampaignStatus = CampaignStatus.DRAFT, **values: Any) -> UUID:
@@ -102,6 +123,8 @@ async def create(connection: AsyncConnection, status: CampaignStatus = CampaignS
     await connection.execute(
         insert(Campaign).values(id=campaign_id, status=status.value, created_at=db_now(), **values), content
     )
+    if status != CampaignStatus.DRAFT:
+        await _tell(connection, campaign_id, status)
     return campaign_id
 
 

@@ -1,5 +1,7 @@
 """Every change of recipients' status: many rows at a time, along the transitions of `shared.ledger.states` only.
 
+Those that close go into the outbox in the same transaction, if their project wants that.
+
 The caller holds the lock of their batch. Results of a sender go to the database as JSON, in plain SQL. Each names the
 status and attempts it was read with, and changes only a recipient that still has them.
 """
@@ -14,9 +16,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import outbox
 from shared.ledger.counts import STATUSES
 from shared.ledger.database import POSTGRESQL_NOW, SQLITE_NOW, db_now
+from shared.ledger.facts import OF_RECIPIENT, Fact
 from shared.ledger.models import Recipient
+from shared.ledger.outbox import Packed
 from shared.ledger.states import OPEN, RECIPIENT_TRANSITIONS, RecipientStatus
 
 DIVISION_BY_ZERO = "22012"
@@ -56,28 +61,38 @@ class Change(Protocol):
     def queue_id(self) -> str | None: ...
 
 
-async def record(connection: AsyncConnection, changes: Sequence[Change]) -> int:
-    """Records changes of recipients whose batches are locked; returns how many were as expected."""
+async def record(connection: AsyncConnection, changes: Sequence[Change], told: Sequence[Packed]) -> int:
+    """Records changes of recipients whose batches are locked, and `told` in the outbox; returns how many were as
+    expected."""
     statement = _RECORD_POSTGRESQL if connection.dialect.name == "postgresql" else _RECORD_SQLITE
+    await outbox.write(connection, told)
     return (await connection.execute(statement, {"rows": _json(changes)})).rowcount
 
 
 async def record_with_locks(
-    connection: AsyncConnection, batches: Sequence[Mapping[str, int]], changes: Sequence[Change], lease_seconds: float
+    connection: AsyncConnection,
+    batches: Sequence[Mapping[str, int]],
+    changes: Sequence[Change],
+    told: Sequence[Packed],
+    lease_seconds: float,
 ) -> None:
-    """Locks batches, adds to their counts, renews their leases and records changes of their recipients: one statement,
-    PostgreSQL only. Each batch is its `id`, `generation`, and what to add to the count of each status.
+    """Locks batches, adds to their counts, renews their leases, records changes of their recipients, and `told` in the
+    outbox: one statement, PostgreSQL only. Each batch is its `id`, `generation`, and what to add to the count of each
+    status.
 
     Raises UnexpectedError where anything was not as expected."""
-    values = {
+    values: dict[str, Any] = {
         "batches": orjson.dumps(batches).decode(),
         "rows": _json(changes),
         "lease": lease_seconds,
         "batch_count": len(batches),
         "row_count": len(changes),
     }
+    statement = _RECORD_WITH_LOCKS
+    if told:
+        statement, values["outbox"] = _RECORD_AND_TELL, outbox.as_json(told)
     try:
-        await connection.execute(_RECORD_WITH_LOCKS, values)
+        await connection.execute(statement, values)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == DIVISION_BY_ZERO:
             raise UnexpectedError from None
@@ -141,12 +156,19 @@ async def _move(
     condition: ColumnElement[bool],
     **values: Any,
 ) -> int:
-    moved = await connection.execute(
+    change = (
         update(Recipient)
         .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id).between(first_id, last_id), condition)
         .values(**values)
     )
-    return moved.rowcount
+    project_id = await outbox.subscriber(connection, campaign_id)
+    if project_id is None:
+        return (await connection.execute(change)).rowcount
+    moved = (await connection.execute(change.returning(col(Recipient.id), col(Recipient.status)))).all()
+    closed = [row for row in sorted(moved) if row.status in OF_RECIPIENT]
+    facts = [Fact(OF_RECIPIENT[row.status], campaign_id, row.id) for row in closed]
+    await outbox.write(connection, outbox.pack(project_id, facts))
+    return len(moved)
 
 
 def _json(changes: Sequence[Change]) -> str:
@@ -194,7 +216,7 @@ _RECORD_SQLITE: TextClause = text(_SET.format(now=SQLITE_NOW) + _SQLITE_ROWS + _
 
 _COUNTS = ", ".join(f"{status} = batch.{status} + coalesce(b.{status}, 0)" for status in STATUSES)
 _COUNT_COLUMNS = ", ".join(f"{status} int" for status in STATUSES)
-_RECORD_WITH_LOCKS: TextClause = text(f"""
+_WITH_LOCKS = f"""
     WITH locked AS (
         UPDATE batch SET lease_until = {POSTGRESQL_NOW} + CAST(:lease AS double precision), {_COUNTS}
         FROM json_to_recordset(CAST(:batches AS json)) AS b(id bigint, generation int, {_COUNT_COLUMNS})
@@ -205,7 +227,11 @@ _RECORD_WITH_LOCKS: TextClause = text(f"""
             AND (SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
         RETURNING recipient.id
     )
+"""
+_UNLESS_UNEXPECTED = """
     SELECT 1 / CAST((SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
         AND (SELECT count(*) FROM written) = CAST(:row_count AS bigint) AS int)
-""")
+"""
+_RECORD_WITH_LOCKS: TextClause = text(_WITH_LOCKS + _UNLESS_UNEXPECTED)
+_RECORD_AND_TELL: TextClause = text(f"{_WITH_LOCKS}, {outbox.INSERT_AFTER_LOCKS} {_UNLESS_UNEXPECTED}")
 # The rows wait for the locks, because they are written only if the number of locks is right.

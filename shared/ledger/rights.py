@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 import shared.ledger.models
+import shared.ledger.outbox_tables
 import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
 
 OWNER = "vashsender_owner"
@@ -37,6 +38,8 @@ _LIMITS = (
     *("emails_per_second", "emails_per_hour", "emails_per_day"),
     *("warmup_start", "warmup_growth", "warmup_until", "warmup_day"),
 )
+_WANTED: Mapping[str, Columns] = {SELECT: ("project_id", "wanted")}
+_TOLD: Mapping[str, Columns] = {INSERT: ALL}
 _RESERVED = ("next_at", "hour", "hour_count", "day", "day_count")
 _CAMPAIGN_WITHOUT_CONTENT: Columns = (
     *("id", "project_id", "name", "status", "stop_as", "reopen", "reason", "blocked_by", "delivery"),
@@ -65,6 +68,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "idempotency_key": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "service_instance": _LIFE,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: _LIMITS, DELETE: ALL},
+        "event_stream": {SELECT: ALL, INSERT: ALL, UPDATE: ("enabled", "wanted")},
+        "outbox": {SELECT: ALL, INSERT: ALL},
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
@@ -88,6 +93,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": _LIFE,
         "bookmark": {**_LIFE, DELETE: ALL},
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},  # updated by version 0.1.0
+        "event_stream": _WANTED,
+        "outbox": _TOLD,
     },
     # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
     # keeps the limits, and writes those that the URLs of its relays set.
@@ -113,6 +120,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "provider_share": {**_LIFE, DELETE: ALL},
         "timeline": _NOTES,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: (*_LIMITS, *_RESERVED)},
+        "event_stream": _WANTED,
+        "outbox": _TOLD,
     },
     # Checks and repairs campaigns and batches; sees no address and no content.
     "watchdog": {

@@ -147,11 +147,11 @@ class TestRecipients:
             change = Result(recipient, "r1@example.com", source.value, 0, to.value, 1)
             async with ledger.write() as connection:
                 if to in RECIPIENT_TRANSITIONS[source]:
-                    assert await recipients.record(connection, [change]) == 1
-                    assert await recipients.record(connection, [change]) == 0  # it has one attempt more now
+                    assert await recipients.record(connection, [change], ()) == 1
+                    assert await recipients.record(connection, [change], ()) == 0  # it has one attempt more now
                 else:
                     with pytest.raises(ValueError, match="a recipient does not move"):
-                        await recipients.record(connection, [change])
+                        await recipients.record(connection, [change], ())
 
     async def test_closing_keeps_closed_recipients_and_makes_those_with_an_intent_unknown(self, ledger: Ledger) -> None:
         campaign = await add_campaign(ledger, 5)

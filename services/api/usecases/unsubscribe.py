@@ -11,6 +11,8 @@ from sqlmodel import col
 from services.api.usecases.suppressions import Entry, suppress
 from shared import logs
 from shared.addresses import Address
+from shared.ledger import outbox
+from shared.ledger.facts import Fact, FactType
 from shared.ledger.models import Campaign, Recipient
 from shared.signing import TokenError
 from shared.unsubscribe import read_token
@@ -24,6 +26,7 @@ class Subscriber:
 
     project_id: UUID
     campaign_id: UUID
+    recipient_id: int
     address: Address
 
 
@@ -41,11 +44,17 @@ async def subscriber(connection: AsyncConnection, secrets: Sequence[bytes], toke
         .where(col(Recipient.id) == recipient_id, col(Recipient.campaign_id) == campaign_id)
     )
     row = found.first()
-    return None if row is None else Subscriber(row.project_id, campaign_id, Address(row.email, row.email_key))
+    return (
+        None
+        if row is None
+        else Subscriber(row.project_id, campaign_id, recipient_id, Address(row.email, row.email_key))
+    )
 
 
 async def unsubscribe(connection: AsyncConnection, person: Subscriber) -> None:
     """Suppresses the address in the campaign's project. May be repeated."""
     entry = Entry(person.address, "unsubscribed", campaign_id=person.campaign_id)
     if await suppress(connection, person.project_id, [entry]):
+        fact = Fact(FactType.RECIPIENT_UNSUBSCRIBED, person.campaign_id, person.recipient_id, {"via": "link"})
+        await outbox.tell(connection, person.project_id, [fact])
         log.info("recipient.unsubscribed", campaign_id=str(person.campaign_id))

@@ -14,6 +14,7 @@ from shared.ledger import batches, timeline
 from shared.ledger.batches import Requeued, in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient, Suppression
+from shared.ledger.outbox_tables import EventStream
 from shared.ledger.states import BatchState, CampaignStatus, RecipientStatus
 
 NEWLY_DATED_SECONDS = 0.05
@@ -43,6 +44,8 @@ class Claim:
     starts_in_seconds: float
     # Its campaign or project has a limit per second, so it takes no place of its sender.
     is_limited: bool
+    # Its project wants facts in the outbox.
+    wants_events: bool = False
 
 
 class Ticket(NamedTuple):
@@ -66,6 +69,7 @@ class Look(NamedTuple):
     generation: int
     campaign_status: str
     overdue: bool  # its campaign's deliver_by has passed
+    wants_events: bool = False  # its project wants facts in the outbox
 
 
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
@@ -164,12 +168,14 @@ async def look(
                 col(Batch.generation),
                 col(Campaign.status),
                 func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+                func.coalesce(col(EventStream.wanted), False),
             )
             .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+            .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
             .where(col(Batch.id).in_(batch_ids))
         )
         suppressed = await _suppressed(connection, addressees)
-        return {row[0]: Look(row[1], row[2], bool(row[3])) for row in found}, suppressed
+        return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
 
 
 async def _suppressed(connection: AsyncConnection, addressees: Collection[Addressee]) -> Collection[Addressee]:
@@ -270,10 +276,22 @@ async def _claim(
             col(Batch.due_at) - db_now(),
             # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
             func.coalesce(col(Batch.span_seconds), 0.0) > 0,
+            _wants_events(),
         ),
         **values,
     )
     return [Claim(*row) for row in claimed]
+
+
+def _wants_events() -> ColumnElement[bool]:
+    """Whether the project of `batch` wants facts in the outbox."""
+    wanted = (
+        select(col(EventStream.wanted))
+        .join(Campaign, col(Campaign.project_id) == col(EventStream.project_id))
+        .where(col(Campaign.id) == col(Batch.campaign_id))
+        .correlate(Batch)
+    )
+    return func.coalesce(wanted.scalar_subquery(), False)
 
 
 async def _first_due(connection: AsyncConnection, held: Claim) -> float:

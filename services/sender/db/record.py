@@ -5,7 +5,7 @@ counts), then one `UPDATE recipient` for all rows, each guarded by the status an
 rows changed than expected, each row is looked at. Counts come from the rows that really changed.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.sender.results import Result
-from shared.ledger import batches, breakers, recipients, rows, spread
+from shared.ledger import batches, breakers, outbox, recipients, rows, spread
 from shared.ledger.breakers import Noted
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.facts import Fact
 from shared.ledger.models import Batch, Recipient, Suppression
+from shared.ledger.outbox import Packed
 from shared.ledger.recipients import UnexpectedError
 from shared.ledger.states import RecipientStatus
 
@@ -40,6 +42,8 @@ class Group:
     noted: Sequence[Noted] = ()
     # Refusals of the campaign's content or sender.
     shared_refusals: spread.Noted | None = None
+    # The project wants its facts in the outbox.
+    wants_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], leas
     changes = [result for group in groups for result in group.results]
     locks = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
     async with ledger.autocommit() as connection:
-        await recipients.record_with_locks(connection, locks, changes, lease_seconds)
+        await recipients.record_with_locks(connection, locks, changes, _told(groups), lease_seconds)
 
 
 async def _record_in_one_transaction(
@@ -108,11 +112,20 @@ async def _record_in_one_transaction(
                 raise UnexpectedError
             await _write_intents(connection, group)
         changes = [result for group in groups for result in group.results]
-        if changes and await recipients.record(connection, changes) != len(changes):
+        if changes and await recipients.record(connection, changes, _told(groups)) != len(changes):
             raise UnexpectedError
         for group in groups:
             await _suppress(connection, group)
         return await _note_refusals(connection, groups)
+
+
+def _told(groups: Sequence[Group]) -> Sequence[Packed]:
+    """What goes into the outbox: the facts of each project that wants them, in as few rows as possible."""
+    by_project = defaultdict[UUID, list[Fact]](list)
+    for group in groups:
+        if group.wants_events:
+            by_project[group.project_id] += outbox.facts_of(group.campaign_id, group.results)
+    return [row for project_id, facts in by_project.items() for row in outbox.pack(project_id, facts)]
 
 
 def _deltas(changes: Sequence[Result]) -> Counter[str]:
@@ -169,7 +182,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
             elif ours and (row.status, row.attempts) == (result.status, result.attempts):
                 stood.append(result)
         if changes:
-            await recipients.record(connection, changes)
+            await recipients.record(connection, changes, _told([replace(group, results=changes)]))
             await _count(connection, group.batch_id, deltas)
         judged = UNSUSPICIOUS
         if ours:

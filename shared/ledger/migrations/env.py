@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from sqlmodel import SQLModel
 
 import shared.ledger.models
+import shared.ledger.outbox_tables
 import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
 from shared.ledger import rights
 from shared.ledger.database import Ledger

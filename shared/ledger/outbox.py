@@ -1,0 +1,192 @@
+"""The outbox: facts for the programs of projects that want them, written in the transaction that makes them true.
+
+A transaction adds one row for each project. Positions are given afterwards (`place`), to rows that are committed: so a
+reader that has read up to a position has missed nothing before it. Per recipient, positions have the order of the
+facts: ids are given while the recipient's batch is locked.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.ledger import rows
+from shared.ledger.database import POSTGRESQL_NOW, Ledger, db_now
+from shared.ledger.facts import OF_RECIPIENT, Fact
+from shared.ledger.models import Campaign
+from shared.ledger.outbox_tables import EventStream, Outbox
+
+MOST_FACTS = 500
+"""Facts in one row."""
+
+ROWS_PLACED = 500
+"""Rows of one project that are placed in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Facts of one project as a row keeps them."""
+
+    project_id: UUID
+    size: int
+    facts: str
+
+
+async def wants(connection: AsyncConnection, project_id: UUID) -> bool:
+    """Whether a project wants its facts written."""
+    found = await connection.scalar(
+        select(col(EventStream.project_id)).where(
+            col(EventStream.project_id) == project_id, col(EventStream.wanted).is_(True)
+        )
+    )
+    return found is not None
+
+
+async def subscriber(connection: AsyncConnection, campaign_id: UUID) -> UUID | None:
+    """The project of a campaign, if it wants its facts written."""
+    return await connection.scalar(
+        select(col(EventStream.project_id))
+        .join(Campaign, col(Campaign.project_id) == col(EventStream.project_id))
+        .where(col(Campaign.id) == campaign_id, col(EventStream.wanted).is_(True))
+    )
+
+
+async def tell(connection: AsyncConnection, project_id: UUID, facts: Sequence[Fact]) -> None:
+    """Writes facts in the current transaction, if the project wants them."""
+    if facts and await wants(connection, project_id):
+        await write(connection, pack(project_id, facts))
+
+
+async def write(connection: AsyncConnection, packed: Sequence[Packed]) -> None:
+    """Writes rows in the current transaction. Call it while the batches of the recipients are locked."""
+    if packed:
+        await connection.execute(
+            insert(Outbox).values(at=db_now()),
+            [{"project_id": one.project_id, "size": one.size, "facts": one.facts} for one in packed],
+        )
+
+
+def facts_of(campaign_id: UUID, results: Collection[Any]) -> Sequence[Fact]:
+    """The facts in the results of a sender (see `recipients.Change`): those that close a recipient."""
+    return [
+        Fact(
+            OF_RECIPIENT[result.status],
+            campaign_id,
+            result.recipient_id,
+            {
+                "attempts": result.attempts,
+                "code": result.code,
+                "enhanced_code": result.enhanced,
+                "reply": result.reply,
+                "relay": result.relay,
+                "queue_id": result.queue_id,
+            },
+        )
+        for result in results
+        if result.status in OF_RECIPIENT
+    ]
+
+
+def pack(project_id: UUID, facts: Sequence[Fact]) -> Sequence[Packed]:
+    """The rows for some facts."""
+    parts = (facts[start : start + MOST_FACTS] for start in range(0, len(facts), MOST_FACTS))
+    return [Packed(project_id, len(part), orjson.dumps([_stored(fact) for fact in part]).decode()) for part in parts]
+
+
+def _stored(fact: Fact) -> Mapping[str, Any]:
+    return {"type": fact.type, "campaign_id": fact.campaign_id, "recipient_id": fact.recipient_id, **fact.details}
+
+
+INSERT_AFTER_LOCKS = f"""
+    told AS (
+        INSERT INTO outbox (project_id, at, size, facts)
+        SELECT o.project_id, {POSTGRESQL_NOW}, o.size, o.facts
+        FROM json_to_recordset(CAST(:outbox AS json)) AS o(project_id uuid, size int, facts text)
+        WHERE (SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
+    )
+"""
+"""For `recipients.record_with_locks`: ids are given after the batches are locked."""
+
+
+def as_json(packed: Sequence[Packed]) -> str:
+    """The parameter `outbox` of INSERT_AFTER_LOCKS."""
+    return orjson.dumps([{"project_id": o.project_id, "size": o.size, "facts": o.facts} for o in packed]).decode()
+
+
+async def place(ledger: Ledger) -> int:
+    """Gives positions to committed rows that have none; returns how many facts they hold.
+
+    Several processes may do it at the same time: the lock of a project's stream puts them in order."""
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(col(Outbox.project_id)).where(col(Outbox.position).is_(None)).distinct()
+        )
+        project_ids = sorted(found.scalars())
+    placed = 0
+    for project_id in project_ids:
+        async with ledger.write() as connection:
+            placed += await _place(connection, project_id)
+    return placed
+
+
+async def _place(connection: AsyncConnection, project_id: UUID) -> int:
+    """Two statements: the second sees what was committed until the stream was locked."""
+    stream = await rows.lock(
+        connection,
+        EventStream.enabled,
+        col(EventStream.project_id) == project_id,
+        returning=(col(EventStream.last_position),),
+    )
+    if stream is None:
+        return 0
+    last = stream.last_position
+    unplaced = (
+        select(col(Outbox.id), col(Outbox.size))
+        .where(col(Outbox.project_id) == project_id, col(Outbox.position).is_(None))
+        .order_by(col(Outbox.id))
+        .limit(ROWS_PLACED)
+    ).subquery()
+    ahead = func.sum(unplaced.c.size).over(order_by=unplaced.c.id) - unplaced.c.size
+    positions = select(unplaced.c.id, (ahead + last + 1).label("position")).subquery()
+    given = await connection.execute(
+        update(Outbox)
+        .where(col(Outbox.id) == positions.c.id)
+        .values(position=positions.c.position)
+        .returning(col(Outbox.size))
+    )
+    size = sum(given.scalars())
+    await connection.execute(
+        update(EventStream).where(col(EventStream.project_id) == project_id).values(last_position=last + size)
+    )
+    return size
+
+
+async def forget(ledger: Ledger, kept_seconds: float, most: int) -> int:
+    """Deletes placed rows that are older than `kept_seconds`, at most `most` of each project; returns how many."""
+    async with ledger.read() as connection:
+        project_ids = sorted((await connection.execute(select(col(EventStream.project_id)))).scalars())
+    deleted = 0
+    for project_id in project_ids:
+        oldest = (
+            select(col(Outbox.id), col(Outbox.position), col(Outbox.size), col(Outbox.at))
+            .where(col(Outbox.project_id) == project_id, col(Outbox.position).is_not(None))
+            .order_by(col(Outbox.position))
+            .limit(most)
+        ).subquery()
+        async with ledger.write() as connection:
+            found = (await connection.execute(select(oldest).where(oldest.c.at < db_now() - kept_seconds))).all()
+            if found:
+                await connection.execute(delete(Outbox).where(col(Outbox.id).in_([row.id for row in found])))
+                until = max(row.position + row.size - 1 for row in found)
+                await connection.execute(
+                    update(EventStream)
+                    .where(col(EventStream.project_id) == project_id, col(EventStream.forgotten_position) < until)
+                    .values(forgotten_position=until)
+                )
+        deleted += len(found)
+    return deleted
