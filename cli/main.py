@@ -16,6 +16,7 @@ from cli.commands import (
     demo,
     dkim,
     domain,
+    events,
     health,
     inspect,
     key,
@@ -46,6 +47,7 @@ machine.add_to(app)
 demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(suppressions.app, name="suppressions")
+app.add_typer(events.app, name="events")
 app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
 app.add_typer(limits.app, name="limits", rich_help_panel="Operations")
 queues.add_to(app)

@@ -404,6 +404,11 @@ class DispatcherSettings(CommonSettings):
     turn_hard_seconds: float = Field(
         1800.0, gt=0, description="Seconds after which a job is abandoned; a new one continues it."
     )
+    events_kept_seconds: float = Field(
+        604_800.0,
+        ge=60,
+        description="Seconds for which the events of projects are kept, to be read or replayed (7 days).",
+    )
     list_breaker_share: float = Field(
         0.2,
         gt=0,

@@ -4,6 +4,7 @@ from services.dispatcher.breakers import LOOK_SECONDS, Breakers
 from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.history import NOTE_SECONDS, History
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.outbox import FORGET_SECONDS, PLACE_SECONDS, OutboxClerk
 from shared import topology
 from shared.events import AnyProgress, CampaignRequested
 from shared.process import ALIVE_SECONDS, Process
@@ -18,6 +19,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     dispatcher = Dispatcher(process.settings, process.ledger, process.bus, metrics)
     history = History(process.ledger)
     breakers = Breakers(process.ledger, metrics, process.settings.list_breaker_share, dispatcher.wake)
+    outbox = OutboxClerk(process.ledger, metrics, process.settings.events_kept_seconds)
 
     process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)
     process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_event, prefetch=PREFETCH)
@@ -31,4 +33,6 @@ async def serve(process: Process[DispatcherSettings]) -> None:
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(history.tick, NOTE_SECONDS),
         process.clock(breakers.tick, LOOK_SECONDS),
+        process.clock(outbox.place, PLACE_SECONDS, may_last=True),
+        process.clock(outbox.forget, FORGET_SECONDS, may_last=True),
     )

@@ -74,6 +74,14 @@ class DispatcherMetrics:
         self.breaker_trips = Counter(f"{PREFIX}_breaker_trips_total", BREAKER_TRIPS_HELP, ["kind"], registry=registry)
         for breaker in Breaker:
             self.breaker_trips.labels(breaker.value)
+        self.events_placed = Counter(
+            f"{PREFIX}_outbox_events_total", "Events for projects that were given their position.", registry=registry
+        )
+        self.events_forgotten = Counter(
+            f"{PREFIX}_outbox_rows_deleted_total",
+            "Rows of events that were deleted after their retention.",
+            registry=registry,
+        )
         self.repairs = Counter(
             f"{PREFIX}_repairs_total", "Repairs of the ledger, by reason.", ["reason"], registry=registry
         )

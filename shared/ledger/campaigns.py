@@ -107,7 +107,7 @@ async def _tell(connection: AsyncConnection, campaign_id: UUID, to: CampaignStat
         select(col(Campaign.name), col(Campaign.reason), col(Campaign.test_of)).where(col(Campaign.id) == campaign_id)
     )
     row = found.one()
-    details: dict[str, Any] = {"name": row.name, "reason": row.reason, "test_of": row.test_of}
+    details: dict[str, Any] = {"name": row.name, "reason": row.reason, "test_of": row.test_of and str(row.test_of)}
     if to in FINAL:
         details["counts"] = await counts(connection, campaign_id)
     await outbox.write(connection, outbox.pack(project_id, [Fact(OF_CAMPAIGN[to], campaign_id, details=details)]))

@@ -99,7 +99,9 @@ def pack(project_id: UUID, facts: Sequence[Fact]) -> Sequence[Packed]:
 
 
 def _stored(fact: Fact) -> Mapping[str, Any]:
-    return {"type": fact.type, "campaign_id": fact.campaign_id, "recipient_id": fact.recipient_id, **fact.details}
+    # As text: the drivers return UUIDs of their own classes.
+    campaign_id = None if fact.campaign_id is None else str(fact.campaign_id)
+    return {"type": fact.type, "campaign_id": campaign_id, "recipient_id": fact.recipient_id, **fact.details}
 
 
 INSERT_AFTER_LOCKS = f"""
@@ -115,7 +117,7 @@ INSERT_AFTER_LOCKS = f"""
 
 def as_json(packed: Sequence[Packed]) -> str:
     """The parameter `outbox` of INSERT_AFTER_LOCKS."""
-    return orjson.dumps([{"project_id": o.project_id, "size": o.size, "facts": o.facts} for o in packed]).decode()
+    return orjson.dumps([{"project_id": str(o.project_id), "size": o.size, "facts": o.facts} for o in packed]).decode()
 
 
 async def place(ledger: Ledger) -> int:
@@ -138,7 +140,7 @@ async def _place(connection: AsyncConnection, project_id: UUID) -> int:
     """Two statements: the second sees what was committed until the stream was locked."""
     stream = await rows.lock(
         connection,
-        EventStream.enabled,
+        EventStream.last_position,
         col(EventStream.project_id) == project_id,
         returning=(col(EventStream.last_position),),
     )

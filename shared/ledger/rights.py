@@ -93,8 +93,13 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "service_instance": _LIFE,
         "bookmark": {**_LIFE, DELETE: ALL},
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: ("free_at",)},  # updated by version 0.1.0
-        "event_stream": _WANTED,
-        "outbox": _TOLD,
+        "event_stream": {SELECT: ALL, UPDATE: ("last_position", "forgotten_position")},
+        "outbox": {
+            SELECT: ("id", "project_id", "at", "position", "size"),
+            INSERT: ALL,
+            UPDATE: ("position",),
+            DELETE: ALL,
+        },
     },
     # Reads what it sends and records the results; creates only suppressions, timeline entries and limits. It is what
     # keeps the limits, and writes those that the URLs of its relays set.

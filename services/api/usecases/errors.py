@@ -53,6 +53,11 @@ class NotFoundError(RefusedError):
         super().__init__(f"There is no {what} here. Check the address.")
 
 
+class EventsGoneError(RefusedError):
+    kind = "events-gone"
+    title = "Events were deleted before they were read"
+
+
 class ConflictError(RefusedError):
     """The state of things does not allow it now."""
 

@@ -36,6 +36,7 @@ STATUS: Mapping[type[RefusedError], int] = {
     errors.NotFoundError: 404,
     errors.TooSlowError: 408,
     errors.ConflictError: 409,
+    errors.EventsGoneError: 410,
     errors.TooLargeError: 413,
     errors.InvalidError: 422,
     errors.UnknownFieldError: 422,

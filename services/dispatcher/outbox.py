@@ -1,0 +1,30 @@
+"""Gives positions to what projects are told, and deletes it after its retention."""
+
+from services.dispatcher.metrics import DispatcherMetrics
+from shared.ledger import outbox
+from shared.ledger.database import Ledger
+
+PLACE_SECONDS = 0.2
+FORGET_SECONDS = 10.0
+
+ROWS_FORGOTTEN = 500
+"""Rows of each project deleted at once: 10 s of 50 group commits a second."""
+
+
+class OutboxClerk:
+    """Several dispatchers may do it: the lock of a project's stream puts them in order."""
+
+    def __init__(self, ledger: Ledger, metrics: DispatcherMetrics, kept_seconds: float) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._kept_seconds = kept_seconds
+
+    async def place(self) -> None:
+        """A tick: gives positions to all committed rows."""
+        while placed := await outbox.place(self._ledger):
+            self._metrics.events_placed.inc(placed)
+
+    async def forget(self) -> None:
+        """A tick: deletes some of the oldest rows, if they are past their retention."""
+        while deleted := await outbox.forget(self._ledger, self._kept_seconds, ROWS_FORGOTTEN):
+            self._metrics.events_forgotten.inc(deleted)
