@@ -51,7 +51,7 @@ async def test_a_project_enables_events_and_reads_them_to_the_end(api: ApiRig) -
     seen: list[int] = []
     after = 0
     while True:
-        page = await api.get(f"/v1/events?after={after}&limit=5")
+        page = await api.get("/v1/events", after=after, limit=5)
         if not page["data"]:
             break
         seen += numbers(page)
@@ -72,9 +72,9 @@ async def test_types_are_chosen_and_unknown_ones_are_refused(api: ApiRig) -> Non
     kinds = (FactType.RECIPIENT_SENT, FactType.CAMPAIGN_PAUSED, FactType.RECIPIENT_FAILED)
     await tell(api, *(numbered(number, kind) for number, kind in enumerate(kinds * 4)))
     await outbox.place(api.ledger)
-    assert numbers(await api.get("/v1/events?types=campaign.*")) == [1, 4, 7, 10]
-    assert numbers(await api.get("/v1/events?types=recipient.failed,campaign.paused&limit=3")) == [1, 2, 4]
-    page = await api.get("/v1/events?types=campaign.finished")
+    assert numbers(await api.get("/v1/events", types="campaign.*")) == [1, 4, 7, 10]
+    assert numbers(await api.get("/v1/events", types="recipient.failed,campaign.paused", limit=3)) == [1, 2, 4]
+    page = await api.get("/v1/events", types="campaign.finished")
     assert (page["data"], page["next_cursor"]) == ([], "12"), "what was looked at need not be looked at again"
     problem = await api.request("GET", "/v1/events?types=recipient.sold", 422)
     assert "recipient.sold" in problem["errors"][0]["detail"]
@@ -115,7 +115,7 @@ async def test_a_reader_behind_the_retention_is_told(api: ApiRig) -> None:
     await outbox.place(api.ledger)
     problem = await api.request("GET", "/v1/events?after=1", 410)
     assert (problem["type"], problem["forgotten_position"]) == ("urn:vashsender:problem:events-gone", 2)
-    assert numbers(await api.get("/v1/events?after=2")) == [3]
+    assert numbers(await api.get("/v1/events", after=2)) == [3]
     assert numbers(await api.get("/v1/events")) == [3], "0 begins with the oldest there is"
 
 

@@ -98,7 +98,13 @@ async def test_every_move_of_a_campaign_is_told(ledger: Ledger, to: CampaignStat
 
 async def test_a_campaign_that_starts_as_queued_is_told(ledger: Ledger) -> None:
     await subscribe(ledger)
-    values = {"project_id": DEFAULT_PROJECT, "name": "T", "from_email": "a@b.test", "envelope_from": "a@b.test"}
+    values: dict[str, Any] = {
+        "project_id": DEFAULT_PROJECT,
+        "name": "T",
+        "from_email": "a@b.test",
+        "envelope_from": "a@b.test",
+    }
+    values["delivery"] = "at_least_once"
     async with ledger.write() as connection:
         await campaigns.create(connection, **values, content="{}")
         await campaigns.create(connection, CampaignStatus.QUEUED, **values, content="{}")

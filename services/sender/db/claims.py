@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, String, any_, exists, func, literal, or_, select, update
+from sqlalchemy import ARRAY, ColumnElement, String, any_, exists, func, literal, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -23,6 +23,16 @@ restart or an expired lease lies between them."""
 
 KEYS_AT_ONCE = 1000
 """Keys of addresses in one statement."""
+
+_WANTS_EVENTS: ColumnElement[bool] = func.coalesce(
+    literal_column(
+        "(SELECT s.wanted FROM event_stream AS s JOIN campaign AS c ON c.project_id = s.project_id"
+        " WHERE c.id = batch.campaign_id)"
+    ),
+    literal_column("false"),
+)
+"""Whether the project of `batch` wants facts in the outbox. As text: in RETURNING, SQLAlchemy names columns for SQLite
+without their tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,22 +286,11 @@ async def _claim(
             col(Batch.due_at) - db_now(),
             # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
             func.coalesce(col(Batch.span_seconds), 0.0) > 0,
-            _wants_events(),
+            _WANTS_EVENTS,
         ),
         **values,
     )
-    return [Claim(*row) for row in claimed]
-
-
-def _wants_events() -> ColumnElement[bool]:
-    """Whether the project of `batch` wants facts in the outbox."""
-    wanted = (
-        select(col(EventStream.wanted))
-        .join(Campaign, col(Campaign.project_id) == col(EventStream.project_id))
-        .where(col(Campaign.id) == col(Batch.campaign_id))
-        .correlate(Batch)
-    )
-    return func.coalesce(wanted.scalar_subquery(), False)
+    return [Claim(*row[:-1], wants_events=bool(row[-1])) for row in claimed]
 
 
 async def _first_due(connection: AsyncConnection, held: Claim) -> float:
