@@ -290,7 +290,7 @@ async def _claim(
         ),
         **values,
     )
-    return [Claim(*row[:-1], wants_events=bool(row[-1])) for row in claimed]
+    return [Claim(*row) for row in claimed]
 
 
 async def _first_due(connection: AsyncConnection, held: Claim) -> float:
