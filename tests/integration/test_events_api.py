@@ -165,7 +165,9 @@ async def test_a_stream_that_falls_behind_the_retention_ends(api: ApiRig, monkey
 async def test_reading_is_bounded_however_many_events_there_are(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_feed, "WINDOW", 4)
     await api.request("PUT", "/v1/events/settings", json={"enabled": True})
-    await tell(api, *(numbered(number) for number in range(10)), numbered(10, FactType.CAMPAIGN_PAUSED))
+    for number in range(10):
+        await tell(api, numbered(number))
+    await tell(api, numbered(10, FactType.CAMPAIGN_PAUSED))
     await outbox.place(api.ledger)
     found: list[int] = []
     async with api.ledger.read() as connection:
