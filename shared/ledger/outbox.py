@@ -99,7 +99,7 @@ def pack(project_id: UUID, facts: Sequence[Fact]) -> Sequence[Packed]:
 
 
 def _stored(fact: Fact) -> Mapping[str, Any]:
-    # As text: the drivers return UUIDs of their own classes.
+    # As text: each driver returns UUIDs of another class.
     campaign_id = None if fact.campaign_id is None else str(fact.campaign_id)
     return {"type": fact.type, "campaign_id": campaign_id, "recipient_id": fact.recipient_id, **fact.details}
 

@@ -103,7 +103,7 @@ async def test_a_project_reads_only_its_own_events(api: ApiRig) -> None:
     await outbox.place(api.ledger)
     page = await api.get("/v1/events")
     assert numbers(page) == [3]
-    assert (page["last_position"], page["data"][0]["position"]) == (1, 1), "positions do not tell of other projects"
+    assert (page["last_position"], page["data"][0]["position"]) == (1, 1), "positions say nothing about other projects"
 
 
 async def test_a_reader_behind_the_retention_is_told(api: ApiRig) -> None:
