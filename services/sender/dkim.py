@@ -12,7 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from shared.dkim_keys import find_keys, load_key
@@ -49,6 +49,10 @@ class DkimSigner:
         self._padding = PKCS1v15()
         self._hash = SHA256()
         self._tags = f"v=1; a=rsa-sha256; c=relaxed/relaxed; d={domain};\r\n s={selector}; t=".encode()
+
+    @property
+    def public_key(self) -> RSAPublicKey:
+        return self._key.public_key()
 
     def sign(self, message: Unsigned) -> Pieces:
         """The whole message with a DKIM-Signature in front."""

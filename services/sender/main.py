@@ -13,6 +13,7 @@ from services.sender.metrics import SenderMetrics
 from services.sender.observer import SenderObserver
 from services.sender.provider_gate import ProviderGate
 from services.sender.recorder import Recorder
+from services.sender.sending_facts import LOOK_SECONDS, SendingFacts
 from services.sender.slot_lock import SlotLock
 from services.sender.smtp.config import engine_config
 from services.sender.worker import Worker
@@ -33,7 +34,8 @@ async def serve(process: Process[SenderSettings]) -> None:
         engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)
         gate = ProviderGate(ledger, owner, limits, settings.lease_seconds, held_batches)
-        campaigns = Campaigns(ledger, settings, load_signers(settings.dkim_dir), metrics, held_batches.wake_feed)
+        signers = load_signers(settings.dkim_dir)
+        campaigns = Campaigns(ledger, settings, signers, metrics, held_batches.wake_feed)
         feed = Feed(settings, held_batches, limits, gate, engine.group_of, campaigns.contents, engine.open_connections)
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
         recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest)
@@ -55,5 +57,6 @@ async def serve(process: Process[SenderSettings]) -> None:
             monitor.run(),
             heartbeat.run(),
             process.clock(worker.tick, settings.clock_seconds),
+            process.clock(SendingFacts(ledger, signers, relays).tick, LOOK_SECONDS, may_last=True),
             drain=drain.run,
         )

@@ -2,10 +2,10 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -38,6 +38,10 @@ class Finding:
     verdict: Verdict
     found: str
     advice: str = ""
+    #: DNS gave no answer, or not in time: it may be another one soon.
+    may_change: bool = False
+    #: It is about a domain that VashSender has no DKIM key for.
+    is_unsigned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,10 @@ class Egress:
 
     relay: str
     addresses: tuple[IPv4Address | IPv6Address, ...]
+
+    @classmethod
+    def of(cls, relay: str, addresses: Iterable[str]) -> "Egress":
+        return cls(relay, tuple(ip_address(one) for one in addresses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +96,10 @@ async def _bounded(name: str, check: Callable[[], Awaitable[list[Finding]]]) -> 
         async with asyncio.timeout(CHECK_SECONDS):
             return await check()
     except TimeoutError:
-        return [Finding(name, Verdict.UNKNOWN, f"no result within {CHECK_SECONDS:g} s", "try again")]
+        return [Finding(name, Verdict.UNKNOWN, f"no result within {CHECK_SECONDS:g} s", "try again", may_change=True)]
     except DnsError as error:
-        return [Finding(name, Verdict.UNKNOWN, str(error), "try again; if it stays, ask who runs this DNS")]
+        advice = "try again; if it stays, ask who runs this DNS"
+        return [Finding(name, Verdict.UNKNOWN, str(error), advice, may_change=True)]
 
 
 async def _dmarc(dns: Dns, setup: Setup) -> list[Finding]:
@@ -126,7 +135,8 @@ async def _dkim(dns: Dns, setup: Setup) -> list[Finding]:
         return [Finding("DKIM", Verdict.UNKNOWN, "the keys are not readable here", advice)]
     if not setup.signatures:
         advice = f"`vashsender dkim new {setup.domain}`, unless the relay signs with d={setup.domain}"
-        return [Finding("DKIM", Verdict.UNKNOWN, "VashSender does not sign for this domain", advice)]
+        found = "VashSender does not sign for this domain"
+        return [Finding("DKIM", Verdict.UNKNOWN, found, advice, is_unsigned=True)]
     findings = []
     for signature in setup.signatures:
         name = f"{signature.selector}._domainkey.{setup.domain}"
@@ -183,6 +193,8 @@ async def one_click(public_url: str, trust: ssl.SSLContext | bool = True) -> lis
     unreached = Finding(
         name, Verdict.WRONG, "", "recipients must reach it: check DNS, proxy and certificate, for /u/ at least"
     )
+    if trust is True:  # reading all authorities takes a while
+        trust = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
     try:
         async with (
             httpx.AsyncClient(timeout=REACH_SECONDS, trust_env=False, verify=trust) as client,

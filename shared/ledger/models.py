@@ -373,5 +373,18 @@ class Bookmark(SQLModel, table=True):
     at: float = _moment(nullable=False)
 
 
+class SendingFact(SQLModel, table=True):
+    """What a sender says about how mail leaves. See shared.ledger.sending_facts."""
+
+    __tablename__ = "sending_fact"
+    #: `dkim` or `egress`.
+    kind: str = Field(sa_column=Column(String(16), primary_key=True, nullable=False))
+    #: The domain that is signed for, or the relay.
+    name: str = Field(sa_column=Column(String(255), primary_key=True, nullable=False))
+    #: The selector and the public key (base64 of DER); the addresses.
+    value: str = Field(sa_column=Column(Text, nullable=False))
+    at: float = _moment(nullable=False)
+
+
 DEFAULT_PROJECT = UUID(int=1)
 """The project `default`, which the first migration creates."""

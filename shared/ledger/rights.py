@@ -70,6 +70,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: _LIMITS, DELETE: ALL},
         "event_stream": {SELECT: ALL, INSERT: ALL, UPDATE: ("enabled", "wanted")},
         "outbox": {SELECT: ALL, INSERT: ALL},
+        "sending_fact": _READ,
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
@@ -123,6 +124,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "relay_refusals": _LIFE,
         "spread_refusals": _LIFE,
         "provider_share": {**_LIFE, DELETE: ALL},
+        "sending_fact": {**_LIFE, DELETE: ALL},
         "timeline": _NOTES,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: (*_LIMITS, *_RESERVED)},
         "event_stream": _WANTED,

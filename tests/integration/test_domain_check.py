@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cli import domain_check
 from cli.main import run
 from cli.settings import LocalSettings
-from services.api.rest import domain_checks
+from services.api.web import domain_checks
 from shared.deliverability import check
 from shared.deliverability.check import Finding, Verdict
 from shared.deliverability.dkim_record import wrong_with_record
@@ -264,7 +264,7 @@ async def test_a_project_checks_its_own_domains_over_http(zone: Zone, sqlite_url
         shown = [(one["name"], one["verdict"]) for one in answer["findings"]]
         assert (answer["domain"], answer["ok"]) == ("example.com", False)
         assert ("DMARC", "ok") in shown
-        assert ("DKIM", "unknown") in shown, "the api holds no keys"
+        assert ("DKIM", "unknown") in shown, "no sender has said which keys sign"
         assert [verdict for name, verdict in shown if name.startswith("SPF")] == ["ok", "wrong"]
         below = await api.post("/v1/domains/news.example.com/check", {"envelope_domain": "example.com"}, 200)
         assert ("alignment of SPF", "ok") in [(one["name"], one["verdict"]) for one in below["findings"]]

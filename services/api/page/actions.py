@@ -13,7 +13,7 @@ from services.api.page import campaign
 from services.api.page.campaign import Told
 from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
-from services.api.shapes.campaigns import ResolveIn, ResumeIn, SendIn, TestIn
+from services.api.shapes.campaigns import CampaignSending, ResolveIn, ResumeIn, SendIn, TestIn
 from services.api.usecases import actions, campaigns, recipients
 from services.api.usecases.actions import (
     RESEND_UNKNOWN,
@@ -27,6 +27,7 @@ from services.api.usecases.actions import (
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import RefusedError
 from services.api.web.context import CampaignDep, ProjectDep
+from services.api.web.domain_checks import warnings_for
 
 router = APIRouter(prefix="/campaigns/{campaign_id}", include_in_schema=False, route_class=PageRoute)
 
@@ -54,6 +55,8 @@ class Pressed:
             accepted = await act()
         except RefusedError as refusal:
             return await self.refused(refusal)
+        if isinstance(accepted.summary, CampaignSending) and accepted.summary.warnings:
+            told += "-warned"
         test = f"&test={accepted.summary.id}" if accepted.summary.id != self.campaign.id else ""
         return see_other(f"/campaigns/{self.campaign.id}?told={told}{test}", self.project.announce(accepted))
 
@@ -75,9 +78,9 @@ async def send(pressed: PressedDep, form: FormDep) -> Response:
 
     async def act() -> Accepted:
         body = validated(SendIn, {"scheduled_at": _utc(at)} if at else {})
-        ledger = pressed.project.api.ledger
-        settings = SendSettings(pressed.deliver_within_seconds, pressed.project.api.settings.groups)
-        return await actions.send(ledger, pressed.campaign, body, settings)
+        warnings = await warnings_for(pressed.request, pressed.campaign)
+        settings = SendSettings(pressed.deliver_within_seconds, pressed.project.api.settings.groups, warnings)
+        return await actions.send(pressed.project.api.ledger, pressed.campaign, body, settings)
 
     return await pressed.answer(act, "scheduled" if at else "sent")
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.api.page import chart, live, render
@@ -16,6 +16,7 @@ from services.api.usecases.errors import RefusedError
 from services.api.usecases.progress import Overview
 from services.api.web.context import CampaignDep, Project, ProjectDep
 from services.api.web.problems import problem_of
+from services.api.web.streams import stream_place
 from shared.ledger.states import EDITABLE, FINAL, IMPORT_UNFINISHED, CampaignStatus
 
 TIMELINE_ENTRIES = 100
@@ -28,6 +29,8 @@ NOTICES = {
     "imported-warned": "The recipients are imported. There are warnings about the message: see the tab Message.",
     "sent": "The campaign is on its way.",
     "scheduled": "The campaign is scheduled.",
+    "sent-warned": "The campaign is on its way. There are warnings: see its timeline.",
+    "scheduled-warned": "The campaign is scheduled. There are warnings: see its timeline.",
     "paused": "Paused. Emails in flight are being finished.",
     "resumed": "Resumed.",
     "cancelled": "Cancelled. What has not been sent will not be sent.",
@@ -115,7 +118,7 @@ async def show(
     return await shown(request, project, campaign, Told(NOTICES.get(told, ""), test))
 
 
-@router.get("/campaigns/{campaign_id}/live", response_class=EventSourceResponse)
+@router.get("/campaigns/{campaign_id}/live", response_class=EventSourceResponse, dependencies=[Depends(stream_place)])
 async def follow(
     request: Request, campaign: CampaignDep, project: ProjectDep, session: SessionDep, seen: str = ""
 ) -> AsyncIterator[ServerSentEvent]:

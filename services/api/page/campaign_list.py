@@ -5,7 +5,7 @@ from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
@@ -16,6 +16,7 @@ from services.api.shapes.campaigns import CampaignSummary
 from services.api.usecases import campaigns
 from services.api.usecases.campaigns import Filter
 from services.api.web.context import ProjectDep
+from services.api.web.streams import stream_place
 from shared.ledger.states import FINAL, UNDER_WAY, CampaignStatus
 
 PAGE_SIZE = 25
@@ -89,7 +90,7 @@ async def show(request: Request, project: ProjectDep, query: Annotated[PageQuery
     )
 
 
-@router.get("/live/campaigns", response_class=EventSourceResponse)
+@router.get("/live/campaigns", response_class=EventSourceResponse, dependencies=[Depends(stream_place)])
 async def follow(
     project: ProjectDep, session: SessionDep, query: Annotated[LiveQuery, Query()]
 ) -> AsyncIterator[ServerSentEvent]:

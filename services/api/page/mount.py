@@ -6,11 +6,14 @@ from services.api.page import (
     access,
     actions,
     assets,
+    audit,
     campaign,
     campaign_list,
     create,
+    keys,
     message,
     operations,
+    projects,
     recipients,
     sign_in,
     suppressions,
@@ -32,6 +35,9 @@ ROUTERS = (
     operations.router,
     suppressions.router,
     access.router,
+    keys.router,
+    projects.router,
+    audit.router,
 )
 
 

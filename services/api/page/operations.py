@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from services.api.context import Api
@@ -16,6 +16,7 @@ from services.api.shapes.operations import QueueOut
 from services.api.usecases import operations, scaling
 from services.api.usecases.errors import UnavailableError
 from services.api.web.context import ApiDep
+from services.api.web.streams import stream_place
 from shared.ledger import backlog
 
 FRESH_SECONDS = 2.0
@@ -59,7 +60,7 @@ async def show(request: Request, api: ApiDep) -> Response:
     )
 
 
-@router.get("/live", response_class=EventSourceResponse)
+@router.get("/live", response_class=EventSourceResponse, dependencies=[Depends(stream_place)])
 async def follow(request: Request, api: ApiDep, session: SessionDep, seen: str = "") -> AsyncIterator[ServerSentEvent]:
     async def look() -> Parts:
         return await _parts(api, request.app.state.queue_look)

@@ -29,6 +29,7 @@ from services.api.usecases.actions import (
 )
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.web.context import CampaignDep, Project, ProjectDep
+from services.api.web.domain_checks import warnings_for
 from services.api.web.problems import rate_limit_headers
 
 router = APIRouter(
@@ -78,11 +79,13 @@ ActingDep = Annotated[Acting, Depends()]
 
 
 @router.post("/send", status_code=202, response_model=CampaignSending, summary="Send, now or at a given time")
-async def send(acting: ActingDep, body: Annotated[SendIn, Body()] = SendIn()) -> Response:
-    """202 means that the request is in the ledger and will be carried out, even if the broker or this process fails."""
-    ledger = acting.project.api.ledger
-    settings = SendSettings(acting.deliver_within_seconds, acting.project.api.settings.groups)
-    return await acting.settled(lambda settle: actions.send(ledger, acting.campaign, body, settings, settle))
+async def send(acting: ActingDep, request: Request, body: Annotated[SendIn, Body()] = SendIn()) -> Response:
+    """202 means that the request is in the ledger and will be carried out, even if the broker or this process fails.
+    `warnings` also say what receivers will hold against its domains."""
+    ledger, campaign = acting.project.api.ledger, acting.campaign
+    warnings = await warnings_for(request, campaign)
+    settings = SendSettings(acting.deliver_within_seconds, acting.project.api.settings.groups, warnings)
+    return await acting.settled(lambda settle: actions.send(ledger, campaign, body, settings, settle))
 
 
 @router.post("/pause", status_code=202, response_model=CampaignSummary, summary="Pause")

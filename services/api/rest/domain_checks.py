@@ -1,7 +1,5 @@
 """`POST /v1/domains/{domain}/check`: what receivers find in DNS about a domain of the project."""
 
-import asyncio
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
@@ -10,48 +8,28 @@ from services.api.rest.auth import JsonRoute, key_required
 from services.api.shapes.domain_checks import DomainCheckIn, DomainCheckOut, DomainFinding
 from services.api.usecases.errors import NotFoundError, invalid
 from services.api.web.context import ProjectDep
-from services.api.web.problems import HttpError
+from services.api.web.domain_checks import checks_of
 from shared.addresses import AddressError, parse_domain
-from shared.deliverability.check import Egress, Setup, Verdict, examine_domain
-from shared.deliverability.dns import Dns
+from shared.deliverability.check import Egress, Verdict
 from shared.ledger import domains
 
-AT_ONCE = 4
-"""Checks that one process makes at a time: each may take 20 seconds and 100 questions to DNS."""
-
 router = APIRouter(prefix="/v1/domains", tags=["domains"], route_class=JsonRoute, dependencies=[key_required])
-
-
-class ChecksBusyError(HttpError):
-    status = 503
-    kind = "checks-busy"
-    title = "Other domains are being checked"
 
 
 @router.post("/{domain}/check", summary="Check a domain as receivers do")
 async def check_domain(
     domain: Annotated[str, Path(max_length=253)], body: DomainCheckIn, project: ProjectDep, request: Request
 ) -> DomainCheckOut:
-    """DMARC, alignment, SPF for the addresses you name, bounces, the unsubscribe link. It changes nothing. The DKIM key
-    is compared by `vashsender doctor domain`, where the keys are."""
+    """DMARC, alignment, DKIM, SPF, bounces, the unsubscribe link. It changes nothing. What it compares with, our DKIM
+    key and the addresses of the relays, is what the senders say."""
     name = await _own(domain, project)
-    slots: asyncio.Semaphore = request.app.state.domain_checks
-    if slots.locked():
-        raise ChecksBusyError("Try again in some seconds.", headers={"Retry-After": "5"})
-    async with slots:
-        settings = project.api.settings
-        setup = Setup(
-            domain=name,
-            envelope_domain=_envelope(body.envelope_domain) or name,
-            signatures=None,
-            egress=[Egress("the addresses given", tuple(body.egress))] if body.egress else None,
-            public_url=settings.public_url,
-        )
-        findings = await examine_domain(Dns(settings.dns_servers), setup)
+    egress = [Egress("the addresses given", tuple(body.egress))] if body.egress else None
+    envelope = _envelope(body.envelope_domain) or name
+    findings = await checks_of(request).check(project.api, name, envelope, egress)
     return DomainCheckOut(
         domain=name,
         ok=all(finding.verdict is not Verdict.WRONG for finding in findings),
-        findings=[DomainFinding.model_validate(asdict(finding)) for finding in findings],
+        findings=[DomainFinding.model_validate(finding) for finding in findings],
     )
 
 

@@ -1,7 +1,5 @@
 """Adds the HTTP API to the app."""
 
-import asyncio
-
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
@@ -24,6 +22,7 @@ from services.api.rest import (
     tenants,
     unsubscribe,
 )
+from services.api.web.domain_checks import DomainChecks
 
 PARTS = (
     campaigns,
@@ -48,6 +47,6 @@ def mount(app: FastAPI) -> None:
     openapi.install(app)
     errors.install(app, [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)])
     idempotency.install(app)
-    app.state.domain_checks = asyncio.Semaphore(domain_checks.AT_ONCE)
+    app.state.domain_checks = DomainChecks()
     for part in PARTS:
         app.include_router(part.router)

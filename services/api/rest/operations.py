@@ -4,13 +4,14 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.shapes.common import Page
 from services.api.shapes.operations import BatchOut, Queues, Services
 from services.api.usecases import operations
 from services.api.usecases.operations import Wanted
-from services.api.web.context import ApiDep, ProjectDep
+from services.api.web.context import ApiDep
 from shared.ledger.states import BatchState
 
 router = APIRouter(prefix="/v1", tags=["operations"], route_class=JsonRoute, dependencies=[key_required])
@@ -28,13 +29,16 @@ async def queues(api: ApiDep) -> Queues:
     return Queues(data=await operations.queues(api.settings.broker_url))
 
 
-@router.get("/batches", summary="Batches, oldest first")
-async def batches(
-    project: ProjectDep,
-    state: Annotated[list[BatchState] | None, Query(description="Only these states. May be repeated.")] = None,
-    campaign_id: UUID | None = None,
-    cursor: Annotated[int, Query(ge=0, lt=2**63)] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> Page[BatchOut]:
-    async with project.read() as connection:
-        return await operations.batches(connection, project.id, Wanted(state or (), campaign_id, cursor, limit))
+class BatchQuery(BaseModel):
+    state: list[BatchState] | None = Field(None, description="Only these states. May be repeated.")
+    campaign_id: UUID | None = Field(None, description="Only those of this campaign.")
+    project_id: UUID | None = Field(None, description="Only those of this project.")
+    cursor: int = Field(0, ge=0, lt=2**63)
+    limit: int = Field(100, ge=1, le=500)
+
+
+@router.get("/batches", summary="Batches of all projects, oldest first")
+async def batches(api: ApiDep, query: Annotated[BatchQuery, Query()]) -> Page[BatchOut]:
+    wanted = Wanted(query.state or (), query.campaign_id, query.project_id, query.cursor, query.limit)
+    async with api.ledger.read() as connection:
+        return await operations.batches(connection, wanted)

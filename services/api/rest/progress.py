@@ -14,7 +14,7 @@ from services.api.usecases import campaign_row, progress
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import NotFoundError
 from services.api.web.context import CampaignDep, ProjectDep
-from shared.ledger import projects
+from services.api.web.streams import stream_place
 from shared.ledger.database import is_unavailable
 from shared.ledger.states import FINAL
 
@@ -25,17 +25,19 @@ router = APIRouter(
 )
 
 
-async def _existing(campaign: CampaignDep, project: ProjectDep) -> AsyncIterator[CampaignRef]:
-    """Answers 404 or 429 before the stream begins, and holds a place for it until it ends."""
+async def _existing(campaign: CampaignDep, project: ProjectDep) -> CampaignRef:
+    """Answers 404 before the stream begins."""
     async with project.read() as connection:
         await campaign_row.find(connection, campaign)
-        owner = await projects.find(connection, project_id=project.id)
-    assert owner is not None, "its key was valid"
-    with project.api.streams.place(owner, project.tenant.limits):
-        yield campaign
+    return campaign
 
 
-@router.get("/events", response_class=EventSourceResponse, summary="Live counts as server-sent events")
+@router.get(
+    "/events",
+    response_class=EventSourceResponse,
+    dependencies=[Depends(stream_place)],
+    summary="Live counts as server-sent events",
+)
 async def events(
     campaign: Annotated[CampaignRef, Depends(_existing)], project: ProjectDep
 ) -> AsyncIterator[ServerSentEvent]:

@@ -175,12 +175,14 @@ class CampaignSummary(Shown):
 
 
 class SendWarningOut(Shown):
-    pointer: str = Field(description="What to change, such as `#/deliver_by`.")
+    pointer: str = Field(description="What to change, such as `#/deliver_by`; `#`: the installation.")
     detail: str
 
 
 class CampaignSending(CampaignSummary):
-    warnings: list[SendWarningOut] = Field([], description="Limits that leave no time for all of its emails.")
+    warnings: list[SendWarningOut] = Field(
+        [], description="Limits that leave no time for all of its emails, and what is wrong with its domains."
+    )
 
 
 class ContentWarningOut(Shown):

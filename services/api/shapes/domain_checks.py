@@ -23,13 +23,16 @@ Address = Annotated[
 
 
 class DomainCheckIn(Body):
-    """How the domain's mail leaves. The API knows neither the relays nor the DKIM keys."""
+    """How the domain's mail leaves, if it is not as the senders say."""
 
     envelope_domain: str | None = Field(
         None, max_length=253, description="Domain of the envelope sender. Default: the domain itself.", examples=[None]
     )
     egress: list[Address] = Field(
-        [], max_length=MOST_ADDRESSES, description="Addresses its mail leaves from.", examples=[["192.0.2.5"]]
+        [],
+        max_length=MOST_ADDRESSES,
+        description="Addresses its mail leaves from. Default: those of the relays.",
+        examples=[["192.0.2.5"]],
     )
 
 

@@ -31,6 +31,7 @@ class QueueOut(Shown):
 
 class BatchOut(Shown):
     id: int
+    project_id: UUID
     campaign_id: UUID
     state: BatchState
     size: int

@@ -101,11 +101,20 @@ RESEND_UNKNOWN = Reopening("resolve-unknown", "unknown", "unknown_resend")
 
 
 class SendSettings(NamedTuple):
-    """What the settings say about sending."""
+    """What a campaign is sent under, besides what its sender says."""
 
     #: By default a campaign must be delivered this long after its start.
     deliver_within_seconds: float
     groups: RelayGroups
+    #: What was found about its domains.
+    warnings: Sequence[SendWarningOut] = ()
+
+
+async def senders_domains(ledger: Ledger, campaign: CampaignRef) -> tuple[str, str]:
+    """The domains of From and of the envelope. Raises NotFoundError."""
+    async with ledger.read() as connection:
+        row = await campaign_row.find(connection, campaign)
+    return row.from_email.rpartition("@")[2], row.envelope_from.rpartition("@")[2]
 
 
 async def send(
@@ -138,7 +147,12 @@ async def send(
         )
         for detail in warnings:
             await timeline.record(connection, campaign.id, "limited", detail)
-        accepted = _warning(await _accepted(connection, campaign, "send"), warnings)
+        if settings.warnings:
+            checks = ", ".join(warning.detail.partition(":")[0] for warning in settings.warnings)
+            text = f"Sent with warnings about its domains: {checks}. The page Access shows each."
+            await timeline.record(connection, campaign.id, "warned", text)
+        shown = [SendWarningOut(pointer="#/deliver_by", detail=detail) for detail in warnings] + [*settings.warnings]
+        accepted = _warning(await _accepted(connection, campaign, "send"), shown)
         if settle is not None:
             await settle(connection, accepted)
     return accepted
@@ -285,8 +299,7 @@ async def _schedule(connection: AsyncConnection, row: Row[Any], start: float, de
     return deliver_by
 
 
-def _warning(accepted: Accepted, details: Sequence[str]) -> Accepted:
-    warnings = [SendWarningOut(pointer="#/deliver_by", detail=detail) for detail in details]
+def _warning(accepted: Accepted, warnings: Sequence[SendWarningOut]) -> Accepted:
     shown = CampaignSending(**accepted.summary.model_dump(), warnings=warnings)
     return replace(accepted, summary=shown)
 

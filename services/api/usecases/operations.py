@@ -25,10 +25,11 @@ BROKER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which batches of a project, oldest first."""
+    """Which batches, oldest first."""
 
     states: Sequence[BatchState] = ()  # empty: all
     campaign_id: UUID | None = None
+    project_id: UUID | None = None
     after: int = 0  # only those with larger ids
     limit: int = 100
 
@@ -58,12 +59,15 @@ async def queues(broker_url: str) -> list[QueueOut]:
         raise UnavailableError(f"The broker cannot be reached now: {error or type(error).__name__}.") from error
 
 
-async def batches(connection: AsyncConnection, project_id: UUID, wanted: Wanted) -> Page[BatchOut]:
+async def batches(connection: AsyncConnection, wanted: Wanted) -> Page[BatchOut]:
+    """Batches of all projects."""
     query = (
-        select(Batch.__table__)  # type: ignore[attr-defined]
+        select(Batch.__table__, col(Campaign.project_id))  # type: ignore[attr-defined]
         .join(Campaign.__table__, col(Campaign.id) == col(Batch.campaign_id))  # type: ignore[attr-defined]
-        .where(col(Campaign.project_id) == project_id, col(Batch.id) > wanted.after)
+        .where(col(Batch.id) > wanted.after)
     )
+    if wanted.project_id is not None:
+        query = query.where(col(Campaign.project_id) == wanted.project_id)
     if wanted.states:
         query = query.where(col(Batch.state).in_([state.value for state in wanted.states]))
     if wanted.campaign_id is not None:
