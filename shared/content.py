@@ -24,7 +24,7 @@ from shared.header_text import check_content_id, check_content_type, check_file_
 
 # An image of the message itself (RFC 2392) in an attribute or a style of the HTML.
 _CID = re.compile(
-    r"""(?:\b(?:src|background|poster|href|data)\s*=\s*["']?\s*|\burl\(\s*["']?)cid:([^"'\s<>)]+)""", re.IGNORECASE
+    r"""(?:\b(?:src|background|poster|href|data)\s*=\s*(?:["']\s*)?|\burl\(\s*["']?)cid:([^"'\s<>)]+)""", re.IGNORECASE
 )
 _URL_SAFE = re.compile("[A-Za-z0-9_-]+=*")
 

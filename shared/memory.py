@@ -1,5 +1,6 @@
 """Memory that goes back to the operating system once it is free."""
 
+import asyncio
 import ctypes
 import gc
 
@@ -18,10 +19,17 @@ def return_freed_blocks() -> None:
         mallopt(M_ARENA_MAX, ARENAS)
 
 
-def trim() -> None:
+def keep_what_is_loaded() -> None:
+    """Excludes everything made so far from later garbage collections: modules and clients stay until the end, and a
+    collection that looks at them holds up all requests for more than 50 ms."""
+    gc.collect()
+    gc.freeze()
+
+
+async def trim() -> None:
     """Frees what only cycles keep, such as the last large request, and returns free pages between used ones. Takes some
-    50 ms: for use beside work on megabytes."""
+    50 ms, mostly in a thread: for use beside work on megabytes."""
     gc.collect()
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if malloc_trim is not None:
-        malloc_trim(0)
+        await asyncio.to_thread(malloc_trim, 0)

@@ -28,7 +28,7 @@ from shared.http_connection import HttpLimits
 from shared.http_port import serving
 from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
-from shared.memory import return_freed_blocks
+from shared.memory import keep_what_is_loaded, return_freed_blocks
 from shared.metrics import Metrics
 from shared.notify import Notifier
 from shared.reception import Reception
@@ -146,6 +146,7 @@ class Process(Generic[S]):
             loop.add_signal_handler(number, self._stop)
         async with self._serving(app), self._reporting():
             self.bus.start()
+            keep_what_is_loaded()
             log.info("service.started")
             # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.
             self.notifier.ready()

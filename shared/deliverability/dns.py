@@ -18,6 +18,8 @@ from shared.errors import ConfigurationError, UnavailableError
 QUESTION_SECONDS = 3.0
 MOST_QUESTIONS = 100
 """Of one check: SPF needs at most 10 lookups and their addresses for each address of a relay."""
+LONGEST_TXT_BYTES = 4096
+"""What a domain publishes is read by its owner's tenants and by us: a longer one would only cost time."""
 PORT = 53
 
 Address = IPv4Address | IPv6Address
@@ -45,7 +47,10 @@ class Dns:
 
     async def txt(self, name: str) -> list[str]:
         """Texts, each with its strings joined without spaces (RFC 7208, 3.3; RFC 6376, 3.6.2.2)."""
-        return [b"".join(record.strings).decode("utf-8", "replace") for record in await self._ask(name, "TXT")]
+        texts = [b"".join(record.strings) for record in await self._ask(name, "TXT")]
+        if any(len(text) > LONGEST_TXT_BYTES for text in texts):
+            raise DnsError(f"a TXT record of {name} is longer than {LONGEST_TXT_BYTES} bytes")
+        return [text.decode("utf-8", "replace") for text in texts]
 
     async def addresses(self, name: str, version: int) -> list[Address]:
         """IPv4 or IPv6 addresses."""

@@ -14,7 +14,7 @@ _CIDR = re.compile(r"(?:/(0|[1-9][0-9]?))?(?://(0|[1-9][0-9]{0,2}))?")
 _MACRO = re.compile(r"%(?:([%_-])|\{([slodipvhcrtSLODIPVHCRT])([1-9][0-9]*|0)?([rR])?([.+,/_=-]*)\})")
 _LITERAL = re.compile(r"[!-$&-~]*")
 _END = re.compile(
-    r"(?:.*\.(?:[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*|[A-Za-z0-9]+-[A-Za-z0-9-]*[A-Za-z0-9])\.?|.*%\{[^}]*\})", re.DOTALL
+    r"(?:.*\.(?:(?=[0-9]*[A-Za-z])[A-Za-z0-9]+|[A-Za-z0-9]+-[A-Za-z0-9-]*[A-Za-z0-9])\.?|.*%\{[^}]*\})", re.DOTALL
 )
 _LONGEST_NAME = 253
 

@@ -38,8 +38,12 @@ _FORMS = {
     "angles": r"(?:<<|&lt;&lt;)" + _NAME.format("angles") + r"(?:>>|&gt;&gt;)",  # Word
     "brace": r"(?<![{$#!%])\{(?P<brace>[A-Za-z_]\w{0,40})\}(?!\})",
 }
-_OUR_TAGS = r"\{%-?\s*raw\s*-?%\}.*?\{%-?\s*endraw\s*-?%\}|\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}"
-_TAGS = re.compile(f"(?:{_OUR_TAGS})|" + "|".join(_FORMS.values()), re.DOTALL | re.IGNORECASE)
+_CLOSED_BY = {"{{": "}}", "{%": "%}", "{#": "#}"}
+"""Our own tags."""
+_TAGS = re.compile(
+    "|".join((r"(?P<raw>\{%-?\s*raw\s*-?%\})|(?P<ours>\{[{%#])", *_FORMS.values())), re.DOTALL | re.IGNORECASE
+)
+_END_RAW = re.compile(r"\{%-?\s*endraw\s*-?%\}", re.IGNORECASE)
 
 
 class ForeignTag(NamedTuple):
@@ -53,13 +57,34 @@ class ForeignTag(NamedTuple):
 def foreign_tags(text: str) -> Iterator[ForeignTag]:
     """The first of them in a template. Our own tags are passed over."""
     found = 0
-    for match in _TAGS.finditer(text):
+    for match in _matches(text):
         name = next((group for group in match.groups() if group), None)
         if name:
             yield ForeignTag(match.start(), match.group(), our_name(unquote_plus(name)))
             found += 1
             if found == MAX_FOUND:
                 return
+
+
+def _matches(text: str) -> Iterator[re.Match[str]]:
+    """The merge tags of other systems. An opening that nothing closes costs one look to the end of the text, however
+    often it comes."""
+    unclosed: set[str] = set()
+    position = 0
+    while match := _TAGS.search(text, position):
+        position = match.end()
+        if match["raw"] and "raw" not in unclosed:
+            if closed := _END_RAW.search(text, position):
+                position = closed.end()
+            else:
+                unclosed.add("raw")
+        elif opened := match["ours"]:
+            stop = -1 if opened in unclosed else text.find(_CLOSED_BY[opened], position)
+            if stop < 0:
+                unclosed.add(opened)
+            position = match.start() + 1 if stop < 0 else stop + 2
+        elif not match["raw"]:
+            yield match
 
 
 def our_name(name: str) -> str:

@@ -61,7 +61,7 @@ _PLAIN_TO_SPACE = re.compile(r"[\w#.%-]*[\s>]")
 _IN_CDATA = re.compile(r"<!\[CDATA\[[^\s<>]*\Z")
 _IN_TAG = re.compile(r"<[^<>]*\Z")
 _IN_QUOTES = re.compile(r"""<[a-z][^<>]*\s(?!on|srcdoc)[a-z][\w:.-]*\s*=\s*(?:"[^"<>]*|'[^'<>]*)\Z""", re.IGNORECASE)
-_IN_RAW = re.compile(r"<(script|style)\b(?!.*</\1)", re.DOTALL | re.IGNORECASE)
+_RAW_BEGINS = {name: re.compile(rf"<{name}\b", re.IGNORECASE) for name in ("script", "style")}
 _BEGINS_LINK = re.compile(rf"""(?:{"|".join(sorted(_LINKS))})\s*=\s*["']\s*\Z""", re.IGNORECASE)
 
 _UNFINISHED = {
@@ -303,9 +303,15 @@ def _is_only_unclear(place: Place, before: str) -> bool:
         return True
     return (
         place.kind == "nowhere"
-        and _IN_RAW.search(before) is None
+        and not _is_in_raw(before)
         and (_IN_TAG.search(before) is None or _IN_QUOTES.search(before) is not None)
     )
+
+
+def _is_in_raw(before: str) -> bool:
+    """Whether a script or a style has begun and not ended."""
+    lower = before.lower() if before.isascii() else re.sub("[A-Z]+", lambda found: found[0].lower(), before)
+    return any(begins.search(before, lower.rfind(f"</{name}") + 1) for name, begins in _RAW_BEGINS.items())
 
 
 def _is_plain(branch: Branch, rest: str) -> bool:

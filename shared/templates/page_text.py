@@ -78,7 +78,7 @@ class _Writer:
     _numbers: "count[int]" = field(default_factory=count)
 
     def text(self) -> str:
-        text = re.sub(r"[ \t]+(?=\n)", "", "".join(self._out).strip(" \t\n"))
+        text = re.sub(r"(?<![ \t])[ \t]+(?=\n)", "", "".join(self._out).strip(" \t\n"))
         return re.sub(r"\n{3,}", "\n\n", text) + "\n"
 
     def enter(self, node: LexborNode) -> bool:

@@ -18,6 +18,9 @@ from shared.templates.foreign_tags import hint
 from shared.templates.limits import MAX_STEPS
 
 # A comment of the template, a comment of HTML (but not a conditional one, whose content Outlook reads), or raw text.
+_RAW_OR_NOTE = re.compile(r"\{%-?\s*raw\b|\{#")
+_NOTE = re.compile(r"\{#")
+_END_RAW = re.compile(r"endraw\s*-?%\}")
 _OPENS = re.compile(r"(?P<note>\{#)|(?P<comment><!--)(?!\[if\b)|<(?P<tag>style|script)\b[^<>]*>", re.IGNORECASE)
 _CLOSES = {
     opening: re.compile(closing, re.IGNORECASE)
@@ -96,8 +99,18 @@ def unused_characters(used: Collection[str]) -> tuple[str, str]:
 
 def notes(source: str) -> Iterator[tuple[int, str]]:
     """The comments of a template with their offsets."""
-    pattern = re.compile(r"\{%-?\s*raw\b.*?endraw\s*-?%\}|(\{#.*?#\})", re.DOTALL)
-    return ((found.start(), found[1]) for found in pattern.finditer(source) if found[1])
+    opens, end = _RAW_OR_NOTE, 0
+    while found := opens.search(source, end):
+        if found[0] == "{#":
+            stop = source.find("#}", found.end())
+            if stop < 0:
+                return
+            end = stop + 2
+            yield found.start(), source[found.start() : end]
+        elif closed := _END_RAW.search(source, found.end()):
+            end = closed.end()
+        else:  # nor is any after it: looking for an end from each would take minutes
+            opens, end = _NOTE, found.end()
 
 
 def _without_css_comments(html: str) -> tuple[str, str]:

@@ -1,5 +1,6 @@
 """The message: the email to one person as a mail program shows it, in a frame where nothing runs, and its source."""
 
+import asyncio
 import re
 from typing import Annotated, Literal
 from urllib.parse import urlencode
@@ -27,7 +28,7 @@ FRAME_POLICY = (
     "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:{images}; font-src data:; "
     "form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 )
-_HEAD = re.compile(r"<head\b[^>]*>|<!doctype[^>]*>", re.IGNORECASE)
+_HEAD = re.compile(r"<head\b[^<>]*>|<!doctype[^<>]*>", re.IGNORECASE)
 _SCHEME = re.compile(r"\(\s*prefers-color-scheme\s*:\s*(dark|light)\s*\)", re.IGNORECASE)
 _DARK = '<meta name="color-scheme" content="dark">'
 
@@ -87,10 +88,14 @@ async def message(request: Request, campaign: CampaignDep, project: ProjectDep, 
 async def frame(campaign: CampaignDep, project: ProjectDep, look: LookDep) -> Response:
     """The HTML alone, for the frame of the page."""
     seen = await _preview(project, campaign, look)
-    html = _in_scheme(preview.with_images(seen.shown.html or "", seen.images), look.scheme)
+    html = await asyncio.to_thread(_framed, seen, look.scheme)
     policy = FRAME_POLICY.format(images=" https: http:" if look.images == "all" else "")
     headers = {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"}
     return Response(html, headers=headers, media_type="text/html; charset=utf-8")
+
+
+def _framed(seen: Preview, scheme: str) -> str:
+    return preview.with_images(_in_scheme(seen.shown.html or "", scheme), seen.images)
 
 
 def _in_scheme(html: str, scheme: str) -> str:

@@ -11,11 +11,12 @@ from shared.templates import Content, FieldUse, TemplateError, compile_content
 
 async def check(content: CampaignContent) -> Content:
     """The compiled content. Raises InvalidError with part, line and column."""
+    compiled = await _compiled(content, is_stored=False)  # bounds the HTML
     try:
-        check_inline_images(content)
+        await asyncio.to_thread(check_inline_images, content)
     except InlineImageError as error:
         raise invalid(f"#/{error.part}", error.reason) from None
-    return await _compiled(content, is_stored=False)
+    return compiled
 
 
 async def compiled(stored: str) -> Content:

@@ -44,6 +44,7 @@ NO_ONE = 0
 
 EXAMPLE_ADDRESS = "someone@example.com"
 
+MAX_SHOWN_CHARACTERS = 20_000_000
 _CID = re.compile(r"cid:([^\"'\s<>)]+)", re.IGNORECASE)
 
 
@@ -87,11 +88,17 @@ async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, 
 
 
 def with_images(html: str, images: Mapping[str, Attachment]) -> str:
-    """The HTML with its inline images as `data:` URLs, which need no request."""
+    """The HTML with its inline images as `data:` URLs, which need no request. Those that would make it longer than
+    MAX_SHOWN_CHARACTERS stay out: it may show one image a thousand times."""
+    room = MAX_SHOWN_CHARACTERS - len(html)
 
     def data_url(found: re.Match[str]) -> str:
+        nonlocal room
         file = images.get(unquote(found[1]))
-        return f"data:{file.content_type};base64,{b64encode(file.content).decode()}" if file else found[0]
+        if file is None or (needed := len(file.content) * 4 // 3 + 100) > room:
+            return found[0]
+        room -= needed
+        return f"data:{file.content_type};base64,{b64encode(file.content).decode()}"
 
     return _CID.sub(data_url, html)
 

@@ -54,7 +54,7 @@ class _Body:
         await room.take(size)
         self._held.append((room, size))
         if size > SMALL_BYTES:
-            trim()  # requests are parts of cycles: the large one before this may still be in memory
+            await trim()  # requests are parts of cycles: the large one before this may still be in memory
 
     async def receive(self) -> Message:
         if self._began is None:
