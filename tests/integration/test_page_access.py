@@ -98,7 +98,7 @@ async def test_the_audit_is_listed_with_filters(api: ApiRig, operator: Visitor) 
     nothing = "/access/audit?project_id=&actor=&since=2990-01-01T00:00&until="
     assert "no such entries" in await operator.get(nothing)
     assert "POST /sign-in" in await operator.get(f"/access/audit?project_id={DEFAULT_PROJECT}&since=2020-01-01T00:00")
-    assert "no such entries" in await operator.get("/access/audit?actor=somebody")
+    assert "no such entries" in await operator.get("/access/audit?actor=someone")
     await operator.get("/access/audit?since=never", 404)
 
 
