@@ -62,6 +62,7 @@ TABLE: Sequence[Row] = (
     # The address of the relay.
     Row("the sender's domain is not trusted", C.HOLD, NAMED, words=said.DOMAIN_REPUTATION),
     Row("the content is refused: a link or a pattern in it is listed", C.SPREAD, NAMED, "5xx", words=said.BLOCKED_LINK),
+    Row("the sender's address or domain is listed", C.SPREAD, NAMED, "5xx", words=said.SENDER_LISTED),
     Row("the relay's address is blocked", C.REROUTE, NAMED, words=said.BLOCKLISTED),
     Row("the relay's address is blocked", C.REST, MAIL, "5xx", words=said.BLOCKLISTED + said.REPUTATION),
     # Our account at the relay.

@@ -112,6 +112,7 @@ FULL: Words = (
     "จดหมายเต็ม",
     "ممتلئ",
     "תיבת הדואר מלאה",
+    "full mailbox",
 )
 
 RECEIVES_TOO_FAST: Words = (
@@ -166,6 +167,7 @@ TOO_LARGE: Words = (
     "muito grande",
     "te groot",
     "слишком большо",
+    "taille ... message",
 )
 
 NO_MAILBOX: Words = (
@@ -272,6 +274,27 @@ NO_MAILBOX: Words = (
     "no longer employed",
     "account has been deleted",
     "address has been deleted",
+    "no mailbox by that name",
+    "no mailbox found",
+    "no account by that name",
+    "no mail box available",
+    "not a valid user",
+    "not a known user",
+    "not a valid mailbox",
+    "not an active address",
+    "unknown mailbox",
+    "mailbox invalid",
+    "mailbox not present",
+    "address not present in directory",
+    "not present in directory",
+    "no one at this address",
+    "user not known",
+    "existent user",
+    "recipient not exist",
+    "recipient was not found in",
+    "no existe ese usuario",
+    "email address could not be found",
+    "unknown virtual user",
 )
 
 RESTRICTED: Words = (
@@ -420,6 +443,14 @@ ACCOUNT: Words = (
     "out of credit",
     "account has been suspended for sending",
     "unpaid",
+    "no relaying",
+    "not configured to relay",
+    "don't handle mail for",
+    "relaying mail to",
+    "allowed rcpthost",
+    "relay through this machine",
+    "requires authentication when",
+    "not local host",
 )
 
 VETO: Words = (
@@ -496,6 +527,13 @@ RELAYING: Words = (
     "unable to relay",
     "relay not permitted",
     "relaying disallowed",
+    "no relaying",
+    "do not relay",
+    "not configured to relay",
+    "relaying is not allowed",
+    "don't handle mail for",
+    "relaying mail to",
+    "allowed rcpthost",
 )
 
 RELAY_RATE: Words = (
@@ -550,6 +588,10 @@ RATE: Words = (
     "errors from your ip",
     "spams from your ip",
     "too much mail from your ip",
+    "connection limit",
+    "smtp sessions",
+    "try again slower",
+    "due to user complaints",
 )
 
 BLOCKLISTED: Words = (
@@ -631,6 +673,23 @@ BLOCKLISTED: Words = (
     "your mail server is blocked",
     "uceprotect",
     "surbl ip",
+    " rbl",
+    " ip address ... blocked",
+    " ip address ... rejected",
+    " ip address ... forbidden",
+    "your access ip",
+    "bad sender ip",
+    "sender ip address",
+    "mail server ... is blocked",
+    "server ip ... listed",
+    "mail from your ip",
+    "dynamic ip",
+    "spam ips",
+    "open proxy",
+    "smtp server of your isp",
+    "abus detecte",
+    "email blocked by",
+    "may not be mail exchanger",
 )
 
 REPUTATION: Words = (
@@ -657,6 +716,14 @@ REPUTATION: Words = (
     "no reverse",
     "sender reputation",
     "low reputation",
+    "rdns",
+    " ptr",
+    "reverse lookup",
+    "forward dns",
+    "mismatches client ip",
+    "unresolvable relay",
+    "unverifyable",
+    "reputation score",
 )
 
 DOMAIN_REPUTATION: Words = (
@@ -719,6 +786,21 @@ BLOCKED_LINK: Words = (
     "spam url",
     "url in this email",
     "spam pattern",
+    "blacklisted url",
+    "blocklisted url",
+)
+
+SENDER_LISTED: Words = (
+    "sender blacklisted",
+    "sender is blacklisted",
+    "sender address has been blacklisted",
+    "sender is in my black",
+    "sender domain listed",
+    "sender domain is blacklisted",
+    "your domain is blacklisted",
+    "your domain has been blacklisted",
+    "your email address has been blacklisted",
+    "your email address is blacklisted",
 )
 
 NOT_IN_DIRECTORY: Words = ("recipient address rejected", "recipient addresses rejected")

@@ -1,4 +1,4 @@
-"""Deferred recipients that wait for their provider are told apart from those that wait for their own retry."""
+"""Deferred recipients that wait for their provider are told apart from those that wait for their retry."""
 
 from types import SimpleNamespace
 from typing import Any

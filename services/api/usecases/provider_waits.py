@@ -1,4 +1,4 @@
-"""Which deferred recipients wait for their provider, and not for a retry of their own."""
+"""Which deferred recipients wait for their provider, and which for their retry."""
 
 from typing import Any
 
