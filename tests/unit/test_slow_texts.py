@@ -7,8 +7,9 @@ from contextlib import suppress
 import pytest
 
 from services.api.usecases.preview import MAX_SHOWN_CHARACTERS, with_images
-from shared.content import Attachment, CampaignContent, InlineImageError, check_inline_images
+from shared.content import CampaignContent, InlineImageError, check_inline_images
 from shared.deliverability.spf_record import SpfSyntaxError, parse
+from shared.messages.message import Attachment as InlineImage
 from shared.templates import TemplateError, compile_content
 from shared.templates.foreign_tags import foreign_tags
 from shared.templates.limits import MAX_BODY_CHARACTERS
@@ -77,7 +78,7 @@ def test_tags_of_others_are_found_beside_ours() -> None:
 
 
 def test_an_image_shown_many_times_stays_within_bounds() -> None:
-    image = Attachment.model_validate({"filename": "a.gif", "content": "QUJD" * 1_000_000, "content_id": "a"})
+    image = InlineImage("a.gif", "image/gif", b"ABC" * 1_000_000, "a")
     html = '<img src="cid:a">' * 50_000
     shown = with_images(html, {"a": image})
     assert shown.count("data:") == 4

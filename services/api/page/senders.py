@@ -122,8 +122,8 @@ def _relays(sender: ServiceOut) -> Sequence[Mapping[str, Any]]:
 
 
 def _is_full(relay: Mapping[str, Any]) -> bool:
-    limit = relay.get("connections_limit", 0)
-    return 0 < limit <= relay["connections"] <= relay["in_flight"]
+    limit = int(relay.get("connections_limit", 0))
+    return 0 < limit <= int(relay["connections"]) <= int(relay["in_flight"])
 
 
 def _resting(sender: ServiceOut, what: Mapping[str, Any]) -> Resting:
