@@ -1,6 +1,7 @@
 """Connections to the ledger: short transactions on SQLite and PostgreSQL, and the database's own clock."""
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -27,20 +28,33 @@ UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 
 READ_ONLY = "25006"
 """SQLSTATE of a write to a standby, or to a primary that was demoted."""
-UNAVAILABLE_STATES = frozenset({READ_ONLY, "25P03", "25P04", "55P03"})
+UNAVAILABLE_STATES = frozenset({READ_ONLY, "25P03", "25P04", "3D000", "55P03"})
 """SQLSTATEs of statements that may succeed later: a read-only server, a transaction that took longer than the server
-allows, a lock that was not available in time."""
-UNAVAILABLE_CLASSES = frozenset({"08", "28", "40", "53", "57", "58"})
+allows, a database that is being restored, a lock that was not available in time."""
+UNAVAILABLE_CLASSES = frozenset({"08", "28", "40", "53", "57", "58", "XX"})
 """SQLSTATE classes of statements that may succeed later: a lost connection, a refused login (while passwords change or
-a server is replaced), a lost race, a server that is full, one that shuts down, one whose disk fails."""
+a server is replaced), a lost race, a server that is full, one that shuts down, one whose disk fails, an internal error.
+A damaged index or table (XX001, XX002) needs a person, but a process that ended would lose its results."""
+SQLITE_CODES = frozenset(
+    {
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR),
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB),
+    }
+)
+"""SQLite's codes of statements that may succeed later, damage included. While a connection is opened the driver's own
+error arrives, and damage is no OperationalError."""
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the same statement may succeed later: the database is away, restarting, full, locked or read-only."""
+    """Whether the same statement may succeed later: the database is away, restarting, full, locked, read-only, or waits
+    for its operator."""
     if isinstance(error, UNAVAILABLE) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return True
     state = _sqlstate(error)
-    return state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES
+    if state in UNAVAILABLE_STATES or state[:2] in UNAVAILABLE_CLASSES:
+        return True
+    # The first byte of an extended code is the code.
+    return getattr(getattr(error, "orig", error), "sqlite_errorcode", 0) & 0xFF in SQLITE_CODES
 
 
 def _sqlstate(error: BaseException | None) -> str:

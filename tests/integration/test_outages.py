@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
 RECIPIENTS = 1500
 SLOWLY, QUICKLY = 0.1, 0.0  # seconds per email and connection; slowly they take 20 s
-STATES = ("55P03", "57P01", "57P03", "58030", "28P01", "25006", "53100", "25P03")
+STATES = ("55P03", "57P01", "57P03", "58030", "28P01", "25006", "53100", "25P03", "40001", "XX001")
 TABLES = ("recipient", "batch", "campaign", "timeline", "service_instance", "suppression", "import")
 SENDERS = ("sender-1", "sender-2")
 

@@ -19,6 +19,7 @@ OUTAGES = (
     "25P03",  # idle_in_transaction_session_timeout
     "25P04",  # transaction_timeout
     "53100",  # disk_full
+    "53200",  # out_of_memory
     "53300",  # too_many_connections
     "55P03",  # lock_not_available
     "57014",  # query_canceled: statement_timeout
@@ -26,7 +27,12 @@ OUTAGES = (
     "57P02",  # crash_shutdown
     "57P03",  # cannot_connect_now
     "58000",  # system_error
+    "57P04",  # database_dropped
+    "57P05",  # idle_session_timeout
     "58030",  # io_error
+    "3D000",  # invalid_catalog_name: a database that is being restored
+    "XX000",  # internal_error: "tuple concurrently updated"
+    "XX001",  # data_corrupted: a person repairs it, and no process may lose its results meanwhile
 )
 MISTAKES = (
     "22001",  # string_data_right_truncation
@@ -34,7 +40,6 @@ MISTAKES = (
     "25P02",  # in_failed_sql_transaction
     "42501",  # insufficient_privilege
     "42P01",  # undefined_table
-    "XX001",  # data_corrupted
 )
 
 
