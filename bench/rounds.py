@@ -20,6 +20,7 @@ import structlog
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from bench.campaign import REPORTS, folder, ledger_url
@@ -32,6 +33,7 @@ from tests.support.services import DispatcherRig, WatchdogRig, register_sender
 
 LEDGERS = ("sqlite", "postgresql")
 EMAILS = 20_000
+FILLED_AT_ONCE = 500
 LONG_JOBS = 3
 
 Measure = Callable[[Ledger, int], Awaitable[dict[str, float]]]
@@ -108,6 +110,7 @@ async def emails(ledger: Ledger, number: int) -> dict[str, float]:
     rig, sender = DispatcherRig.on(ledger), FakeSender(ledger)
     seconds, cpu = 0.0, 0.0
     while True:
+        await register_sender(ledger, 4)  # as heartbeats do: else the window is that of no sender after a while
         began, cpu_began = time.perf_counter(), time.process_time()
         busy = await rig.round()
         seconds, cpu = seconds + time.perf_counter() - began, cpu + time.process_time() - cpu_began
@@ -144,51 +147,49 @@ async def _fill(ledger: Ledger, campaigns: int, batches_due_in: float) -> None:
     async with ledger.write() as connection:
         for number, project in enumerate(projects):
             await connection.execute(insert(Project).values(id=project, name=f"bench {number}", created_at=db_now()))
-        for number in range(campaigns):
-            id_ = uuid7()
-            await connection.execute(
-                insert(Campaign).values(
-                    id=id_,
-                    project_id=projects[number % 10],
-                    name="bench",
-                    from_email="news@example.test",
-                    envelope_from="news@example.test",
-                    content="{}",
-                    delivery="at_least_once",
-                    status="sending" if number % 2 else "paused",
-                    total=2,
-                    cursor=2 * number + 2,
-                    created_at=db_now(),
-                    started_at=db_now(),
-                    deliver_by=db_now() + 86400,
-                )
-            )
-            await connection.execute(
-                insert(Recipient),
-                [
-                    {
-                        "id": 2 * number + one,
-                        "campaign_id": id_,
-                        "email": f"r{one}@example.test",
-                        "email_key": f"r{one}@example.test",
-                        "status": "deferred",
-                    }
-                    for one in (1, 2)
-                ],
-            )
-            await connection.execute(
-                insert(Batch).values(
-                    campaign_id=id_,
-                    first_id=2 * number + 1,
-                    last_id=2 * number + 2,
-                    size=2,
-                    state="waiting",
-                    deferred=2,
-                    due_at=db_now() + batches_due_in,
-                )
-            )
+    for first in range(0, campaigns, FILLED_AT_ONCE):
+        async with ledger.write() as connection:
+            await _add(connection, projects, range(first, min(first + FILLED_AT_ONCE, campaigns)), batches_due_in)
     async with ledger.write() as connection:
         await connection.execute(text("ANALYZE"))
+
+
+async def _add(connection: AsyncConnection, projects: Sequence[UUID], numbers: range, due_in: float) -> None:
+    ids = {number: uuid7() for number in numbers}
+    await connection.execute(
+        insert(Campaign).values(
+            name="bench",
+            from_email="news@example.test",
+            envelope_from="news@example.test",
+            content="{}",
+            delivery="at_least_once",
+            total=2,
+            created_at=db_now(),
+            started_at=db_now(),
+            deliver_by=db_now() + 86400,
+        ),
+        [
+            {
+                "id": id_,
+                "project_id": projects[number % 10],
+                "status": "sending" if number % 2 else "paused",
+                "cursor": 2 * number + 2,
+            }
+            for number, id_ in ids.items()
+        ],
+    )
+    await connection.execute(
+        insert(Recipient).values(status="deferred"),
+        [
+            {"id": 2 * number + one, "campaign_id": id_, "email": f"r{one}@x.test", "email_key": f"r{one}@x.test"}
+            for number, id_ in ids.items()
+            for one in (1, 2)
+        ],
+    )
+    await connection.execute(
+        insert(Batch).values(size=2, state="waiting", deferred=2, due_at=db_now() + due_in),
+        [{"campaign_id": id_, "first_id": 2 * number + 1, "last_id": 2 * number + 2} for number, id_ in ids.items()],
+    )
 
 
 async def _make_due(ledger: Ledger, number: int) -> None:
@@ -215,6 +216,7 @@ async def _timed_rounds(rig: DispatcherRig, sender: FakeSender, releases: int) -
     wanted, seconds, released = min(releases, len(names)), 0.0, 0
     before = rig.value("batches_released_total", kind="again")
     while released < wanted:
+        await register_sender(sender.ledger, 5)
         began = time.perf_counter()
         async with rig.dispatcher.open():
             await rig.dispatcher.round("event")

@@ -14,6 +14,13 @@ AGAIN_SECONDS = 1.0
 SAME_SECONDS = 0.1
 """Two moments that are closer than this are one."""
 
+MOST_NAMED = 100_000
+"""Campaigns that are kept until a round looks at them, at most. Events may name any number while the database is away;
+the lap finds the others."""
+
+OUT_LATELY_SECONDS = 5.0
+"""What happened to a batch is looked for this long after it came back."""
+
 
 class Agenda:
     """Campaigns to look at: those that events name, those whose time has come, those with batches out, and with each
@@ -26,13 +33,16 @@ class Agenda:
         self._later: list[tuple[float, UUID]] = []
         #: Campaigns that had batches out at the last look: what has happened to those batches is to be seen.
         self._was_out: set[UUID] = set()
+        #: When campaigns last had batches out, in monotonic seconds; for OUT_LATELY_SECONDS.
+        self._out_at: dict[UUID, float] = {}
         #: The last campaign of the lap under way; None: a new lap begins.
         self.lap_at: UUID | None = None
         self.laps = 0
 
     def name(self, campaign_id: UUID) -> None:
         """Something has changed: the next round looks at it."""
-        self._named.add(campaign_id)
+        if len(self._named) < MOST_NAMED:
+            self._named.add(campaign_id)
 
     def look_in(self, campaign_id: UUID, seconds: float) -> None:
         """The first round after this time looks at it."""
@@ -54,11 +64,19 @@ class Agenda:
         return taken
 
     def name_all(self, campaign_ids: Iterable[UUID]) -> None:
-        self._named.update(campaign_ids)
+        for campaign_id in campaign_ids:
+            self.name(campaign_id)
 
     def are_out(self, campaign_ids: Collection[UUID]) -> None:
         """The campaigns with batches out at the end of a round."""
         self._was_out = set(campaign_ids)
+        now = time.monotonic()
+        self._out_at = {known: at for known, at in self._out_at.items() if now - at < OUT_LATELY_SECONDS}
+        self._out_at |= dict.fromkeys(self._was_out, now)
+
+    def out_lately(self) -> Collection[UUID]:
+        """The campaigns with batches out within the last OUT_LATELY_SECONDS: only these get results."""
+        return self._out_at.keys()
 
     def lap(self, found: Collection[UUID], most: int) -> bool:
         """Notes the next campaigns of a lap; returns whether it has come to the end, because they are fewer."""

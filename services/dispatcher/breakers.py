@@ -1,7 +1,11 @@
 """Looks every second whether a campaign that is being sent must pause: because of its list, or of
-refusals if the sender died after it had recorded them."""
+refusals if the sender died after it had recorded them.
 
-from collections.abc import Callable
+Only campaigns with batches out get results, so only those are looked at, and all others once a minute."""
+
+import time
+from collections.abc import Callable, Collection
+from uuid import UUID
 
 from services.dispatcher.metrics import DispatcherMetrics
 from shared import logs
@@ -10,6 +14,12 @@ from shared.ledger.database import Ledger
 
 LOOK_SECONDS = 1.0
 
+ALL_SECONDS = 60.0
+"""How often all campaigns being sent are looked at: a round may have missed batches that were out for a moment."""
+
+MOST_CAMPAIGNS = 1000
+"""If more have batches out, all are looked at: a statement takes only so many ids."""
+
 log = logs.get()
 
 
@@ -17,19 +27,31 @@ class Breakers:
     """Several dispatchers may look: the campaign is paused once."""
 
     def __init__(
-        self, ledger: Ledger, metrics: DispatcherMetrics, list_share: float, paused: Callable[[], None]
+        self,
+        ledger: Ledger,
+        metrics: DispatcherMetrics,
+        list_share: float,
+        out_lately: Callable[[], Collection[UUID]],
+        paused: Callable[[], None],
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._list_share = list_share
+        #: Campaigns that have batches out, or had until a moment ago.
+        self._out_lately = out_lately
+        #: When all were looked at, in monotonic seconds.
+        self._all_at = float("-inf")
         #: Called after a campaign was paused: its released batches are to be taken back.
         self._paused = paused
 
     async def tick(self) -> None:
         """Pauses every campaign that must."""
+        now, among = time.monotonic(), self._among()
+        if among is not None and not among:
+            return
         async with self._ledger.read() as connection:
-            suspects = await breakers.suspects(connection, self._list_share)
-            refused = await spread.suspects(connection)
+            suspects = await breakers.suspects(connection, self._list_share, among)
+            refused = await spread.suspects(connection, among)
         for campaign_id in refused:
             async with self._ledger.write() as connection:
                 if not await spread.pause(connection, campaign_id):
@@ -46,3 +68,12 @@ class Breakers:
             self._metrics.breaker_trips.labels(breaker.value).inc()
             log.warning("breaker.tripped", campaign_id=str(campaign_id), breaker=breaker.value)
             self._paused()
+        if among is None:
+            self._all_at = now
+
+    def _among(self) -> Collection[UUID] | None:
+        """The campaigns to look at; None: all."""
+        if time.monotonic() - self._all_at >= ALL_SECONDS:
+            return None
+        out = self._out_lately()
+        return out if len(out) <= MOST_CAMPAIGNS else None

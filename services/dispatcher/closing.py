@@ -1,10 +1,10 @@
 """Closing a campaign: only with proof, by comparing all recipients with the counts, that none is open."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import ColumnElement, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -12,8 +12,9 @@ from services.dispatcher.deadline import Deadline
 from services.dispatcher.proof import Proof, bookmark, generations, prove
 from shared import logs
 from shared.events import CampaignFinished
+from shared.faults.breakers import LIST_RESULTS
 from shared.faults.judge import judge
-from shared.ledger import bookmarks, breakers, campaigns, timeline
+from shared.ledger import bookmarks, breakers, campaigns, repair, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import STATUSES, Counts, counts
 from shared.ledger.database import Ledger, db_now
@@ -22,10 +23,53 @@ from shared.ledger.repair import Repair
 from shared.ledger.states import LIVE, OPEN, CampaignStatus, RecipientStatus
 from shared.relays.replies import Stage
 
+TROUBLED = (RecipientStatus.FAILED, RecipientStatus.UNKNOWN)
+"""With one of these, the proof tells the most frequent replies."""
+
 REFUSALS_TOLD = 3
 """The most frequent refusals that a closed campaign's timeline names."""
 
+SMALL = LIST_RESULTS - 1
+"""Recipients of a campaign that closes together with others: the breaker of the list needs more results."""
+
 log = logs.get()
+
+
+async def close_small(ledger: Ledger, campaign_ids: Collection[UUID]) -> Sequence[CampaignFinished]:
+    """Closes those of several small campaigns in which everything was sent, suppressed or expired and all rows agree,
+    in one transaction, and returns the events to publish. The others need a job, which closes or repairs them."""
+    async with ledger.write() as connection:
+        spent = await campaigns.lock_all(
+            connection,
+            campaign_ids,
+            campaigns.in_status(CampaignStatus.SENDING),
+            col(Campaign.reopen).is_(None),
+            col(Campaign.total) <= SMALL,
+        )
+        # In another statement: one that waited for the locks would not see what was committed meanwhile.
+        spent = set(
+            (
+                await connection.execute(
+                    select(col(Campaign.id)).where(col(Campaign.id).in_(spent), ~_has_live(), ~campaigns.has_uncut())
+                )
+            ).scalars()
+        )
+        sound = await repair.sound(connection, spent)
+        tripped = await breakers.tripped(connection, spent)
+        closing = {
+            campaign_id: in_words(CampaignStatus.FINISHED, said)
+            for campaign_id, said in sound.items()
+            if campaign_id not in tripped and not any(said[status] for status in (*OPEN, *TROUBLED))
+        }
+        if not closing:
+            return []
+        values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
+        await campaigns.move_all(connection, closing.keys(), CampaignStatus.FINISHED, **values)
+        await timeline.record_all(connection, closing, CampaignStatus.FINISHED.value)
+        await bookmarks.remove(connection, *map(bookmark, closing))
+    for campaign_id in closing:
+        log.info("campaign.closed", campaign_id=str(campaign_id), status="finished", **sound[campaign_id])
+    return [CampaignFinished(campaign_id=campaign_id, status="finished") for campaign_id in closing]
 
 
 async def close(
@@ -113,10 +157,14 @@ def _in_short(code: int | None, enhanced: str | None) -> str:
     return " ".join(filter(None, (str(code), enhanced, meaning)))
 
 
+def _has_live() -> ColumnElement[bool]:
+    """A batch of `campaign` is live."""
+    return exists().where(col(Batch.campaign_id) == col(Campaign.id), in_state(*LIVE))
+
+
 async def _is_spent(connection: AsyncConnection, campaign_id: UUID) -> bool:
     """No batch is live, and every recipient is in a batch. Stays true while the campaign is locked."""
-    live = exists().where(col(Batch.campaign_id) == campaign_id, in_state(*LIVE))
     left = await connection.scalar(
-        select(or_(live, campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)
+        select(or_(_has_live(), campaigns.has_uncut())).select_from(Campaign).where(col(Campaign.id) == campaign_id)
     )
     return not left

@@ -3,38 +3,48 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.dispatcher import fairness, lifecycle
+from services.dispatcher import closing, fairness, lifecycle
 from services.dispatcher.agenda import AGAIN_SECONDS, Agenda
 from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.release import Released, recall, release_one
-from services.dispatcher.survey import OpenCampaign, Survey, batches_out, due, look_at, next_of_lap
+from services.dispatcher.survey import OpenCampaign, Out, Survey, batches_out, find, look_at
 from shared import logs
 from shared.bus import Bus
 from shared.events import AnyProgress, CampaignRequested, Event
 from shared.health import late
 from shared.ledger import instances
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
+from shared.ledger.states import CampaignStatus
 from shared.settings import DispatcherSettings
 from shared.ticks import Ticks
 
 LAP_AT_ONCE = 100
-"""Campaigns that a tick of the clock looks at although nothing names them: the next ones of a lap over all."""
+"""Campaigns that a tick of the clock checks although nothing names them: the next ones of a lap over all."""
 
 FIRST_LAP_AT_ONCE = 1000
 """In the first lap, which a process runs without waiting for the clock."""
 
+CAPACITY_SECONDS = 5.0
+"""An idle dispatcher reads the capacity of the senders this often."""
+
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
 
+TOGETHER_RECIPIENTS = 5000
+"""Recipients of campaigns that are started or closed in one transaction, so that it stays short."""
+
+T = TypeVar("T")
 log = logs.get()
 
 
@@ -55,6 +65,8 @@ class Dispatcher:
         self._cause = "event"
         self._jobs = Jobs(self._work, lambda job: self._owned.create_task(job))
         self._round_ended_at = time.monotonic()
+        #: Batches that the live senders can hold at once, and when this was read.
+        self._capacity, self._capacity_at = 0, float("-inf")
         self._owned: asyncio.TaskGroup
 
     async def on_event(self, event: CampaignRequested | AnyProgress) -> None:
@@ -97,37 +109,47 @@ class Dispatcher:
             except BaseException:
                 self._agenda.name_all(asked)
                 raise
-            stepped = [await self._advance(campaign, cause) for campaign in seen.campaigns.values()]
+            stepped = await self._act(seen, cause)
             for campaign in seen.campaigns.values():
                 self._note(campaign, seen)
             released = await self._release(seen)
             self._agenda.are_out([campaign.id for campaign in seen.campaigns.values() if campaign.out])
-        busy = any(stepped) or released
+        busy = stepped or released
         self._round_ended_at = time.monotonic()
         if busy:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
 
     async def _survey(self, connection: AsyncConnection, asked: set[UUID], cause: str) -> Survey:
-        """Looks at what events and the agenda ask for, what is due, what has batches out, and the next of the lap
+        """Looks at what events and the agenda ask for, what is due, what has batches out, and what the lap finds
         (added to `asked`)."""
-        out, leased = await batches_out(connection)
         is_first_lap = not self._agenda.laps
-        if cause == "clock" or is_first_lap:
-            most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE
-            found = await next_of_lap(connection, self._agenda.lap_at, most)
-            if self._agenda.lap(found, most):
+        most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE if cause == "clock" else 0
+        found = await find(connection, self._agenda.lap_at, most)
+        if most:
+            if self._agenda.lap(found.lap, most):
                 self._fairness.end_lap()
-            asked.update(found)
+            # In the first lap all of them, to learn when their retries are due.
+            asked.update(campaign_id for campaign_id, has_work in found.lap.items() if has_work or is_first_lap)
             if is_first_lap and not self._agenda.laps:
                 self.wake(cause=cause)
-        wanted = {*asked, *out, *await due(connection)}
+        out: Mapping[UUID, Out] = {}
+        leased = 0
+        if found.any_out:
+            out, leased = await batches_out(connection)
+        wanted = {*asked, *out, *found.due}
+        if wanted or time.monotonic() - self._capacity_at >= CAPACITY_SECONDS:
+            self._capacity_at = time.monotonic()
+            lost_seconds = self._settings.instance_lost_seconds
+            self._capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
+        # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
+        capacity = max(self._capacity, leased)
+        if not wanted:
+            return Survey({}, capacity, {})
         campaigns, limits, now = await look_at(connection, wanted, out)
         for gone in wanted - campaigns.keys():
             self._fairness.forget(gone)
-        capacity = await instances.live_capacity(connection, lost_seconds=self._settings.instance_lost_seconds)
-        # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
-        return Survey(campaigns, max(capacity, leased), limits, now)
+        return Survey(campaigns, capacity, limits, now)
 
     def _note(self, campaign: OpenCampaign, seen: Survey) -> None:
         """Notes what can be released of a campaign, and when to look at it again."""
@@ -145,6 +167,10 @@ class Dispatcher:
         elif campaign.may_send and campaign.due_in is not None and campaign.due_in > 0:
             self._agenda.look_in(campaign.id, campaign.due_in)
 
+    def out_lately(self) -> Collection[UUID]:
+        """Campaigns that have batches out, or had until a moment ago: only these get results."""
+        return self._agenda.out_lately()
+
     async def check(self) -> str:
         """Readiness: what is wrong with the rounds, or an empty string."""
         return late(self._round_ended_at, self._settings.clock_seconds, "round")
@@ -159,8 +185,28 @@ class Dispatcher:
         self._woken.clear()
         return self._cause
 
-    async def _advance(self, campaign: OpenCampaign, cause: str) -> bool:
-        """Takes the short steps of one campaign, or starts a job on it. An error here affects no other campaign."""
+    async def _act(self, seen: Survey, cause: str) -> bool:
+        """Takes the short steps of all campaigns, and starts jobs on those that need more."""
+        found = list(seen.campaigns.values())
+        stepped = any([await self._advance(campaign) for campaign in found])
+        queued = [one for one in found if one.status == CampaignStatus.QUEUED and not one.overdue]
+        for campaign_id in await self._together(partial(lifecycle.start, self._ledger), queued):
+            seen.campaigns[campaign_id].status = CampaignStatus.SENDING
+            stepped = True
+        spent = [one for one in found if one.may_close and one.total <= closing.SMALL and not self._jobs.has(one.id)]
+        for closed in await self._together(partial(closing.close_small, self._ledger), spent):
+            self._metrics.closed.labels(closed.status).inc()
+            self._fairness.forget(closed.campaign_id)
+            self._publish(closed)
+            del seen.campaigns[closed.campaign_id]
+            stepped = True
+        for campaign in seen.campaigns.values():
+            if campaign.needs_job and self._jobs.offer(campaign, cause):
+                stepped = True
+        return stepped
+
+    async def _advance(self, campaign: OpenCampaign) -> bool:
+        """Takes the short steps of one campaign that come before its start. An error affects no other campaign."""
         stepped = False
         try:
             while (status := await lifecycle.advance(self._ledger, campaign)) is not None:
@@ -169,10 +215,26 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - see _log_error
             _log_error("campaign.failed", error, campaign_id=str(campaign.id))
             self._agenda.look_in(campaign.id, AGAIN_SECONDS)
-            return False
-        if campaign.needs_job and self._jobs.offer(campaign, cause):
-            stepped = True
         return stepped
+
+    async def _together(
+        self, step: Callable[[Collection[UUID]], Awaitable[Iterable[T]]], wanted: Sequence[OpenCampaign]
+    ) -> Sequence[T]:
+        """Takes a step with many campaigns in one transaction. If that fails, with each alone: an error on one affects
+        no other."""
+        done: list[T] = []
+        for group in _groups(wanted):
+            try:
+                done += await step([campaign.id for campaign in group])
+            except Exception as error:  # noqa: BLE001 - see _log_error
+                if len(group) > 1 and not is_unavailable(error):
+                    for campaign in group:
+                        done += await self._together(step, [campaign])
+                    continue
+                _log_error("campaigns.failed", error, campaign_ids=",".join(str(campaign.id) for campaign in group))
+                for campaign in group:
+                    self._agenda.look_in(campaign.id, AGAIN_SECONDS)
+        return done
 
     async def _work(self, job: Job) -> bool:
         """Runs a job on a campaign; returns whether it is to be continued. An error is logged: a round tries again."""
@@ -298,6 +360,18 @@ class Dispatcher:
             await self._bus.publish(event)
 
         self._owned.create_task(publish())
+
+
+def _groups(wanted: Sequence[OpenCampaign]) -> Iterator[Sequence[OpenCampaign]]:
+    """Of at most TOGETHER_RECIPIENTS together, or of one campaign."""
+    group: list[OpenCampaign] = []
+    for campaign in wanted:
+        if group and sum(one.total for one in group) + campaign.total > TOGETHER_RECIPIENTS:
+            yield group
+            group = []
+        group.append(campaign)
+    if group:
+        yield group
 
 
 def _log_error(what: str, error: Exception, **known: str) -> None:

@@ -14,6 +14,9 @@ E = TypeVar("E", bound=tuple[Any, ...])
 LONGEST_WAIT_EVERY = 4
 """Every fourth release of a project goes to the campaign that has waited longest, whatever its priority."""
 
+MOST_KEPT = 10_000
+"""Campaigns, and projects, that are remembered although they have nothing to do."""
+
 
 def window(settings: DispatcherSettings, capacity: int) -> int:
     """Batches that may be out at once: enough to keep the senders busy, few enough that a pause takes effect soon."""
@@ -105,9 +108,15 @@ class Fairness:
             del self._campaigns[campaign_id]
 
     def end_lap(self) -> None:
-        """All open campaigns were noted since the last call: the others were closed, by another dispatcher."""
-        for campaign_id in [campaign.id for campaign in self._campaigns.values() if campaign.lap < self._lap]:
-            self.forget(campaign_id)
+        """Forgets what was not noted for a lap and is neither ready nor out, if more than MOST_KEPT are remembered: to
+        know who was served last is worth no more memory."""
+        if len(self._campaigns) > MOST_KEPT:
+            for campaign in list(self._campaigns.values()):
+                if campaign.lap < self._lap and not campaign.ready and not campaign.out:
+                    self.forget(campaign.id)
+        if len(self._projects) > MOST_KEPT:
+            wanted = {campaign.project_id for campaign in self._campaigns.values()}
+            self._projects = {known: project for known, project in self._projects.items() if known in wanted}
         self._lap += 1
 
     def nothing_ready(self, campaign_id: UUID) -> None:
@@ -127,8 +136,12 @@ class Fairness:
         if not heads:
             return None
         if limited_last:
-            heads = heads[:1]
-        return min(heads, key=lambda head: (self._projects[head.project_id].rank, head.rank)).id
+            return heads[0].id
+        best = min(heads, key=lambda head: (self._projects[head.project_id].rank, head.rank))
+        # Of two projects that were never served, each line may have found another one.
+        project = self._projects[best.project_id]
+        own = [head for limited in lines if (head := self._first(project, limited)) is not None]
+        return min(own, key=lambda head: head.rank).id
 
     def served(self, campaign_id: UUID, *, fresh: bool) -> None:
         """A batch of it was released, and is out now."""
@@ -151,7 +164,7 @@ class Fairness:
     def upcoming(self, number: int) -> set[UUID]:
         """About as many campaigns as will be served in the next `number` releases, to be looked at in one statement."""
         idle = [entry for heap in self._idle for entry in _least(heap, number)]
-        projects = {project_id for _, project_id in idle} | self._busy
+        projects = ({project_id for _, project_id in idle} | self._busy) & self._projects.keys()
         found: set[UUID] = set()
         each = -(-number // max(len(projects), 1))
         for project_id in projects:
@@ -204,11 +217,12 @@ class Fairness:
         idle = self._idle[limited]
         while idle:
             served, project_id = idle[0]
-            project = self._projects[project_id]
-            if not project.out and project.served == served and (head := self._first(project, limited)) is not None:
+            project = self._projects.get(project_id)
+            stands = project is not None and not project.out and project.served == served
+            if project is not None and stands and (head := self._first(project, limited)) is not None:
                 return head
             heapq.heappop(idle)
-            if project.entries[limited] == served:
+            if project is not None and project.entries[limited] == served:
                 project.entries[limited] = None
         found = [head for project_id in self._busy if (head := self._first(self._projects[project_id], limited))]
         return min(found, key=lambda head: (self._projects[head.project_id].rank, head.rank), default=None)

@@ -1,5 +1,6 @@
 """Notes the progress of campaigns every second, for the curve on the page. No decision depends on it."""
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import batches, history
+from shared.ledger import history
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
 from shared.ledger.models import Batch, Campaign
@@ -33,15 +34,18 @@ class _Watched:
 class History:
     """Several dispatchers may keep it at the same time: the points are only closer together then."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, out_lately: Callable[[], Collection[UUID]]) -> None:
         self._ledger = ledger
+        #: Campaigns that have batches out, or had until a moment ago: only these get results.
+        self._out_lately = out_lately
         self._watched: dict[UUID, _Watched] = {}
 
     async def tick(self) -> None:
         """Notes the progress of campaigns that have moved since the last tick."""
+        if not self._out_lately() and not self._watched:
+            return
         async with self._ledger.read() as connection:
-            now = await clock(connection)
-            active = await self._look(connection, now)
+            active = await self._look(connection, await clock(connection))
         moved = sorted(
             (campaign_id for campaign_id, (point, _) in active.items() if self._has_moved(campaign_id, point)),
             key=lambda campaign_id: self._watched[campaign_id].noted.at if campaign_id in self._watched else 0.0,
@@ -54,9 +58,7 @@ class History:
 
     async def _look(self, connection: AsyncConnection, now: float) -> dict[UUID, tuple[Point, bool]]:
         """The progress of each campaign, and whether it is active or only lingers."""
-        out = sorted(await batches.campaigns_out(connection))[:MOST_CAMPAIGNS]
-        if not out and not self._watched:
-            return {}
+        out = sorted(self._out_lately())[:MOST_CAMPAIGNS]
         found = await connection.execute(
             select(col(Campaign.id)).where(
                 col(Campaign.id).in_(out), col(Campaign.status).in_([status.value for status in ACTIVE])

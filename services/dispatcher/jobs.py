@@ -59,6 +59,10 @@ class Jobs:
         self._start_next()
         return is_new
 
+    def has(self, campaign_id: UUID) -> bool:
+        """Whether a job works on a campaign, or is going to."""
+        return campaign_id in self._running or campaign_id in self._waiting
+
     def _wait(self, campaign: OpenCampaign, cause: str) -> None:
         def must_yield() -> bool:
             return bool(self._waiting) and time.monotonic() - self._running[campaign.id] >= SLICE_SECONDS

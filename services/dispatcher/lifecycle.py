@@ -1,5 +1,7 @@
 """The steps of a campaign that take one short transaction: scheduled start, start, expiry, pause."""
 
+from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -25,13 +27,36 @@ async def advance(ledger: Ledger, campaign: OpenCampaign) -> str | None:
         return await _expire(ledger, campaign.id)
     if status == CampaignStatus.SCHEDULED:
         return await _start_scheduled(ledger, campaign.id)
-    if status == CampaignStatus.QUEUED:
-        return await _start(ledger, campaign.id)
     if status == CampaignStatus.PAUSED and campaign.released:
         campaign.out -= campaign.released
         campaign.released = 0
         return await _take_back_tickets(ledger, campaign.id)
     return None
+
+
+async def start(ledger: Ledger, campaign_ids: Collection[UUID]) -> Collection[UUID]:
+    """Starts those of the campaigns that are queued, in one transaction; returns them."""
+    async with ledger.write() as connection:
+        queued = await campaigns.lock_all(connection, campaign_ids, campaigns.in_status(CampaignStatus.QUEUED))
+        again = set(
+            (
+                await connection.execute(
+                    select(col(Campaign.id)).where(col(Campaign.id).in_(queued), col(Campaign.started_at).is_not(None))
+                )
+            ).scalars()
+        )
+        started_at = func.coalesce(col(Campaign.started_at), db_now())
+        values: dict[str, Any] = {"started_at": started_at, "finished_at": None, "reason": None}
+        started = await campaigns.move_all(connection, queued, CampaignStatus.SENDING, **values)
+        for ids, kind, words in (
+            (started & again, "continued", "Sending goes on"),
+            (started - again, "started", "Sending has begun"),
+        ):
+            if ids:
+                await timeline.record_all(connection, dict.fromkeys(ids, words), kind)
+    for campaign_id in started:
+        log.info("campaign.started", campaign_id=str(campaign_id))
+    return started
 
 
 async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:
@@ -66,26 +91,6 @@ async def _lock_unless_importing(
     the import, because PostgreSQL reads what was committed when the statement began."""
     locked = await campaigns.lock(connection, campaign_id, col(Campaign.status).in_(states), when)
     return locked is not None and not (await connection.execute(select(importing(campaign_id)))).scalar_one()
-
-
-async def _start(ledger: Ledger, campaign_id: UUID) -> str | None:
-    async with ledger.write() as connection:
-        row = (
-            await connection.execute(
-                select(col(Campaign.started_at).is_not(None)).where(col(Campaign.id) == campaign_id)
-            )
-        ).one()
-        started_at = func.coalesce(col(Campaign.started_at), db_now())
-        if not await campaigns.move(
-            connection, campaign_id, CampaignStatus.SENDING, started_at=started_at, finished_at=None, reason=None
-        ):
-            return None
-        if row[0]:
-            await timeline.record(connection, campaign_id, "continued", "Sending goes on")
-        else:
-            await timeline.record(connection, campaign_id, "started", "Sending has begun")
-    log.info("campaign.started", campaign_id=str(campaign_id))
-    return CampaignStatus.SENDING.value
 
 
 async def _take_back_tickets(ledger: Ledger, campaign_id: UUID) -> str | None:

@@ -17,9 +17,11 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     """Builds the parts, subscribes them to their events, and runs them until the process stops."""
     metrics = DispatcherMetrics(process.metrics, process.ledger)
     dispatcher = Dispatcher(process.settings, process.ledger, process.bus, metrics)
-    history = History(process.ledger)
-    breakers = Breakers(process.ledger, metrics, process.settings.list_breaker_share, dispatcher.wake)
-    outbox = OutboxClerk(process.ledger, metrics, process.settings.events_kept_seconds)
+    history = History(process.ledger, dispatcher.out_lately)
+    breakers = Breakers(
+        process.ledger, metrics, process.settings.list_breaker_share, dispatcher.out_lately, dispatcher.wake
+    )
+    outbox = OutboxClerk(process.ledger, metrics, process.settings.events_kept_seconds, dispatcher.out_lately)
 
     process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)
     process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_event, prefetch=PREFETCH)

@@ -1,10 +1,16 @@
 """Gives positions to what projects are told, and deletes it after its retention."""
 
+import time
+from collections.abc import Callable, Collection
+from uuid import UUID
+
 from services.dispatcher.metrics import DispatcherMetrics
 from shared.ledger import outbox
 from shared.ledger.database import Ledger
 
 PLACE_SECONDS = 0.2
+IDLE_PLACE_SECONDS = 1.0
+"""While no batch is out, only people and programs make facts."""
 FORGET_SECONDS = 10.0
 
 ROWS_FORGOTTEN = 500
@@ -14,13 +20,26 @@ ROWS_FORGOTTEN = 500
 class OutboxClerk:
     """Several dispatchers may do it: the lock of a project's stream puts them in order."""
 
-    def __init__(self, ledger: Ledger, metrics: DispatcherMetrics, kept_seconds: float) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        metrics: DispatcherMetrics,
+        kept_seconds: float,
+        out_lately: Callable[[], Collection[UUID]] | None = None,
+    ) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._kept_seconds = kept_seconds
+        #: Campaigns that have batches out, or had until a moment ago.
+        self._out_lately = out_lately
+        self._placed_at = float("-inf")
 
     async def place(self) -> None:
         """A tick: gives positions to all committed rows."""
+        now = time.monotonic()
+        if self._out_lately is not None and not self._out_lately() and now - self._placed_at < IDLE_PLACE_SECONDS:
+            return
+        self._placed_at = now
         while placed := await outbox.place(self._ledger):
             self._metrics.events_placed.inc(placed)
 

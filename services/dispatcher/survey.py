@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, bindparam, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Integer, bindparam, exists, func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -84,12 +84,17 @@ class OpenCampaign:
         return not (self.live or self.uncut)
 
     @property
+    def may_close(self) -> bool:
+        """It was sent, and only has to be closed."""
+        return self.status == CampaignStatus.SENDING and self.reopen is None and self.is_spent
+
+    @property
     def needs_job(self) -> bool:
         """It has to be stopped, reopened or closed, which takes more than one short transaction."""
         if self.status == CampaignStatus.STOPPING:
             return self.unheld or self.uncut or self.is_spent
         if self.status == CampaignStatus.SENDING:
-            return self.reopen is not None or self.is_spent
+            return self.reopen is not None or self.may_close
         return self.status == CampaignStatus.PAUSED and self.reopen is not None
 
 
@@ -181,33 +186,31 @@ async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int
     return {row[0]: Out(*map(int, row[1:5])) for row in rows}, sum(row[5] for row in rows)
 
 
-async def due(connection: AsyncConnection) -> set[UUID]:
-    """Campaigns that are to be started, stopped, expired or reopened, DUE_AT_ONCE of each kind at most."""
-    starts, ends = col(Campaign.scheduled_at), col(Campaign.deliver_by)
-    is_reopening = col(Campaign.reopen).is_not(None) & (col(Campaign.status) != CampaignStatus.STOPPING.value)
-    kinds: list[tuple[ColumnElement[bool], Any]] = [
-        (campaigns.in_status(CampaignStatus.QUEUED), col(Campaign.id)),
-        (campaigns.in_status(CampaignStatus.STOPPING), col(Campaign.id)),
-        (campaigns.in_status(CampaignStatus.SCHEDULED) & (starts <= db_now()), starts),
-        (campaigns.not_closed() & (ends <= db_now()), ends),
-        (is_reopening, col(Campaign.id)),
-    ]
-    parts = [
-        select(select(col(Campaign.id).label("id")).where(condition).order_by(order).limit(DUE_AT_ONCE).subquery().c.id)
-        for condition, order in kinds
-    ]
-    return set((await connection.execute(union_all(*parts))).scalars())
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is to look at, without a look at any campaign."""
+
+    due: set[UUID]  # to be started, stopped, expired or reopened
+    any_out: bool  # a batch is released or being sent
+    lap: Mapping[UUID, bool]  # the next campaigns of the lap, and whether there is something to do
 
 
-async def next_of_lap(connection: AsyncConnection, after: UUID | None, most: int) -> Sequence[UUID]:
-    """The next campaigns by id that are under way."""
-    found = await connection.execute(
-        select(col(Campaign.id))
-        .where(campaigns.not_closed(), col(Campaign.id) > (after or UUID(int=0)))
-        .order_by(col(Campaign.id))
-        .limit(most)
-    )
-    return found.scalars().all()
+async def find(connection: AsyncConnection, lap_after: UUID | None, lap_most: int) -> Found:
+    """At most DUE_AT_ONCE campaigns of each kind that are due; and the next `lap_most` of a lap over those being sent.
+
+    One or two statements, because an idle dispatcher executes nothing else every second."""
+    found = await connection.execute(_DUE)
+    due, any_out = set[UUID](), False
+    for campaign_id, is_out in found:
+        if is_out:
+            any_out = True
+        else:
+            due.add(campaign_id)
+    lap: Mapping[UUID, bool] = {}
+    if lap_most:
+        following = await connection.execute(_LAP, {"after": lap_after or UUID(int=0), "most": lap_most})
+        lap = {row[0]: bool(row[1]) for row in following}
+    return Found(due, any_out, lap)
 
 
 async def look_at(
@@ -274,4 +277,46 @@ _CAMPAIGNS = select(
         col(Campaign.scheduled_at) <= db_now(),
         col(Campaign.deliver_by) <= db_now(),
     ),
+)
+
+
+def _due() -> Any:
+    starts, ends = col(Campaign.scheduled_at), col(Campaign.deliver_by)
+    is_reopening = col(Campaign.reopen).is_not(None) & (col(Campaign.status) != CampaignStatus.STOPPING.value)
+    kinds: list[tuple[ColumnElement[bool], Any]] = [
+        (campaigns.in_status(CampaignStatus.QUEUED), col(Campaign.id)),
+        (campaigns.in_status(CampaignStatus.STOPPING), col(Campaign.id)),
+        (campaigns.in_status(CampaignStatus.SCHEDULED) & (starts <= db_now()), starts),
+        (campaigns.not_closed() & (ends <= db_now()), ends),
+        (is_reopening, col(Campaign.id)),
+    ]
+    parts = [
+        select(col(Campaign.id).label("id")).where(condition).order_by(order).limit(DUE_AT_ONCE).subquery()
+        for condition, order in kinds
+    ]
+    out = (
+        select(col(Batch.campaign_id).label("id"))
+        .where(in_state(BatchState.RELEASED, BatchState.SENDING))
+        .limit(1)
+        .subquery()
+    )
+    return union_all(*(select(part.c.id, literal_column("0")) for part in parts), select(out.c.id, literal_column("1")))
+
+
+_DUE = _due()
+
+_LAP = (
+    select(
+        col(Campaign.id),
+        or_(
+            _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()),
+            ~_batches(in_state(*LIVE)),
+            campaigns.has_uncut(),
+        ),
+    )
+    .where(
+        campaigns.in_status(CampaignStatus.SENDING), col(Campaign.id) > bindparam("after", type_=col(Campaign.id).type)
+    )
+    .order_by(col(Campaign.id))
+    .limit(bindparam("most", type_=Integer))
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.watchdog.findings import RescueReason
+from shared import logs
 from shared.events import BatchProgress, SenderHeartbeat
 from shared.ledger import instances
 from shared.ledger.database import Ledger
@@ -16,6 +17,11 @@ from shared.settings import WatchdogSettings
 
 OVERDUE_GRACE_SECONDS = 30.0
 """A sender ends a batch itself at its hard limit. This much later something is wrong with the sender."""
+
+MOST_SENDERS = 10_000
+"""Senders that are known at once. The names come from outside: one account could invent any number."""
+
+log = logs.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,13 @@ class Heartbeats:
         self._unjudged: dict[str, SenderHeartbeat] = {}
 
     def note(self, heartbeat: SenderHeartbeat) -> None:
+        """Keeps a heartbeat. Those of more than MOST_SENDERS living senders are dropped."""
+        if heartbeat.instance not in self._latest and len(self.living()) >= MOST_SENDERS:
+            log.warning("heartbeat.dropped", instance=heartbeat.instance, senders=MOST_SENDERS)
+            return
+        for beats in (self._unwritten, self._unjudged):
+            if heartbeat.instance not in beats and len(beats) >= MOST_SENDERS:
+                del beats[next(iter(beats))]
         self._latest[heartbeat.instance] = (time.monotonic(), heartbeat)
         self._unwritten[heartbeat.instance] = heartbeat
         self._unjudged[heartbeat.instance] = heartbeat

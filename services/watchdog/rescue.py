@@ -24,6 +24,13 @@ AT_ONCE = 100
 """Batches rescued in one transaction."""
 
 
+async def any_out(ledger: Ledger) -> bool:
+    """Whether a batch is released or being sent: the others need no rescue."""
+    async with ledger.read() as connection:
+        out = select(col(Batch.id)).where(in_state(BatchState.RELEASED, BatchState.SENDING)).limit(1)
+        return (await connection.execute(out)).first() is not None
+
+
 async def leases(ledger: Ledger) -> Sequence[Finding]:
     """Rescues batches being sent whose lease has expired."""
     async with ledger.read() as connection:

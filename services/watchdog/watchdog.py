@@ -58,14 +58,15 @@ class Watchdog:
 
     async def look(self) -> None:
         """A tick: rescues batches with an expired lease, without progress, or with a lost ticket."""
-        senders = self._heartbeats.living()
-        findings = [
-            *await rescue.leases(self._ledger),
-            *await rescue.stalled(self._ledger, self._heartbeats.stalled()),
-            *await rescue.tickets(self._ledger, self._settings, senders),
-        ]
-        await self._report(findings, "clock")
-        await idle.mark(self._ledger, no_relay=rescue.none_has_a_relay(senders))
+        senders, stalled = self._heartbeats.living(), self._heartbeats.stalled()
+        if await rescue.any_out(self._ledger):  # the only statement while there is nothing to do
+            findings = [
+                *await rescue.leases(self._ledger),
+                *await rescue.stalled(self._ledger, stalled),
+                *await rescue.tickets(self._ledger, self._settings, senders),
+            ]
+            await self._report(findings, "clock")
+            await idle.mark(self._ledger, no_relay=rescue.none_has_a_relay(senders))
         self.looked_at = time.monotonic()
 
     async def check(self) -> str:

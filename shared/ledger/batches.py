@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -169,12 +169,6 @@ async def requeue(
 def lease_expired() -> ColumnElement[bool]:
     """The owner's lease has expired by the database's clock."""
     return in_state(BatchState.SENDING) & (col(Batch.lease_until) < db_now())
-
-
-async def campaigns_out(connection: AsyncConnection) -> set[UUID]:
-    """The campaigns with batches that are released or being sent: only these get results."""
-    out = select(col(Batch.campaign_id)).where(in_state(BatchState.RELEASED, BatchState.SENDING)).distinct()
-    return set((await connection.execute(out)).scalars())
 
 
 def takes_place() -> ColumnElement[bool]:

@@ -25,6 +25,6 @@ async def write(connection: AsyncConnection, name: str, value: Mapping[str, Any]
     await rows.upsert(connection, Bookmark, new, key=("name",))
 
 
-async def remove(connection: AsyncConnection, name: str) -> None:
-    """Forgets it: the work is done."""
-    await connection.execute(delete(Bookmark).where(col(Bookmark.name) == name))
+async def remove(connection: AsyncConnection, *names: str) -> None:
+    """Forgets them: the work is done."""
+    await connection.execute(delete(Bookmark).where(col(Bookmark.name).in_(names)))

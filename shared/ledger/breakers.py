@@ -4,7 +4,7 @@ A sender notes results here in the transaction that records them, but only while
 usual campaigns never write here. See `shared/faults/breakers.py` for the rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -75,9 +75,12 @@ async def note(connection: AsyncConnection, project_id: UUID, campaign_id: UUID,
     return since is not None
 
 
-async def suspects(connection: AsyncConnection, list_share: float) -> Sequence[UUID]:
-    """The campaigns being sent that a breaker may have to pause: see `relay_trouble` and `list_trouble`."""
-    sending = (campaigns.not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
+async def suspects(
+    connection: AsyncConnection, list_share: float, among: Collection[UUID] | None = None
+) -> Sequence[UUID]:
+    """The campaigns being sent that a breaker may have to pause: see `relay_trouble` and `list_trouble`. Only of those
+    in `among`, if given."""
+    sending = campaigns.being_sent(among)
     tripped = select(col(RelayRefusals.campaign_id)).where(col(RelayRefusals.tripped_at).is_not(None))
     relays = await connection.execute(select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped)))
     lists = await connection.execute(
@@ -88,6 +91,16 @@ async def suspects(connection: AsyncConnection, list_share: float) -> Sequence[U
         .having(func.sum(col(Batch.gone)) > list_share * func.sum(_RESULTS), func.sum(_RESULTS) >= LIST_RESULTS)
     )
     return sorted({*relays.scalars(), *lists.scalars()})
+
+
+async def tripped(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> Collection[UUID]:
+    """Those of the campaigns that a relay's breaker must pause."""
+    found = await connection.execute(
+        select(col(RelayRefusals.campaign_id)).where(
+            col(RelayRefusals.campaign_id).in_(campaign_ids), col(RelayRefusals.tripped_at).is_not(None)
+        )
+    )
+    return set(found.scalars())
 
 
 async def relay_trouble(connection: AsyncConnection, campaign_id: UUID) -> str | None:

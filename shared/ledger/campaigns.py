@@ -1,6 +1,6 @@
 """Campaigns: their lock, which import, send, retry-failed, repair and close take first, and their changes of status."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -34,6 +34,12 @@ def not_closed() -> ColumnElement[bool]:
 def in_status(status: CampaignStatus) -> ColumnElement[bool]:
     """The status, written into the statement, so that both databases recognise a partial index of it."""
     return col(Campaign.status) == literal_column(f"'{status.value}'")
+
+
+def being_sent(among: Collection[UUID] | None = None) -> Sequence[ColumnElement[bool]]:
+    """Campaigns that are being sent; only of those in `among`, if given."""
+    sending = (not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
+    return sending if among is None else (*sending, col(Campaign.id).in_(among))
 
 
 def has_uncut() -> ColumnElement[bool]:
@@ -70,6 +76,20 @@ async def lock(connection: AsyncConnection, campaign_id: UUID, *conditions: Colu
         returning=(col(Campaign.status), col(Campaign.cursor), col(Campaign.reopen), col(Campaign.stop_as)),
     )
     return None if row is None else Locked(*row)
+
+
+async def lock_all(
+    connection: AsyncConnection, campaign_ids: Collection[UUID], *conditions: ColumnElement[bool]
+) -> set[UUID]:
+    """Locks those of the campaigns that meet the conditions until the transaction ends, in the order of their ids, to
+    avoid deadlocks. On SQLite a writing transaction has locked everything already."""
+    locked = await connection.execute(
+        select(col(Campaign.id))
+        .where(col(Campaign.id).in_(campaign_ids), *conditions)
+        .order_by(col(Campaign.id))
+        .with_for_update()
+    )
+    return set(locked.scalars())
 
 
 async def move(
@@ -111,6 +131,23 @@ async def _tell(connection: AsyncConnection, campaign_id: UUID, to: CampaignStat
     if to in FINAL:
         details["counts"] = await counts(connection, campaign_id)
     await outbox.write(connection, outbox.pack(project_id, [Fact(OF_CAMPAIGN[to], campaign_id, details=details)]))
+
+
+async def move_all(
+    connection: AsyncConnection, campaign_ids: Collection[UUID], to: CampaignStatus, **values: Any
+) -> set[UUID]:
+    """Moves all of the campaigns that may go to the status `to`; returns those that moved. Lock them first.
+    The moves go into the outbox, as those of `move` do."""
+    moved = await connection.execute(
+        update(Campaign)
+        .where(col(Campaign.id).in_(campaign_ids), col(Campaign.status).in_([source.value for source in before(to)]))
+        .values(status=to.value, **values)
+        .returning(col(Campaign.id))
+    )
+    ids = set(moved.scalars())
+    for campaign_id in await outbox.subscribed(connection, ids):
+        await _tell(connection, campaign_id, to)
+    return ids
 
 
 async def create(connection: AsyncConnection, status: CampaignStatus = CampaignStatus.DRAFT, **values: Any) -> UUID:

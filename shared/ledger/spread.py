@@ -3,7 +3,7 @@
 Only recipients refused with the consequence SPREAD are noted. See `shared/faults/spread.py` for the rule.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -57,9 +57,9 @@ async def note(connection: AsyncConnection, campaign_id: UUID, noted: Noted) -> 
     return refusal is not None
 
 
-async def suspects(connection: AsyncConnection) -> Sequence[UUID]:
-    """The campaigns being sent that have to pause."""
-    sending = (campaigns.not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
+async def suspects(connection: AsyncConnection, among: Collection[UUID] | None = None) -> Sequence[UUID]:
+    """The campaigns being sent that have to pause; only of those in `among`, if given."""
+    sending = campaigns.being_sent(among)
     tripped = select(col(SpreadRefusals.campaign_id)).where(col(SpreadRefusals.tripped_at).is_not(None))
     found = await connection.execute(
         select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped), _has_open())

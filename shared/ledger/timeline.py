@@ -1,8 +1,9 @@
 """What happened to a campaign, in sentences for clients; bounded in size."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -32,6 +33,28 @@ async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text
     await connection.execute(
         insert(Timeline).values(campaign_id=campaign_id, kind=kind, text=text, at=db_now(), last_at=db_now(), times=1)
     )
+
+
+async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kind: str) -> None:
+    """Adds an entry of the same kind to each of many campaigns; `texts` by campaign."""
+    newest = (
+        select(func.max(col(Timeline.id)))
+        .where(col(Timeline.campaign_id).in_(texts.keys()))
+        .group_by(col(Timeline.campaign_id))
+    )
+    found = await connection.execute(
+        select(col(Timeline.campaign_id)).where(col(Timeline.id).in_(newest), col(Timeline.kind) == kind)
+    )
+    repeated = set(found.scalars())
+    for campaign_id in repeated:
+        await record(connection, campaign_id, kind, texts[campaign_id])
+    new = [
+        {"campaign_id": campaign_id, "text": text[:LONGEST_REPLY]}
+        for campaign_id, text in texts.items()
+        if campaign_id not in repeated
+    ]
+    if new:
+        await connection.execute(insert(Timeline).values(kind=kind, at=db_now(), last_at=db_now(), times=1), new)
 
 
 async def trim(connection: AsyncConnection, campaign_id: UUID, keep: int) -> int:

@@ -36,7 +36,7 @@ async def curve(ledger: Ledger, campaign_id: UUID) -> list[Point]:
 async def test_a_point_for_every_tick_with_progress(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
-        keeper = History(ledger)
+        keeper = History(ledger, lambda: [campaign.id])
         await keeper.tick()
         await sent(ledger, campaign.id, 3)
         await keeper.tick()
@@ -51,7 +51,7 @@ async def test_a_standstill_shows_as_a_flat_line(database_url: str) -> None:
     """However long it lasts, it takes one point: its last moment."""
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
-        keeper = History(ledger)
+        keeper = History(ledger, lambda: [campaign.id])
         await sent(ledger, campaign.id, 3)
         for _ in range(5):
             await keeper.tick()
@@ -64,7 +64,7 @@ async def test_a_standstill_shows_as_a_flat_line(database_url: str) -> None:
 async def test_results_recorded_after_a_pause_are_still_noted_for_a_while(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         campaign = await seed_campaign(ledger, 10)
-        keeper = History(ledger)
+        keeper = History(ledger, lambda: [campaign.id])
         await keeper.tick()
         await set_status(ledger, campaign.id, "paused")
         await sent(ledger, campaign.id, 2)
@@ -80,7 +80,7 @@ async def test_results_recorded_after_a_pause_are_still_noted_for_a_while(databa
 async def test_a_campaign_without_progress_and_a_closed_one_take_no_points(database_url: str) -> None:
     async with ledger_at(database_url) as ledger:
         closed = await seed_campaign(ledger, 2, status="finished")
-        keeper = History(ledger)
+        keeper = History(ledger, lambda: [closed.id])
         await keeper.tick()
         assert await curve(ledger, closed.id) == []
 

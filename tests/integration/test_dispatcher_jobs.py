@@ -8,6 +8,7 @@ from sqlalchemy import text, update
 from sqlmodel import col
 
 from services.dispatcher import proof
+from services.dispatcher.closing import SMALL
 from shared.events import CampaignFinished
 from shared.ledger import bookmarks
 from shared.ledger.batches import requeue
@@ -133,7 +134,7 @@ async def test_a_slow_database_gets_smaller_steps(ledger: Ledger, monkeypatch: p
 
 
 async def test_the_timeline_names_the_limit_that_was_met(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    campaign = await all_sent(ledger, 100)
+    campaign = await all_sent(ledger, SMALL + 1)
 
     async def too_slow(*_: Any) -> Step:
         raise TimeoutError

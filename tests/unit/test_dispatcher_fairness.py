@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.dispatcher import fairness
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.fairness import LONGEST_WAIT_EVERY, Fairness, window
 from services.dispatcher.release import LEAST_SPLIT, batch_emails
@@ -133,6 +134,13 @@ def test_a_low_priority_is_served_although_higher_ones_always_have_work() -> Non
     assert 4 in served
 
 
+def test_the_highest_priority_of_a_project_comes_first_with_and_without_rate_limits() -> None:
+    """Two projects that were never served; the first one has only campaigns with a rate limit."""
+    limited, low, high = of(1, 1, priority=-2, emails_per_second=1.0), of(2, 2, priority=-1), of(2, 3)
+    high.emails_per_second = 1.0
+    assert Shop(limited, low, high).release(capacity=1000) == 3
+
+
 STEP = st.tuples(
     st.sampled_from(["serve", "serve", "serve", "back", "note", "unready", "forget"]),
     st.integers(1, 9),
@@ -218,15 +226,21 @@ def test_closed_campaigns_are_forgotten() -> None:
     assert shop.fairness.next() == two.id
 
 
-def test_campaigns_that_another_dispatcher_closed_are_forgotten_after_a_lap() -> None:
-    shop = Shop(one := campaign(1), two := campaign(2))
+def test_what_was_not_seen_for_a_lap_and_has_nothing_to_do_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fairness, "MOST_KEPT", 1)
+    one, two, three = (campaign(number, project_id=UUID(int=number)) for number in (1, 2, 3))
+    shop = Shop(one, two, three)
+    for each in (one, two, three):
+        shop.fairness.served(each.id, fresh=False)
+        shop.fairness.nothing_ready(each.id)
+    one.out = three.out = 0
+    shop.note(one, ready=False)
     shop.fairness.end_lap()
-    shop.note(two)
+    shop.note(three, ready=False)
     shop.fairness.end_lap()
-    shop.note(two)
-    shop.fairness.end_lap()
-    assert shop.fairness.upcoming(9) == {two.id}
-    assert one.id not in shop.fairness.upcoming(9)
+    assert not shop.fairness.wants_fresh(one.id), "it was not seen, and has nothing to do"
+    assert shop.fairness.wants_fresh(two.id), "it has a batch out"
+    assert len(shop.fairness._projects) == 2
 
 
 @pytest.mark.parametrize(

@@ -80,3 +80,15 @@ def test_a_silent_sender_is_forgotten_and_its_batches_are_not_suspect(heartbeats
     now[0] += 2.0
     assert heartbeats.living() == []
     assert heartbeats.stalled() == []
+
+
+def test_no_number_of_names_takes_more_than_its_memory(
+    heartbeats: Heartbeats, now: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.watchdog.heartbeats.MOST_SENDERS", 3)
+    for number in range(10):
+        heartbeats.note(beat(f"sender-{number}@a"))
+    assert [known.instance for known in heartbeats.living()] == ["sender-0@a", "sender-1@a", "sender-2@a"]
+    now[0] += 100.0
+    heartbeats.note(beat("sender-7@a"))
+    assert [known.instance for known in heartbeats.living()] == ["sender-7@a"], "silent ones make room"
