@@ -5,7 +5,16 @@ from math import isfinite
 from typing import Annotated, Any, Generic, TypeVar
 
 import orjson
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 from shared.addresses import AddressError, parse_address
 
@@ -86,10 +95,22 @@ StoredFields = Annotated[Fields, BeforeValidator(_json_object)]
 StoredObject = Annotated[dict[str, Any], BeforeValidator(_json_object)]
 
 
+MOST_UNKNOWN = 5
+"""Unknown members that are each named in an error."""
+
+
 class Body(BaseModel):
     """A request body. Unknown members are refused, so that a misspelt one does not pass unnoticed."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_unknown(cls, given: Any) -> Any:
+        """Refuses many unknown members with one error: with one for each, the answer would hold up others."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields) + MOST_UNKNOWN:
+            raise ValueError(f"has {len(given)} members, and only {len(cls.model_fields)} are known here")
+        return given
 
 
 class Shown(BaseModel):
