@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
@@ -116,7 +117,7 @@ def report(console: Console, results: dict[str, list[Run]], options: argparse.Na
     for database, run in medians.items():
         cpu = [f"{run.cpu_microseconds_per_email[name]:.0f}" for name in processes]
         table.add_row(database, f"{run.emails_per_second:.0f}", f"{run.seconds:.2f}", *cpu)
-    console.print(table)
+    show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "campaign.json"
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}

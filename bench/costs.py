@@ -18,6 +18,7 @@ from rich.table import Table
 
 from bench import record, render
 from bench.campaign import ledger_url
+from bench.tables import show_table
 from services.sender.dkim import load_signers
 from shared.dkim_keys import new_key
 from shared.ledger import migrate
@@ -101,7 +102,7 @@ def show(console: Console, cost: Mapping[str, float]) -> None:
         parts = [cost[part] for part in ("render", "encode", "send", f"record, {ledger}")]
         sums.append(sum(parts))
         table.add_row(ledger, *(f"{figure:.0f}" for figure in (*parts, sums[-1], cost["sign"])))
-    console.print(table)
+    show_table(table, console)
     console.print(
         f"{min(sums):.0f} to {max(sums):.0f} us with the ledger row; at most {MOST:.0f}, aim {AIM:.0f}: "
         f"{'aim reached' if max(sums) <= AIM else 'reached' if max(sums) <= MOST else 'NOT reached'}"

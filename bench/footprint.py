@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
@@ -187,7 +188,7 @@ def report(found: list[Footprint]) -> None:
         for name, value in one.wal_bytes.items():
             table.add_row(f"WAL bytes, {name}", f"{value:.0f}")
         table.add_row("broker messages", f"{one.broker_messages:.4f}")
-        console.print(table)
+        show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "footprint.json"
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}

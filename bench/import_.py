@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import folder, ledger_url
+from bench.tables import show_table
 from cli.local.ports import free_port
 from shared.ledger import migrate
 from tests.support.processes import ServiceProcess
@@ -214,7 +215,7 @@ def report(console: Console, runs: list[Run], ceiling: float, options: argparse.
             f"{run.other_median_ms:.1f}",
             f"{run.other_p99_ms:.1f}",
         )
-    console.print(table)
+    show_table(table, console)
     console.print(f"COPY alone, into a bare PostgreSQL table: {ceiling:.0f} rows/s")
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}

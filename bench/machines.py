@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import HTML, REPORTS, TEXT, folder, private_broker
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
@@ -199,7 +200,7 @@ def report(runs: dict[float, list[Run]], options: argparse.Namespace) -> None:
     for found in runs.values():
         median = sorted(found, key=lambda run: run.emails_per_second)[len(found) // 2]
         table.add_row(*(f"{value:g}" for value in asdict(median).values()))
-    console.print(table)
+    show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "machines.json"
     content = {

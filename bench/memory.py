@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from shared.ledger import migrate
@@ -138,7 +139,7 @@ def _report(small: Step, large: Step, options: argparse.Namespace) -> int:
         table.add_row(
             name, f"{before:.0f}", f"{after:.0f}", f"{after - before:+.1f}", style="red" if name in over else ""
         )
-    console.print(table)
+    show_table(table, console)
     for step in (small, large):
         console.print(
             f"{step.recipients:,}: imported in {step.import_seconds} s, first email {step.first_email_seconds} s after"

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from bench.campaign import REPORTS, folder, ledger_url, private_broker
+from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
 from shared import topology
@@ -207,7 +208,7 @@ def report(console: Console, times: Mapping[str, list[float]], options: argparse
         rows[name] = {"p50": round(p50, 1), "p95": round(p95, 1), "slowest": round(found[-1], 1)}
         style = "red" if p95 > LIMIT_MILLISECONDS else ""
         table.add_row(name, f"{p50:.1f}", f"{p95:.1f}", f"{found[-1]:.1f}", style=style)
-    console.print(table)
+    show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "page.json"
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}

@@ -6,10 +6,10 @@ import json
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import folder, ledger_url
+from bench.tables import show_table
 from services.sender.db import claims
 from services.sender.db.record import Group, record
 from services.sender.results import Result
@@ -40,7 +40,7 @@ def main() -> None:
     for row in rows:
         cells = (row["ledger"], row["group"], f"{row['wall_microseconds']:.0f}", f"{row['cpu_microseconds']:.0f}")
         table.add_row(*map(str, cells))
-    Console().print(table)
+    show_table(table)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(rows, indent=2))
 

@@ -24,6 +24,7 @@ from jinja2 import Environment
 from rich.console import Console
 from rich.table import Table
 
+from bench.tables import show_table
 from services.sender.dkim import DkimSigner, load_signers
 from shared.addresses import parse_address
 from shared.dkim_keys import new_key
@@ -222,11 +223,11 @@ def show(report: Mapping[str, object]) -> None:
     for row in messages:
         figures = [f"{row[name]:.1f}" for name in ("render", "build", "build to sign", "sign", "usual")]
         table.add_row(str(row["text"]), str(row["bytes"]), *figures)
-    console.print(table)
+    show_table(table, console)
     table = Table("what", "value", title="DKIM, RSA-2048, and small things (us)")
     for name, value in {**signing, **small}.items():
         table.add_row(name, f"{value:.2f}")
-    console.print(table)
+    show_table(table, console)
     console.print(f"Written to {REPORT}", style="dim")
 
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from uuid import UUID
 
 import structlog
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -25,6 +24,7 @@ from uuid6 import uuid7
 
 from bench.campaign import REPORTS, folder, ledger_url
 from services.dispatcher.dispatcher import FIRST_LAP_AT_ONCE
+from bench.tables import show_table
 from shared.ledger import migrate
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Project, Recipient
@@ -304,7 +304,7 @@ def _show(title: str, rows: list[dict[str, object]]) -> None:
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+    show_table(table)
 
 
 if __name__ == "__main__":

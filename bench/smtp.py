@@ -30,6 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import costs, smtp_hang
+from bench.tables import show_table
 from tests.support.smtp.sink import smtp_sink_process, smtp_source, unused_port, wait_for_port
 
 REPORT = Path("var/bench/smtp.json")
@@ -185,10 +186,10 @@ def delay(target: int, round_trip: float) -> Iterator[int]:
 
 def show(console: Console, near: list[Measured], wide: list[Measured], far: list[Measured]) -> None:
     what = "Emails per second (microseconds of CPU per email, the server's share of a core)"
-    console.print(table(what, near, lambda cell: cell.emails_per_second))
-    console.print(table("The same with two smtp-sinks", wide, lambda cell: cell.emails_per_second))
+    show_table(table(what, near, lambda cell: cell.emails_per_second), console)
+    show_table(table("The same with two smtp-sinks", wide, lambda cell: cell.emails_per_second), console)
     title = f"Emails per second and connection, {ROUND_TRIP_SECONDS * 1000:.0f} ms away"
-    console.print(table(title, far, lambda cell: cell.emails_per_second / cell.connections))
+    show_table(table(title, far, lambda cell: cell.emails_per_second / cell.connections), console)
     console.print(verdict("near", near, "smtp-source", 1.0))
     console.print(verdict("near", near, "aiosmtplib", 5.0))
     console.print(verdict("two smtp-sinks", wide, "aiosmtplib", 5.0))

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from shared.ledger import migrate
@@ -155,7 +156,7 @@ def _report(console: Console, runs: dict[str, list[Run]], options: argparse.Name
         missed = missed or meanwhile > most or (least is not None and shares[kind] < least)
         cells = (f"{rate:.0f}", f"{shares[kind]:.0%}", "" if least is None else f"{least:.0%}")
         table.add_row(kind, *cells, f"{alone:.2f}", f"{meanwhile:.2f}", f"{most:.2f}")
-    console.print(table)
+    show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "trouble.json"
     written = {kind: [asdict(run) for run in found] for kind, found in runs.items()}

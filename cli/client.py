@@ -1,15 +1,18 @@
 """The command's client of the HTTP API. Errors become VashSenderErrors with the right exit code."""
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from types import ModuleType, TracebackType
+from typing import Any, Self, cast
 from uuid import uuid4
 
-import httpx
-
-from cli.settings import LocalSettings, local_settings
+from cli.place import Place, place
 from shared.errors import ConfigurationError, DataError, UnavailableError, VashSenderError
+
+# httpx has a command, whose import takes longer than most verbs; it does without where that import fails.
+sys.modules.setdefault("httpx._main", cast(ModuleType, None))
+import httpx  # noqa: E402
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0
@@ -28,13 +31,14 @@ class ApiClient:
     """A client of one API with one key. Empty values mean this installation's."""
 
     def __init__(self, url: str = "", key: str = "") -> None:
-        config = local_settings() if not url or not key else None
-        self.url = (url or (config and config.url) or (config.api_url if config else "")).rstrip("/")
-        secret = key or (_key_for(self.url, config) if config else "")
+        here = place() if not url or not key else None
+        self.url = (url or (here and here.url) or (here.api_url if here else "")).rstrip("/")
+        secret = key or (_key_for(self.url, here) if here else "")
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {secret}"},
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            verify=self.url.startswith("https:"),  # the authorities of the world take time to read
             # A proxy from the environment cannot reach this machine's own ports.
             trust_env=httpx.URL(self.url).host not in ("127.0.0.1", "localhost", "::1"),
         )
@@ -96,14 +100,13 @@ class ApiClient:
         return answer.json() if answer.content else None
 
 
-def _key_for(url: str, config: LocalSettings) -> str:
+def _key_for(url: str, here: Place) -> str:
     """The key for the API at `url`. This installation's own key goes to its own API only."""
-    given = config.api_key.get_secret_value()
-    if given:
-        return given
-    if _origin(url) != _origin(config.api_url):
+    if here.api_key:
+        return here.api_key
+    if _origin(url) != _origin(here.api_url):
         raise ConfigurationError(f"{url} is not this installation's API: give its key by --key or VASHSENDER_API_KEY")
-    return _own_key(config)
+    return _own_key(here)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -113,8 +116,8 @@ def _origin(url: str) -> tuple[str, str, int | None]:
     return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-def _own_key(config: LocalSettings) -> str:
-    path = config.secrets_dir / "api_key"
+def _own_key(here: Place) -> str:
+    path = here.secrets_dir / "api_key"
     try:
         return path.read_text().strip()
     except FileNotFoundError:

@@ -34,12 +34,13 @@ from shared.errors import ConfigurationError, VashSenderError
 USAGE = 64
 UNAVAILABLE = 69
 INTERRUPTED = 130
+COMPLETES = "_VASHSENDER_COMPLETE"
+"""Typer's variable: a shell asks what the person may type next."""
 
 app = typer.Typer(
     name="vashsender",
     help="Sends email campaigns: every recipient once, on time, with a record of who got it, who did not, and why.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 ok, 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration.",
 )
@@ -73,12 +74,13 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command."""
     # Libraries' logs are not for the operator: an error becomes one line and an exit code.
     logging.getLogger().addHandler(logging.NullHandler())
+    only_reads_itself = "--help" in arguments or COMPLETES in os.environ
     try:
-        if os.geteuid() == 0 and arguments and "--help" not in arguments:
+        if os.geteuid() == 0 and arguments and not only_reads_itself:
             _step_down()
-        if (ignored := ignored_file()) is not None:
+        if COMPLETES not in os.environ and (ignored := ignored_file()) is not None:
             sys.stderr.write(f"vashsender: {ignored} is not read; VASHSENDER_ENV_FILE={ignored} makes it count\n")
-        if "--help" not in arguments:
+        if not only_reads_itself:
             _tell_unread_lines()
         result = app(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:

@@ -3,15 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from cli.visible import visible, visible_in_a_line, visible_json
 from shared.errors import VashSenderError
@@ -31,13 +29,26 @@ def show_json(value: Any) -> None:
     sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
+def show_list(found: Any, columns: Sequence[str], rows: Iterable[Sequence[object]], as_json: bool) -> None:
+    """What a verb has found: as JSON, or its `rows` as a table."""
+    if as_json:
+        show_json(found)
+    else:
+        show_table(columns, list(rows))
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on stdout; without a terminal, tab-separated lines without a heading."""
+    """A table on stdout; without a terminal, tab-separated lines, the headings first. Columns without headings, such as
+    names and values, have no such line."""
+    headed = any(columns)
     if not out.is_terminal:
-        for row in rows:
+        for row in ([columns] if headed else []) + list(rows):
             sys.stdout.write("\t".join(_cell(value) for value in row) + "\n")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    from rich.table import Table  # most output is no table on a terminal
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -9,8 +9,6 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from email_validator import EmailNotValidError, validate_email
-
 from shared.errors import DataError
 
 MAX_ADDRESS = 254
@@ -101,6 +99,8 @@ def _parse_unusual(text: str) -> Address:
             raise AddressError(f"Character {place} cannot be seen (U+{ord(sign):04X}, {name}); remove it.")
     if advice := next((advice for kind, advice in _MISTAKES if kind.search(text)), None):
         raise AddressError(advice)
+    from email_validator import EmailNotValidError, validate_email  # slow to import, and most addresses are plain
+
     try:
         valid = validate_email(
             text,

@@ -39,14 +39,26 @@ def env_file() -> Path | None:
     return path
 
 
+def text_named_by(variable: str) -> str | None:
+    """The text of the file that a variable names, such as VASHSENDER_API_KEY_FILE; None if it is not set. Raises
+    ConfigurationError."""
+    path = os.environ.get(variable)
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}. Name a readable file.") from error
+
+
 def unread_lines() -> list[int]:
     """The numbers of the lines of the settings file that are not `NAME=value`, so that a person can be told: nothing of
     them counts. A quote that is not closed is the usual cause."""
-    from dotenv.parser import parse_stream  # the command shows its help without it
-
     path = env_file()
     if path is None:
         return []
+    from dotenv.parser import parse_stream  # slow to import, and most installations have no such file
+
     found = [one for one in parse_stream(StringIO(_text(path))) if one.error or (one.key and one.value is None)]
     blank = [len(one.original.string) - len(one.original.string.lstrip()) for one in found]
     return [

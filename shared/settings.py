@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSe
 
 from shared import tls
 from shared.addresses import AddressError, parse_domain
-from shared.env_file import env_file
+from shared.env_file import env_file, text_named_by
 from shared.errors import ConfigurationError
 from shared.providers import parse_providers
 from shared.relay_groups import RelayGroups, parse_groups
@@ -50,7 +50,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         if "SecretStr" not in str(field.annotation):
             return None, field_name, False
-        return _text_of(f"{PREFIX}{field_name.upper()}_FILE"), field_name, False
+        return text_named_by(f"{PREFIX}{field_name.upper()}_FILE"), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         values = {}
@@ -269,7 +269,7 @@ class CommonSettings(BaseSettings):
     @property
     def broker_admin_url(self) -> str:
         """The AMQP URL of the account that may configure: only for `topology declare`."""
-        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or _text_of(f"{PREFIX}AMQP_ADMIN_URL_FILE")
+        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or text_named_by(f"{PREFIX}AMQP_ADMIN_URL_FILE")
         given = given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
         return tls.broker_address(given, self.ca_file)
 
@@ -596,17 +596,6 @@ def _ascii_host(host: str) -> str:
         return parse_domain(host)
     except AddressError as error:
         raise ValueError(f"names no usable host: {error.reason}") from None
-
-
-def _text_of(variable: str) -> str | None:
-    """Reads the file that a variable names; None if it is not set. Raises ConfigurationError."""
-    path = os.environ.get(variable)
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{variable}: cannot read {path}: {error.strerror}. Name a readable file.") from error
 
 
 def _line(problem: dict[str, Any]) -> str:

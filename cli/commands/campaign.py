@@ -105,14 +105,12 @@ def list_(
 ) -> None:
     """List campaigns, newest first."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         rows = api.get("/v1/campaigns", limit=limit, status=status)["data"]
-    if as_json:
-        show_json(rows)
-        return
-    show_table(
+    show_list(
+        rows,
         ("Id", "Name", "Status", "Total", "Open", "Sent", "Failed", "Created"),
         [
             (
@@ -127,6 +125,7 @@ def list_(
             )
             for row in rows
         ],
+        as_json,
     )
 
 
@@ -158,15 +157,12 @@ def recipients(
 ) -> None:
     """List a campaign's recipients with their results."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         rows = list(api.pages(f"/v1/campaigns/{campaign_id}/recipients", status=status))
-    if as_json:
-        show_json(rows)
-        return
     columns = ("email", "status", "attempts", "smtp_code", "enhanced_code", "reply")
-    show_table(columns, [tuple(row.get(name) for name in columns) for row in rows])
+    show_list(rows, columns, [tuple(row.get(name) for name in columns) for row in rows], as_json)
 
 
 @app.command()

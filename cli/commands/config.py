@@ -11,10 +11,12 @@ app = typer.Typer(help="Settings and where they come from.", no_args_is_help=Tru
 def show(as_json: Json = False) -> None:
     """Print every setting and its source, with secrets masked. Exits with 78 if a setting is wrong."""
     from cli.effective import effective_settings
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     found = effective_settings()
-    if as_json:
-        show_json({setting.variable: {"value": setting.value, "source": setting.source} for setting in found})
-    else:
-        show_table(("Setting", "Value", "Source"), [(each.variable, each.value, each.source) for each in found])
+    show_list(
+        {setting.variable: {"value": setting.value, "source": setting.source} for setting in found},
+        ("Setting", "Value", "Source"),
+        [(each.variable, each.value, each.source) for each in found],
+        as_json,
+    )

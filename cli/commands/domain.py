@@ -33,15 +33,12 @@ def list_(
     from dataclasses import asdict
 
     from cli import tenants
-    from cli.output import moment, show_json, show_table
+    from cli.output import moment, show_list
     from cli.settings import local_settings
 
     domains = asyncio.run(tenants.list_domains(local_settings(), project))
-    if as_json:
-        show_json([asdict(domain) for domain in domains])
-        return
     rows = [(one.name, one.project, one.made_by, moment(one.created_at)) for one in domains]
-    show_table(("Domain", "Project", "Made by", "Since"), rows)
+    show_list([asdict(domain) for domain in domains], ("Domain", "Project", "Made by", "Since"), rows, as_json)
 
 
 @app.command()

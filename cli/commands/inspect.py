@@ -17,14 +17,12 @@ app = typer.Typer(help="What is going on now, through the API.", no_args_is_help
 def active(url: Url = "", key: Key = "", as_json: Json = False) -> None:
     """Show which sender holds which batch, since when, and how much of it is done."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         batches = list(api.pages("/v1/batches", state="sending"))
-    if as_json:
-        show_json(batches)
-        return
-    show_table(
+    show_list(
+        batches,
         ("Sender", "Batch", "Campaign", "Since", "Done", "Size", "Rescues"),
         [
             (
@@ -38,6 +36,7 @@ def active(url: Url = "", key: Key = "", as_json: Json = False) -> None:
             )
             for batch in batches
         ],
+        as_json,
     )
 
 
@@ -89,16 +88,15 @@ def stats(url: Url = "", key: Key = "", as_json: Json = False) -> None:
 def queues(url: Url = "", key: Key = "", as_json: Json = False) -> None:
     """Show messages and consumers of every queue."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         rows = api.get("/v1/queues")["data"]
-    if as_json:
-        show_json(rows)
-        return
-    show_table(
+    show_list(
+        rows,
         ("Queue", "Messages", "Consumers"),
         [(row["name"], row["messages"] if row["exists"] else "missing", row["consumers"]) for row in rows],
+        as_json,
     )
 
 

@@ -45,13 +45,10 @@ def list_(
     from dataclasses import asdict
 
     from cli import tenants
-    from cli.output import moment, show_json, show_table
+    from cli.output import moment, show_list
     from cli.settings import local_settings
 
     keys = asyncio.run(tenants.list_keys(local_settings(), project))
-    if as_json:
-        show_json([{**asdict(key), "scopes": sorted(key.scopes)} for key in keys])
-        return
     rows = [
         (
             key.id,
@@ -63,7 +60,12 @@ def list_(
         )
         for key in keys
     ]
-    show_table(("Id", "Name", "Project", "Scopes", "Domains", "Created", "Last used", "Expires", "Revoked"), rows)
+    show_list(
+        [{**asdict(key), "scopes": sorted(key.scopes)} for key in keys],
+        ("Id", "Name", "Project", "Scopes", "Domains", "Created", "Last used", "Expires", "Revoked"),
+        rows,
+        as_json,
+    )
 
 
 @app.command()

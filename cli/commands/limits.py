@@ -15,14 +15,12 @@ Scope = Annotated[str, typer.Argument(help="`project`, or `relay:NAME`.")]
 def list_(url: Url = "", key: Key = "", as_json: Json = False) -> None:
     """List the limits, and the emails that count under them."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         rows = api.get("/v1/limits")["data"]
-    if as_json:
-        show_json(rows)
-        return
-    show_table(
+    show_list(
+        rows,
         ("Scope", "Per second", "Per hour", "This hour", "Per day", "Today", "Waiting for"),
         [
             (
@@ -36,6 +34,7 @@ def list_(url: Url = "", key: Key = "", as_json: Json = False) -> None:
             )
             for row in rows
         ],
+        as_json,
     )
 
 

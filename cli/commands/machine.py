@@ -74,30 +74,30 @@ def status(as_json: Json = False) -> None:
     """Show state, uptime, restarts, CPU and memory of every process. Exits with 69 if one is not running."""
     from dataclasses import asdict
 
-    from cli.local.installation import Installation
     from cli.local.processes import RUNNING, processes
-    from cli.output import duration, show_json, show_table
-    from cli.settings import local_settings
+    from cli.local.supervise import Supervisor
+    from cli.output import duration, show_list
+    from cli.place import place
 
-    found = processes(Installation(local_settings()).states())
-    if as_json:
-        show_json([asdict(process) for process in found])
-    else:
-        show_table(
-            ("Process", "State", "Pid", "Uptime", "Restarts", "CPU %", "Memory MB"),
-            [
-                (
-                    process.name,
-                    process.state,
-                    process.pid or None,
-                    duration(process.uptime_seconds),
-                    process.restarts,
-                    round(process.cpu_percent),
-                    round(process.memory_bytes / 1e6),
-                )
-                for process in found
-            ],
-        )
+    here = place()
+    found = processes(Supervisor(here.run_dir, here.logs).states())
+    show_list(
+        [asdict(process) for process in found],
+        ("Process", "State", "Pid", "Uptime", "Restarts", "CPU %", "Memory MB"),
+        [
+            (
+                process.name,
+                process.state,
+                process.pid or None,
+                duration(process.uptime_seconds),
+                process.restarts,
+                round(process.cpu_percent),
+                round(process.memory_bytes / 1e6),
+            )
+            for process in found
+        ],
+        as_json,
+    )
     if any(process.state != RUNNING for process in found):
         raise typer.Exit(69)
 

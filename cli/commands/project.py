@@ -33,15 +33,12 @@ def list_(as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from cli import tenants
-    from cli.output import moment, show_json, show_table
+    from cli.output import moment, show_list
     from cli.settings import local_settings
 
     projects = asyncio.run(tenants.list_projects(local_settings()))
-    if as_json:
-        show_json([asdict(project) for project in projects])
-        return
     rows = [(one.id, one.name, moment(one.created_at), moment(one.closed_at)) for one in projects]
-    show_table(("Id", "Name", "Created", "Closed"), rows)
+    show_list([asdict(project) for project in projects], ("Id", "Name", "Created", "Closed"), rows, as_json)
 
 
 @app.command()
@@ -89,14 +86,11 @@ def limits(
     import asyncio
 
     from cli import tenants
-    from cli.output import show_json, show_table
+    from cli.output import show_list
     from cli.settings import local_settings
 
     own = {"tests_per_hour": tests_per_hour, "open_imports": open_imports, "open_streams": open_streams}
     rates = {"emails_per_second": per_second, "emails_per_hour": per_hour, "emails_per_day": per_day}
     given = [{key: value for key, value in some.items() if reset or value is not None} for some in (own, rates)]
     found = asyncio.run(tenants.project_limits(local_settings(), name, *given))
-    if as_json:
-        show_json(found)
-    else:
-        show_table(("Limit", "Value"), list(found.items()))
+    show_list(found, ("Limit", "Value"), list(found.items()), as_json)

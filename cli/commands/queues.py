@@ -51,19 +51,18 @@ def list_(limit: Limit = 100, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from cli import queues
-    from cli.output import show_json, show_table
+    from cli.output import show_list
     from cli.settings import local_settings
 
     found = asyncio.run(queues.dead(local_settings().broker_admin_url, limit))
-    if as_json:
-        show_json([asdict(message) for message in found])
-        return
-    show_table(
+    show_list(
+        [asdict(message) for message in found],
         ("Died", "Queue", "Reason", "Event", "Wrong", "Message"),
         [
             (message.died_at, message.queue, message.reason, message.event, message.why, message.body)
             for message in found
         ],
+        as_json,
     )
 
 

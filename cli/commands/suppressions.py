@@ -24,15 +24,12 @@ def list_(
 ) -> None:
     """List suppressed addresses, newest first."""
     from cli.client import ApiClient
-    from cli.output import show_json, show_table
+    from cli.output import show_list
 
     with ApiClient(url, key) as api:
         rows = api.get("/v1/suppressions", limit=limit, reason=reason)["data"]
-    if as_json:
-        show_json(rows)
-        return
     columns = ("email", "reason", "provisional", "campaign_id", "created_at", "detail")
-    show_table(columns, [tuple(row.get(name) for name in columns) for row in rows])
+    show_list(rows, columns, [tuple(row.get(name) for name in columns) for row in rows], as_json)
 
 
 @app.command()

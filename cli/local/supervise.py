@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from xmlrpc.client import Fault, ServerProxy
 
 import psutil
@@ -24,8 +24,10 @@ from supervisor.xmlrpc import SupervisorTransport
 from cli.local import LocalError, NotReadyError
 from cli.local.background import start_in_background
 from cli.local.launch import lock_file
-from cli.local.programs import Program
 from shared.secret_files import write_private
+
+if TYPE_CHECKING:
+    from cli.local.programs import Program
 
 START_TIMEOUT_SECONDS = 15.0
 SHUT_DOWN_SECONDS = 60.0  # it only has to end the log rotation, but a machine may be busy
@@ -99,7 +101,7 @@ class Supervisor:
 
     # Programs
 
-    def write(self, program: Program) -> None:
+    def write(self, program: "Program") -> None:
         """Writes a program's files. They take effect at its next start."""
         what = {
             "argv": list(program.argv),
@@ -116,7 +118,7 @@ class Supervisor:
             _program_section(program.name, self.run_dir, program.stop_seconds),
         )
 
-    def add(self, programs: Iterable[Program]) -> list[str]:
+    def add(self, programs: "Iterable[Program]") -> list[str]:
         """Writes programs and starts those that supervisord does not have yet; returns their names."""
         for program in programs:
             self.write(program)

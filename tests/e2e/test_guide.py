@@ -175,7 +175,7 @@ class Guide:
         assert (stats["totals"]["total"], stats["totals"]["sent"] > 0) == (30 * BATCH, True)
         assert stats["campaigns"][0]["rates"]["average_per_second"] > 0
         table = command.ok("inspect", "stats").splitlines()
-        assert [line.split("\t")[0] for line in table[:2]] == [campaign, "all"]
+        assert [line.split("\t")[0] for line in table[:3]] == ["Campaign", campaign, "all"]
         queues = {row["name"]: row["consumers"] for row in command.json("inspect", "queues")}
         assert queues == {"campaigns": 1, "email": 2, "default": 1, "heartbeats": 1, "dead": 0}
 

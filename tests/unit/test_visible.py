@@ -40,7 +40,7 @@ def test_a_table_shows_names_as_they_are(terminal: Console, capsys: pytest.Captu
 
 def test_without_a_terminal_a_name_is_one_cell(capsys: pytest.CaptureFixture[str]) -> None:
     cli.output.show_table(("Id", "Name"), [("1", f"{EVIL}\ta\nb")])
-    assert capsys.readouterr().out == f"1\t{SHOWN}\\ta\\nb\n"
+    assert capsys.readouterr().out == f"Id\tName\n1\t{SHOWN}\\ta\\nb\n"
 
 
 def test_messages_and_json_show_it_too(terminal: Console, capsys: pytest.CaptureFixture[str]) -> None:
