@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page release compose compose-demo clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -61,6 +61,15 @@ bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's 
 
 bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1,000,000 recipients on PostgreSQL
 	@$(BIN)/python -m bench.page $(ARGS)
+
+compose: ## everything in containers on this Docker host; makes settings, secrets and a key if there are none
+	@deploy/compose/start $(ARGS)
+
+compose-demo: compose ## the example campaign in those containers, to their mailbox
+	@deploy/compose/demo
+
+release: .venv/.developing ## source archive, wheel and image of the last commit in dist/, checked; uploads nothing
+	@$(BIN)/python -m scripts.release $(ARGS)
 
 clean: ## remove everything the commands above made, including the demo's data and .venv
 	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi

@@ -4,6 +4,7 @@ runs, so that `--help` is fast."""
 import logging
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -44,6 +45,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 ok, 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("vashsender"))
+        raise typer.Exit
+
+
+@app.callback()
+def _vashsender(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Has the options that belong to no verb."""
+
+
 machine.add_to(app)
 demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "spring-news"
+EXAMPLE = Path(__file__).parents[1] / "examples" / "spring-news"
 
 
 def add_to(app: typer.Typer) -> None:

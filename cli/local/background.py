@@ -1,11 +1,14 @@
 """Private servers in the background: how they are started, and what they wrote last."""
 
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 LOG_LINES_SHOWN = 20
+# As util-linux's `setsid --fork`, which macOS and busybox do not have.
+SETSID = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 
 def start_in_background(
@@ -15,9 +18,10 @@ def start_in_background(
     environment: Mapping[str, str] | None = None,
     umask: int = -1,
 ) -> None:
-    """Starts a program that outlives the command. `setsid --fork` also leaves no child for the command to reap."""
+    """Starts a program that outlives the command, in a new session. A Python in between leaves the command no child to
+    reap. Raises CalledProcessError if the program does not exist."""
     subprocess.run(
-        ["setsid", "--fork", *command],
+        [sys.executable, "-I", "-S", "-c", SETSID, *command],
         env=environment,
         cwd=directory,
         stdin=subprocess.DEVNULL,

@@ -17,7 +17,7 @@ from shared.secret_files import secret_in, write_private
 VHOST = "vashsender"
 ADMIN = "admin"
 SERVICES = "services"
-TEMPLATE = Path(__file__).parents[2] / "deploy" / "local" / "rabbitmq.conf"
+TEMPLATE = Path(__file__).with_name("files") / "rabbitmq.conf"
 PLUGINS = ("rabbitmq_management", "rabbitmq_prometheus")
 QUEUE_NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 

@@ -7,6 +7,7 @@ dying supervisord breaks no pipe.
 It imports only a little of the standard library, because it runs before every start.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -50,14 +51,44 @@ def _adopt_holder(lock: int) -> None:
     """Stands in for a running program that is not our child: exits with 1 when it ends. Returns if there is none."""
     try:
         pid = int(os.pread(lock, 100, 0).split()[0])
-        ended = os.pidfd_open(pid)
+        os.kill(pid, 0)
     except (IndexError, ProcessLookupError):
         return
-    sys.stderr.write(f"adopted process {pid}, which outlived its supervisor\n")
+    if hasattr(os, "pidfd_open"):
+        _stand_in_for(pid)
+    else:
+        _stand_in_without_pidfd(pid, lock)
+    sys.exit(1)
+
+
+def _stand_in_for(pid: int) -> None:
+    """Passes signals on until the process ends. Its number cannot be taken by another process meanwhile."""
+    try:
+        ended = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
     for number in ADOPTED_SIGNALS:
         signal.signal(number, lambda received, _frame: signal.pidfd_send_signal(ended, received))
+    _say_adopted(pid)
     select.select([ended], [], [])
-    sys.exit(1)
+
+
+def _stand_in_without_pidfd(pid: int, lock: int) -> None:
+    """The same on macOS, where the lock tells that the process lives."""
+
+    def pass_on(received: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, received)
+
+    for number in ADOPTED_SIGNALS:
+        signal.signal(number, pass_on)
+    _say_adopted(pid)
+    fcntl.flock(lock, fcntl.LOCK_EX)  # goes on waiting after a signal (PEP 475)
+
+
+def _say_adopted(pid: int) -> None:
+    sys.stderr.write(f"adopted process {pid}, which outlived its supervisor\n")
+    sys.stderr.flush()
 
 
 def rotate(path: Path) -> None:

@@ -4,6 +4,7 @@
 """
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from cli.local import LocalError
 
-INSTALLER = Path(__file__).parents[2] / "deploy" / "local" / "install-packages"
+INSTALLER = (Path(__file__).with_name("files") / "install-packages").resolve()
 OUTPUT_LINES_SHOWN = 5
 
 PROOFS: Mapping[str, str] = {
@@ -49,9 +50,9 @@ def ensure(packages: Iterable[str]) -> list[str]:
     wanted = missing(packages)
     if not wanted:
         return []
-    by_hand = f"{INSTALLER} {' '.join(wanted)}"
+    by_hand = f"sh {INSTALLER} {' '.join(wanted)}"
     if shutil.which("apt-get") is None:
-        raise PackagesMissingError(f"missing: {', '.join(wanted)}; this system is not Debian, so install them yourself")
+        raise PackagesMissingError(_elsewhere(wanted))
     done = subprocess.run(
         [*_as_root(by_hand, wanted), "sh", str(INSTALLER), *wanted],
         stdin=subprocess.DEVNULL,
@@ -66,6 +67,28 @@ def ensure(packages: Iterable[str]) -> list[str]:
         last = "\n".join(done.stdout.splitlines()[-OUTPUT_LINES_SHOWN:])
         raise PackagesMissingError(f"apt could not install {', '.join(still or wanted)}:\n{last}")
     return wanted
+
+
+def _elsewhere(wanted: list[str]) -> str:
+    """What to do on a system without apt: nothing need be installed where broker and database are given by URL."""
+    lines = [f"missing: {', '.join(wanted)}, which VashSender installs on Debian only, and this is {_system()}."]
+    if "rabbitmq-server" in wanted:
+        lines += [
+            "Give it a broker that runs: export VASHSENDER_AMQP_URL=amqp://USER:PASSWORD@HOST:5672/VHOST",
+            "With Docker, for example: docker run --detach --publish 127.0.0.1:5672:5672 rabbitmq:4.1, then",
+            "  export VASHSENDER_AMQP_URL=amqp://guest:guest@127.0.0.1:5672/",
+        ]
+    lines.append("The database is SQLite, without set-up. Another: export VASHSENDER_DATABASE_URL=postgresql://...")
+    return "\n".join(lines)
+
+
+def _system() -> str:
+    if platform.system() == "Darwin":
+        return f"macOS {platform.mac_ver()[0]}".strip()
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.system() or "another system"
 
 
 def _as_root(by_hand: str, wanted: list[str]) -> list[str]:

@@ -25,7 +25,7 @@ from cli.local.postgres_user import as_server_user, give
 from shared.secret_files import secret_in, write_private
 
 INSTALLATIONS = Path("/usr/lib/postgresql")
-TEMPLATE = Path(__file__).parents[2] / "deploy" / "local" / "postgresql.conf"
+TEMPLATE = Path(__file__).with_name("files") / "postgresql.conf"
 OWN_CONFIGURATION = "vashsender.conf"
 OWNER = "vashsender"
 START_TIMEOUT_SECONDS = 60.0

@@ -5,9 +5,9 @@ the images of the same name (substitute_images/).
 """
 
 import json
-import os
 import shlex
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -45,6 +45,11 @@ class Stack:
     engine: Engine
     folder: Path
     key: str = ""
+
+    def script(self, name: str, *arguments: str) -> str:
+        """Runs `start` or `demo` beside compose.yaml."""
+        variables = {**self.engine.environment, "DOCKER_COMPOSE": str(self.engine.folder / "docker-compose")}
+        return self.engine.inside([str(self.folder / name), *arguments], variables)
 
     def compose(self, *arguments: str, given: Path | None = None, into: Path | None = None) -> str:
         return self.engine.compose(self.folder, *arguments, given=given, into=into)
@@ -97,16 +102,18 @@ def docker(image: Image) -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Follows the page: .env, passwords, `up`, and a key."""
-    deploy = tmp_path_factory.mktemp("compose") / "deploy"
+    """One command: secrets, services and a key. Only .env is given, because no registry has the images."""
+    root = tmp_path_factory.mktemp("compose")
+    deploy = root / "deploy"
     shutil.copytree(ROOT / "deploy", deploy, ignore=shutil.ignore_patterns("secrets", ".env"))
+    shutil.copytree(ROOT / "examples", root / "examples")
     project = Stack(docker, deploy / "compose")
+    ours = compose.load()["services"]["api"]["image"]
     # Grafana has no substitute.
-    (project.folder / ".env").write_text("COMPOSE_PROFILES=development\n")
-    project.compose("run", "--rm", "--user", f"{os.getuid()}:{os.getgid()}", "access")
+    (project.folder / ".env").write_text(f"COMPOSE_PROFILES=development\nVASHSENDER_IMAGE={ours}\n")
     try:
-        project.up()
-        project.key = project.compose("run", "--rm", "migrate", "key", "create", "me").strip()
+        project.script("start")
+        project.key = (project.folder / "secrets" / "api_key").read_text().strip()
         yield project
     finally:
         project.compose("--profile", "observability", "down", "--volumes", "--timeout", "20")
@@ -120,6 +127,21 @@ def test_docker_compose_reads_the_file_as_intended(stack: Stack) -> None:
     for name, service in compose.load()["services"].items():
         assert understood[name]["image"] == service["image"]
         assert understood[name].get("environment") == service.get("environment"), name
+
+
+def test_it_starts_again_with_the_same_secrets_and_sends_the_example(stack: Stack) -> None:
+    secrets = stack.folder / "secrets"
+    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
+    assert stat.S_IMODE(secrets.stat().st_mode) == 0o700
+    assert stat.S_IMODE((secrets / "api_key").stat().st_mode) == 0o600
+    stack.script("start")
+    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+    stack.script("demo")
+    (campaign,) = json.loads(stack.vashsender("campaign", "list", "--json"))
+    assert campaign["status"] == "finished"
+    account = stack.account(campaign["id"])
+    assert (account.line(), account.astray) == (EXACT, 0)
+    _forget_bounces(stack)
 
 
 def test_services_start_in_order_and_without_privileges(stack: Stack) -> None:

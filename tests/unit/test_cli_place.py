@@ -47,8 +47,12 @@ def test_both_read_the_same(
         patch.setenv("VASHSENDER_ENV_FILE", str(file))
         try:
             whole = of(local_settings())
-        except ConfigurationError as error:
-            with pytest.raises(ConfigurationError, match=str(error)[:20]):
-                place()
-        else:
-            assert place() == whole
+        except ConfigurationError:
+            return  # a port that only services use may be wrong: short verbs work nevertheless
+        assert place() == whole
+
+
+def test_a_wrong_port_of_the_api_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VASHSENDER_API_PORT", "many")
+    with pytest.raises(ConfigurationError, match="VASHSENDER_API_PORT"):
+        place()

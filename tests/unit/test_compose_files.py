@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 WHOLE = compose.load()
 SERVICES: dict[str, dict[str, Any]] = WHOLE["services"]
 OURS = {"api", "dispatcher", "sender", "watchdog"}
-ONCE = {"access", "migrate", "topology"}
+ONCE = {"access", "migrate", "topology", "demo"}
 LONG_RUNNING = sorted(SERVICES.keys() - ONCE)
 
 
@@ -100,6 +100,7 @@ def test_profiles_select_the_mailbox_and_observability() -> None:
     assert by_profile == {
         "": OURS | {"migrate", "topology", "rabbitmq", "postgres"},
         "setup": {"access"},
+        "demo": {"demo"},
         "development": {"mailbox"},
         "observability": {"prometheus", "grafana"},
     }
@@ -110,7 +111,7 @@ def test_every_secret_is_a_file_that_access_new_writes(tmp_path: Path) -> None:
     for name, secret in WHOLE["secrets"].items():
         path = Path(secret["file"])
         assert set(secret) == {"file"}
-        assert path.name in written or (name == "relays" and (compose.FOLDER / path).exists())
+        assert path.name in written or name == "api_key" or (name == "relays" and (compose.FOLDER / path).exists())
     used = {name for service in SERVICES.values() for name in compose.secrets(service).values()}
     assert used == WHOLE["secrets"].keys()
 

@@ -29,9 +29,41 @@ def test_a_user_who_may_not_install_sees_what_to_run() -> None:
     with pytest.raises(packages.PackagesMissingError) as error:
         packages.ensure(["rabbitmq-server"])
     message = str(error.value)
-    assert message == f"missing: rabbitmq-server; run as root: {packages.INSTALLER} rabbitmq-server"
+    assert message == f"missing: rabbitmq-server; run as root: sh {packages.INSTALLER} rabbitmq-server"
     assert error.value.exit_code == 69
     assert packages.INSTALLER.stat().st_mode & 0o111
+
+
+@pytest.mark.usefixtures("bare_machine")
+@pytest.mark.parametrize(
+    ("kernel", "release", "name"),
+    [
+        ("Linux", {"PRETTY_NAME": "Fedora Linux 43 (Workstation Edition)"}, "Fedora Linux 43 (Workstation Edition)"),
+        ("Linux", None, "Linux"),
+        ("Darwin", None, "macOS 15.1"),
+    ],
+)
+def test_a_system_without_apt_is_told_the_settings_to_give(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, release: dict[str, str] | None, name: str
+) -> None:
+    def os_release() -> dict[str, str]:
+        if release is None:
+            raise OSError
+        return release
+
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    monkeypatch.setattr("platform.system", lambda: kernel)
+    monkeypatch.setattr("platform.mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
+    monkeypatch.setattr("platform.freedesktop_os_release", os_release)
+    with pytest.raises(packages.PackagesMissingError) as error:
+        packages.ensure(["rabbitmq-server"])
+    message = str(error.value)
+    assert message.startswith(
+        f"missing: rabbitmq-server, which VashSender installs on Debian only, and this is {name}."
+    )
+    assert "export VASHSENDER_AMQP_URL=amqp://" in message
+    assert "export VASHSENDER_DATABASE_URL=postgresql://" in message
+    assert error.value.exit_code == 69
 
 
 def test_nothing_is_run_when_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
