@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page release compose compose-demo clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page release compose compose-demo docs clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -62,6 +62,9 @@ bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's 
 bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1,000,000 recipients on PostgreSQL
 	@$(BIN)/python -m bench.page $(ARGS)
 
+docs: .venv/.developing var/docs/environment/.made ## the docs as a site in var/docs/site, with every link checked
+	@$(BIN)/python -m scripts.docs_site $(ARGS)
+
 compose: ## everything in containers on this Docker host; makes settings, secrets and a key if there are none
 	@deploy/compose/start $(ARGS)
 
@@ -94,4 +97,10 @@ packages-for-tests: .venv/.installed
 
 .venv/.developing: .venv/.installed requirements/dev.txt
 	$(STEP) "development tools" $(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
+
+var/docs/environment/.made: requirements/docs.txt
+	@mkdir -p var/docs
+	$(STEP) "tools for docs" $(BIN)/python -m venv --clear var/docs/environment
+	$(STEP) "dependencies" var/docs/environment/bin/pip --disable-pip-version-check --quiet --no-input install --require-hashes -r requirements/docs.txt
 	@touch $@

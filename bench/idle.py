@@ -10,10 +10,10 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import REPORTS, cpu_seconds, folder, ledger_url, private_broker
+from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from shared.ledger import migrate
@@ -76,7 +76,7 @@ def _show(rows: list[dict[str, object]]) -> None:
         table.add_column(heading, justify="right")
     for row in rows:
         table.add_row(*map(str, row.values()))
-    Console().print(table)
+    show_table(table)
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
 from bench.campaign import REPORTS, folder, ledger_url
-from services.dispatcher.dispatcher import FIRST_LAP_AT_ONCE
 from bench.tables import show_table
+from services.dispatcher.dispatcher import FIRST_LAP_AT_ONCE
 from shared.ledger import migrate
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Project, Recipient
