@@ -3,29 +3,27 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.dispatcher import closing, fairness, lifecycle
+from services.dispatcher import fairness
 from services.dispatcher.agenda import AGAIN_SECONDS, Agenda
 from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.release import Released, recall, release_one
+from services.dispatcher.steps import Steps, log_error
 from services.dispatcher.survey import OpenCampaign, Out, Survey, batches_out, find, look_at
 from shared import logs
 from shared.bus import Bus
 from shared.events import AnyProgress, CampaignRequested, Event
 from shared.health import late
 from shared.ledger import instances
-from shared.ledger.database import Ledger, in_a_line, is_unavailable
-from shared.ledger.states import CampaignStatus
+from shared.ledger.database import Ledger
 from shared.settings import DispatcherSettings
 from shared.ticks import Ticks
 
@@ -41,10 +39,6 @@ CAPACITY_SECONDS = 5.0
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
 
-TOGETHER_RECIPIENTS = 5000
-"""Recipients of campaigns that are started or closed in one transaction, so that it stays short."""
-
-T = TypeVar("T")
 log = logs.get()
 
 
@@ -64,6 +58,7 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._cause = "event"
         self._jobs = Jobs(self._work, lambda job: self._owned.create_task(job))
+        self._steps = Steps(ledger, metrics, self._agenda, self._fairness, self._jobs, self._publish)
         self._round_ended_at = time.monotonic()
         #: Batches that the live senders can hold at once, and when this was read.
         self._capacity, self._capacity_at = 0, float("-inf")
@@ -89,8 +84,8 @@ class Dispatcher:
                 try:
                     with self.ticks:
                         await self.round(cause)
-                except Exception as error:  # noqa: BLE001 - see _log_error
-                    _log_error("round.failed", error)
+                except Exception as error:  # noqa: BLE001 - see log_error
+                    log_error("round.failed", error)
                 cause = await self._wait()
 
     @asynccontextmanager
@@ -109,7 +104,7 @@ class Dispatcher:
             except BaseException:
                 self._agenda.name_all(asked)
                 raise
-            stepped = await self._act(seen, cause)
+            stepped = await self._steps.take(seen, cause)
             for campaign in seen.campaigns.values():
                 self._note(campaign, seen)
             released = await self._release(seen)
@@ -185,64 +180,13 @@ class Dispatcher:
         self._woken.clear()
         return self._cause
 
-    async def _act(self, seen: Survey, cause: str) -> bool:
-        """Takes the short steps of all campaigns, and starts jobs on those that need more."""
-        found = list(seen.campaigns.values())
-        stepped = any([await self._advance(campaign) for campaign in found])
-        queued = [one for one in found if one.status == CampaignStatus.QUEUED and not one.overdue]
-        for campaign_id in await self._together(partial(lifecycle.start, self._ledger), queued):
-            seen.campaigns[campaign_id].status = CampaignStatus.SENDING
-            stepped = True
-        spent = [one for one in found if one.may_close and one.total <= closing.SMALL and not self._jobs.has(one.id)]
-        for closed in await self._together(partial(closing.close_small, self._ledger), spent):
-            self._metrics.closed.labels(closed.status).inc()
-            self._fairness.forget(closed.campaign_id)
-            self._publish(closed)
-            del seen.campaigns[closed.campaign_id]
-            stepped = True
-        for campaign in seen.campaigns.values():
-            if campaign.needs_job and self._jobs.offer(campaign, cause):
-                stepped = True
-        return stepped
-
-    async def _advance(self, campaign: OpenCampaign) -> bool:
-        """Takes the short steps of one campaign that come before its start. An error affects no other campaign."""
-        stepped = False
-        try:
-            while (status := await lifecycle.advance(self._ledger, campaign)) is not None:
-                stepped = True
-                campaign.status = status
-        except Exception as error:  # noqa: BLE001 - see _log_error
-            _log_error("campaign.failed", error, campaign_id=str(campaign.id))
-            self._agenda.look_in(campaign.id, AGAIN_SECONDS)
-        return stepped
-
-    async def _together(
-        self, step: Callable[[Collection[UUID]], Awaitable[Iterable[T]]], wanted: Sequence[OpenCampaign]
-    ) -> Sequence[T]:
-        """Takes a step with many campaigns in one transaction. If that fails, with each alone: an error on one affects
-        no other."""
-        done: list[T] = []
-        for group in _groups(wanted):
-            try:
-                done += await step([campaign.id for campaign in group])
-            except Exception as error:  # noqa: BLE001 - see _log_error
-                if len(group) > 1 and not is_unavailable(error):
-                    for campaign in group:
-                        done += await self._together(step, [campaign])
-                    continue
-                _log_error("campaigns.failed", error, campaign_ids=",".join(str(campaign.id) for campaign in group))
-                for campaign in group:
-                    self._agenda.look_in(campaign.id, AGAIN_SECONDS)
-        return done
-
     async def _work(self, job: Job) -> bool:
         """Runs a job on a campaign; returns whether it is to be continued. An error is logged: a round tries again."""
         campaign_id = job.campaign.id
         try:
             done = await run_job(self._settings, self._ledger, self._metrics, job.campaign, job.must_yield)
-        except Exception as error:  # noqa: BLE001 - see _log_error
-            _log_error("job.failed", error, campaign_id=str(campaign_id))
+        except Exception as error:  # noqa: BLE001 - see log_error
+            log_error("job.failed", error, campaign_id=str(campaign_id))
             self._agenda.look_in(campaign_id, AGAIN_SECONDS)
             return False
         for event in done.events:
@@ -313,8 +257,8 @@ class Dispatcher:
             return False
         try:
             emails = await recall(self._ledger, campaign.id)
-        except Exception as error:  # noqa: BLE001 - see _log_error
-            _log_error("recall.failed", error, campaign_id=str(campaign.id))
+        except Exception as error:  # noqa: BLE001 - see log_error
+            log_error("recall.failed", error, campaign_id=str(campaign.id))
             return False
         if emails is None:
             return False
@@ -338,8 +282,8 @@ class Dispatcher:
                     rate=seen.rate(campaign),
                     fresh_first=self._fairness.wants_fresh(campaign.id),
                 )
-        except Exception as error:  # noqa: BLE001 - see _log_error
-            _log_error("release.failed", error, campaign_id=str(campaign.id))
+        except Exception as error:  # noqa: BLE001 - see log_error
+            log_error("release.failed", error, campaign_id=str(campaign.id))
             return None
         if released is not None:
             self._metrics.released.labels("fresh" if released.fresh else "again").inc()
@@ -360,23 +304,3 @@ class Dispatcher:
             await self._bus.publish(event)
 
         self._owned.create_task(publish())
-
-
-def _groups(wanted: Sequence[OpenCampaign]) -> Iterator[Sequence[OpenCampaign]]:
-    """Of at most TOGETHER_RECIPIENTS together, or of one campaign."""
-    group: list[OpenCampaign] = []
-    for campaign in wanted:
-        if group and sum(one.total for one in group) + campaign.total > TOGETHER_RECIPIENTS:
-            yield group
-            group = []
-        group.append(campaign)
-    if group:
-        yield group
-
-
-def _log_error(what: str, error: Exception, **known: str) -> None:
-    """Logs an error that ends one step and nothing else: a later round tries again."""
-    if is_unavailable(error):
-        log.warning("database.unreachable", error=in_a_line(error), **known)
-    else:
-        log.error(what, exc_info=error, **known)
