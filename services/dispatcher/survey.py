@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, bindparam, exists, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Integer, bindparam, func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.agenda import AGAIN_SECONDS
 from shared.ledger import campaigns, rate_limits
 from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
-from shared.ledger.database import clock, db_now
+from shared.ledger.database import clock, db_now, db_now_once
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.rate_limits import Limit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
@@ -245,8 +245,12 @@ def scopes(campaign: OpenCampaign) -> tuple[str, ...]:
     return (project,) if campaign.emails_per_second is None else (rate_limits.campaign_scope(campaign.id), project)
 
 
-def _batches(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
-    return exists().where(col(Batch.campaign_id) == col(Campaign.id), *conditions)
+def _has_batch(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
+    """A batch of `campaign` meets the conditions.
+
+    Not an EXISTS: PostgreSQL may read the live batches of all campaigns for it, to look these ones up among them."""
+    first = select(col(Batch.id)).where(col(Batch.campaign_id) == col(Campaign.id), *conditions).limit(1)
+    return first.correlate(Campaign).scalar_subquery().is_not(None)
 
 
 _CAMPAIGNS = select(
@@ -266,8 +270,8 @@ _CAMPAIGNS = select(
         .scalar_subquery()
         .label("due_in")
     ),
-    _batches(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
-    _batches(in_state(*LIVE)).label("live"),
+    _has_batch(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
+    _has_batch(in_state(*LIVE)).label("live"),
     campaigns.has_uncut().label("uncut"),
 ).where(
     col(Campaign.id).in_(bindparam("ids", expanding=True)),
@@ -286,8 +290,8 @@ def _due() -> Any:
     kinds: list[tuple[ColumnElement[bool], Any]] = [
         (campaigns.in_status(CampaignStatus.QUEUED), col(Campaign.id)),
         (campaigns.in_status(CampaignStatus.STOPPING), col(Campaign.id)),
-        (campaigns.in_status(CampaignStatus.SCHEDULED) & (starts <= db_now()), starts),
-        (campaigns.not_closed() & (ends <= db_now()), ends),
+        (campaigns.in_status(CampaignStatus.SCHEDULED) & (starts <= db_now_once()), starts),
+        (campaigns.not_closed() & (ends <= db_now_once()), ends),
         (is_reopening, col(Campaign.id)),
     ]
     parts = [
@@ -309,8 +313,8 @@ _LAP = (
     select(
         col(Campaign.id),
         or_(
-            _batches(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now()),
-            ~_batches(in_state(*LIVE)),
+            _has_batch(in_state(BatchState.WAITING), col(Batch.due_at) <= db_now_once()),
+            ~_has_batch(in_state(*LIVE)),
             campaigns.has_uncut(),
         ),
     )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Float, event, select
+from sqlalchemy import Float, ScalarSelect, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -73,6 +73,12 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
     type = Float(53)
     inherit_cache = True
     name = "db_now"
+
+
+def db_now_once() -> ScalarSelect[float]:
+    """The same, read once in a statement. PostgreSQL compares a column with it by an index; with db_now, which may
+    change from row to row, it reads all rows."""
+    return select(db_now()).scalar_subquery()
 
 
 POSTGRESQL_NOW = "CAST(extract(epoch from clock_timestamp()) AS double precision)"

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import event, text
 
+from services.dispatcher.dispatcher import LAP_AT_ONCE
 from shared.ledger import campaigns
 from shared.ledger.database import Ledger
 from tests.support.ledger import FakeSender, add_campaign
@@ -136,3 +137,55 @@ async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(post
             plan = "\n".join(row[0] for row in rows)
         assert found == campaigns.Range(1, 500, 500)
         assert "Sort" not in plan, plan
+
+
+async def test_an_idle_round_reads_few_rows_of_postgresql_however_many_campaigns_wait(postgresql_url: str) -> None:
+    """An index answers each condition: none is a filter over all that are open."""
+    async with ledger_at(postgresql_url) as ledger:
+        await wait_for_a_retry(ledger, 2000)
+        dispatcher = DispatcherRig.on(ledger)
+        for _ in range(4):
+            await dispatcher.round()
+        seen: dict[str, Any] = {}
+
+        def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+            seen.setdefault(statement, parameters)
+
+        event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
+        await dispatcher.round()
+        event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+        assert seen
+        async with ledger.read() as connection:
+            for statement, parameters in seen.items():
+                explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + statement
+                plan = (await connection.exec_driver_sql(explain, parameters)).scalar_one()
+                [top] = json.loads(plan) if isinstance(plan, str) else plan
+                assert most_rows(top["Plan"]) <= 2 * LAP_AT_ONCE, f"{statement}\n{json.dumps(top, indent=1)}"
+
+
+async def wait_for_a_retry(ledger: Ledger, campaigns: int) -> None:
+    """Campaigns of one recipient that was deferred."""
+    first = await add_campaign(ledger, 1, status="sending", started_at=0.0, cursor=1)
+    columns = (
+        "project_id, status, name, from_email, envelope_from, content, delivery, total, cursor, created_at, deliver_by"
+    )
+    async with ledger.write() as connection:
+        await connection.execute(
+            text(
+                f"INSERT INTO campaign (id, {columns}) SELECT gen_random_uuid(), {columns} FROM campaign,"
+                f" generate_series(2, {campaigns}) WHERE campaign.id = '{first}'"
+            )
+        )
+        await connection.execute(
+            text(
+                "INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, deferred)"
+                " SELECT id, 1, 1, 1, 'waiting', 1e10, 1 FROM campaign"
+            )
+        )
+        await connection.execute(text("ANALYZE"))
+
+
+def most_rows(node: dict[str, Any]) -> int:
+    """The rows that one part of a plan reads, at most."""
+    read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+    return max([int(read * node["Actual Loops"]), *map(most_rows, node.get("Plans", []))])
