@@ -110,7 +110,7 @@ class BatchMonitor:
         else:
             held.lease.confirmed(now)
         if found is not None:
-            held.wants_events = found.wants_events
+            held.note_events_wanted(found.wants_events)
 
     async def _renew(self, held: HeldBatch) -> None:
         before = time.monotonic()

@@ -97,6 +97,7 @@ class HeldBatch:
         "_stop",
         "_suppressed",
         "_tally",
+        "_wants_events",
         "claim",
         "claimed_at",
         "date",
@@ -106,7 +107,6 @@ class HeldBatch:
         "scopes",
         "starts_at",
         "unrecorded",
-        "wants_events",
         "worklist",
     )
 
@@ -128,7 +128,7 @@ class HeldBatch:
         self._in_flight: set[Email] = set()
         self.in_flight_count = 0
         #: Its project wants facts in the outbox; as the claim and the newest look said.
-        self.wants_events = claim.wants_events
+        self._wants_events = claim.wants_events
         #: Results so far, by status and in total.
         self._tally: Counter[str] = Counter()
         self._done = 0
@@ -151,6 +151,17 @@ class HeldBatch:
         self._started = 0
         self._changed = asyncio.Event()
         self._place_given_up = asyncio.Event()
+
+    # Events
+
+    @property
+    def wants_events(self) -> bool:
+        """Its project wants facts in the outbox."""
+        return self._wants_events
+
+    def note_events_wanted(self, wanted: bool) -> None:
+        """What the last look found."""
+        self._wants_events = wanted
 
     # Why it stops
 

@@ -126,7 +126,7 @@ def attack(process: ServiceProcess, teams: list[Team], examples: int, steps: int
         def before_call(self, case: Case[Any]) -> None:
             turn = next(turns)
             self.team, self.key = asking[turn * 7 % len(asking)]
-            case.headers = {**(case.headers or {}), "Authorization": f"Bearer {self.team.keys[self.key]}"}
+            case.headers["Authorization"] = f"Bearer {self.team.keys[self.key]}"
             parts = case.path_parameters or {}
             if turn % 3 and "campaign_id" in parts:
                 parts["campaign_id"] = teams[turn % 2].campaign
