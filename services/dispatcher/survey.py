@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Integer, Uuid, bindparam, func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -318,9 +318,7 @@ _LAP = (
             campaigns.has_uncut(),
         ),
     )
-    .where(
-        campaigns.in_status(CampaignStatus.SENDING), col(Campaign.id) > bindparam("after", type_=col(Campaign.id).type)
-    )
+    .where(campaigns.in_status(CampaignStatus.SENDING), col(Campaign.id) > bindparam("after", type_=Uuid))
     .order_by(col(Campaign.id))
     .limit(bindparam("most", type_=Integer))
 )
