@@ -237,6 +237,51 @@ async def test_suppressions_services_and_the_message_are_shown(
         await page.get_by_role("heading", name="Sign in").wait_for()
 
 
+async def test_an_operator_changes_who_may_do_what(system: System, browser: Browser) -> None:
+    system.launch("api")
+    await system.processes["api"].wait_ready()
+    async with person(browser, system.processes["api"].http_url) as user:
+        page = user.page
+        await user.go("/")
+        await user.sign_in(system.key)
+        await page.get_by_role("link", name="Access").click()
+        tabs = page.get_by_role("navigation", name="Access")
+        await tabs.get_by_role("link", name="Projects").click()
+        await page.get_by_label("Name", exact=True).fill("shop")
+        await page.get_by_role("button", name="Create the project").click()
+        await page.get_by_text("The project was created.").wait_for()
+        await user.assert_accessible()
+
+        await tabs.get_by_role("link", name="Domains and sessions").click()
+        await page.get_by_label("Domain", exact=True).fill("shop.example.com")
+        await page.get_by_label("Project").select_option("shop")
+        await page.get_by_role("button", name="Add the domain").click()
+        await page.get_by_role("rowheader", name="shop.example.com").wait_for()
+        await user.assert_accessible()
+
+        await tabs.get_by_role("link", name="Keys").click()
+        await page.get_by_label("Name", exact=True).fill("website")
+        await page.get_by_label("Project").select_option("shop")
+        await page.get_by_label("campaigns:read").check()
+        await page.get_by_role("button", name="Create the key").click()
+        made = await user.text("#made")
+        await user.assert_accessible()
+        async with person(browser, system.processes["api"].http_url) as reader:
+            await reader.go("/")
+            await reader.sign_in(made)
+            await page.get_by_role("button", name="Revoke website").click()
+            await page.get_by_text("The key was revoked.").wait_for()
+            await reader.go("/")
+            await reader.page.get_by_role("heading", name="Sign in").wait_for()
+
+        await tabs.get_by_role("link", name="Audit").click()
+        await page.get_by_text("POST /access/keys/revoke").wait_for()
+        await page.get_by_label("Project").select_option("shop")
+        await page.get_by_role("button", name="Show").click()
+        await page.get_by_text("POST /sign-in").wait_for()
+        await user.assert_accessible()
+
+
 async def test_without_scripts_everything_can_be_read_and_every_button_works(
     system: System, relay: RecordingRelay, browser: Browser, tmp_path: Path
 ) -> None:
