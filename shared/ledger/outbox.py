@@ -77,7 +77,8 @@ async def write(connection: AsyncConnection, packed: Sequence[Packed]) -> None:
     """Writes rows in the current transaction. Call it while the batches of the recipients are locked."""
     if packed:
         await connection.execute(
-            insert(Outbox).values(at=db_now()),
+            # Inline: to return the id, senders and dispatchers would need the right to read it.
+            insert(Outbox).inline().values(at=db_now()),
             [{"project_id": one.project_id, "size": one.size, "facts": one.facts} for one in packed],
         )
 
