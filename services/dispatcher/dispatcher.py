@@ -33,8 +33,8 @@ LAP_AT_ONCE = 100
 FIRST_LAP_AT_ONCE = 1000
 """In the first lap, which a process runs without waiting for the clock."""
 
-CAPACITY_SECONDS = 5.0
-"""An idle dispatcher reads the capacity of the senders this often."""
+IDLE_SECONDS = 5.0
+"""While nothing is being sent, the capacity of the senders is read this often, and the lap goes this often."""
 
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
@@ -62,6 +62,8 @@ class Dispatcher:
         self._round_ended_at = time.monotonic()
         #: Batches that the live senders can hold at once, and when this was read.
         self._capacity, self._capacity_at = 0, float("-inf")
+        #: The last lap found no campaign that is being sent, and no round has found anything since.
+        self._is_idle = False
         self._owned: asyncio.TaskGroup
 
     async def on_event(self, event: CampaignRequested | AnyProgress) -> None:
@@ -120,6 +122,8 @@ class Dispatcher:
         (added to `asked`)."""
         is_first_lap = not self._agenda.laps
         most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE if cause == "clock" else 0
+        if self._is_idle and not asked and time.monotonic() - self._capacity_at < IDLE_SECONDS:
+            most = 0
         found = await find(connection, self._agenda.lap_at, most)
         if most:
             if self._agenda.lap(found.lap, most):
@@ -133,7 +137,9 @@ class Dispatcher:
         if found.any_out:
             out, leased = await batches_out(connection)
         wanted = {*asked, *out, *found.due}
-        if wanted or time.monotonic() - self._capacity_at >= CAPACITY_SECONDS:
+        if wanted or most:
+            self._is_idle = not wanted and not found.lap and self._agenda.lap_at is None
+        if wanted or time.monotonic() - self._capacity_at >= IDLE_SECONDS:
             self._capacity_at = time.monotonic()
             lost_seconds = self._settings.instance_lost_seconds
             self._capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)

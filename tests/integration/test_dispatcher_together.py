@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, insert, select, text
 from sqlmodel import col
 
-from services.dispatcher import closing
+from services.dispatcher import closing, dispatcher
 from services.dispatcher.breakers import ALL_SECONDS, Breakers
 from shared.events import CampaignFinished
 from shared.ledger.database import Ledger
@@ -134,16 +134,45 @@ async def test_an_error_on_one_campaign_closes_the_others(ledger: Ledger, monkey
     assert [one for one in ids if one != ids[1]] == [one for one in closed if one != ids[1]]
 
 
-async def test_an_idle_dispatcher_executes_two_statements_a_second(ledger: Ledger) -> None:
-    """However many campaigns are paused or wait for a retry."""
-    for _ in range(150):
+async def test_an_idle_dispatcher_executes_one_statement_a_second(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many campaigns are paused; and two if some wait for a retry."""
+    monkeypatch.setattr(dispatcher, "IDLE_SECONDS", 1e6)
+    for _ in range(20):
         await add_campaign(ledger, 1, status="paused")
     rig = DispatcherRig.on(ledger)
     await rig.settle()
     with counted(ledger) as seen:
         for _ in range(5):
             assert not await rig.round()
+    assert len(work(seen)) == 5, work(seen)
+    await add_campaign(ledger, 1, status="sending", started_at=0.0, cursor=10**6)
+    async with ledger.write() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, deferred)"
+                " SELECT id, 1, 1, 1, 'waiting', 1e10, 1 FROM campaign WHERE status = 'sending'"
+            )
+        )
+    again = DispatcherRig.on(ledger)
+    await again.settle()
+    with counted(ledger) as seen:
+        for _ in range(5):
+            assert not await again.round()
     assert len(work(seen)) == 10, work(seen)
+
+
+async def test_an_idle_dispatcher_finds_a_campaign_that_no_event_names(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await register_sender(ledger, 2)
+    rig = DispatcherRig.on(ledger)
+    await rig.settle()
+    campaign = await add_campaign(ledger, 5, status="sending", started_at=0.0)
+    monkeypatch.setattr(dispatcher, "IDLE_SECONDS", 0.0)
+    await run(ledger, rig)
+    assert (await campaign_row(ledger, campaign)).status == "finished"
 
 
 async def test_an_idle_watchdog_executes_one_statement_a_second(ledger: Ledger) -> None:
