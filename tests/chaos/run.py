@@ -102,7 +102,7 @@ def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
         postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
         broker = stack.enter_context(running_cluster(run)).nodes[0] if fault.cluster else run.broker()
-        pair = stack.enter_context(new_pair(run, f"pair-{fault.name}")) if fault.has_standby else None
+        pair = stack.enter_context(new_pair(run, f"pair-{fault.name}-{conditions.seed}")) if fault.has_standby else None
         broken = stack.enter_context(servers(folder, broker, postgres, pair))
         bounded = asyncio.wait_for(run_experiment(fault, conditions, broken), EXPERIMENT_TIMEOUT_SECONDS)
         return asyncio.run(bounded)

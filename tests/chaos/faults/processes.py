@@ -41,6 +41,7 @@ async def kill_sender(world: World) -> None:
 @fault(
     "a sender gets kill -9 while its provider takes 8 emails at a time",
     settings={"provider_limits": "example.test=8"},
+    extra_seconds=-5,
 )
 async def kill_sender_at_a_limited_provider(world: World) -> None:
     """Its share comes back with it."""
