@@ -39,6 +39,10 @@ IDLE_SECONDS = 5.0
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
 
+MOST_RECALLED = 4
+"""Batches that are taken back at once for a campaign with nothing out. With few places those are all that are ahead of
+it; where there are many, the queue moves fast."""
+
 log = logs.get()
 
 
@@ -257,25 +261,25 @@ class Dispatcher:
                 self._fairness.forget(campaign_id)
 
     async def _recall(self, seen: Survey) -> bool:
-        """Takes a batch back from the campaign that has most out; False if a sender has claimed it meanwhile."""
+        """Takes batches back from the campaign that has most out: their tickets are ahead in the queue. False if
+        senders have claimed them meanwhile."""
         campaign = seen.most_released()
         if campaign is None:
             return False
         try:
-            emails = await recall(self._ledger, campaign.id)
+            recalled = await recall(self._ledger, campaign.id, min(campaign.places - 1, MOST_RECALLED))
         except Exception as error:  # noqa: BLE001 - see log_error
             log_error("recall.failed", error, campaign_id=str(campaign.id))
             return False
-        if emails is None:
-            return False
-        campaign.out -= 1
-        campaign.released -= 1
-        campaign.emails_out -= emails
-        campaign.due_in = 0.0
-        self._note(campaign, seen)
-        self._metrics.recalled.inc()
-        log.info("batch.recalled", campaign_id=str(campaign.id), emails=emails)
-        return True
+        if recalled:
+            campaign.out -= len(recalled)
+            campaign.released -= len(recalled)
+            campaign.emails_out -= sum(recalled)
+            campaign.due_in = 0.0
+            self._note(campaign, seen)
+            self._metrics.recalled.inc(len(recalled))
+            log.info("batches.recalled", campaign_id=str(campaign.id), emails=sum(recalled), batches=len(recalled))
+        return bool(recalled)
 
     async def _release_one(self, campaign: OpenCampaign, seen: Survey) -> Released | None:
         try:

@@ -2,6 +2,7 @@
 that no sender has claimed yet."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -59,29 +60,20 @@ async def release_one(
         return released
 
 
-async def recall(ledger: Ledger, campaign_id: UUID) -> int | None:
-    """Takes back the batch without a rate limit that was released last and that no sender has claimed; it is due at
-    once. Returns how many open recipients it has; None if there is none any more. Its ticket is stale then."""
+async def recall(ledger: Ledger, campaign_id: UUID, most: int) -> Sequence[int]:
+    """Takes back the batches without a rate limit that were released last and that no sender has claimed, `most` at
+    most; they are due at once. Returns how many open recipients each has. Their tickets are stale then."""
     async with ledger.write() as connection:
-        found = await connection.execute(
-            select(col(Batch.id), col(Batch.generation), (col(Batch.pending) + col(Batch.deferred)).label("open"))
-            .where(
-                col(Batch.campaign_id) == campaign_id,
-                in_state(BatchState.RELEASED),
-                col(Batch.span_seconds).is_(None),
-            )
-            .order_by(col(Batch.released_at).desc())
-            .limit(1)
-        )
-        last = found.first()
-        if last is None:
-            return None
+        open_rows = (col(Batch.pending) + col(Batch.deferred)).label("open")
         unclaimed = (
-            col(Batch.id) == last.id,
-            col(Batch.generation) == last.generation,
+            col(Batch.campaign_id) == campaign_id,
             in_state(BatchState.RELEASED),
+            col(Batch.span_seconds).is_(None),
         )
-        return last.open if await batches.requeue(connection, *unclaimed) else None
+        newest = select(col(Batch.id), open_rows).where(*unclaimed).order_by(col(Batch.released_at).desc()).limit(most)
+        found = {row.id: row.open for row in await connection.execute(newest)}
+        recalled = await batches.requeue(connection, col(Batch.id).in_(list(found)), *unclaimed) if found else []
+        return [found[one.batch_id] for one in recalled]
 
 
 def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None) -> int:

@@ -130,6 +130,19 @@ async def test_a_small_campaign_gets_the_place_of_a_batch_that_no_sender_has_cla
     assert len(sender.sent) == 2500
 
 
+async def test_a_small_campaign_does_not_wait_behind_the_tickets_of_a_large_one(ledger: Ledger) -> None:
+    large = await add_campaign(ledger, 2000)
+    rig, sender = DispatcherRig.on(ledger, batch_size=100, window_floor=4), FakeSender(ledger)
+    await rig.settle()
+    tickets = await sender.released()
+    assert await sender.claim(*tickets[0]) is not None
+    small = await add_campaign(ledger, 100)
+    await rig.settle()
+    assert [event.campaign_id for event in rig.bus.of(BatchReleased)[4:]] == [small, large, large]
+    assert [await sender.claim(*ticket) for ticket in tickets[1:]] == [None] * 3
+    assert await all_out(ledger, large, small) == {large: 3, small: 1}
+
+
 async def test_nothing_is_taken_back_from_campaigns_with_one_batch_out(ledger: Ledger) -> None:
     campaigns = [await add_campaign(ledger, 1000) for _ in range(3)]
     rig = DispatcherRig.on(ledger, batch_size=100, window_floor=2)
