@@ -26,7 +26,7 @@ from shared.scopes import EVERY_SCOPE, Scope
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 
-ENDLESS = r"/events$"
+ENDLESS = r"(\{campaign_id\}/events|/events/stream)$"
 OF_ALL = ("/v1/projects", "/v1/keys", "/v1/domains", "/v1/sessions", "/v1/audit", "/v1/services", "/v1/batches")
 """What an operator sees of all projects."""
 NAMES = ("orchid", "quartz")
