@@ -13,7 +13,7 @@ from shared import topology
 from shared.reception import ADMIN, PUBLISHES
 
 VHOST = "vashsender"
-SERVICES = ("api", "dispatcher", "sender", "watchdog")
+SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
 MONITOR = "monitor"
 """For an autoscaler: reads queue depths through the management API."""
 
@@ -22,6 +22,7 @@ CONSUMES: Mapping[str, Sequence[str]] = {
     "dispatcher": (topology.CAMPAIGNS, topology.DEFAULT),
     "sender": (topology.EMAIL,),
     "watchdog": (topology.HEARTBEATS,),
+    "webhooks": (),
 }
 
 NOTHING = "^$"

@@ -61,6 +61,10 @@ class ApiClient:
         """The JSON of a PUT."""
         return self._json("PUT", path, json=dict(body))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON of a PATCH."""
+        return self._json("PATCH", path, json=dict(body))
+
     def delete(self, path: str, **params: Any) -> Any:
         """The JSON of a DELETE; None if it answers without a body."""
         return self._json("DELETE", path, params=params)

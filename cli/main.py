@@ -27,6 +27,7 @@ from cli.commands import (
     queues,
     suppressions,
     topology,
+    webhook,
 )
 from cli.visible import visible
 from shared.env_file import env_file, ignored_file, unread_lines
@@ -69,6 +70,7 @@ demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(events.app, name="events")
+app.add_typer(webhook.app, name="webhook")
 app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
 app.add_typer(limits.app, name="limits", rich_help_panel="Operations")
 queues.add_to(app)

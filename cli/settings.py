@@ -32,6 +32,7 @@ class LocalSettings(SenderSettings):
     )
     dispatcher_port: int = Field(8710, ge=1, le=65535, description="`/health` and `/metrics` of the dispatcher.")
     watchdog_port: int = Field(8711, ge=1, le=65535, description="`/health` and `/metrics` of the watchdog.")
+    webhooks_port: int = Field(8713, ge=1, le=65535, description="`/health` and `/metrics` of the webhooks service.")
     sender_port: int = Field(
         FIRST_SENDER_PORT,
         ge=1,

@@ -12,6 +12,7 @@ from services.sender.metrics import SenderMetrics
 from services.watchdog.environment import EnvironmentMetrics
 from services.watchdog.heartbeats import Heartbeats
 from services.watchdog.metrics import WatchdogMetrics
+from services.webhooks.metrics import WebhookMetrics
 from shared.ledger.database import Ledger
 from shared.metrics import Metrics
 from shared.settings import SenderSettings, WatchdogSettings
@@ -31,6 +32,7 @@ SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
     "sender": lambda common, _ledger: SenderMetrics(common.registry, SenderSettings()),
     "dispatcher": DispatcherMetrics,
     "watchdog": _watchdog,
+    "webhooks": WebhookMetrics,
     "api": lambda common, _ledger: ApiMetrics(common.registry),
 }
 

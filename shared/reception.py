@@ -27,6 +27,7 @@ PUBLISHES: Mapping[str, Sequence[type[events.Event]]] = {
     "dispatcher": (events.BatchReleased, events.BatchRequeued, events.CampaignFinished),
     "sender": (events.BatchFinished, events.BatchRequeued, events.CampaignRequested, events.SenderHeartbeat),
     "watchdog": (events.BatchRequeued, events.CampaignRequested),
+    "webhooks": (),
 }
 """The events of each service."""
 

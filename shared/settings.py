@@ -9,6 +9,7 @@ import re
 import socket
 from collections.abc import Mapping
 from functools import cached_property
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import quote, urlsplit
@@ -364,6 +365,7 @@ class ApiSettings(CommonSettings):
         ge=0,
         description="Event streams that a project may hold open on one API process, unless it sets its own limit.",
     )
+    webhooks_per_project: int = Field(20, ge=0, description="Webhooks that a project may have.")
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."
     )
@@ -568,11 +570,40 @@ class WatchdogSettings(CommonSettings):
     timeline_entries: int = Field(1000, ge=10, description="Newest entries that a campaign's timeline keeps.")
 
 
+class WebhooksSettings(CommonSettings):
+    """Tells the endpoints of projects what happened."""
+
+    signs_with: ClassVar[tuple[str, ...]] = ()
+
+    webhook_networks: str = Field(
+        "",
+        description="Networks that are not public and to which webhooks may go, separated by commas: `10.1.0.0/16`."
+        " Empty: none.",
+    )
+    webhook_post_seconds: float = Field(
+        15.0, gt=0, le=45, description="Seconds that an endpoint has for an answer, from the lookup of its name on."
+    )
+    webhook_give_up_seconds: float = Field(
+        259_200.0, gt=0, description="Seconds of failures after which an endpoint is disabled (three days)."
+    )
+    webhook_deliveries: int = Field(
+        200, ge=1, le=900, description="Endpoints to which one process delivers at the same time."
+    )
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _networks_are_networks(cls, value: str) -> str:
+        for part in value.replace(",", " ").split():
+            ip_network(part)  # its error says what is wrong
+        return value
+
+
 SETTINGS: Mapping[str, type[CommonSettings]] = {
     "api": ApiSettings,
     "dispatcher": DispatcherSettings,
     "sender": SenderSettings,
     "watchdog": WatchdogSettings,
+    "webhooks": WebhooksSettings,
 }
 
 S = TypeVar("S", bound=CommonSettings)

@@ -14,6 +14,7 @@ class Service(StrEnum):
     dispatcher = "dispatcher"
     sender = "sender"
     watchdog = "watchdog"
+    webhooks = "webhooks"
     mailbox = "mailbox"
 
     @property

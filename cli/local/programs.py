@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BROKER = "broker"
 MAILBOX = "mailbox"
 SENDER = "sender"
-SERVICES = ("api", "dispatcher", "watchdog")
+SERVICES = ("api", "dispatcher", "watchdog", "webhooks")
 STOP_MARGIN_SECONDS = 10.0
 BROKER_STOP_SECONDS = 50.0
 
@@ -53,11 +53,12 @@ class Program:
 
 
 def service_programs(config: LocalSettings, senders: int, settings: Mapping[str, str]) -> list[Program]:
-    """The programs of the four services, with `senders` senders. `settings` are added to each environment."""
+    """The programs of the services, with `senders` senders. `settings` are added to each environment."""
     programs = [
         _api_program(config, settings),
         _service(config, "dispatcher", config.dispatcher_port, settings),
         _service(config, "watchdog", config.watchdog_port, settings),
+        _service(config, "webhooks", config.webhooks_port, settings),
     ]
     return programs + [sender_program(config, number, settings) for number in range(1, senders + 1)]
 

@@ -15,6 +15,7 @@ def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
         "api": config.api_health_port,
         "dispatcher": config.dispatcher_port,
         "watchdog": config.watchdog_port,
+        "webhooks": config.webhooks_port,
         BROKER: config.broker_prometheus_port,
     }
     services, broker = [], []

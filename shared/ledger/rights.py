@@ -13,7 +13,8 @@ from sqlmodel import SQLModel
 
 import shared.ledger.models
 import shared.ledger.outbox_tables
-import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
+import shared.ledger.tenants
+import shared.ledger.webhook_tables  # noqa: F401 - these fill SQLModel.metadata
 
 OWNER = "vashsender_owner"
 """The role that migrates and owns everything."""
@@ -34,6 +35,7 @@ _COUNTS = ("pending", "deferred", "sent", "failed", "suppressed", "expired", "ca
 _TAKEN = ("state", "generation", "owner", "lease_until", "released_at", "due_at", "rescues")
 _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
+_ALL_OF_IT: Mapping[str, Columns] = {**_LIFE, DELETE: ALL}
 _LIMITS = (
     *("emails_per_second", "emails_per_hour", "emails_per_day"),
     *("warmup_start", "warmup_growth", "warmup_until", "warmup_day"),
@@ -71,6 +73,15 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "event_stream": {SELECT: ALL, INSERT: ALL, UPDATE: ("enabled", "wanted")},
         "outbox": {SELECT: ALL, INSERT: ALL},
         "sending_fact": _READ,
+        "webhook_endpoint": _ALL_OF_IT,
+        # It makes secrets, and can read none.
+        "webhook_secret": {
+            SELECT: ("id", "endpoint_id", "created_at", "expires_at"),
+            INSERT: ALL,
+            UPDATE: ("expires_at",),
+            DELETE: ALL,
+        },
+        "webhook_set_aside": {SELECT: ALL, UPDATE: ("again",), DELETE: ALL},
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
@@ -140,6 +151,23 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "progress_point": _READ,
         "service_instance": {**_LIFE, DELETE: ALL},
         "bookmark": {**_LIFE, DELETE: ALL},
+    },
+    # Tells endpoints what happened. It faces strangers: it sees no content, no key and no campaign.
+    "webhooks": {
+        "recipient": {SELECT: ("id", "email")},
+        "event_stream": {SELECT: ALL},
+        "outbox": {SELECT: ALL, INSERT: ALL},
+        "webhook_endpoint": {
+            SELECT: ALL,
+            UPDATE: (
+                *("state", "cursor", "failing_since", "failures", "next_attempt_at", "last_status", "last_error"),
+                *("last_success_at", "refused_in_a_row", "lease_owner", "lease_until"),
+            ),
+        },
+        "webhook_secret": _READ,
+        "webhook_set_aside": _ALL_OF_IT,
+        "audit_entry": {INSERT: ALL},
+        "service_instance": _LIFE,
     },
     # Not a service: `vashsender audit forget` deletes old entries, and no other role can.
     HOUSEKEEPING: {"audit_entry": {SELECT: ("id", "at"), DELETE: ALL}},

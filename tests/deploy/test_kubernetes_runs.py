@@ -30,7 +30,7 @@ from tests.support.relay import RecordingRelay
 
 pytestmark = pytest.mark.timeout(600)
 
-SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "sender", "watchdog"))
+SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "sender", "watchdog", "webhooks"))
 MOUNTED_AT = "/run/secrets/vashsender"
 ROLES = {"operator": (ADMIN, "migrate"), "topology": (ADMIN, ""), "migrate": ("", "migrate")}
 """Pods that use another role's accounts on broker and database."""

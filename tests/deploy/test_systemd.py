@@ -29,7 +29,7 @@ PACKAGES = (
     "logrotate",
     "nftables",
 )
-SERVICES = ("vashsender-api", "vashsender-dispatcher", "vashsender-watchdog")
+SERVICES = ("vashsender-api", "vashsender-dispatcher", "vashsender-watchdog", "vashsender-webhooks")
 SENDERS = ("vashsender-sender@1", "vashsender-sender@2")
 FINAL = ("finished", "failed", "cancelled", "expired")
 CAMPAIGN = {

@@ -18,6 +18,7 @@ from aio_pika.abc import AbstractConnection, AbstractQueue
 from cli.access_files import Servers, write
 from cli.access_rights import CONSUMES, SERVICES
 from cli.local.broker import PrivateBroker
+from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.ledger import migrate
@@ -48,6 +49,7 @@ async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> Async
         system.service_settings["sender"]["unsubscribe_key"] = (made.folder / "unsubscribe_key").read_text()
         system.service_settings["sender"]["smtp_connections"] = "2"
         system.service_settings["dispatcher"]["batch_size"] = "20"
+        system.service_settings["webhooks"]["webhook_networks"] = "127.0.0.1/32"
         yield system
 
 
@@ -57,6 +59,8 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     relay.behaviour.rcpt = _rcpt
     relay.behaviour.seconds_per_email = 0.02
     await system.start()
+    await system.launch("webhooks").wait_ready()
+    webhook = await system.post("/webhooks", {"url": f"http://127.0.0.1:{free_port()}/"})
     campaign = await system.create(RECIPIENTS, retry_delay_seconds=1)
     await system.send(campaign)
     await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] > 20)
@@ -97,11 +101,22 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     await _refuse_everyone(system, relay)
     await _look_around(system)
     await _cancel_and_delete(system, relay)
+    await _has_tried(system, webhook["id"])
     looked = await asyncio.to_thread(_health_check, made)
     assert looked.returncode == 0, looked.stdout + looked.stderr
     await asyncio.gather(*(process.stop() for process in system.processes.values() if process.is_running))
     said = "\n".join(process.log_text() for process in system.processes.values())
     assert not [line for line in said.splitlines() if any(word in line for word in REFUSALS)]
+
+
+async def _has_tried(system: System, webhook: str) -> None:
+    """Events are written and placed, and the service webhooks has tried to deliver them."""
+    async with asyncio.timeout(60), system.client() as client:
+        while True:
+            shown = (await client.get(f"/webhooks/{webhook}")).raise_for_status().json()
+            if shown["last_error"] and shown["behind"] > RECIPIENTS:
+                return
+            await asyncio.sleep(0.05)
 
 
 def _rcpt(rcpt: str, tries: int) -> bytes | None:
@@ -208,6 +223,17 @@ FORBIDDEN_SQL = (
     ("sender", "SELECT * FROM api_key"),
     ("sender", "DELETE FROM rate_limit"),
     ("dispatcher", "UPDATE rate_limit SET emails_per_second = 1e9"),
+    ("api", "SELECT secret FROM webhook_secret"),
+    ("api", "UPDATE webhook_secret SET secret = 'mine'"),
+    ("api", "DELETE FROM outbox"),
+    *((service, "SELECT secret FROM webhook_secret") for service in ("dispatcher", "sender", "watchdog")),
+    ("sender", "SELECT facts FROM outbox"),
+    ("dispatcher", "SELECT facts FROM outbox"),
+    ("webhooks", "SELECT data FROM recipient"),
+    ("webhooks", "SELECT * FROM campaign"),
+    ("webhooks", "SELECT * FROM api_key"),
+    ("webhooks", "UPDATE webhook_endpoint SET url = 'https://elsewhere.test'"),
+    ("webhooks", "DELETE FROM outbox"),
     ("watchdog", "SELECT email FROM recipient"),
     ("watchdog", "SELECT data FROM recipient"),
     ("watchdog", "UPDATE recipient SET status = 'sent'"),

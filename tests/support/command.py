@@ -32,6 +32,7 @@ PORTS = (
     "mailbox_page",
     "dispatcher",
     "watchdog",
+    "webhooks",
 )
 
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import mkdtemp
 
-SERVICES = ("api", "dispatcher", "sender", "watchdog")
+SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
 MAX_REQUEST_BYTES = 1_000_000
 POLL_SECONDS = 0.01
 

@@ -21,7 +21,7 @@ from tests.support import compose
 ROOT = Path(__file__).parents[2]
 WHOLE = compose.load()
 SERVICES: dict[str, dict[str, Any]] = WHOLE["services"]
-OURS = {"api", "dispatcher", "sender", "watchdog"}
+OURS = {"api", "dispatcher", "sender", "watchdog", "webhooks"}
 ONCE = {"access", "migrate", "topology", "demo"}
 LONG_RUNNING = sorted(SERVICES.keys() - ONCE)
 

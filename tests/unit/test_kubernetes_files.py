@@ -27,7 +27,7 @@ from tests.support import kubernetes
 ROOT = kubernetes.ROOT
 SOURCES = kubernetes.sources()
 DOCUMENTS = list(chain.from_iterable(SOURCES.values()))
-SERVICES = ("api", "dispatcher", "sender", "watchdog")
+SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
 COMMAND_ONLY = {"VASHSENDER_URL"}
 MOUNTED_AT = "/run/secrets/vashsender/"
 """The folder where each pod finds the files of its Secret."""

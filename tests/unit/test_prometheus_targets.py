@@ -6,7 +6,7 @@ from pathlib import Path
 from cli.local.targets import write_targets
 from cli.settings import LocalSettings
 
-SERVICES = ("api", "dispatcher", "watchdog", "broker", "mailbox")
+SERVICES = ("api", "dispatcher", "watchdog", "webhooks", "broker", "mailbox")
 
 
 def instances(home: Path, job: str) -> dict[str, str]:
@@ -22,6 +22,7 @@ def test_each_replica_is_a_target_until_it_is_removed(tmp_path: Path) -> None:
         "api": "127.0.0.1:8712",
         "dispatcher": "127.0.0.1:8710",
         "watchdog": "127.0.0.1:8711",
+        "webhooks": "127.0.0.1:8713",
         "sender-1": "127.0.0.1:9000",
         "sender-2": "127.0.0.1:9001",
     }

@@ -21,6 +21,7 @@ from services.api.rest import (
     suppressions,
     tenants,
     unsubscribe,
+    webhooks,
 )
 from services.api.web.domain_checks import DomainChecks
 
@@ -32,6 +33,7 @@ PARTS = (
     actions,
     progress,
     events,
+    webhooks,
     suppressions,
     limits,
     tenants,

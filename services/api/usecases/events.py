@@ -12,7 +12,7 @@ from sqlmodel import col
 from services.api.shapes.events import EventStreamOut
 from services.api.usecases.errors import EventsGoneError, InvalidError
 from shared.errors import DataError
-from shared.ledger import event_feed
+from shared.ledger import event_feed, webhooks
 from shared.ledger.outbox_tables import EventStream
 
 
@@ -54,6 +54,7 @@ async def enable(connection: AsyncConnection, project_id: UUID, *, enabled: bool
     """From then on events are written, or only as long as there is a webhook."""
     await event_feed.ensure_stream(connection, project_id)
     await connection.execute(
-        update(EventStream).where(col(EventStream.project_id) == project_id).values(enabled=enabled, wanted=enabled)
+        update(EventStream).where(col(EventStream.project_id) == project_id).values(enabled=enabled)
     )
+    await webhooks.update_wanted(connection, project_id)
     return await show(connection, project_id)

@@ -8,7 +8,8 @@ from sqlmodel import SQLModel
 
 import shared.ledger.models
 import shared.ledger.outbox_tables
-import shared.ledger.tenants  # noqa: F401 - fills SQLModel.metadata
+import shared.ledger.tenants
+import shared.ledger.webhook_tables  # noqa: F401 - fills SQLModel.metadata
 from shared.ledger import rights
 from shared.ledger.database import Ledger
 

@@ -1,0 +1,63 @@
+"""Finds the endpoints that have something to deliver, and runs one delivery for each."""
+
+import asyncio
+from uuid import UUID, uuid4
+
+from services.webhooks.delivery import LEASE_SECONDS, Delivery, Poster
+from services.webhooks.metrics import WebhookMetrics
+from shared import logs
+from shared.ledger import webhooks
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
+from shared.settings import WebhooksSettings
+
+LOOK_SECONDS = 0.2
+RENEW_SECONDS = 3.0
+
+log = logs.get()
+
+
+class Courier:
+    """Each endpoint has a separate delivery, so one that is slow or dead delays no other. Several processes may run:
+    a lease in the ledger says which one delivers to an endpoint."""
+
+    def __init__(self, settings: WebhooksSettings, ledger: Ledger, client: Poster, metrics: WebhookMetrics) -> None:
+        self._ledger = ledger
+        self._metrics = metrics
+        self._most = settings.webhook_deliveries
+        self._owner = uuid4().hex
+        self._delivery = Delivery(ledger, client, metrics, self._owner, settings.webhook_give_up_seconds)
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+
+    async def look(self) -> None:
+        """A tick: starts a delivery for each endpoint that is due."""
+        room = self._most - len(self._running)
+        if room <= 0:
+            return
+        async with self._ledger.read() as connection:
+            found = await webhooks.due(connection, self._owner, list(self._running), room)
+        for endpoint_id in found:
+            task = asyncio.create_task(self._delivery.run(endpoint_id))
+            self._running[endpoint_id] = task
+            task.add_done_callback(lambda done, which=endpoint_id: self._ended(which, done))
+
+    async def renew(self) -> None:
+        """A tick: renews the leases of the deliveries that run."""
+        if self._running:
+            async with self._ledger.write() as connection:
+                await webhooks.renew(connection, self._owner, LEASE_SECONDS)
+
+    async def drain(self) -> None:
+        """Ends every delivery. An answer that is lost so comes again; a lease that is not given back runs out."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ended(self, endpoint_id: UUID, task: asyncio.Task[None]) -> None:
+        self._running.pop(endpoint_id, None)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if is_unavailable(error):
+            log.warning("database.unreachable", error=in_a_line(error))
+        else:
+            log.error("webhook.delivery_failed", webhook_id=str(endpoint_id), exc_info=error)

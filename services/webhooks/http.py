@@ -1,0 +1,162 @@
+"""The HTTP client of webhooks. It faces strangers: no redirect, no proxy, no private address, no unbounded answer."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpcore
+
+from services.webhooks.addresses import Network, is_allowed, may_connect
+
+ANSWER_BYTES = 4096
+"""Of an answer's body that are read; the rest is not, and the connection is closed."""
+
+ERROR_CHARACTERS = 200
+RESOLVERS = 64
+"""Host names looked up at once; a slow name server holds up only its own."""
+
+MOST_CONNECTIONS, MOST_IDLE, IDLE_SECONDS = 1000, 100, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one POST."""
+
+    #: None: there was no answer.
+    status: int | None
+    #: What was wrong; empty if it was accepted.
+    error: str = ""
+
+    @property
+    def is_accepted(self) -> bool:
+        return self.status is not None and 200 <= self.status < 300
+
+
+class ForbiddenAddressError(httpcore.ConnectError):
+    """The host has only addresses that a webhook may not go to."""
+
+
+class GuardedNetwork(httpcore.AsyncNetworkBackend):
+    """Looks a host up itself, judges its addresses, and connects to an address, so no second lookup can differ."""
+
+    def __init__(self, may_connect: Callable[[str], bool], refusal: str) -> None:
+        self._may_connect = may_connect
+        self._refusal = refusal
+        self._inner = httpcore.AnyIOBackend()
+        self._resolvers = ThreadPoolExecutor(RESOLVERS, "resolver")
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raises ForbiddenAddressError, ConnectError, ConnectTimeout."""
+        failure: Exception = ForbiddenAddressError(f"{host}: {self._refusal}")
+        for address in await self._addresses(host, port):
+            if not self._may_connect(address):
+                continue
+            try:
+                stream = await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+                continue
+            peer = stream.get_extra_info("server_addr")
+            if peer is not None and self._may_connect(str(peer[0])):
+                return stream
+            await stream.aclose()
+        raise failure
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        raise httpcore.UnsupportedProtocol("webhooks go to http and https URLs only")
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
+        def resolve() -> Sequence[str]:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            return list(dict.fromkeys(str(info[4][0]) for info in found))
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._resolvers, resolve)
+        except (OSError, UnicodeError) as error:
+            raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from None
+
+
+class Client:
+    """POSTs to endpoints. Opens its pool at the first POST; `close` ends it."""
+
+    def __init__(self, allowed: Sequence[Network], trusted: ssl.SSLContext, seconds: float) -> None:
+        """`allowed`: networks that are not public. `seconds` bounds a whole POST, from lookup to end of answer."""
+        self._seconds = seconds
+        encrypted = GuardedNetwork(
+            lambda address: may_connect(address, allowed),
+            "no address of it is public or allowed by VASHSENDER_WEBHOOK_NETWORKS",
+        )
+        plain = GuardedNetwork(
+            lambda address: is_allowed(address, allowed),
+            "plain http goes only to networks that VASHSENDER_WEBHOOK_NETWORKS allows; use https",
+        )
+        self._pools = {"https": _pool(encrypted, trusted), "http": _pool(plain, trusted)}
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        """Never raises for what the other side does."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._post(url, headers, body)
+        except TimeoutError:
+            return Answer(None, f"no answer within {self._seconds:g} s")
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
+            return Answer(None, str(error)[:ERROR_CHARACTERS] or type(error).__name__)
+        except (httpcore.UnsupportedProtocol, ssl.SSLError, OSError, KeyError, ValueError) as error:
+            return Answer(None, str(error)[:ERROR_CHARACTERS] or type(error).__name__)
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    async def _post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        given = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+        pool = self._pools[url.partition(":")[0]]
+        async with pool.stream("POST", url, headers=list(given.items()), content=body) as response:
+            said = bytearray()
+            async for part in response.aiter_stream():
+                said += part[: ANSWER_BYTES - len(said)]
+                if len(said) >= ANSWER_BYTES:
+                    break
+        if 200 <= response.status < 300:
+            return Answer(response.status)
+        text = " ".join(said.decode("utf-8", "replace").split())
+        printable = "".join(letter for letter in text if letter.isprintable())
+        return Answer(response.status, f"{response.status} {printable}".strip()[:ERROR_CHARACTERS])
+
+
+def trusted(ca_file: Path | None) -> ssl.SSLContext:
+    """The system's authorities, and the installation's if it has one."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(cafile=ca_file)
+    return context
+
+
+def _pool(network: GuardedNetwork, trusted: ssl.SSLContext) -> httpcore.AsyncConnectionPool:
+    return httpcore.AsyncConnectionPool(
+        ssl_context=trusted,
+        max_connections=MOST_CONNECTIONS,
+        max_keepalive_connections=MOST_IDLE,
+        keepalive_expiry=IDLE_SECONDS,
+        network_backend=network,
+    )

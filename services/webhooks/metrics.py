@@ -1,0 +1,87 @@
+"""The metrics of the service webhooks. The gauges are read from the ledger when metrics are scraped."""
+
+from prometheus_client import Counter, Gauge, Histogram
+from sqlalchemy import func, select
+from sqlmodel import col
+
+from shared.ledger.database import Ledger, db_now
+from shared.ledger.outbox_tables import EventStream
+from shared.ledger.webhook_tables import WebhookEndpoint
+from shared.ledger.webhooks import EndpointState
+from shared.metrics import PREFIX, Metrics
+
+
+class WebhookMetrics:
+    """The counters, gauges and histograms of one process."""
+
+    def __init__(self, common: Metrics, ledger: Ledger) -> None:
+        registry = common.registry
+        self.common = common
+        self._ledger = ledger
+        self.events = Counter(
+            f"{PREFIX}_webhook_events_total",
+            "Events of webhooks: `delivered`; `set_aside` because the endpoint refused that one; `forgotten`, past"
+            " their retention before the endpoint took them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("delivered", "set_aside", "forgotten"):
+            self.events.labels(outcome)
+        self.posts = Counter(
+            f"{PREFIX}_webhook_posts_total",
+            "POSTs to endpoints: `accepted`, `refused` (4xx), or `failed` in another way.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("accepted", "refused", "failed"):
+            self.posts.labels(outcome)
+        self.post_seconds = Histogram(
+            f"{PREFIX}_webhook_post_seconds", "Time until an endpoint has answered, or not.", registry=registry
+        )
+        self.disabled = Counter(
+            f"{PREFIX}_webhooks_disabled_total", "Endpoints disabled because they failed for too long.",
+            registry=registry,
+        )  # fmt: skip
+        self.endpoints = Gauge(
+            f"{PREFIX}_webhook_endpoints",
+            "Endpoints by state: `active`, `failing` (active, and the newest POST failed), `paused`, `disabled`.",
+            ["state"],
+            registry=registry,
+        )
+        self.behind = Gauge(
+            f"{PREFIX}_webhook_behind_events",
+            "Events that the active endpoint which is farthest behind has not got yet.",
+            registry=registry,
+        )
+        self.failing_seconds = Gauge(
+            f"{PREFIX}_webhook_failing_seconds",
+            "Seconds since the first failure of the active endpoint that has failed longest; 0 if none fails.",
+            registry=registry,
+        )
+
+    async def refresh(self) -> None:
+        """Fills the gauges."""
+        table = WebhookEndpoint
+        failing = col(table.failing_since).is_not(None)
+        active = col(table.state) == EndpointState.ACTIVE.value
+        async with self._ledger.read() as connection:
+            found = await connection.execute(
+                select(col(table.state), failing.label("failing"), func.count()).group_by(col(table.state), failing)
+            )
+            counted = [(row[0], bool(row[1]), int(row[2])) for row in found]
+            worst = await connection.execute(
+                select(
+                    func.max(col(EventStream.last_position) - col(table.cursor)),
+                    func.max(db_now() - col(table.failing_since)),
+                )
+                .join(EventStream, col(EventStream.project_id) == col(table.project_id))
+                .where(active)
+            )
+            behind, seconds = worst.one()
+        by_state = dict.fromkeys(("active", "failing", "paused", "disabled"), 0)
+        for state, is_failing, number in counted:
+            by_state["failing" if is_failing and state == "active" else state] += number
+        for state, number in by_state.items():
+            self.endpoints.labels(state).set(number)
+        self.behind.set(behind or 0)
+        self.failing_seconds.set(seconds or 0.0)
