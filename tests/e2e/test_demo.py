@@ -24,7 +24,7 @@ def test_the_demo_runs_twice_and_stops(installation: Callable[..., Command]) -> 
     assert first.returncode == 0, first.stderr
     assert first.stdout.splitlines()[-1] == LAST_LINE
     assert "started: private RabbitMQ" in first.stderr
-    assert "started: api, dispatcher, mailbox, sender-1, sender-2, watchdog" in first.stderr
+    assert "started: api, dispatcher, mailbox, sender-1, sender-2, watchdog, webhooks" in first.stderr
     key = command.var / "secrets" / "api_key"
     assert key.stat().st_mode & 0o777 == 0o600
     _the_emails_are_as_they_should_be(command.var / "mailbox" / "new")
@@ -34,7 +34,7 @@ def test_the_demo_runs_twice_and_stops(installation: Callable[..., Command]) -> 
     second = command("demo", seconds=150)
     assert second.returncode == 0, second.stderr
     assert second.stdout.splitlines()[-1] == LAST_LINE
-    assert "already running: api, dispatcher, watchdog, sender-1, sender-2, mailbox" in second.stderr
+    assert "already running: api, dispatcher, watchdog, webhooks, sender-1, sender-2, mailbox" in second.stderr
     assert "already in var/secrets/api_key" in second.stderr
     assert command.pids() == pids
 

@@ -34,7 +34,7 @@ SETTINGS = {
     "RELAY_REST_SECONDS": "0.5",
     "RELAY_REST_MAX_SECONDS": "1",
 }
-SUPERVISED = {"api", "broker", "dispatcher", "sender-1", "sender-2", "watchdog"}
+SUPERVISED = {"api", "broker", "dispatcher", "sender-1", "sender-2", "watchdog", "webhooks"}
 
 
 def test_the_guide_from_its_first_to_its_last_section(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ class Guide:
         before = command.pids()
         again = command("start", "--senders", "2")  # running processes are left alone
         assert again.returncode == 0, again.stderr
-        assert "already running: api, dispatcher, watchdog, sender-1, sender-2" in again.stderr
+        assert "already running: api, dispatcher, watchdog, webhooks, sender-1, sender-2" in again.stderr
         assert command.pids() == before
         wait_for(lambda: command("health-check").returncode == 0, every=1)
 
