@@ -166,7 +166,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         },
         "webhook_secret": _READ,
         "webhook_set_aside": _ALL_OF_IT,
-        "audit_entry": {INSERT: ALL},
+        "audit_entry": {SELECT: ("id",), INSERT: ALL},
         "service_instance": _LIFE,
     },
     # Not a service: `vashsender audit forget` deletes old entries, and no other role can.
