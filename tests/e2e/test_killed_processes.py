@@ -22,7 +22,14 @@ pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 PEOPLE = 6000
 CONNECTIONS = 4
 UNRECORDED = 64
-MODULES = ("services.api", "services.dispatcher", "services.watchdog", "services.webhooks", "services.sender", "cli.local.broker")
+MODULES = (
+    "services.api",
+    "services.dispatcher",
+    "services.watchdog",
+    "services.webhooks",
+    "services.sender",
+    "cli.local.broker",
+)
 PROGRAMS = ("api", "broker", "dispatcher", "sender-1", "sender-2", "watchdog", "webhooks")
 
 
