@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
 LOCKED = ROOT / "requirements" / "run.txt"
 PACKAGES = ("services", "shared", "cli")
+BESIDE = ("deploy", "docs", "examples", "requirements", "CHANGELOG.md", "LICENSE", "README.md")
+"""What the source archive has beside the packages: dashboards, alerts, ways to deploy."""
 BUILD = "import sys, setuptools.build_meta as backend; print(getattr(backend, sys.argv[1])(sys.argv[2]))"
 LINKS = {"cli/examples/": "examples/", "cli/local/files/": "deploy/local/"}
 """Folders of the wheel that are links in the repository."""
@@ -111,7 +113,7 @@ def _check_contents(archives: Archives) -> None:
     with tarfile.open(archives.source) as opened_source:
         source = {name.partition("/")[2] for name in opened_source.getnames()}
     wanted = set(_committed())
-    for name, missing in (("wheel", wanted - wheel), ("source archive", wanted - source)):
+    for name, missing in (("wheel", wanted - wheel), ("source archive", (wanted | set(_listed(BESIDE))) - source)):
         if missing:
             raise ReleaseError(f"the {name} lacks {', '.join(sorted(missing))}")
     if strange := wheel - wanted:
@@ -119,15 +121,19 @@ def _check_contents(archives: Archives) -> None:
 
 
 def _committed() -> Iterable[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", *PACKAGES, *LINKS.values()], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    """The files that belong into the wheel, by their names in it."""
     into = {target: link for link, target in LINKS.items()}
-    for name in filter(None, listed.stdout.split("\0")):
+    for name in _listed([*PACKAGES, *LINKS.values()]):
         if (ROOT / name).is_symlink() or Path(name).name in ("ruff.toml", "README.md"):
             continue
         target = next((target for target in into if name.startswith(target)), "")
         yield into[target] + name.removeprefix(target) if target else name
+
+
+def _listed(paths: Iterable[str]) -> list[str]:
+    """Committed files in these folders."""
+    listed = subprocess.run(["git", "ls-files", "-z", *paths], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listed.stdout.split("\0") if name]
 
 
 def _image() -> str:

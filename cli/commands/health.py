@@ -90,18 +90,18 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from cli.doctor import examine
-    from cli.output import say, show_json, show_table
+    from cli.output import say, show_list
     from cli.settings import local_settings
 
     examined = asyncio.run(examine(local_settings()))
     well = all(each.ok for each in examined)
-    if as_json:
-        show_json([asdict(each) for each in examined])
-    else:
-        show_table(
-            ("What", "", "Found", "Advice"),
-            [(each.name, "ok" if each.ok else "NO", each.found, "" if each.ok else each.advice) for each in examined],
-        )
+    show_list(
+        [asdict(each) for each in examined],
+        ("What", "", "Found", "Advice"),
+        [(each.name, "ok" if each.ok else "NO", each.found, "" if each.ok else each.advice) for each in examined],
+        as_json,
+    )
+    if not as_json:
         say("all is well" if well else "something needs attention")
     raise typer.Exit(0 if well else UNHEALTHY)
 
@@ -118,19 +118,19 @@ def domain(
     from dataclasses import asdict
 
     from cli.domain_check import examine
-    from cli.output import say, show_json, show_table
+    from cli.output import say, show_list
     from cli.settings import local_settings
     from shared.deliverability.check import Verdict
 
     findings = asyncio.run(examine(local_settings(), name, envelope))
     well = all(finding.verdict is not Verdict.WRONG for finding in findings)
-    if as_json:
-        show_json([asdict(finding) for finding in findings])
-    else:
-        marks = {Verdict.OK: "ok", Verdict.WRONG: "NO", Verdict.UNKNOWN: "?"}
-        show_table(
-            ("What", "", "Found", "Advice"),
-            [(finding.name, marks[finding.verdict], finding.found, finding.advice) for finding in findings],
-        )
+    marks = {Verdict.OK: "ok", Verdict.WRONG: "NO", Verdict.UNKNOWN: "?"}
+    show_list(
+        [asdict(finding) for finding in findings],
+        ("What", "", "Found", "Advice"),
+        [(finding.name, marks[finding.verdict], finding.found, finding.advice) for finding in findings],
+        as_json,
+    )
+    if not as_json:
         say("nothing is wrong" if well else "something needs attention")
     raise typer.Exit(0 if well else UNHEALTHY)
