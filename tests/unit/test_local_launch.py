@@ -57,7 +57,7 @@ def test_it_stands_in_for_an_adopted_program_and_passes_signals_on(tmp_path: Pat
             assert stand_in.stderr is not None
             assert f"adopted process {holder.pid}" in stand_in.stderr.readline()
             stand_in.terminate()
-            assert holder.wait(30) == 0
-            assert stand_in.wait(30) == 1
+            assert holder.wait(100) == 0
+            assert stand_in.wait(100) == 1
     with lock.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
