@@ -19,7 +19,7 @@ from uuid6 import uuid7
 
 from cli.local.ports import free_port
 from shared.content import CampaignContent
-from shared.ledger import history, migrate
+from shared.ledger import history, instances, migrate
 from shared.ledger.counts import STATUSES
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
@@ -92,9 +92,11 @@ async def picture_all(
         ("campaigns", "/"),
         ("campaign", f"/campaigns/{campaign}"),
         ("failures", f"/campaigns/{campaign}/failures"),
+        ("services", "/services"),
     ):
         async with ledger.write() as connection:
             await move_to_now(connection, campaign)
+            await add_services(connection, campaign)
         await page.goto(f"{address}{path}")
         await page.wait_for_timeout(900)  # colours and widths no longer change
         await page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
@@ -160,6 +162,52 @@ async def add_sending(connection: AsyncConnection, now: float) -> UUID:
         )
     await add_failures(connection, campaign)
     return campaign
+
+
+async def add_services(connection: AsyncConnection, campaign: UUID) -> None:
+    """Processes that are alive now: three busy senders, of which one cannot reach the second relay."""
+    for service in ("api", "dispatcher", "watchdog"):
+        await instances.seen(
+            connection, instance=f"{service}@mail-1", service=service, host="mail-1", uptime_seconds=86_400
+        )
+    refused = {"reason": "421 4.7.0 Too many messages, try again later", "resting_for_seconds": 45.0}
+    for number, rate in ((1, 182.4), (2, 176.1), (3, 181.0)):
+        batches = [
+            {
+                "batch_id": 2 * number + held,
+                "campaign_id": str(campaign),
+                "generation": 2,
+                "done": 61 + 113 * held,
+                "in_flight": 16,
+                "idle_seconds": 0.2 * number,
+                "age_seconds": 1.4 + 2.3 * held,
+            }
+            for held in (0, 1)
+        ]
+        first = {"name": "smtp.example.com:587", "state": "up", "connections": 24, "in_flight": 23, "reason": ""}
+        second = {"name": "backup.example.net:587", "state": "up", "connections": 8, "in_flight": 7, "reason": ""}
+        if number == 2:
+            second |= {**refused, "state": "resting", "connections": 0, "in_flight": 0, "reason": "connection refused"}
+        providers = [{"name": "outlook.com", **refused}] if number != 3 else []
+        await instances.seen(
+            connection,
+            instance=f"sender-{number}@mail-{number}",
+            service="sender",
+            host=f"mail-{number}",
+            pid=4710 + number,
+            slot=f"sender-{number}",
+            slots=2,
+            uptime_seconds=7200.0 * number,
+            detail={
+                "emails_done": 412_800 // number,
+                "emails_per_second": rate,
+                "batches": batches,
+                "relays": [
+                    {**first, "connections_limit": 24, "resting_providers": providers},
+                    {**second, "connections_limit": 8},
+                ],
+            },
+        )
 
 
 async def move_to_now(connection: AsyncConnection, campaign: UUID) -> None:

@@ -1,7 +1,7 @@
 """The dashboard Broker: RabbitMQ's own metrics. Without the broker mail still goes out, but slower."""
 
-from scripts.dashboards.common import JOB, links
-from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+from scripts.dashboards.common import JOB, QUEUE_COLORS, links
+from scripts.dashboards.panels import BAD, COUNT, GOOD, PER_SECOND, WARN, Dashboard, Panel, Query, Row, Variable
 
 RABBITMQ = Variable("rabbitmq", "RabbitMQ job", "label_values(rabbitmq_alarms_memory_used_watermark, job)")
 VHOST = Variable("vhost", "Virtual host", "label_values(rabbitmq_detailed_queue_messages_ready, vhost)")
@@ -15,35 +15,39 @@ QUEUES = (
         "timeseries",
         "Ready",
         "Messages waiting for a consumer. `email` holds tickets for batches, not emails: a few per sender.",
-        "short",
+        COUNT,
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_ready{{{OURS}}})", "{{queue}}")],
+        colors=QUEUE_COLORS,
     ),
     Panel(
         "timeseries",
         "Unacknowledged",
         "Messages that consumers work on; in `email`, one per batch that a sender holds.",
-        "short",
+        COUNT,
         [Query(f"max by (queue) (rabbitmq_detailed_queue_messages_unacked{{{OURS}}})", "{{queue}}")],
+        colors=QUEUE_COLORS,
     ),
     Panel(
         "timeseries",
         "Consumers",
         "Senders consume `email`, dispatchers `campaigns` and `default`, watchdogs `heartbeats`; `dead` has none.",
-        "short",
+        COUNT,
         [Query(f"max by (queue) (rabbitmq_detailed_queue_consumers{{{OURS}}})", "{{queue}}")],
+        colors=QUEUE_COLORS,
     ),
     Panel(
         "timeseries",
         "As the watchdog sees the queues",
         "By passive declaration, so also without RabbitMQ's own metrics.",
-        "short",
+        COUNT,
         [Query('max by (queue) (vashsender_queue_messages{job="$job"})', "{{queue}}")],
+        colors=QUEUE_COLORS,
     ),
     Panel(
         "timeseries",
         "Messages per second",
         "Through the whole broker.",
-        "cps",
+        PER_SECOND,
         [
             Query('sum(rate(rabbitmq_global_messages_received_total{job="$rabbitmq"}[$__rate_interval]))', "received"),
             Query(
@@ -54,12 +58,13 @@ QUEUES = (
                 "acknowledged",
             ),
         ],
+        colors={"received": GOOD, "delivered": "purple", "acknowledged": "light-blue"},
     ),
     Panel(
         "timeseries",
         "Redelivered, unroutable, dead",
         "Redelivered after a lost connection or an error, returned as unroutable, or dead after the delivery limit.",
-        "short",
+        COUNT,
         [
             Query(
                 'sum(increase(rabbitmq_global_messages_redelivered_total{job="$rabbitmq"}[$__rate_interval]))',
@@ -75,6 +80,7 @@ QUEUES = (
                 "dead",
             ),
         ],
+        colors={"redelivered": GOOD, "unroutable": WARN, "dead": BAD},
     ),
 )
 
@@ -83,11 +89,11 @@ NODE = (
         "stat",
         "Alarms",
         "Memory, disk or file descriptors. Under an alarm the broker accepts no events.",
-        "short",
+        COUNT,
         [Query('sum({__name__=~"rabbitmq_alarms_.+", job="$rabbitmq"})')],
         width=6,
         height=6,
-        steps=(("green", None), ("red", 1.0)),
+        steps=((GOOD, None), (BAD, 1.0)),
     ),
     Panel(
         "timeseries",
@@ -100,6 +106,7 @@ NODE = (
         ],
         width=9,
         height=6,
+        colors={".* limit": WARN},
     ),
     Panel(
         "timeseries",
@@ -112,17 +119,19 @@ NODE = (
         ],
         width=9,
         height=6,
+        colors={".* limit": WARN},
     ),
     Panel(
         "timeseries",
         "Connections and channels",
         "Each process has two connections: one to consume, one to publish.",
-        "short",
+        COUNT,
         [
             Query('rabbitmq_connections{job="$rabbitmq"}', "{{instance}} connections"),
             Query('rabbitmq_channels{job="$rabbitmq"}', "{{instance}} channels"),
         ],
         width=12,
+        colors={".* connections": GOOD, ".* channels": "purple"},
     ),
     Panel(
         "timeseries",

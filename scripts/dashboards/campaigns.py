@@ -1,7 +1,7 @@
 """The dashboard Campaigns: progress of those under way, at most fifty; one that closes disappears."""
 
-from scripts.dashboards.common import JOB, links
-from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+from scripts.dashboards.common import CAMPAIGN_STATUSES, JOB, NAMES, links
+from scripts.dashboards.panels import BAD, COUNT, GOOD, PER_SECOND, WARN, Dashboard, Panel, Query, Row, Variable
 
 NAME = Variable("campaign", "Campaign", 'label_values(vashsender_campaign_emails{job="$job"}, name)', multi=True)
 EMAILS = 'max by (campaign, name, status) (vashsender_campaign_emails{job="$job", name=~"$campaign"%s})'
@@ -34,16 +34,17 @@ PROGRESS = (
         "timeseries",
         "Sent",
         "Emails that relays accepted.",
-        "short",
+        COUNT,
         [Query(emails("sent"), "{{name}}")],
         width=12,
         height=10,
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
         "Speed",
         "Emails accepted per second.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 "clamp_min(max by (campaign, name) (deriv(vashsender_campaign_emails"
@@ -51,20 +52,23 @@ PROGRESS = (
                 "{{name}}",
             )
         ],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
         "Open",
         "Pending: waiting for a sender, the rate limit or a resume. Deferred: the relay asked to try later.",
-        "short",
+        COUNT,
         [Query(emails("pending|deferred"), "{{name}} {{status}}")],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
         "Not sent",
         "Recipients that were closed without being sent to, by status.",
-        "short",
+        COUNT,
         [Query(emails("failed|suppressed|expired|cancelled|unknown") + " > 0", "{{name}} {{status}}")],
+        colors=NAMES,
     ),
 )
 
@@ -73,15 +77,17 @@ ALL = (
         "timeseries",
         "Campaigns not closed",
         "By status.",
-        "short",
+        COUNT,
         [Query('max by (status) (vashsender_campaigns{job="$job"})', "{{status}}")],
+        colors=CAMPAIGN_STATUSES,
     ),
     Panel(
         "bargauge",
         "Closed since the dispatchers started",
         "By final status.",
-        "short",
+        COUNT,
         [Query('sum by (status) (vashsender_campaigns_closed_total{job="$job"})', "{{status}}", instant=True)],
+        colors=CAMPAIGN_STATUSES,
     ),
     Panel(
         "stat",
@@ -90,23 +96,25 @@ ALL = (
         "percentunit",
         [Query('max(vashsender_deadline_used_ratio{job="$job"})')],
         most=1,
-        steps=(("green", None), ("orange", 0.5), ("red", 0.8)),
+        steps=((GOOD, None), (WARN, 0.5), (BAD, 0.8)),
     ),
     Panel(
         "timeseries",
         "Imported rows",
         "Per second, by outcome.",
-        "cps",
+        PER_SECOND,
         [Query('sum by (outcome) (rate(vashsender_imported_rows_total{job="$job"}[$__rate_interval]))', "{{outcome}}")],
         width=12,
+        colors={"imported": GOOD, "duplicate": "light-blue", "invalid": WARN},
     ),
     Panel(
         "timeseries",
         "Batches released",
         "Per second: fresh for the first time, or again after a retry, pause or rescue.",
-        "cps",
+        PER_SECOND,
         [Query('sum by (kind) (rate(vashsender_batches_released_total{job="$job"}[$__rate_interval]))', "{{kind}}")],
         width=12,
+        colors={"fresh": GOOD, "again": WARN},
     ),
 )
 

@@ -1,14 +1,14 @@
 """The dashboard Overview: is mail moving, and what is in the way."""
 
-from scripts.dashboards.common import JOB, links
-from scripts.dashboards.panels import Dashboard, Panel, Query, Row
+from scripts.dashboards.common import CAMPAIGN_STATUSES, JOB, STATUSES, links
+from scripts.dashboards.panels import BAD, COUNT, GOOD, PER_SECOND, WARN, Dashboard, Panel, Query, Row
 
 MOVING = (
     Panel(
         "stat",
         "Sent per second",
         "Emails that relays accepted, over all senders.",
-        "cps",
+        PER_SECOND,
         [Query('sum(rate(vashsender_emails_total{job="$job", outcome="sent"}[$__rate_interval]))')],
         width=4,
         height=5,
@@ -17,7 +17,7 @@ MOVING = (
         "stat",
         "Backlog",
         "Emails that could go out now if more senders ran. A rate limit counts for at most one minute.",
-        "short",
+        COUNT,
         [Query('max(vashsender_backlog_emails{job="$job"})')],
         width=4,
         height=5,
@@ -39,7 +39,7 @@ MOVING = (
         [Query('max(vashsender_oldest_unsent_seconds{job="$job"})')],
         width=4,
         height=5,
-        steps=(("green", None), ("orange", 6 * 3600.0)),
+        steps=((GOOD, None), (WARN, 6 * 3600.0)),
     ),
     Panel(
         "stat",
@@ -49,23 +49,23 @@ MOVING = (
         [Query('job:vashsender_emails_failed:ratio15m{job="$job"}')],
         width=4,
         height=5,
-        steps=(("green", None), ("orange", 0.05), ("red", 0.1)),
+        steps=((GOOD, None), (WARN, 0.05), (BAD, 0.1)),
     ),
     Panel(
         "stat",
         "Senders alive",
         "Senders whose heartbeats the watchdog receives.",
-        "short",
+        COUNT,
         [Query('max(vashsender_senders{job="$job"})')],
         width=4,
         height=5,
-        steps=(("red", None), ("green", 1.0)),
+        steps=((BAD, None), (GOOD, 1.0)),
     ),
     Panel(
         "timeseries",
         "By outcome and reply",
         "Results recorded per second, by outcome and first digit of the relay's reply (0: no reply).",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (outcome, reply_class) (rate(vashsender_emails_total{job="$job"}[$__rate_interval]))',
@@ -73,23 +73,26 @@ MOVING = (
             )
         ],
         stacked=True,
+        colors=STATUSES,
     ),
     Panel(
         "timeseries",
         "Open emails",
         "Pending and deferred recipients of campaigns under way, and the part of them that is backlog.",
-        "short",
+        COUNT,
         [
             Query('max by (status) (vashsender_open_emails{job="$job"})', "{{status}}"),
             Query('max(vashsender_backlog_emails{job="$job"})', "backlog"),
         ],
+        colors=STATUSES | {"backlog": "orange"},
     ),
     Panel(
         "bargauge",
         "Recorded since the senders started",
         "Counters of the running processes. They equal the ledger's totals if none was ever restarted.",
-        "short",
+        COUNT,
         [Query('sum by (outcome) (vashsender_emails_total{job="$job"})', "{{outcome}}", instant=True)],
+        colors=STATUSES,
     ),
 )
 
@@ -98,89 +101,110 @@ IN_THE_WAY = (
         "timeseries",
         "Alerts",
         "VashSender's pending and firing alerts. Empty is good.",
-        "short",
+        COUNT,
         [Query('count by (alertname, alertstate) (ALERTS{alertname=~"VashSender.*"})', "{{alertname}} {{alertstate}}")],
+        colors={".* firing": BAD, ".* pending": WARN},
+        empty="No alert",
     ),
     Panel(
         "timeseries",
         "Resting relays",
         "Senders for which a relay rests after failures.",
-        "short",
+        COUNT,
         [Query('sum by (relay) (vashsender_relay_resting{job="$job"})', "{{relay}}")],
+        colors={".*": WARN},
     ),
     Panel(
         "timeseries",
         "Breakers tripped",
         "Campaigns that a breaker paused in the last hour: a relay refuses nearly everyone, or a list looks old.",
-        "short",
+        COUNT,
         [Query('sum by (kind) (increase(vashsender_breaker_trips_total{job="$job"}[1h]))', "{{kind}}")],
+        colors={"relay": WARN, "list": "purple"},
+        empty="No breaker has tripped",
     ),
     Panel(
         "timeseries",
         "Campaigns",
         "Campaigns that are not closed, by status, and those that were blocked at the last sweep.",
-        "short",
+        COUNT,
         [
             Query('max by (status) (vashsender_campaigns{job="$job", status!="draft"})', "{{status}}"),
             Query('max(vashsender_campaigns_blocked{job="$job"})', "blocked"),
         ],
+        colors=CAMPAIGN_STATUSES,
     ),
     Panel(
         "timeseries",
         "Batches out",
         "Batches released or sending, and how many may be. If the window is full, senders are the limit.",
-        "short",
+        COUNT,
         [
             Query('max(vashsender_batches_out{job="$job"})', "out"),
             Query('max(vashsender_release_window_batches{job="$job"})', "window"),
         ],
+        colors={"out": GOOD, "window": WARN},
     ),
     Panel(
         "timeseries",
         "Rescues and repairs",
         "Batches rescued and repairs in the ledger, by reason.",
-        "short",
+        COUNT,
         [
             Query('sum by (reason) (increase(vashsender_rescues_total{job="$job"}[$__rate_interval]))', "{{reason}}"),
             Query('sum by (reason) (increase(vashsender_repairs_total{job="$job"}[$__rate_interval]))', "{{reason}}"),
         ],
+        colors={".*": WARN},
     ),
     Panel(
         "timeseries",
         "Lost leases, known duplicates",
         "Held batches that another owner took, and accepted emails that the ledger already had as sent.",
-        "short",
+        COUNT,
         [
             Query('sum(increase(vashsender_lease_lost_total{job="$job"}[$__rate_interval]))', "leases lost"),
             Query('sum(increase(vashsender_known_duplicates_total{job="$job"}[$__rate_interval]))', "duplicates"),
         ],
+        colors={"leases lost": WARN, "duplicates": BAD},
     ),
     Panel(
         "timeseries",
         "Wake-ups by cause",
         "Ticks and rounds that found work, per second. Mostly events; if `clock` rises, events are being lost.",
-        "cps",
+        PER_SECOND,
         [Query('sum by (cause) (rate(vashsender_wakeups_total{job="$job"}[$__rate_interval]))', "{{cause}}")],
+        colors={"event": GOOD, "clock": WARN, "sweep": "#8e8e8e"},
     ),
     Panel(
         "timeseries",
         "Events",
         "Events published per second. A lost event costs time, not mail.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (event, outcome) (rate(vashsender_events_published_total{job="$job"}[$__rate_interval]))',
                 "{{event}} {{outcome}}",
             )
         ],
+        colors={
+            "batch.finished .*": GOOD,
+            "batch.released .*": "purple",
+            "batch.requeued .*": WARN,
+            "campaign.*": "light-blue",
+            "sender.heartbeat .*": "#8e8e8e",
+            ".* lost": BAD,
+        },
     ),
     Panel(
         "timeseries",
-        "Processes that answer",
-        "1 while Prometheus can scrape the process.",
-        "short",
-        [Query('up{job="$job"}', "{{instance}}")],
-        most=1,
+        "Processes",
+        "Those that Prometheus can scrape, and those that do not answer.",
+        COUNT,
+        [
+            Query('sum(up{job="$job"})', "answer"),
+            Query('count(up{job="$job"} == 0) or vector(0)', "silent"),
+        ],
+        colors={"answer": GOOD, "silent": BAD},
     ),
     Panel(
         "timeseries",
@@ -188,7 +212,7 @@ IN_THE_WAY = (
         "HTTP requests per second.",
         "reqps",
         [Query('sum by (status) (rate(vashsender_http_requests_total{job="$job"}[$__rate_interval]))', "{{status}}")],
-        width=12,
+        colors={"2..": GOOD, "3..": "light-blue", "4..": WARN, "5..": BAD},
     ),
     Panel(
         "timeseries",
@@ -202,7 +226,6 @@ IN_THE_WAY = (
                 "p95",
             )
         ],
-        width=12,
     ),
 )
 

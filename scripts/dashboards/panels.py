@@ -4,7 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+# Blue, orange and red differ in lightness, too; green and red would look the same to one man in twelve.
+GOOD, WARN, BAD = "blue", "orange", "red"
 SCHEMA_VERSION = 39  # of Grafana 10.4 and later, which migrate it by themselves
+COUNT = "locale"
+"""A whole number, with separators between thousands."""
+PER_SECOND = "suffix:/s"
 COLUMNS = 24
 TAG = "vashsender"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
@@ -41,7 +46,12 @@ class Panel:
     #: Upper end of the scale; None: automatic.
     most: float | None = None
     #: Colours, each with the value from which it holds; None: from the start.
-    steps: Sequence[tuple[str, float | None]] = (("green", None),)
+    steps: Sequence[tuple[str, float | None]] = ((GOOD, None),)
+    #: Colours of series, by a regular expression for their whole names; of several that match the last counts. Others
+    #: get shades of one colour.
+    colors: Mapping[str, str] = field(default_factory=dict)
+    #: Said instead of a value or curves if there are none.
+    empty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +176,17 @@ def _panel(panel: Panel, number: int, place: Mapping[str, int]) -> Json:
             "mode": "absolute",
             "steps": [{"color": color, "value": value} for color, value in panel.steps],
         },
-        "color": {"mode": "palette-classic" if panel.kind == "timeseries" else "thresholds"},
+        "color": {"mode": "shades", "fixedColor": GOOD} if panel.kind == "timeseries" else {"mode": "thresholds"},
         "custom": _curves(panel) if panel.kind == "timeseries" else {},
     }
+    if panel.unit == COUNT:
+        defaults["decimals"] = 0
+    elif panel.unit == "percentunit":
+        defaults["decimals"] = 1
     if panel.most is not None:
         defaults["max"] = panel.most
+    if panel.empty:
+        defaults["noValue"] = panel.empty
     return {
         "type": panel.kind,
         "id": number,
@@ -179,8 +195,22 @@ def _panel(panel: Panel, number: int, place: Mapping[str, int]) -> Json:
         "datasource": DATASOURCE,
         "gridPos": dict(place),
         "targets": [_target(query, place) for place, query in enumerate(panel.queries)],
-        "fieldConfig": {"defaults": defaults, "overrides": []},
-        "options": OPTIONS[panel.kind],
+        "fieldConfig": {"defaults": defaults, "overrides": [_colored(*one) for one in panel.colors.items()]},
+        "options": _options(panel),
+    }
+
+
+def _options(panel: Panel) -> Json:
+    options = OPTIONS[panel.kind]
+    if panel.kind == "timeseries" and panel.width >= WIDE:
+        return options | {"legend": options["legend"] | WIDE_LEGEND}
+    return options
+
+
+def _colored(series: str, color: str) -> Json:
+    return {
+        "matcher": {"id": "byRegexp", "options": f"/^(?:{series})$/"},
+        "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
     }
 
 
@@ -200,13 +230,18 @@ def _target(query: Query, place: int) -> Json:
 def _curves(panel: Panel) -> Json:
     return {
         "drawStyle": "line",
-        "lineWidth": 1,
+        "lineWidth": 2,
         "fillOpacity": 40 if panel.stacked else 10,
         "showPoints": "never",
+        # So that a curve of zeros does not get a scale up to 100.
+        **({"axisSoftMax": 1} if panel.unit == COUNT else {}),
         "stacking": {"mode": "normal" if panel.stacked else "none", "group": "A"},
     }
 
 
+WIDE = 12
+"""Columns from which a panel has room for a table beside its curves."""
+WIDE_LEGEND: Json = {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "right"}
 _LAST: Json = {"calcs": ["lastNotNull"], "fields": "", "values": False}
 OPTIONS: Mapping[str, Json] = {
     "stat": {
@@ -221,7 +256,8 @@ OPTIONS: Mapping[str, Json] = {
         "wideLayout": True,
     },
     "timeseries": {
-        "legend": {"calcs": ["lastNotNull", "max"], "displayMode": "table", "placement": "bottom", "showLegend": True},
+        # A table below would show three series and hide the others.
+        "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
         "tooltip": {"mode": "multi", "sort": "desc"},
     },
     "bargauge": {

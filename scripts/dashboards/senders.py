@@ -1,9 +1,11 @@
 """The dashboard Senders: each replica's share, what limits it, and how many there should be."""
 
-from scripts.dashboards.common import INSTANCE, JOB, links
-from scripts.dashboards.panels import Dashboard, Panel, Query, Row, Variable
+from scripts.dashboards.common import INSTANCE, JOB, NAMES, links
+from scripts.dashboards.panels import BAD, COUNT, GOOD, PER_SECOND, WARN, Dashboard, Panel, Query, Row, Variable
 
 MINUTES = Variable("minutes", "Backlog gone in (minutes)", choices=("5", "15", "30", "60"))
+
+OF_SENDERS = ' and on (instance) vashsender_batch_slots{job="$job"}'
 
 SCALING = (
     Panel(
@@ -11,7 +13,7 @@ SCALING = (
         "Suggested replicas",
         "Replicas that clear the backlog in the time chosen above, at the best rate of a sender in the last hour."
         " Only a guess if relays, not senders, are the limit: see the connections and the time of `send`.",
-        "short",
+        COUNT,
         [
             Query(
                 'clamp_min(ceil(max(vashsender_backlog_emails{job="$job"}) / (60 * $minutes * '
@@ -25,7 +27,7 @@ SCALING = (
         "stat",
         "Backlog per place",
         "Emails that could go out now, per batch that the live senders may hold.",
-        "short",
+        COUNT,
         [Query('max(vashsender_backlog_emails{job="$job"}) / (max(vashsender_live_slots{job="$job"}) > 0)')],
         width=6,
         height=5,
@@ -44,7 +46,7 @@ SCALING = (
         "stat",
         "Senders",
         "Replicas that Prometheus scrapes.",
-        "short",
+        COUNT,
         [Query('count(vashsender_batch_slots{job="$job"})')],
         width=6,
         height=5,
@@ -53,7 +55,7 @@ SCALING = (
         "timeseries",
         "Sent per second, by replica",
         "Emails that relays accepted.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (instance) (rate(vashsender_emails_total{job="$job", instance=~"$instance", outcome="sent"}'
@@ -63,6 +65,7 @@ SCALING = (
         ],
         width=12,
         stacked=True,
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
@@ -78,6 +81,7 @@ SCALING = (
         ],
         width=12,
         most=1,
+        colors=NAMES,
     ),
 )
 
@@ -86,7 +90,7 @@ DELIVERY = (
         "timeseries",
         "Connections",
         "Open, and of these busy, by relay, and how many all replicas together may open to a relay.",
-        "short",
+        COUNT,
         [
             Query(
                 'sum by (relay, state) (vashsender_smtp_connections{job="$job", instance=~"$instance"})',
@@ -94,13 +98,15 @@ DELIVERY = (
             ),
             Query('sum(vashsender_smtp_connections_limit{job="$job", instance=~"$instance"})', "limit"),
         ],
+        colors={".* open": "light-blue", ".* busy": GOOD, "limit": WARN},
     ),
     Panel(
         "timeseries",
         "Emails in flight",
         "Emails between their first command and their result.",
-        "short",
+        COUNT,
         [Query('vashsender_emails_in_flight{job="$job", instance=~"$instance"}', "{{instance}}")],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
@@ -114,12 +120,13 @@ DELIVERY = (
                 "{{phase}}",
             )
         ],
+        colors={"queue": "purple", "connect": WARN, "send": GOOD},
     ),
     Panel(
         "timeseries",
         "Deferred",
         "Deferred attempts per second.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (instance) (rate(vashsender_retries_total{job="$job", instance=~"$instance"}'
@@ -127,26 +134,29 @@ DELIVERY = (
                 "{{instance}}",
             )
         ],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
         "Refusals, by whose fault",
         "Refusals by relays per second. Recipient: usual. Provider, relay or campaign: look at the replies.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (fault) (rate(vashsender_refusals_total{job="$job", instance=~"$instance"}[$__rate_interval]))',
                 "{{fault}}",
             )
         ],
+        colors={"recipient": GOOD, "provider": "purple", "connection": "light-blue", "relay": WARN, "campaign": BAD},
     ),
     Panel(
         "timeseries",
         "Resting relays, by replica",
         "1 while a relay rests. If it rests for one replica, suspect its network; if for all, the relay.",
-        "short",
+        COUNT,
         [Query('vashsender_relay_resting{job="$job", instance=~"$instance"}', "{{instance}} {{relay}}")],
         most=1,
+        colors={".*": WARN},
     ),
     Panel(
         "timeseries",
@@ -169,7 +179,7 @@ LIMITS = (
         "Slots of limits",
         "Emails per second that began under a limit (used), and slots for which no email was ready in time (lost)."
         " Many lost ones mean that the limit is not reached: look at connections and replies.",
-        "cps",
+        PER_SECOND,
         [
             Query(
                 'sum by (outcome) (rate(vashsender_limit_slots_total{job="$job", instance=~"$instance"}'
@@ -177,13 +187,15 @@ LIMITS = (
                 "{{outcome}}",
             )
         ],
+        colors={"used": GOOD, "lost": WARN},
     ),
     Panel(
         "timeseries",
         "Limits used up",
         "Limits per hour or day that are used up. Their campaigns wait, and `blocked_by` says so.",
-        "short",
+        COUNT,
         [Query('vashsender_limits_used_up{job="$job", instance=~"$instance"}', "{{instance}}")],
+        colors={".*": WARN},
     ),
 )
 
@@ -205,7 +217,7 @@ LEDGER = (
         "timeseries",
         "Results in a commit",
         "On average. Many mean that the database is slower than the relays.",
-        "short",
+        "none",
         [
             Query(
                 'sum(rate(vashsender_commit_group_size_sum{job="$job", instance=~"$instance"}[$__rate_interval])) / '
@@ -224,21 +236,31 @@ LEDGER = (
             Query('vashsender_lease_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} lease"),
             Query('vashsender_progress_age_seconds{job="$job", instance=~"$instance"}', "{{instance}} idle"),
         ],
-        steps=(("green", None), ("orange", 5.0), ("red", 15.0)),
+        steps=((GOOD, None), (WARN, 5.0), (BAD, 15.0)),
+        colors={".* lease": WARN},
     ),
     Panel(
         "timeseries",
         "CPU",
         "Cores used; a replica cannot use more than one.",
-        "short",
-        [Query('rate(process_cpu_seconds_total{job="$job", instance=~"$instance"}[$__rate_interval])', "{{instance}}")],
+        "none",
+        [
+            Query(
+                'rate(process_cpu_seconds_total{job="$job", instance=~"$instance"}[$__rate_interval])' + OF_SENDERS,
+                "{{instance}}",
+            )
+        ],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
         "Memory",
         "Resident.",
         "bytes",
-        [Query('process_resident_memory_bytes{job="$job", instance=~"$instance"}', "{{instance}}")],
+        [
+            Query('process_resident_memory_bytes{job="$job", instance=~"$instance"}' + OF_SENDERS, "{{instance}}"),
+        ],
+        colors=NAMES,
     ),
     Panel(
         "timeseries",
@@ -254,6 +276,6 @@ SENDERS = Dashboard(
     "VashSender / Senders",
     "Each replica's share, what limits it, and how many there should be.",
     [JOB, INSTANCE, MINUTES],
-    [Row("Scaling", SCALING), Row("Delivery", DELIVERY), Row("Limits", LIMITS), Row("Ledger and machine", LEDGER)],
+    [Row("Scaling", SCALING), Row("Delivery and limits", (*DELIVERY, *LIMITS)), Row("Ledger and machine", LEDGER)],
     links("vashsender-senders"),
 )

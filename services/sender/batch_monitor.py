@@ -168,5 +168,5 @@ class BatchMonitor:
         metrics.progress_age.set(max((held.idle_seconds(now) for held in self._batches), default=0.0))
         for relay in self._engine.status():
             metrics.connections.labels(relay.name, "open").set(relay.connections)
-            metrics.connections.labels(relay.name, "busy").set(relay.in_flight)
+            metrics.connections.labels(relay.name, "busy").set(relay.busy)
             metrics.relay_resting.labels(relay.name).set(relay.state == "resting")

@@ -3,14 +3,13 @@
 import asyncio
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from scripts.dashboards.__main__ import FOLDER
+from scripts.dashboards.variables import chosen, substituted
 from tests.support.broker import BrokerVhost
 from tests.support.prometheus import Prometheus, prometheus
 from tests.support.relay import RecordingRelay
@@ -18,6 +17,7 @@ from tests.support.system import System
 
 LONG = 3600
 RECIPIENTS = 1000
+RATE_INTERVAL = "2m"
 DASHBOARDS = {path.stem: json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))}
 RIGHTLY_EMPTY = {
     ("overview", "Alerts"): "no alert has to be pending or to fire in a run that goes well",
@@ -70,13 +70,16 @@ async def test_every_panel_has_data_and_totals_equal_the_ledger(
         assert empty <= RIGHTLY_EMPTY.keys()
 
         await asyncio.to_thread(assert_totals, server, counts)
+        connections = 'sum by (instance) (vashsender_smtp_connections{state="%s"})'
+        excess = f"max_over_time(({connections % 'busy'} - {connections % 'open'})[5m:1s]) > 0"
+        assert await asyncio.to_thread(server.query, excess) == [], "busy connections are open ones"
 
 
 def panels_without_data(server: Prometheus) -> set[tuple[str, str]]:
     """Panels with a query that returns no series, or no number."""
     empty = set()
     for name, dashboard in DASHBOARDS.items():
-        variables = chosen(server, dashboard)
+        variables = chosen(server, dashboard, RATE_INTERVAL)
         for panel in dashboard["panels"]:
             for target in panel.get("targets", ()):
                 found = server.query(substituted(target["expr"], variables))
@@ -102,27 +105,5 @@ def by_label(server: Prometheus, name: str, title: str, label: str) -> dict[str,
     """The result of the first query of a panel, by the value of a label."""
     dashboard = DASHBOARDS[name]
     panel = next(panel for panel in dashboard["panels"] if panel["title"] == title)
-    found = server.query(substituted(panel["targets"][0]["expr"], chosen(server, dashboard)))
+    found = server.query(substituted(panel["targets"][0]["expr"], chosen(server, dashboard, RATE_INTERVAL)))
     return {series["metric"].get(label, ""): float(series["value"][1]) for series in found}
-
-
-def chosen(server: Prometheus, dashboard: Mapping[str, Any]) -> dict[str, str]:
-    """The variables with Grafana's defaults: all values if several may be chosen, otherwise the first."""
-    values = {"__rate_interval": "2m"}
-    for variable in dashboard["templating"]["list"]:
-        if variable["type"] == "custom":
-            values[variable["name"]] = variable["current"]["value"]
-        elif variable["type"] == "query":
-            query = re.fullmatch(r"label_values\((.+), (\w+)\)", variable["query"]["query"])
-            assert query is not None
-            found = server.label_values(query[2], substituted(query[1], values))
-            assert found, f"nothing to choose for ${variable['name']}"
-            values[variable["name"]] = "|".join(found) if variable["multi"] else found[0]
-    return values
-
-
-def substituted(expr: str, variables: Mapping[str, str]) -> str:
-    for name in sorted(variables, key=len, reverse=True):
-        expr = expr.replace(f"${name}", variables[name])
-    assert "$" not in expr, expr
-    return expr

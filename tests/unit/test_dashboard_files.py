@@ -16,7 +16,7 @@ from scripts.dashboards.common import PAGES
 
 SCHEMAS = Path(__file__).parents[1] / "support" / "grafana"
 DASHBOARDS = sorted(FOLDER.glob("*.json"))
-UNITS = {"short", "s", "bytes", "cps", "reqps", "percentunit"}
+UNITS = {"bytes", "locale", "none", "percentunit", "reqps", "s", "suffix:/s"}
 """Grafana's unit ids in use. Grafana would show a wrong one as text after the number."""
 
 

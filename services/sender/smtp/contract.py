@@ -117,6 +117,8 @@ class RelayStatus:
     in_flight: int
     reason: str = ""
     resting_for_seconds: float = 0.0
+    #: Connections that carry an email. One may have several in flight.
+    busy: int = 0
     #: Connections it may open now.
     connections_limit: int = 0
     #: The providers that rest longest, at most as many as the heartbeat carries.

@@ -257,6 +257,7 @@ class Relay:
             in_flight=sum(connection.in_flight for connection in self.connections),
             reason=self.reason if state != "up" else "",
             resting_for_seconds=waiting,
+            busy=sum(1 for connection in self.connections if connection.in_flight),
             connections_limit=self._allowed,
             resting_providers=tuple(
                 ProviderRest(name, without_addresses(f"{rest.reply.code} {rest.reply.text}"), rest.until - now)
