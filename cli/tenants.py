@@ -2,6 +2,7 @@
 
 import getpass
 import socket
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -211,7 +212,7 @@ def _no_key(key_id: UUID) -> DataError:
 
 def _name(name: str) -> str:
     """One line of 1 to 200 characters."""
-    text = name.strip()
+    text = unicodedata.normalize("NFC", name).strip()
     if not 0 < len(text) <= LONGEST_NAME or not text.isprintable():
         raise DataError(f"a name is one line of 1 to {LONGEST_NAME} characters")
     return text

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from services.api.shapes.campaigns import CampaignIn, SendIn
 from services.api.shapes.recipients import RecipientIn
+from services.api.shapes.tenants import ProjectIn
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,16 @@ def test_a_sender_as_plain_text_is_refused_with_the_form_it_should_have() -> Non
 def test_a_moment_beyond_all_plans_is_refused(member: str, moment: str) -> None:
     with pytest.raises(ValidationError, match="beyond the year 9998"):
         SendIn.model_validate({member: moment})
+
+
+@pytest.mark.parametrize("name", ["shop\u200b", "\u202eshop", "sh\u00adop", "  ", "\u3000", "a\u2028b"])
+def test_a_name_that_looks_like_another_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        ProjectIn(name=name)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"), [(" shop ", "shop"), ("cafe\u0301", "caf\u00e9"), ("Магазин 1", "Магазин 1")]
+)
+def test_a_name_has_one_form(given: str, name: str) -> None:
+    assert ProjectIn(name=given).name == name

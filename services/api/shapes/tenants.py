@@ -1,5 +1,6 @@
 """Projects, keys, domains and sessions: as they come in, and as they are shown."""
 
+import unicodedata
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -21,12 +22,20 @@ def _domain(value: str) -> str:
         raise ValueError(error.reason) from None
 
 
+def _visible(value: str) -> str:
+    """A name that looks like another one is that one: no invisible characters, one form of each letter."""
+    name = unicodedata.normalize("NFC", value).strip()
+    if not name or not name.isprintable():
+        raise ValueError("must be of visible characters")
+    return name
+
+
 def _sorted(value: object) -> object:
     return sorted(value) if isinstance(value, frozenset) else value
 
 
 DomainName = Annotated[str, Field(max_length=1000, examples=["example.com"]), AfterValidator(_domain)]
-Name = Annotated[Line, Field(min_length=1)]
+Name = Annotated[Line, Field(min_length=1), AfterValidator(_visible)]
 
 
 class ProjectIn(Body):
