@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page release compose compose-demo docs clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events release compose compose-demo docs clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -58,6 +58,9 @@ bench: .venv/.developing packages-for-tests ## emails per second and CPU per ema
 
 bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's smtp-source
 	@$(BIN)/python -m bench.smtp $(ARGS)
+
+bench-events: .venv/.developing ## events a second, out of the outbox to a webhook and to a reader
+	@$(BIN)/python -m bench.events_out $(ARGS)
 
 bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1,000,000 recipients on PostgreSQL
 	@$(BIN)/python -m bench.page $(ARGS)
