@@ -23,6 +23,7 @@ from tests.support.system import new_key
 
 EXAMPLES = 6
 ENDLESS = "/v1/campaigns/{campaign_id}/events"
+ALWAYS_ENDLESS = "/v1/events/stream"
 
 
 @pytest.fixture
@@ -78,6 +79,8 @@ def test_the_app_keeps_the_contract(
     schema.config.generation.update(modes=[GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
     for result in schema.get_all_operations():
         assert isinstance(result, Ok), result
+        if result.ok().path == ALWAYS_ENDLESS:
+            continue
         _throw_at(result.ok(), headers, campaigns)
     assert process.is_running
     assert "request.failed" not in process.log_text()

@@ -25,23 +25,26 @@ BODIES: dict[str, Any] = {
     "POST /v1/campaigns/{campaign_id}/test": {"recipients": [{"email": "eve@example.test"}]},
     "POST /v1/campaigns/{campaign_id}/preview": {"email": "secret@victim.test"},
 }
+ENDLESS = "/v1/events/stream"
 EXPECTED = {404, 422}
 """What every route answers about something of another project: it is not there."""
 
 
 class Rig:
-    """The victim's campaign with one import and one recipient, and the key of another project."""
+    """The victim's campaign with one import and one recipient, its webhook, and the key of another project."""
 
-    def __init__(self, api: ApiRig, campaign: str, import_id: int, intruder: str) -> None:
+    def __init__(self, api: ApiRig, campaign: str, import_id: int, webhook: str, intruder: str) -> None:
         self.api = api
         self.campaign = campaign
         self.import_id = import_id
+        self.webhook = webhook
         self.intruder = intruder
 
     def path(self, template: str) -> str:
         ids = {
             "campaign_id": self.campaign,
             "import_id": self.import_id,
+            "webhook_id": self.webhook,
             "project_id": UUID(int=1),
             "key_id": UUID(int=1),
         }
@@ -54,6 +57,7 @@ async def rig(database_url: str) -> AsyncIterator[Rig]:
     async with api_on(database_url) as api:
         campaign = await api.create(name="secret campaign")
         report = await api.load(campaign, '{"email": "secret@victim.test"}\n', NDJSON)
+        webhook = await api.request("POST", "/v1/webhooks", 201, json={"url": "https://victim.test/"})
         await api.post("/v1/suppressions", {"email": "hidden@victim.test"}, 200)
         async with api.ledger.write() as connection:
             other = await projects.create(connection, "other")
@@ -61,7 +65,7 @@ async def rig(database_url: str) -> AsyncIterator[Rig]:
             await domains.add(connection, "victim.test", owner, "operator")
             wanted = NewKey("intruder", other.id, EVERY_SCOPE - {Scope.OPERATOR})
             _, secret = await keys.create(connection, wanted)
-        yield Rig(api, campaign, report["id"], secret)
+        yield Rig(api, campaign, report["id"], webhook["id"], secret)
 
 
 async def ledger_as_text(api: ApiRig) -> str:
@@ -92,8 +96,8 @@ async def test_no_route_gives_or_changes_what_belongs_to_another_project(rig: Ri
     for method, template in routes():
         needed = SCOPES[f"{method} {template}"]
         is_open = template.startswith("/v1/campaigns") and "{" not in template
-        if method == "POST" and is_open:
-            continue  # creates one of the intruder's own
+        if template == ENDLESS or (method == "POST" and is_open):
+            continue  # the second creates one of the intruder's own
         body = BODIES.get(f"{method} {template}", {})
         path = rig.path(template)
         options: dict[str, Any] = {} if method in ("GET", "DELETE") else {"json": body}
@@ -102,7 +106,7 @@ async def test_no_route_gives_or_changes_what_belongs_to_another_project(rig: Ri
         answer = await api.client.request(method, path, **options)
         if needed is Scope.OPERATOR:
             assert answer.status_code == 403, f"{method} {path}: {answer.status_code}"
-        elif "{campaign_id}" in template:
+        elif "{campaign_id}" in template or "{webhook_id}" in template:
             assert answer.status_code in EXPECTED, f"{method} {path}: {answer.status_code} {answer.text}"
         _shows_nothing(answer, f"{method} {path}")
     assert await ledger_as_text(api) == before
@@ -155,7 +159,7 @@ async def test_a_key_of_each_scope_passes_exactly_the_routes_of_that_scope(rig: 
     for method, template in routes():
         if "events" in template or template in ("/v1/queues",):
             continue  # a stream, and the broker, which is away
-        ids = dict.fromkeys(("campaign_id", "project_id", "key_id"), nothing)
+        ids = dict.fromkeys(("campaign_id", "project_id", "key_id", "webhook_id"), nothing)
         path = template.format(**ids, import_id=1, session_id="0", name="a", domain="a", scope="x")
         options: dict[str, Any] = {} if method in ("GET", "DELETE") else {"json": {"x": 1}}
         answer = await api.client.request(method, path, **options)
