@@ -1,6 +1,7 @@
 """Finds the endpoints that have something to deliver, and runs one delivery for each."""
 
 import asyncio
+from functools import partial
 from uuid import UUID, uuid4
 
 from services.webhooks.delivery import LEASE_SECONDS, Delivery, Poster
@@ -38,7 +39,7 @@ class Courier:
         for endpoint_id in found:
             task = asyncio.create_task(self._delivery.run(endpoint_id))
             self._running[endpoint_id] = task
-            task.add_done_callback(lambda done, which=endpoint_id: self._ended(which, done))
+            task.add_done_callback(partial(self._ended, endpoint_id))
 
     async def renew(self) -> None:
         """A tick: renews the leases of the deliveries that run."""

@@ -210,7 +210,7 @@ def _is_refusal(answer: Answer) -> bool:
 
 def _is_for(event: Mapping[str, Any], endpoint_id: UUID) -> bool:
     """A test goes only to the endpoint that it tests."""
-    return event["type"] != FactType.WEBHOOK_TEST or event["data"].get("webhook_id") == str(endpoint_id)
+    return event["type"] != FactType.WEBHOOK_TEST or bool(event["data"].get("webhook_id") == str(endpoint_id))
 
 
 def _within(events: Sequence[dict[str, Any]], most: int) -> Sequence[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """Webhooks of a project: created, shown, changed, replayed. The service `webhooks` delivers to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import RowMapping, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -130,7 +130,7 @@ async def list_set_aside(
     return Page(data=[SetAsideOut.model_validate(row) for row in rows[:limit]], next_cursor=following)
 
 
-async def _shown(connection: AsyncConnection, project_id: UUID, rows: Sequence[Mapping[str, Any]]) -> list[WebhookOut]:
+async def _shown(connection: AsyncConnection, project_id: UUID, rows: Sequence[RowMapping]) -> list[WebhookOut]:
     stream = await event_feed.stream_of(connection, project_id)
     counted = await connection.execute(
         select(col(WebhookSetAside.endpoint_id), func.count())
