@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events release compose compose-demo docs clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events bench-feedback release compose compose-demo docs clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -76,6 +76,9 @@ compose-demo: compose ## the example campaign in those containers, to their mail
 
 release: .venv/.developing ## source archive, wheel and image of the last commit in dist/, checked; uploads nothing
 	@$(BIN)/python -m scripts.release $(ARGS)
+
+bench-feedback: .venv/.developing packages-for-tests ## reports a second over LMTP into the ledger
+	@$(BIN)/python -m bench.feedback $(ARGS)
 
 clean: ## remove everything the commands above made, including the demo's data and .venv
 	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi

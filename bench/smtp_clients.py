@@ -61,7 +61,7 @@ class Email:
     """A job."""
 
     __slots__ = ("_bodies", "_number")
-    mail_from, rcpt_to, smtputf8 = SENDER, RECIPIENT, False
+    mail_from, rcpt_to, smtputf8, token_from = SENDER, RECIPIENT, False, ""
 
     def __init__(self, number: int, bodies: Bodies) -> None:
         self._number = number

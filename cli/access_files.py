@@ -101,11 +101,13 @@ def _write(folder: Path, servers: Servers, renew: Collection[str]) -> Sequence[P
 
 
 def unsubscribe_key_of(secret_keys: str) -> str:
-    """The senders' key, from the newest of these secrets. Raises ConfigurationError if it is too short."""
+    """The keys of tokens and unsubscribe links, one for each of these secrets: the first signs. Raises
+    ConfigurationError if it is too short."""
     newest = secret_keys.partition(",")[0].strip()
     if len(newest) < LEAST_KEY_CHARACTERS:
         raise ConfigurationError(f"the secret key is shorter than {LEAST_KEY_CHARACTERS} characters: make a longer one")
-    return derived_key(newest.encode(), Use.UNSUBSCRIBE).decode()
+    secrets_ = (secret.strip() for secret in secret_keys.split(","))
+    return ",".join(derived_key(secret.encode(), Use.UNSUBSCRIBE).decode() for secret in secrets_ if secret)
 
 
 def _missing(path: Path, text: str) -> Sequence[Path]:

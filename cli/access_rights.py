@@ -13,13 +13,14 @@ from shared import topology
 from shared.reception import ADMIN, PUBLISHES
 
 VHOST = "vashsender"
-SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
+SERVICES = ("api", "dispatcher", "feedback", "sender", "watchdog", "webhooks")
 MONITOR = "monitor"
 """For an autoscaler: reads queue depths through the management API."""
 
 CONSUMES: Mapping[str, Sequence[str]] = {
     "api": (),
     "dispatcher": (topology.CAMPAIGNS, topology.DEFAULT),
+    "feedback": (),
     "sender": (topology.EMAIL,),
     "watchdog": (topology.HEARTBEATS,),
     "webhooks": (),

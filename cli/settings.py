@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, SecretStr, model_validator
 
-from shared.settings import SenderSettings, load
+from shared.settings import LMTP_PORT, SMTP_PORT, SenderSettings, load
 
 FIRST_SENDER_PORT = 8720
 API_HEALTH_OFFSET = 12
@@ -33,6 +33,9 @@ class LocalSettings(SenderSettings):
     dispatcher_port: int = Field(8710, ge=1, le=65535, description="`/health` and `/metrics` of the dispatcher.")
     watchdog_port: int = Field(8711, ge=1, le=65535, description="`/health` and `/metrics` of the watchdog.")
     webhooks_port: int = Field(8713, ge=1, le=65535, description="`/health` and `/metrics` of the webhooks service.")
+    feedback_port: int = Field(8714, ge=1, le=65535, description="`/health` and `/metrics` of feedback.")
+    lmtp_port: int = LMTP_PORT
+    smtp_port: int = SMTP_PORT
     sender_port: int = Field(
         FIRST_SENDER_PORT,
         ge=1,

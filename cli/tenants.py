@@ -151,6 +151,25 @@ async def add_domain(config: CommonSettings, name: str, project: str) -> DomainR
     return added
 
 
+async def set_bounce_domain(config: CommonSettings, name: str, bounce_domain: str | None) -> DomainRow:
+    """Raises DataError if the domain belongs to no project, or the bounce domain cannot be used."""
+    domain = _domain(name)
+    bounces = None if bounce_domain is None else _domain(bounce_domain)
+    async with ledger_of(config) as ledger, ledger.write() as connection:
+        found = await _belonging(connection, domain)
+        changed = await domains.set_bounce_domain(connection, found, bounces)
+        target = f"domain={domain} bounce_domain={bounces}"
+        await audit.record(connection, actor(), "domain bounces", target=target, project_id=found.project_id)
+    return changed
+
+
+async def bounce_domain_of(config: CommonSettings, name: str) -> str | None:
+    """Where bounces of a domain's mail go, as the ledger says; None if it says nothing."""
+    async with ledger_of(config) as ledger, ledger.read() as connection:
+        found = await domains.owner(connection, _domain(name))
+    return found.bounce_domain if found else None
+
+
 async def list_domains(config: CommonSettings, project: str | None = None) -> Sequence[DomainRow]:
     """Domains by name: of a project, or of all."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
@@ -162,9 +181,7 @@ async def remove_domain(config: CommonSettings, name: str) -> None:
     """Raises DataError if the domain belongs to no project."""
     domain = _domain(name)
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        found = await domains.find(connection, domain)
-        if found is None:
-            raise DataError(f"{domain} belongs to no project: see `vashsender domain list`")
+        found = await _belonging(connection, domain)
         await domains.remove(connection, domain)
         await audit.record(connection, actor(), "domain remove", target=f"domain={domain}", project_id=found.project_id)
 
@@ -198,6 +215,13 @@ async def _project(connection: AsyncConnection, name: str) -> ProjectRow:
         found = await projects.find(connection, project_id=DEFAULT_PROJECT)
     if found is None:
         raise DataError(f"there is no project {name}: see `vashsender project list`")
+    return found
+
+
+async def _belonging(connection: AsyncConnection, domain: str) -> DomainRow:
+    found = await domains.find(connection, domain)
+    if found is None:
+        raise DataError(f"{domain} belongs to no project: see `vashsender domain list`")
     return found
 
 

@@ -8,6 +8,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from services.api.metrics import ApiMetrics
 from services.dispatcher.metrics import DispatcherMetrics
+from services.feedback.metrics import FeedbackMetrics
 from services.sender.metrics import SenderMetrics
 from services.watchdog.environment import EnvironmentMetrics
 from services.watchdog.heartbeats import Heartbeats
@@ -33,6 +34,7 @@ SERVICES: Mapping[str, Callable[[Metrics, Ledger], object]] = {
     "dispatcher": DispatcherMetrics,
     "watchdog": _watchdog,
     "webhooks": WebhookMetrics,
+    "feedback": lambda common, _ledger: FeedbackMetrics(common.registry),
     "api": lambda common, _ledger: ApiMetrics(common.registry),
 }
 

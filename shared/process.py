@@ -34,7 +34,7 @@ from shared.notify import Notifier
 from shared.reception import Reception
 from shared.ticks import Ticks
 
-PORT_OFFSETS = {"dispatcher": 10, "watchdog": 11, "webhooks": 13, "sender": 20}
+PORT_OFFSETS = {"dispatcher": 10, "watchdog": 11, "webhooks": 13, "feedback": 14, "sender": 20}
 """Where the HTTP port of a service lies in the block of ports."""
 ALIVE_SECONDS = 5.0
 """How often a service notes in the ledger that it is alive."""

@@ -25,6 +25,7 @@ DEFAULT_ACCOUNT = "guest"
 PUBLISHES: Mapping[str, Sequence[type[events.Event]]] = {
     "api": (events.CampaignRequested,),
     "dispatcher": (events.BatchReleased, events.BatchRequeued, events.CampaignFinished),
+    "feedback": (),
     "sender": (events.BatchFinished, events.BatchRequeued, events.CampaignRequested, events.SenderHeartbeat),
     "watchdog": (events.BatchRequeued, events.CampaignRequested),
     "webhooks": (),

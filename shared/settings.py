@@ -62,6 +62,12 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return values
 
 
+LMTP_PORT: Any = Field(
+    0, ge=0, le=65535, description="LMTP, for a mail server of yours that hands the bounce domains on. 0: none."
+)
+SMTP_PORT: Any = Field(0, ge=0, le=65535, description="SMTP, for reports that come from the internet. 0: none.")
+
+
 class CommonSettings(BaseSettings):
     """Read by every service and by the command."""
 
@@ -598,10 +604,42 @@ class WebhooksSettings(CommonSettings):
         return value
 
 
+class FeedbackSettings(CommonSettings):
+    """Takes in bounces, complaints and unsubscribes."""
+
+    signs_with: ClassVar[tuple[str, ...]] = ("unsubscribe_key", "secret_key")
+
+    unsubscribe_key: SecretStr = Field(
+        SecretStr(""),
+        description="Verifies the tokens of emails and unsubscribe links; older ones follow after a comma. Empty:"
+        " `VASHSENDER_SECRET_KEY` does.",
+    )
+    lmtp_port: int = LMTP_PORT
+    smtp_port: int = SMTP_PORT
+    feedback_host: str = Field("127.0.0.1", description="Address that both listen on.")
+    feedback_hostname: str = Field("", max_length=255, description="Our name in the greeting. Empty: this machine's.")
+    feedback_max_bytes: int = Field(
+        20_000_000, ge=10_000, description="Largest mail that is taken. Of a long one the first 1,000,000 bytes count."
+    )
+    feedback_connections: int = Field(50, ge=1, description="Most connections at once, over both ports.")
+    feedback_connections_per_address: int = Field(
+        50, ge=1, description="Most of them from one address; a mail server of yours is one address."
+    )
+    feedback_mails_per_second: float = Field(
+        1000.0, gt=0, description="Mails a second, over all connections. What is over is asked to come again later."
+    )
+
+    @property
+    def token_keys(self) -> tuple[bytes, ...]:
+        """The keys that may have made a token, newest first."""
+        return _keys(self.unsubscribe_key) or self.signing_keys(Use.UNSUBSCRIBE)
+
+
 SETTINGS: Mapping[str, type[CommonSettings]] = {
     "api": ApiSettings,
     "dispatcher": DispatcherSettings,
     "sender": SenderSettings,
+    "feedback": FeedbackSettings,
     "watchdog": WatchdogSettings,
     "webhooks": WebhooksSettings,
 }

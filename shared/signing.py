@@ -31,6 +31,8 @@ class Use(Enum):
     SIGN_IN = "sign-in link"
     #: The page's forms.
     FORM = "form"
+    #: The address at which Amazon SES tells a project what came back.
+    SES = "ses hook"
     #: Unsubscribe links. The only key that senders have.
     UNSUBSCRIBE = "unsubscribe link"
 

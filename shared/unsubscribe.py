@@ -9,13 +9,13 @@ from uuid import UUID
 
 from shared import signing
 
-_PURPOSE = b"vashsender unsubscribe 1\0"
+PURPOSE = b"vashsender unsubscribe 1\0"
 _PAYLOAD_OCTETS = 24
 
 
 def make_token(secret: bytes, campaign_id: UUID, recipient_id: int) -> str:
     """The token of one recipient (0 <= recipient_id < 2**63)."""
-    return signing.make_token(secret, _PURPOSE, campaign_id.bytes + recipient_id.to_bytes(8, "big"))
+    return signing.make_token(secret, PURPOSE, campaign_id.bytes + recipient_id.to_bytes(8, "big"))
 
 
 def make_link(public_url: str, secret: bytes, campaign_id: UUID, recipient_id: int) -> str:
@@ -25,5 +25,5 @@ def make_link(public_url: str, secret: bytes, campaign_id: UUID, recipient_id: i
 
 def read_token(secrets: Sequence[bytes], token: str) -> tuple[UUID, int]:
     """Campaign id and recipient id, if one of the secrets (newest first) has signed them. Raises signing.TokenError."""
-    payload = signing.read_token(secrets, _PURPOSE, token, _PAYLOAD_OCTETS)
+    payload = signing.read_token(secrets, PURPOSE, token, _PAYLOAD_OCTETS)
     return UUID(bytes=payload[:16]), int.from_bytes(payload[16:], "big")

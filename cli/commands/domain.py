@@ -37,8 +37,26 @@ def list_(
     from cli.settings import local_settings
 
     domains = asyncio.run(tenants.list_domains(local_settings(), project))
-    rows = [(one.name, one.project, one.made_by, moment(one.created_at)) for one in domains]
-    show_list([asdict(domain) for domain in domains], ("Domain", "Project", "Made by", "Since"), rows, as_json)
+    rows = [(one.name, one.project, one.bounce_domain or "", one.made_by, moment(one.created_at)) for one in domains]
+    headings = ("Domain", "Project", "Bounces to", "Made by", "Since")
+    show_list([asdict(domain) for domain in domains], headings, rows, as_json)
+
+
+@app.command()
+def bounces(
+    domain: Domain,
+    bounce_domain: Annotated[str, typer.Argument(help="The domain that takes its bounces; `none`: the From address.")],
+) -> None:
+    """Name the domain that takes bounces of a domain's mail."""
+    import asyncio
+
+    from cli import tenants
+    from cli.output import say
+    from cli.settings import local_settings
+
+    wanted = None if bounce_domain == "none" else bounce_domain
+    changed = asyncio.run(tenants.set_bounce_domain(local_settings(), domain, wanted))
+    say(f"bounces of {changed.name} go to {changed.bounce_domain or 'the address in From'}")
 
 
 @app.command()

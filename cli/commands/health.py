@@ -109,7 +109,7 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
 def domain(
     name: Annotated[str, typer.Argument(metavar="DOMAIN", help="Domain of the From addresses, such as example.com.")],
     envelope: Annotated[
-        str, typer.Option(metavar="DOMAIN", help="Domain of the envelope sender. Default: the same.")
+        str, typer.Option(metavar="DOMAIN", help="Domain of the envelope sender. Default: its bounce domain.")
     ] = "",
     as_json: Json = False,
 ) -> None:

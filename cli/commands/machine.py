@@ -12,6 +12,7 @@ from cli.options import Json
 class Service(StrEnum):
     api = "api"
     dispatcher = "dispatcher"
+    feedback = "feedback"
     sender = "sender"
     watchdog = "watchdog"
     webhooks = "webhooks"

@@ -36,10 +36,11 @@ def declare_topology(url: str) -> str:
 
 
 def leave_signing_key(config: LocalSettings) -> None:
-    """Derives the senders' key from the installation's secret and leaves it in a file: senders get no other key."""
+    """Derives the key of tokens from the installation's secrets and leaves it in a file: senders and feedback get no
+    other key. The first one signs."""
     private_folder(config.secrets_dir)
-    key = derived_key(config.secret_keys[0], Use.UNSUBSCRIBE)
-    write_private(unsubscribe_key_file(config), key.decode() + "\n")
+    keys = b",".join(derived_key(secret, Use.UNSUBSCRIBE) for secret in config.secret_keys)
+    write_private(unsubscribe_key_file(config), keys.decode() + "\n")
 
 
 def first_key(config: LocalSettings) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 BROKER = "broker"
 MAILBOX = "mailbox"
 SENDER = "sender"
+FEEDBACK = "feedback"
 SERVICES = ("api", "dispatcher", "watchdog", "webhooks")
 STOP_MARGIN_SECONDS = 10.0
 BROKER_STOP_SECONDS = 50.0
@@ -25,7 +26,7 @@ PASSED_ON_PREFIXES = ("VASHSENDER_", "LC_", "PYTHON", "SSL_CERT_", "COVERAGE_")
 # Secrets of one service or of the command, which no other program gets.
 OWN_SECRETS: Mapping[str, Sequence[str]] = {
     "VASHSENDER_SECRET_KEY": ("api",),
-    "VASHSENDER_UNSUBSCRIBE_KEY": (SENDER,),
+    "VASHSENDER_UNSUBSCRIBE_KEY": (SENDER, FEEDBACK),
     "VASHSENDER_RELAYS": (SENDER,),
     "VASHSENDER_AMQP_ADMIN_URL": (),
     "VASHSENDER_API_KEY": (),
@@ -53,14 +54,24 @@ class Program:
 
 
 def service_programs(config: LocalSettings, senders: int, settings: Mapping[str, str]) -> list[Program]:
-    """The programs of the services, with `senders` senders. `settings` are added to each environment."""
+    """The programs of the services, with `senders` senders, and with feedback if it has a port for mail. `settings` are
+    added to each environment."""
     programs = [
         _api_program(config, settings),
         _service(config, "dispatcher", config.dispatcher_port, settings),
         _service(config, "watchdog", config.watchdog_port, settings),
         _service(config, "webhooks", config.webhooks_port, settings),
     ]
+    if config.lmtp_port or config.smtp_port:
+        programs.append(_feedback_program(config, settings))
     return programs + [sender_program(config, number, settings) for number in range(1, senders + 1)]
+
+
+def _feedback_program(config: LocalSettings, settings: Mapping[str, str]) -> Program:
+    own = {"VASHSENDER_UNSUBSCRIBE_KEY_FILE": str(unsubscribe_key_file(config))}
+    program = _service(config, FEEDBACK, config.feedback_port, {**settings, **own})
+    doors = {"LMTP of feedback": config.lmtp_port, "SMTP of feedback": config.smtp_port}
+    return replace(program, ports={**program.ports, **{name: port for name, port in doors.items() if port}})
 
 
 def sender_program(config: LocalSettings, number: int, settings: Mapping[str, str]) -> Program:

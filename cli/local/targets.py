@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cli.local.programs import BROKER, SENDER, SERVICES
+from cli.local.programs import BROKER, FEEDBACK, SENDER, SERVICES
 from cli.settings import LocalSettings
 
 
@@ -16,6 +16,7 @@ def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
         "dispatcher": config.dispatcher_port,
         "watchdog": config.watchdog_port,
         "webhooks": config.webhooks_port,
+        FEEDBACK: config.feedback_port,
         BROKER: config.broker_prometheus_port,
     }
     services, broker = [], []
@@ -23,7 +24,7 @@ def write_targets(config: LocalSettings, names: Iterable[str]) -> None:
         service, _, number = name.partition("-")
         if service == SENDER:
             services.append(_target(config, name, service, config.sender_port + int(number) - 1))
-        elif name in SERVICES:
+        elif name in (*SERVICES, FEEDBACK):
             services.append(_target(config, name, service, ports[name]))
         elif name == BROKER:
             broker.append(_target(config, name, service, ports[name]))

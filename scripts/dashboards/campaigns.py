@@ -118,11 +118,40 @@ ALL = (
     ),
 )
 
+BACK = (
+    Panel(
+        "timeseries",
+        "What comes back",
+        "Reports taken in per hour, by what they say: bounces, complaints, unsubscribes.",
+        "short",
+        [
+            Query(
+                'sum by (kind) (increase(vashsender_feedback_reports_total{job="$job", result="recorded"}[1h])) > 0',
+                "{{kind}}",
+            )
+        ],
+        width=12,
+    ),
+    Panel(
+        "timeseries",
+        "Not matched, or refused at the door",
+        "Per hour. Unverified: nothing proves whom it is about, so a person reads it. Others: mail that was not taken.",
+        "short",
+        [
+            Query(
+                'sum(increase(vashsender_feedback_reports_total{job="$job", result="unverified"}[1h]))', "unverified"
+            ),
+            Query('sum by (reason) (increase(vashsender_feedback_refused_total{job="$job"}[1h])) > 0', "{{reason}}"),
+        ],
+        width=12,
+    ),
+)
+
 CAMPAIGNS = Dashboard(
     "vashsender-campaigns",
     "VashSender / Campaigns",
     "Progress of the campaigns under way, at most fifty. Closed ones disappear; the API's page still has them.",
     [JOB, NAME],
-    [Row("Under way", PROGRESS), Row("All", ALL)],
+    [Row("Under way", PROGRESS), Row("All", ALL), Row("Feedback", BACK)],
     links("vashsender-campaigns"),
 )

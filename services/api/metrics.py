@@ -28,6 +28,11 @@ class ApiMetrics:
             ["format", "outcome"],
             registry=registry,
         )
+        self.wrong_signatures = Counter(
+            f"{PREFIX}_hook_wrong_signatures_total",
+            "Messages at /hooks/ses that SNS has not signed, or that could not be verified.",
+            registry=registry,
+        )
         self.undone = Counter(
             f"{PREFIX}_imports_undone_total",
             "Imports whose rows were removed again: `failed`, `cancelled` or `timed_out`.",

@@ -18,15 +18,15 @@ from services.sender.memory import Memory
 from services.sender.metrics import SenderMetrics
 from services.sender.results import RetryPolicy
 from shared.content import CampaignContent
+from shared.email_tokens import BOUNCE, EmailTokens, TokenMaker
 from shared.errors import ConfigurationError, DataError
 from shared.ledger.database import Ledger
-from shared.messages.campaign import headers_of
+from shared.messages.campaign import ProjectHeaders, headers_of
 from shared.messages.message import MessageBuilder, Pieces
 from shared.relay_groups import NO_GROUP
 from shared.retries import BY_SCHEDULE, doubling, parse_schedule
 from shared.settings import SenderSettings
 from shared.templates import compile_content
-from shared.unsubscribe import make_link
 
 KEPT = 32
 """Campaigns that are remembered without a held batch; few are under way at a time."""
@@ -48,16 +48,28 @@ class CampaignFacts:
     # None: emails are not signed here.
     signer: DkimSigner | None
     retries: RetryPolicy
-    # By recipient id.
-    unsubscribe_url: Callable[[int], str]
+    # Makes the tokens of a recipient, by its id.
+    tokens: Callable[[int], EmailTokens]
+    # The base of unsubscribe links.
+    public_url: str = ""
+    # Takes bounces; empty: MAIL FROM is `envelope_from`.
+    bounce_domain: str = ""
 
-    def render(self, builder: MessageBuilder, row: WorklistRow, date: str) -> Pieces | Callable[[], Pieces]:
+    def token_from(self, tokens: EmailTokens) -> str:
+        """MAIL FROM of one email, at relays that let it through; empty: there is none."""
+        return f"{BOUNCE}{tokens.mail}@{self.bounce_domain}" if self.bounce_domain else ""
+
+    def render(
+        self, builder: MessageBuilder, row: WorklistRow, date: str, tokens: EmailTokens, *, is_old: bool = False
+    ) -> Pieces | Callable[[], Pieces]:
         """The message to one recipient; if it is to be signed, a function that returns it and takes most of a
-        millisecond. Raises DataError if the recipient's values do not fit the template."""
+        millisecond. Raises DataError if the recipient's values do not fit the template. `is_old`: it keeps the
+        Message-ID of release 0.1.0."""
         data = orjson.loads(row.data) if row.data else {}
         if not isinstance(data, dict):
             raise DataError("the merge fields are not a JSON object")
-        values = (row.id, row.email, data, date, self.unsubscribe_url(row.id))
+        names = row.id if is_old else tokens.mail
+        values = (names, row.email, data, date, f"{self.public_url}/u/{tokens.link}")
         if self.signer is None:
             return builder.build_pieces(*values)
         return partial(self.signer.sign, builder.build_unsigned(*values))
@@ -101,9 +113,6 @@ class Campaigns:
         return facts
 
     def _facts(self, campaign_id: UUID, row: CampaignRow) -> CampaignFacts:
-        def unsubscribe_url(recipient_id: int) -> str:
-            return make_link(self._public_url, self._unsubscribe_key, campaign_id, recipient_id)
-
         def make(stored: list[str]) -> MessageBuilder:
             content = CampaignContent.model_validate_json(stored.pop())
             compiled = compile_content(
@@ -113,7 +122,8 @@ class Campaigns:
                 max_message_bytes=self._max_message_bytes,
                 is_stored=True,
             )
-            return MessageBuilder(compiled, headers_of(campaign_id, row, row.project, row.sender_id, content))
+            project = ProjectHeaders(row.project, row.sender_id, row.bounce_domain)
+            return MessageBuilder(compiled, headers_of(campaign_id, row, project, content))
 
         return CampaignFacts(
             id=campaign_id,
@@ -124,7 +134,10 @@ class Campaigns:
             content=self.contents.of(campaign_id, make, row.content_bytes),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
-            unsubscribe_url=unsubscribe_url,
+            tokens=TokenMaker(self._unsubscribe_key, campaign_id).make,
+            public_url=self._public_url,
+            # Who names an address for bounces wants them there.
+            bounce_domain=(row.bounce_domain or "") if row.envelope_from == row.from_email else "",
         )
 
     def _group_of(self, row: CampaignRow) -> str:

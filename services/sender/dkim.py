@@ -1,8 +1,9 @@
 """DKIM signatures (RFC 6376): rsa-sha256, relaxed/relaxed, one key per sending domain.
 
-Each signed header is named once more than it occurs, so that none can be added afterwards (RFC 6376, 8.15). `l=` is not
-used. Signing takes most of a millisecond, nearly all of it RSA, during which other threads can run: call `sign` in a
-thread.
+Headers that people and filters rely on are named once more than they occur, so that none can be added afterwards (RFC
+6376, 8.15). List-* and Feedback-ID are only signed where they stand: a relay that adds one leaves the signature intact.
+`l=` is not used. Signing takes most of a millisecond, nearly all of it RSA, during which other threads can run: call
+`sign` in a thread.
 """
 
 import time
@@ -18,6 +19,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from shared.dkim_keys import find_keys, load_key
 from shared.messages.message import Pieces, Unsigned, joined
 
+OVERSIGNED = frozenset({b"from", b"to", b"cc", b"subject", b"date", b"message-id", b"reply-to", b"mime-version"}) | {
+    b"content-type",
+    b"content-transfer-encoding",
+}
 SIGNED_HEADERS = (
     b"from",
     b"to",
@@ -96,7 +101,7 @@ def _signed_headers(head: bytes) -> tuple[list[bytes], list[bytes]]:
     signed: list[bytes] = []
     for name in SIGNED_HEADERS:
         values = found.get(name, ())
-        names.append((name + b":") * len(values) + name)
+        names += [name] * (len(values) + (name in OVERSIGNED))
         signed += [name + b":" + _relaxed_value(value) for value in reversed(values)]
     return names, signed
 

@@ -183,10 +183,11 @@ class Feed:
         elif row.intended and held.facts.retries.at_most_once:
             held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
         else:
-            builder = held.facts.content.builder
+            builder, facts = held.facts.content.builder, held.facts
             assert builder is not None, "see _can_make"
+            tokens, is_old = facts.tokens(row.id), not held.claim.has_tokens
             try:
-                message = held.facts.render(builder, row, held.date)
+                message = facts.render(builder, row, held.date, tokens, is_old=is_old)
             except (DataError, ValueError) as error:
                 held.close(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
@@ -196,6 +197,7 @@ class Feed:
                     self._signed(message),
                     self._may_send_body,
                     key,
+                    token_from="" if is_old else facts.token_from(tokens),
                     memory=own_bytes(message) if isinstance(message, tuple) else SIGNED_COPIES * builder.email_bytes,
                     smtputf8=builder.needs_smtputf8(row.email),
                 )

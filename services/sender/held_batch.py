@@ -382,6 +382,7 @@ class Email:
         "rcpt_to",
         "row",
         "smtputf8",
+        "token_from",
     )
 
     def __init__(
@@ -392,6 +393,7 @@ class Email:
         may_send_body: "Callable[[Email, str], bool | Awaitable[bool]]",
         key: Key | None = None,
         *,
+        token_from: str = "",
         memory: int = 0,
         smtputf8: bool = False,
     ) -> None:
@@ -402,6 +404,7 @@ class Email:
         self.key = key
         self.row = row
         self.mail_from = held.facts.envelope_from
+        self.token_from = token_from
         self.rcpt_to = row.email
         self.smtputf8 = smtputf8
         #: Under at_most_once: an intent was asked for, and the ledger may have it.

@@ -11,9 +11,14 @@ from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import RecipientStatus
 
 Counts = Mapping[str, int]
-"""`total`, and one number for each RecipientStatus; these add up to `total`."""
+"""`total`, one number for each RecipientStatus, which add up to `total`, and one for each of REPORTED."""
 
 STATUSES = tuple(status.value for status in RecipientStatus)
+
+REPORTED = ("bounced", "complained", "unsubscribed")
+"""What came back: recipients with such a report. They have a status besides."""
+
+NAMES = STATUSES + REPORTED
 
 
 async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -> dict[UUID, Counts]:
@@ -25,15 +30,15 @@ async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -
         select(
             col(Batch.campaign_id),
             func.sum(col(Batch.size)),
-            *(func.sum(getattr(Batch, status)) for status in STATUSES),
+            *(func.sum(getattr(Batch, name)) for name in NAMES),
         )
         .where(col(Batch.campaign_id).in_(campaign_ids))
         .group_by(col(Batch.campaign_id))
     )
-    covered = {row[0]: (int(row[1]), dict(zip(STATUSES, map(int, row[2:]), strict=True))) for row in sums}
+    covered = {row[0]: (int(row[1]), dict(zip(NAMES, map(int, row[2:]), strict=True))) for row in sums}
     result: dict[UUID, Counts] = {}
     for campaign_id, total in totals:
-        size, by_status = covered.get(campaign_id, (0, dict.fromkeys(STATUSES, 0)))
+        size, by_status = covered.get(campaign_id, (0, dict.fromkeys(NAMES, 0)))
         result[campaign_id] = {
             "total": total,
             **by_status,

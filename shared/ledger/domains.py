@@ -3,11 +3,11 @@
 A domain includes those below it, unless one of them has an owner itself."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -18,6 +18,10 @@ from shared.ledger.models import Project
 from shared.ledger.tenants import Domain
 
 MadeBy = Literal["operator", "dns", "used"]
+
+
+class BounceDomainError(DataError):
+    """SPF could never be aligned with it."""
 
 
 class DomainTakenError(DataError):
@@ -34,6 +38,8 @@ class DomainRow:
     project: str
     made_by: MadeBy
     created_at: float
+    #: Takes bounces of its mail; None: they go to the address in From.
+    bounce_domain: str | None = None
 
 
 _DOMAINS: Any = select(
@@ -42,6 +48,7 @@ _DOMAINS: Any = select(
     col(Project.name).label("project"),
     col(Domain.made_by),
     col(Domain.created_at),
+    col(Domain.bounce_domain),
 ).join(Project.__table__, col(Project.id) == col(Domain.project_id))  # type: ignore[attr-defined]
 
 
@@ -76,6 +83,27 @@ async def add(connection: AsyncConnection, name: str, project_id: UUID, made_by:
     if found is None or found.project_id != project_id:
         raise DomainTakenError(f"{name} belongs to another project: an operator removes it there first")
     return found
+
+
+def may_take_bounces(domain: str, bounce_domain: str) -> bool:
+    """Whether two domains may have the same organizational domain, so that SPF stays aligned: they have the same last
+    two labels. `doctor domain` asks DNS for the organizational domain itself."""
+    labels = bounce_domain.split(".")
+    return len(labels) > 1 and labels[-2:] == domain.split(".")[-2:]
+
+
+async def set_bounce_domain(connection: AsyncConnection, domain: DomainRow, bounce_domain: str | None) -> DomainRow:
+    """Raises DomainTakenError if the bounce domain belongs to another project, BounceDomainError if it cannot be
+    aligned with the domain."""
+    if bounce_domain is not None:
+        if not may_take_bounces(domain.name, bounce_domain):
+            raise BounceDomainError(f"{bounce_domain} and {domain.name} have no organizational domain in common")
+        holder = await owner(connection, bounce_domain)
+        if holder is not None and holder.project_id != domain.project_id:
+            raise DomainTakenError(f"{bounce_domain} belongs to another project")
+    changed = update(Domain).where(col(Domain.name) == domain.name).values(bounce_domain=bounce_domain)
+    await connection.execute(changed)
+    return replace(domain, bounce_domain=bounce_domain)
 
 
 async def remove(connection: AsyncConnection, name: str, project_id: UUID | None = None) -> bool:

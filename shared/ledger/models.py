@@ -193,6 +193,8 @@ class Batch(SQLModel, table=True):
     released_at: float | None = _moment()
     claimed_at: float | None = _moment()
     dated_at: float | None = _moment()  # the first claim: the Date header of every attempt
+    #: Set with `dated_at`: its Message-IDs are mail tokens. None: a sender of release 0.1.0 has begun to send it.
+    has_tokens: bool | None = Field(sa_column=Column(Boolean), default=None)
     #: With a rate limit: the seconds over which its emails are spread.
     span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)
     rescues: int = _count()
@@ -204,7 +206,11 @@ class Batch(SQLModel, table=True):
     expired: int = _count()
     cancelled: int = _count()
     unknown: int = _count()
-    gone: int = _count()  # of the failed: there is no such mailbox
+    gone: int = _count()  # of the failed and of the bounced: there is no such mailbox
+    #: Of the sent: reports that came back, each recipient once. See shared.ledger.reports.
+    bounced: int = _count()
+    complained: int = _count()
+    unsubscribed: int = _count()
 
 
 class Import(SQLModel, table=True):

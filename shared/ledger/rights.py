@@ -13,6 +13,7 @@ from sqlmodel import SQLModel
 
 import shared.ledger.models
 import shared.ledger.outbox_tables
+import shared.ledger.report_tables
 import shared.ledger.tenants
 import shared.ledger.webhook_tables  # noqa: F401 - these fill SQLModel.metadata
 
@@ -32,6 +33,7 @@ SELECT, INSERT, UPDATE, DELETE = "SELECT", "INSERT", "UPDATE", "DELETE"
 
 _READ: Mapping[str, Columns] = {SELECT: ALL}
 _COUNTS = ("pending", "deferred", "sent", "failed", "suppressed", "expired", "cancelled", "unknown")
+_REPORTED = ("bounced", "complained", "unsubscribed", "gone")
 _TAKEN = ("state", "generation", "owner", "lease_until", "released_at", "due_at", "rescues")
 _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
@@ -55,12 +57,13 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     "api": {
         "project": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "api_key": {SELECT: ALL, INSERT: ALL, UPDATE: ("revoked_at", "expires_at", "last_used_at")},
-        "domain": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "domain": {SELECT: ALL, INSERT: ALL, UPDATE: ("bounce_domain",), DELETE: ALL},
         "page_session": {SELECT: ALL, INSERT: ALL, UPDATE: ("seen_at", "ended_at"), DELETE: ALL},
         "audit_entry": {SELECT: ALL, INSERT: ALL},
         "campaign": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
-        "batch": _READ,
+        "batch": {SELECT: ALL, UPDATE: _REPORTED},
+        "report": {SELECT: ALL, INSERT: ALL},
         "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional",), DELETE: ALL},
         "relay_refusals": {SELECT: ALL, DELETE: ALL},
@@ -126,7 +129,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
                 *("reply", "relay", "queue_id", "sent_at"),
             ),
         },
-        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "size", *_COUNTS, "gone")},
+        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", *_COUNTS, "gone")},
         "suppression": {
             SELECT: ("id", "project_id", "email_key", "campaign_id", "reason", "created_at", "provisional"),
             INSERT: ALL,
@@ -138,6 +141,24 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "sending_fact": {**_LIFE, DELETE: ALL},
         "timeline": _NOTES,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: (*_LIMITS, *_RESERVED)},
+        "event_stream": _WANTED,
+        "outbox": _TOLD,
+    },
+    # Takes in what comes back from strangers: records reports and suppresses; sees no content and no fields.
+    "feedback": {
+        "project": {SELECT: ("id",)},
+        "domain": {SELECT: ("name", "project_id", "bounce_domain")},
+        "campaign": {SELECT: ("id", "project_id")},
+        "recipient": {SELECT: ("id", "campaign_id", "email", "email_key", "status")},
+        "batch": {SELECT: ALL, UPDATE: _REPORTED},
+        "report": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "suppression": {
+            SELECT: ("id", "project_id", "email_key", "provisional"),
+            INSERT: ALL,
+            DELETE: ALL,
+        },
+        "timeline": _NOTES,
+        "service_instance": _LIFE,
         "event_stream": _WANTED,
         "outbox": _TOLD,
     },

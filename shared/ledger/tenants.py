@@ -18,6 +18,8 @@ class Domain(SQLModel, table=True):
     name: str = Field(sa_column=Column(String(255), primary_key=True))
     project_id: UUID = _project_key()
     #: `operator`, `dns` (a TXT record proved it), or `used` (by campaigns before domains belonged to projects).
+    #: Takes bounces of mail from this domain, in the same form. None: they go to the address in From.
+    bounce_domain: str | None = Field(sa_column=Column(String(255)), default=None)
     made_by: str = Field(sa_column=Column(String(16), nullable=False))
     created_at: float = Field(sa_column=Column(Float(53), nullable=False))
 

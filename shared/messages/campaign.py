@@ -1,7 +1,7 @@
 """The headers that all messages of a campaign have, from its row in the ledger."""
 
 import re
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from shared.content import CampaignContent
@@ -23,12 +23,18 @@ class Columns(Protocol):
     def reply_to_name(self) -> str | None: ...
 
 
-def headers_of(
-    campaign_id: UUID, row: Columns, project: str, sender_id: str | None, content: CampaignContent
-) -> CampaignHeaders:
-    """The headers of a campaign, with its attachments. `project` is the project's name.
+class ProjectHeaders(NamedTuple):
+    """What a project says in the headers of its emails."""
 
-    `sender_id` ends Feedback-ID; None: `vashsender`."""
+    name: str
+    #: Ends Feedback-ID; None: `vashsender`.
+    sender_id: str | None
+    #: Of the domain in From; None: it has none.
+    bounce_domain: str | None = None
+
+
+def headers_of(campaign_id: UUID, row: Columns, project: ProjectHeaders, content: CampaignContent) -> CampaignHeaders:
+    """The headers of a campaign, with its attachments."""
     domain = row.from_email.rpartition("@")[2]
     return CampaignHeaders(
         campaign_id=campaign_id,
@@ -36,8 +42,9 @@ def headers_of(
         from_name=row.from_name,
         reply_to=row.reply_to or "",
         reply_to_name=row.reply_to_name or "",
-        list_id=f"{_label(project)}.{domain}",
-        feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:{sender_id or 'vashsender'}",
+        list_id=f"{_label(project.name)}.{domain}",
+        feedback_id=f"{campaign_id.hex}:{row.project_id.hex}:campaign:{project.sender_id or 'vashsender'}",
+        bounce_domain=project.bounce_domain or "",
         attachments=tuple(
             Attachment(file.filename, file.content_type, file.content, file.content_id) for file in content.attachments
         ),

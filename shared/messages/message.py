@@ -15,6 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from shared.addresses import needs_smtputf8, parse_address
+from shared.email_tokens import UNSUBSCRIBE
 from shared.header_text import HeaderError, check_content_id, check_content_type, check_file_name, check_header_text
 from shared.messages.headers import mailbox, unstructured
 from shared.messages.mime import LONG_OCTETS, Encoder, encoder_for, spaced
@@ -58,9 +59,13 @@ class CampaignHeaders:
     reply_to_name: str = ""
     list_id: str = ""  # of List-Id (RFC 2919), such as `news.example.com`
     feedback_id: str = ""
-    unsubscribe_mailto: str = ""  # an address to unsubscribe by email, in List-Unsubscribe (RFC 2369)
+    bounce_domain: str = ""  # takes unsubscribes by email, for List-Unsubscribe (RFC 2369)
     attachments: tuple[Attachment, ...] = ()
 
+
+Names = str | int
+"""What names an email: its mail token (`shared.email_tokens`), or the recipient's id where release 0.1.0 has begun to
+send: its Message-ID must stay as it is."""
 
 Pieces = tuple[bytes, ...]
 """A message or a part of one, cut so that what its campaign fixes (attachments, long texts) is shared by all emails."""
@@ -104,9 +109,10 @@ class MessageBuilder:
         _, at, domain = headers.from_email.rpartition("@")
         if not at or not domain.isascii():
             raise HeaderError("From", "needs a normalised address")
-        self._message_id_end = f".{headers.campaign_id.hex}@{domain}>"
+        self._domain = domain
+        self._campaign_hex = headers.campaign_id.hex
         self._utf8_headers = needs_smtputf8(headers.from_email) or needs_smtputf8(headers.reply_to)
-        self._unsubscribe_end = f", <mailto:{headers.unsubscribe_mailto}>" if headers.unsubscribe_mailto else ""
+        self._bounce_domain = headers.bounce_domain
         self._subject = content.subject
         self._fixed_subject = _subject(content.subject.render({})) if content.subject.is_fixed else b""
         parts = [("text", content.text), ("html", content.html)]
@@ -136,38 +142,36 @@ class MessageBuilder:
         """Whether the message to this recipient needs a relay that offers SMTPUTF8."""
         return self._utf8_headers or needs_smtputf8(email)
 
-    def build(
-        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
-    ) -> bytes:
+    def build(self, names: Names, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = "") -> bytes:
         """The message to one recipient. The same arguments give the same octets; see `build_unsigned`."""
-        return b"".join(self.build_pieces(recipient_id, email, data, date, unsubscribe_url))
+        return b"".join(self.build_pieces(names, email, data, date, unsubscribe_url))
 
     def build_pieces(
-        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
+        self, names: Names, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> Pieces:
         """The same message, in pieces."""
-        head, body = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
+        head, body = self._head_and_body(names, email, data, date, unsubscribe_url)
         return self._joined((head, b"\r\n\r\n", *body))
 
     def build_unsigned(
-        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
+        self, names: Names, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str = ""
     ) -> Unsigned:
         """The same message, to be signed.
 
         `date` is an RFC 5322 date, `email` a normalised address. Without `unsubscribe_url` there is no List-Unsubscribe
         header, and the field has no value. Raises RenderError if this recipient's values do not fit."""
-        head, pieces = self._head_and_body(recipient_id, email, data, date, unsubscribe_url)
+        head, pieces = self._head_and_body(names, email, data, date, unsubscribe_url)
         body = canonical = self._joined(pieces)
         if self._spaced:
             canonical = self._joined([self._spaced.get(piece, piece) for piece in pieces])
         return Unsigned(head, body, _without_empty_end(canonical))
 
     def _head_and_body(
-        self, recipient_id: int, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str
+        self, names: Names, email: str, data: Mapping[str, Value], date: str, unsubscribe_url: str
     ) -> tuple[bytes, list[bytes]]:
         values = {**data, "email": email, "unsubscribe_url": unsubscribe_url or None}
         subject = self._fixed_subject or _subject(self._subject.render(values))
-        head = self._own_headers(recipient_id, email, date, unsubscribe_url) + subject + self._fixed_headers
+        head = self._own_headers(names, email, date, unsubscribe_url) + subject + self._fixed_headers
         out: list[bytes] = []
         try:
             for part in self._parts:
@@ -186,7 +190,7 @@ class MessageBuilder:
     def _joined(self, pieces: Sequence[bytes]) -> Pieces:
         return joined(pieces) if self._has_long else (b"".join(pieces),)
 
-    def _own_headers(self, recipient_id: int, email: str, date: str, unsubscribe_url: str) -> bytes:
+    def _own_headers(self, names: Names, email: str, date: str, unsubscribe_url: str) -> bytes:
         if not _ENVELOPE_SAFE.fullmatch(email):
             raise HeaderError("To", "needs a normalised address")
         if not _ONE_LINE.fullmatch(date):
@@ -195,13 +199,15 @@ class MessageBuilder:
         if unsubscribe_url:
             if not _URL.fullmatch(unsubscribe_url):
                 raise HeaderError("List-Unsubscribe", "needs an http(s) URL of at most 850 characters")
+            by_email = isinstance(names, str) and self._bounce_domain
             unsubscribe = (
-                f"List-Unsubscribe: <{unsubscribe_url}>{self._unsubscribe_end}\r\n"
+                f"List-Unsubscribe: <{unsubscribe_url}>"
+                f"{f', <mailto:{UNSUBSCRIBE}{names}@{by_email}>' if by_email else ''}\r\n"
                 "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
             )
+        message_id = names if isinstance(names, str) else f"{names}.{self._campaign_hex}"
         return (
-            f"Date: {date}\r\nMessage-ID: <{recipient_id}{self._message_id_end}\r\n"
-            f"To: {email}\r\n{unsubscribe}Subject: "
+            f"Date: {date}\r\nMessage-ID: <{message_id}@{self._domain}>\r\nTo: {email}\r\n{unsubscribe}Subject: "
         ).encode()
 
 
@@ -235,8 +241,6 @@ def _fixed_headers(headers: CampaignHeaders) -> bytes:
         if len(headers.list_id) > 255 or not _LIST_ID.fullmatch(headers.list_id):
             raise HeaderError("List-Id", "is letters, digits, - and _ with dots between, such as news.example.com")
         lines.append(b"List-Id: <" + headers.list_id.encode() + b">")
-    if headers.unsubscribe_mailto and not parse_address(headers.unsubscribe_mailto).email.isascii():
-        raise HeaderError("List-Unsubscribe", "needs an ASCII address")
     if headers.feedback_id:
         if not _ONE_LINE.fullmatch(headers.feedback_id):
             raise HeaderError("Feedback-ID", "is at most 200 ASCII characters, such as campaign:project:kind:sender")

@@ -71,6 +71,8 @@ class RelayConfig:
     weight: int = 0
     #: Its limits if its URL sets any; else those in the ledger stay as they are.
     limits: RelayLimits | None = None
+    #: Whether MAIL FROM with a token may be used: submission services often rewrite or refuse it.
+    verp: bool = False
     #: The addresses its mail leaves from, for the check of SPF. Empty: not known.
     egress: tuple[IPv4Address | IPv6Address, ...] = ()
 

@@ -89,6 +89,7 @@ def parse_relay(url: str, settings: SenderSettings) -> RelayConfig:
         group=_group(options.pop("group", ""), settings),
         weight=int(_number(options, "weight", 0)),
         limits=_limits(options),
+        verp=_flag(options, "verp", default=False),
         egress=_egress(options.pop("egress", "")),
     )
     if options:

@@ -14,6 +14,8 @@ import asyncpg
 import httpx
 import pytest
 from aio_pika.abc import AbstractConnection, AbstractQueue
+from sqlalchemy import insert, select
+from sqlmodel import col
 
 from cli.access_files import Servers, write
 from cli.access_rights import CONSUMES, SERVICES
@@ -21,12 +23,19 @@ from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared import topology
-from shared.ledger import migrate
+from shared.email_tokens import TokenMaker
+from shared.feedback.meaning import Found, Kind
+from shared.ledger import migrate, reports
 from shared.ledger.database import Ledger
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient
+from shared.ledger.outbox_tables import EventStream
+from shared.ledger.reports import Incoming
 from shared.ledger.rights import HOUSEKEEPING
 from shared.reception import PUBLISHES
+from shared.settings import CommonSettings
 from shared.unsubscribe import make_token
 from tests.support.access import Accounts, accounts, apply
+from tests.support.ledger import add_campaign
 from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
 
@@ -165,7 +174,7 @@ async def _look_around(system: System) -> None:
         services = (await client.get("/services")).raise_for_status().json()["data"]
         queues = (await client.get("/queues")).raise_for_status().json()["data"]
         (await client.get("/batches")).raise_for_status()
-    assert {row["service"] for row in services} == set(SERVICES)
+    assert {row["service"] for row in services} == set(SERVICES) - {"feedback"}  # it was not started
     assert all(queue["exists"] for queue in queues)
     assert {queue["name"] for queue in queues if queue["consumers"]} == {"campaigns", "default", "email", "heartbeats"}
     assert await system.processes["watchdog"].metric('vashsender_queue_consumers{queue="email"}') >= 1
@@ -374,3 +383,35 @@ async def test_the_monitor_sees_only_depths(made: Accounts, broker: PrivateBroke
             await client.get("/users"),
         ]
     assert all(answer.status_code in (400, 401, 403) for answer in answers), [str(answer) for answer in answers]
+
+
+@pytest.mark.parametrize("role", ["feedback", "api"])
+async def test_reports_are_recorded_on_least_rights(made: Accounts, role: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, made.owner_url)
+    owner, service = (
+        Ledger(made.owner_url, pool_size=1),
+        Ledger(CommonSettings(database_url=made.database_url(role)).ledger_url, pool_size=1),
+    )
+    try:
+        campaign = await add_campaign(owner, 3)
+        async with owner.write() as connection:
+            found = await connection.execute(select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign))
+            ids = sorted(found.scalars())
+            batch = {"first_id": ids[0], "last_id": ids[-1], "size": 3, "sent": 3, "state": "done", "due_at": 0.0}
+            await connection.execute(insert(Batch).values(campaign_id=campaign, **batch))
+            await connection.execute(insert(EventStream).values(project_id=DEFAULT_PROJECT, enabled=True, wanted=True))
+        make = TokenMaker(b"k" * 43, campaign).make
+        async with service.write() as connection:
+            incoming = []
+            for number, kind in zip(ids, (Kind.BOUNCED, Kind.COMPLAINED, Kind.UNSUBSCRIBED), strict=True):
+                person = await reports.identify(connection, [b"k" * 43], [make(number).mail])
+                assert person is not None
+                incoming.append(Incoming(Found(kind, (), 550, "5.1.1"), f"{number:064}", "mail", person))
+            incoming.append(Incoming(Found(Kind.UNKNOWN), "u" * 64, "mail", None))
+            outcomes = await reports.record(connection, incoming)
+            if role == "feedback":
+                assert await reports.trim_unverified(connection) == 0
+        assert [one.result for one in outcomes] == ["recorded", "recorded", "recorded", "unverified"]
+    finally:
+        await service.close()
+        await owner.close()

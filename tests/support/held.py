@@ -9,6 +9,7 @@ from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
 from services.sender.held_batch import Email, HeldBatch
 from services.sender.results import RetryPolicy
+from shared.email_tokens import TokenMaker
 from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.retries import doubling
 from shared.templates import compile_content
@@ -26,7 +27,8 @@ def facts(*, at_most_once: bool = False) -> CampaignFacts:
         content=Content.of(MessageBuilder(content, CampaignHeaders(campaign_id, "news@example.test"))),
         signer=None,
         retries=RetryPolicy(doubling(60.0, 3), at_most_once=at_most_once),
-        unsubscribe_url=lambda recipient_id: f"https://example.test/u/{recipient_id}",
+        tokens=TokenMaker(b"a key of 32 octets, for the tests", campaign_id).make,
+        public_url="https://example.test",
     )
 
 

@@ -56,7 +56,7 @@ def test_services_restart_and_have_limits_and_health_checks(name: str) -> None:
     assert service["restart"] == "unless-stopped"
     assert service["deploy"]["resources"]["limits"]["memory"]
     assert service["logging"]["options"]["max-size"]
-    if name not in OURS:  # the check is in the image
+    if name not in OURS | {"feedback"}:  # the check is in the image
         assert service["healthcheck"]["test"][0] == "CMD"
     drain = SenderSettings.model_fields["drain_seconds"].default
     assert compose.seconds(service["stop_grace_period"]) >= drain + 15
@@ -102,6 +102,7 @@ def test_profiles_select_the_mailbox_and_observability() -> None:
         "setup": {"access"},
         "demo": {"demo"},
         "development": {"mailbox"},
+        "feedback": {"feedback"},
         "observability": {"prometheus", "grafana"},
     }
 
@@ -116,12 +117,12 @@ def test_every_secret_is_a_file_that_access_new_writes(tmp_path: Path) -> None:
     assert used == WHOLE["secrets"].keys()
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
+@pytest.mark.parametrize("name", sorted(OURS | {"feedback"}))
 def test_a_service_has_its_own_accounts_only(name: str) -> None:
     mine = compose.secrets(SERVICES[name])
     assert mine["/run/secrets/amqp_url"] == f"{name}_amqp_url"
     assert mine["/run/secrets/database_url"] == f"{name}_database_url"
-    others = {"api": {"secret_key"}, "sender": {"unsubscribe_key", "relays"}}
+    others = {"api": {"secret_key"}, "sender": {"unsubscribe_key", "relays"}, "feedback": {"unsubscribe_key"}}
     assert set(mine.values()) == {f"{name}_amqp_url", f"{name}_database_url", *others.get(name, set())}
 
 
@@ -150,7 +151,7 @@ def test_images_are_pinned_and_ours_is_this_version() -> None:
 
 def test_commands_of_containers_exist() -> None:
     ran = [service["command"][1] for service in SERVICES.values() if service.get("command", [""])[0] == "run"]
-    assert {*OURS, "mailbox"} == set(ran)
+    assert {*OURS, "feedback", "mailbox"} == set(ran)
     assert all(find_spec(Service(name).module) for name in ran)
 
 

@@ -10,7 +10,7 @@ SERVICES = Path("services")
 MOST_LINES = 65
 ORDER = ("a part", "process.bus.subscribe", "process.ticks", "process.health", "process.run")
 
-mains = pytest.mark.parametrize("service", ["api", "dispatcher", "sender", "watchdog", "webhooks"])
+mains = pytest.mark.parametrize("service", ["api", "dispatcher", "feedback", "sender", "watchdog", "webhooks"])
 
 
 @mains

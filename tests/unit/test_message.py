@@ -22,6 +22,7 @@ from shared.templates import MAX_VALUE_CHARACTERS, RenderError, Value, compile_c
 CAMPAIGN = UUID("018f0000-0000-7000-8000-000000000001")
 DATE = "Mon, 01 Jan 2024 00:00:00 +0000"
 URL = "https://mail.example.com/u/abc_DEF-123"
+TOKEN = "haudm5pirx5nmvulzvogl2uamwwvwqyn"
 
 
 def builder(subject: str = "Hi", html: str | None = None, text: str | None = None, **headers: Any) -> MessageBuilder:
@@ -68,15 +69,15 @@ def test_headers_of_a_good_bulk_sender() -> None:
         reply_to_name="Leserbriefe, Köln",
         list_id="news.example.com",
         feedback_id="c1:p1:campaign:vash",
-        unsubscribe_mailto="leave@example.com",
+        bounce_domain="bounces.example.com",
     )
-    raw = build(made, name="Anna")
+    raw = made.build(TOKEN, "anna@example.org", {"name": "Anna"}, DATE, URL)
     message = parsed(raw)
     assert {name: str(value) for name, value in message.items()} == {
         "Date": DATE,
-        "Message-ID": "<17.018f0000000070008000000000000001@example.com>",
+        "Message-ID": "<haudm5pirx5nmvulzvogl2uamwwvwqyn@example.com>",
         "To": "anna@example.org",
-        "List-Unsubscribe": f"<{URL}>, <mailto:leave@example.com>",
+        "List-Unsubscribe": f"<{URL}>, <mailto:unsubscribe+{TOKEN}@bounces.example.com>",
         "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
         "Subject": "Hi Anna",
         "From": "The News <news@example.com>",
@@ -88,8 +89,14 @@ def test_headers_of_a_good_bulk_sender() -> None:
         "Content-Type": 'text/plain; charset="utf-8"',
         "Content-Transfer-Encoding": "quoted-printable",
     }
-    assert f"\r\nList-Unsubscribe: <{URL}>, <mailto:leave@example.com>\r\n".encode() in raw
-    assert build(made, name="Anna") == raw
+    assert f"\r\nList-Unsubscribe: <{URL}>, <mailto:unsubscribe+{TOKEN}@bounces.example.com>\r\n".encode() in raw
+    assert made.build(TOKEN, "anna@example.org", {"name": "Anna"}, DATE, URL) == raw
+
+
+def test_an_email_that_release_0_1_0_has_begun_to_send_keeps_its_message_id() -> None:
+    raw = build(builder(text="t", bounce_domain="bounces.example.com"))
+    assert parsed(raw)["Message-ID"] == "<17.018f0000000070008000000000000001@example.com>"
+    assert parsed(raw)["List-Unsubscribe"] == f"<{URL}>"
 
 
 def test_a_long_unsubscribe_link_stays_on_one_line() -> None:
@@ -330,7 +337,6 @@ def test_values_inject_nothing(subject_value: str, body_value: str) -> None:
         {"list_id": "a\r\nb"},
         {"feedback_id": "a\r\nb"},
         {"feedback_id": "é"},
-        {"unsubscribe_mailto": "я@example.com"},
         {"attachments": (Attachment("", "application/pdf", b""),)},
         {"attachments": (Attachment("a\r\nb", "application/pdf", b""),)},
         {"attachments": (Attachment("a" * 256, "application/pdf", b""),)},

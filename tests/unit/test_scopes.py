@@ -11,7 +11,7 @@ from services.api.web.scopes import SCOPES, MissingScopeError, require, scope_of
 from shared.errors import DataError
 from shared.scopes import EVERY_SCOPE, Scope, parse_scopes
 
-OPEN = {"GET /u/{token}", "HEAD /u/{token}", "POST /u/{token}", "GET /static/{name}"}
+OPEN = {"GET /u/{token}", "HEAD /u/{token}", "POST /u/{token}", "POST /hooks/ses/{token}", "GET /static/{name}"}
 """Routes that strangers need, and that show nothing of a project."""
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from services.api.page import render
 from services.api.page.route import PageRoute
-from services.api.usecases import recipients, replies, summaries
+from services.api.usecases import recipients, replies, reports, summaries
 from services.api.usecases.recipients import Wanted
 from services.api.web.context import CampaignDep, ProjectDep
 from shared.ledger.states import RecipientStatus
@@ -38,6 +38,14 @@ async def failures(
         found=found,
         may_retry=status == RecipientStatus.FAILED and summary.counts.failed > 0,
     )
+
+
+@router.get("/reports")
+async def reported(request: Request, campaign: CampaignDep, project: ProjectDep) -> Response:
+    async with project.read() as connection:
+        summary = await summaries.summary(connection, campaign)
+        groups = await reports.by_reason(connection, campaign.id)
+    return render.page(request, "reports.html", section="campaigns", tab="failures", campaign=summary, groups=groups)
 
 
 @router.get("/recipients")

@@ -14,12 +14,13 @@ from services.api.page.forms import text, validated
 from services.api.page.route import FormDep, PageRoute, see_other
 from services.api.page.words import plural
 from services.api.shapes.common import Body, Page
-from services.api.shapes.suppressions import Reason, SuppressionOut, SuppressionsIn
+from services.api.shapes.suppressions import SuppressionOut, SuppressionsIn
 from services.api.usecases import suppressions
 from services.api.usecases.errors import RefusedError
 from services.api.usecases.suppressions import Matching, Wanted
 from services.api.web.context import Project, ProjectDep
 from services.api.web.problems import problem_of
+from shared.ledger.suppressions import Reason
 
 PAGE_SIZE = 50
 

@@ -22,9 +22,9 @@ async def check_domain(
 ) -> DomainCheckOut:
     """DMARC, alignment, DKIM, SPF, bounces, the unsubscribe link. It changes nothing. What it compares with, our DKIM
     key and the addresses of the relays, is what the senders say."""
-    name = await _own(domain, project)
+    name, bounce_domain = await _own(domain, project)
     egress = [Egress("the addresses given", tuple(body.egress))] if body.egress else None
-    envelope = _envelope(body.envelope_domain) or name
+    envelope = _envelope(body.envelope_domain) or bounce_domain or name
     findings = await checks_of(request).check(project.api, name, envelope, egress)
     return DomainCheckOut(
         domain=name,
@@ -33,8 +33,8 @@ async def check_domain(
     )
 
 
-async def _own(domain: str, project: ProjectDep) -> str:
-    """The domain as DNS has it. Raises NotFoundError unless it belongs to the project."""
+async def _own(domain: str, project: ProjectDep) -> tuple[str, str | None]:
+    """The domain as DNS has it, and where its bounces go. Raises NotFoundError unless it belongs to the project."""
     try:
         name = parse_domain(domain)
     except AddressError:
@@ -43,7 +43,7 @@ async def _own(domain: str, project: ProjectDep) -> str:
         owner = await domains.owner(connection, name)
     if owner is None or owner.project_id != project.id:
         raise NotFoundError("such domain")
-    return name
+    return name, owner.bounce_domain
 
 
 def _envelope(given: str | None) -> str | None:

@@ -10,6 +10,7 @@ from services.api.rest import (
     domain_checks,
     errors,
     events,
+    hooks,
     idempotency,
     imports,
     limits,
@@ -18,12 +19,14 @@ from services.api.rest import (
     previews,
     progress,
     recipients,
+    reports,
     suppressions,
     tenants,
     unsubscribe,
     webhooks,
 )
 from services.api.web.domain_checks import DomainChecks
+from services.api.web.sns import Sns
 
 PARTS = (
     campaigns,
@@ -34,6 +37,8 @@ PARTS = (
     progress,
     events,
     webhooks,
+    reports,
+    hooks,
     suppressions,
     limits,
     tenants,
@@ -50,5 +55,6 @@ def mount(app: FastAPI) -> None:
     errors.install(app, [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)])
     idempotency.install(app)
     app.state.domain_checks = DomainChecks()
+    app.state.sns = Sns()
     for part in PARTS:
         app.include_router(part.router)

@@ -20,6 +20,7 @@ TAGS = [
     {"name": "recipients", "description": "Who gets it: import them in bulk, list them by status."},
     {"name": "actions", "description": "Send, pause, resume, cancel, retry, test."},
     {"name": "progress", "description": "Live counts, and the timeline of a campaign."},
+    {"name": "feedback", "description": "What came back after the relay's 250: bounces, complaints, unsubscribes."},
     {"name": "suppressions", "description": "Addresses to which the project does not write."},
     {"name": "projects", "description": "Projects, their keys and domains, and who is signed in."},
     {"name": "domains", "description": "What receivers find in DNS about a domain."},

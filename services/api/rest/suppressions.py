@@ -9,11 +9,12 @@ from pydantic import AwareDatetime, BaseModel, Field
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, OnceDep
 from services.api.shapes.common import Page
-from services.api.shapes.suppressions import Reason, RemovedSuppressions, Suppressed, SuppressionOut, SuppressionsIn
+from services.api.shapes.suppressions import RemovedSuppressions, Suppressed, SuppressionOut, SuppressionsIn
 from services.api.usecases import suppressions
 from services.api.usecases.errors import InvalidError
 from services.api.usecases.suppressions import Matching, Wanted
 from services.api.web.context import ProjectDep
+from shared.ledger.suppressions import Reason
 
 router = APIRouter(prefix="/v1/suppressions", tags=["suppressions"], route_class=JsonRoute, dependencies=[key_required])
 

@@ -13,6 +13,7 @@ from services.api.shapes.tenants import (
     DomainIn,
     DomainName,
     DomainOut,
+    DomainPatch,
     Domains,
     KeyIn,
     Keys,
@@ -108,6 +109,13 @@ async def add_domain(body: DomainIn, project: ProjectDep, once: OnceDep) -> Resp
         added = await tenants.add_domain(connection, project.tenant, body)
         answer = await once.keep(connection, Answer(201, added))
     return answer.response()
+
+
+@router.patch("/domains/{name}", summary="Name the domain that takes its bounces")
+async def change_domain(name: Annotated[DomainName, Path()], body: DomainPatch, project: ProjectDep) -> DomainOut:
+    """Emails that senders have in their memory, up to some minutes old, still use the old one."""
+    async with project.write() as connection:
+        return await tenants.change_domain(connection, project.tenant, name, body)
 
 
 @router.delete("/domains/{name}", status_code=204, summary="Take a domain from its project")

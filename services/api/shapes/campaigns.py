@@ -133,7 +133,7 @@ class TestIn(Body):
 
 
 class CountsOut(BaseModel):
-    """The number of recipients in each status. The statuses add up to `total`."""
+    """The number of recipients in each status. The statuses add up to `total`; the last three do not count."""
 
     total: int
     pending: int
@@ -144,6 +144,9 @@ class CountsOut(BaseModel):
     expired: int
     cancelled: int
     unknown: int
+    bounced: int = Field(0, description="Sent, but it came back.")
+    complained: int = Field(0, description="Sent, and called spam by the recipient.")
+    unsubscribed: int = Field(0, description="Sent, and the recipient wants no more.")
 
 
 class RatesOut(BaseModel):

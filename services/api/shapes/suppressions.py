@@ -1,15 +1,14 @@
 """Suppressions: as they come in, and as they are shown."""
 
-from typing import Literal, Self
+from typing import Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
 from services.api.shapes.common import Body, Line, Moment, Shown
+from shared.ledger.suppressions import Reason
 
 MAX_AT_ONCE = 10_000
-
-Reason = Literal["manual", "unsubscribed", "bounced", "complained"]
 
 
 class SuppressionIn(Body):

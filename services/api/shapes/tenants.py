@@ -117,6 +117,17 @@ class DomainIn(Body):
     project_id: UUID | None = Field(None, description="For operators. Default: the project of the key that asks.")
 
 
+class DomainPatch(Body):
+    """The members to change."""
+
+    bounce_domain: DomainName | None = Field(
+        None,
+        description="Takes bounces and unsubscribes of mail from this domain. It needs the same organizational domain."
+        " Null: bounces go to the address in From.",
+        examples=["bounces.example.com"],
+    )
+
+
 class DomainOut(Shown):
     name: str
     project_id: UUID
@@ -125,6 +136,7 @@ class DomainOut(Shown):
         description="`used`: campaigns were sent from it before domains belonged to projects."
     )
     created_at: Moment
+    bounce_domain: str | None = Field(description="Takes bounces of its mail. Null: they go to the address in From.")
 
 
 class Domains(BaseModel):

@@ -29,15 +29,16 @@ from services.api.usecases.preview_rules import CLIPPED_BYTES, warnings_about
 from services.api.usecases.read_email import Email, read_email
 from shared.addresses import Address, AddressError, parse_address
 from shared.content import CampaignContent
+from shared.email_tokens import TokenMaker
 from shared.errors import DataError
+from shared.ledger import domains
 from shared.ledger.database import Ledger
 from shared.ledger.models import Project
-from shared.messages.campaign import headers_of
+from shared.messages.campaign import ProjectHeaders, headers_of
 from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.settings import ApiSettings
 from shared.signing import Use
 from shared.templates import Content, FieldUse, Value
-from shared.unsubscribe import make_link
 
 NO_ONE = 0
 """Recipients' ids begin at 1, so the unsubscribe link of this one works for no one."""
@@ -77,13 +78,16 @@ async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, 
         stored = await campaign_row.content_of(connection, campaign.id)
         of_project = select(col(Project.name), col(Project.sender_id)).where(col(Project.id) == campaign.project_id)
         project = (await connection.execute(of_project)).one()
+        domain = await domains.owner(connection, row.from_email.rpartition("@")[2])
         person = await _person(connection, campaign, given)
     compiled = await content.compiled(stored)
     message = CampaignContent.model_validate_json(stored)
-    headers = headers_of(campaign.id, row, project.name, project.sender_id, message)
-    link = make_link(settings.public_url, settings.signing_keys(Use.UNSUBSCRIBE)[0], campaign.id, NO_ONE)
+    bounce_domain = domain.bounce_domain if domain else None
+    headers = headers_of(campaign.id, row, ProjectHeaders(project.name, project.sender_id, bounce_domain), message)
+    tokens = TokenMaker(settings.signing_keys(Use.UNSUBSCRIBE)[0], campaign.id).make(NO_ONE)
+    link = f"{settings.public_url}/u/{tokens.link}"
     # Megabytes of HTML take a while: the event loop stays free for other requests.
-    shown = await asyncio.to_thread(_shown, compiled, headers, person, link)
+    shown = await asyncio.to_thread(_shown, compiled, headers, person, tokens.mail, link)
     return Preview(shown, {file.content_id: file for file in headers.attachments if file.content_id is not None})
 
 
@@ -126,7 +130,7 @@ def _address(email: str) -> Address:
         raise invalid("#/email", error.reason) from None
 
 
-def _shown(compiled: Content, headers: CampaignHeaders, person: _Person, link: str) -> PreviewOut:
+def _shown(compiled: Content, headers: CampaignHeaders, person: _Person, token: str, link: str) -> PreviewOut:
     has_value = [name for name, value in person.data.items() if value is not None and str(value).strip()]
     missing = compiled.missing(has_value)
     problem = compiled.problem(person.data)
@@ -135,7 +139,7 @@ def _shown(compiled: Content, headers: CampaignHeaders, person: _Person, link: s
     try:
         builder = MessageBuilder(compiled, headers)
         data = {**person.data, **{use.name: _stand_in(use) for use in missing}}
-        octets = builder.build(person.id, person.email, data, formatdate(), link)
+        octets = builder.build(token, person.email, data, formatdate(), link)
         email = read_email(octets, headers.from_email, headers.attachments, link)
     except DataError as error:
         why = why or str(error)

@@ -17,6 +17,7 @@ from services.api.usecases.paging import cut
 from services.api.usecases.provider_waits import waiting_for
 from shared.addresses import Address
 from shared.ledger.models import Batch, Import, Recipient
+from shared.ledger.report_tables import Report
 from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
 RANGES_AT_ONCE = 25
@@ -31,12 +32,15 @@ class Wanted:
     status: RecipientStatus | None  # None: any
     after: int  # recipients with larger ids
     limit: int
+    reported: str | None = None  # only those with such a report, one of counts.REPORTED
 
 
 async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> Page[RecipientOut]:
     """Raises NotFoundError."""
     row = await campaign_row.find(connection, campaign)
     listed = await _listed(connection, campaign.id)
+    if wanted.reported is not None:
+        listed.append(_has_report(campaign.id, wanted.reported))
     if wanted.status is None:
         found = await _read(connection, [*listed, col(Recipient.id) > wanted.after], wanted.limit + 1)
     else:
@@ -45,6 +49,11 @@ async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wa
     rows, following = cut(found, wanted.limit)
     shown = [RecipientOut.model_validate({**row._asdict(), "waiting_for": waiting_for(row)}) for row in rows]
     return Page(data=shown, next_cursor=following)
+
+
+def _has_report(campaign_id: UUID, kind: str) -> ColumnElement[bool]:
+    reported = select(col(Report.recipient_id)).where(col(Report.campaign_id) == campaign_id, col(Report.kind) == kind)
+    return col(Recipient.id).in_(reported)
 
 
 async def first(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any] | None:

@@ -11,7 +11,6 @@ from sqlmodel import col
 
 from services.api.shapes.common import Page
 from services.api.shapes.suppressions import (
-    Reason,
     RemovedSuppressions,
     Suppressed,
     SuppressionIn,
@@ -22,9 +21,8 @@ from services.api.usecases.acts import about
 from services.api.usecases.errors import InvalidError, NotFoundError
 from services.api.usecases.paging import cut
 from shared.addresses import Address, AddressError, parse_address
-from shared.ledger import rows
-from shared.ledger.database import clock
 from shared.ledger.models import Suppression
+from shared.ledger.suppressions import Entry, Reason, suppress
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +42,6 @@ class Matching:
     campaign_id: UUID | None = None  # the campaign that led to them
     reason: Reason | None = None
     since: datetime | None = None  # made then or later
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An address to suppress, and why."""
-
-    address: Address
-    reason: Reason
-    detail: str | None = None
-    campaign_id: UUID | None = None  # the campaign that led to it
 
 
 async def list_suppressions(connection: AsyncConnection, project_id: UUID, wanted: Wanted) -> Page[SuppressionOut]:
@@ -113,36 +101,6 @@ async def remove_matching(
         matching = (await connection.execute(delete(Suppression).where(*conditions))).rowcount
     about(removed=0 if dry_run else matching or 0)
     return RemovedSuppressions(removed=0 if dry_run else matching or 0, matching=matching or 0)
-
-
-async def suppress(connection: AsyncConnection, project_id: UUID, entries: Sequence[Entry]) -> int:
-    """Suppresses addresses that differ from each other; returns how many were not suppressed before."""
-    now = await clock(connection)
-    # A suppression in doubt may be undone, and must not stand in the way of one that is certain.
-    keys = [entry.address.key for entry in entries]
-    await connection.execute(
-        delete(Suppression).where(
-            col(Suppression.project_id) == project_id,
-            col(Suppression.provisional).is_(True),
-            col(Suppression.email_key).in_(keys),
-        )
-    )
-    added = await connection.execute(
-        rows.insert_missing(connection, Suppression).returning(col(Suppression.id)),
-        [
-            {
-                "project_id": project_id,
-                "email": entry.address.email,
-                "email_key": entry.address.key,
-                "reason": entry.reason,
-                "detail": entry.detail,
-                "campaign_id": entry.campaign_id,
-                "created_at": now,
-            }
-            for entry in entries
-        ],
-    )
-    return len(added.all())
 
 
 def _parsed(given: Sequence[SuppressionIn], *, single: bool) -> list[Address]:

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.api.shapes.tenants import (
     DomainIn,
     DomainOut,
+    DomainPatch,
     KeyIn,
     KeyOut,
     MadeKeyOut,
@@ -123,6 +124,20 @@ async def add_domain(connection: AsyncConnection, tenant: Tenant, given: DomainI
         return DomainOut.model_validate(await domains.add(connection, given.name, project.id, "operator"))
     except domains.DomainTakenError as error:
         raise DomainTakenError(f"{error}.") from None
+
+
+async def change_domain(connection: AsyncConnection, tenant: Tenant, name: str, patch: DomainPatch) -> DomainOut:
+    """Changes what the patch sets. Raises NotFoundError, and InvalidError for a bounce domain that cannot be used."""
+    domain = await domains.find(connection, name)
+    if domain is None or not (_is_operator(tenant) or domain.project_id == tenant.project_id):
+        raise NotFoundError("domain of this name")
+    if "bounce_domain" in patch.model_fields_set:
+        about(domain=name, bounce_domain=patch.bounce_domain)
+        try:
+            domain = await domains.set_bounce_domain(connection, domain, patch.bounce_domain)
+        except (domains.BounceDomainError, domains.DomainTakenError) as error:
+            raise invalid("#/bounce_domain", str(error)) from None
+    return DomainOut.model_validate(domain)
 
 
 async def remove_domain(connection: AsyncConnection, tenant: Tenant, name: str) -> None:

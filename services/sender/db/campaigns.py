@@ -1,6 +1,6 @@
 """What a sender reads of a campaign, and what it says about one: paused, and blocked by its relays."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -32,6 +32,7 @@ class CampaignRow:
     max_retries: int
     retry_delay_seconds: int
     content_bytes: int  # of its content as it is stored
+    bounce_domain: str | None = None  # of the domain in From
 
 
 class ForeignDomainError(DataError):
@@ -46,21 +47,23 @@ async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
             select(
                 col(Project.name),
                 col(Project.sender_id),
-                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-1]),
+                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-2]),
                 # Of a text PostgreSQL knows the bytes without reading it. SQLite counts characters.
                 (func.length if ledger.is_sqlite else func.octet_length)(col(Campaign.content)),
             )
             .join(Project, col(Project.id) == col(Campaign.project_id))
             .where(col(Campaign.id) == campaign_id)
         )
-        row = CampaignRow(*found.one())
+        row, bounce_domain = CampaignRow(*found.one()), None
         # The API has checked it, but the domain may have changed hands since.
         for address in (row.from_email, row.envelope_from):
             domain = address.rpartition("@")[2]
             owner = await domains.owner(connection, domain)
             if owner is not None and owner.project_id != row.project_id:
                 raise ForeignDomainError(f"{domain} belongs to another project")
-    return row
+            if owner is not None and address == row.from_email:
+                bounce_domain = owner.bounce_domain
+    return replace(row, bounce_domain=bounce_domain)
 
 
 async def read_content(ledger: Ledger, campaign_id: UUID) -> str:

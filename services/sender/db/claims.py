@@ -6,7 +6,20 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, String, any_, exists, func, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    String,
+    any_,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -56,6 +69,8 @@ class Claim:
     is_limited: bool
     # Its project wants facts in the outbox.
     wants_events: bool = False
+    # Its Message-IDs and MAIL FROM have tokens; false if release 0.1.0 has begun to send it.
+    has_tokens: bool = True
 
 
 class Ticket(NamedTuple):
@@ -274,6 +289,7 @@ async def _claim(
         lease_until=db_now() + lease_seconds,
         claimed_at=db_now(),
         dated_at=func.coalesce(col(Batch.dated_at), db_now()),
+        has_tokens=case((col(Batch.dated_at).is_(None), True), else_=col(Batch.has_tokens)),
         returning=(
             col(Batch.id),
             col(Batch.campaign_id),
@@ -287,6 +303,7 @@ async def _claim(
             # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
             func.coalesce(col(Batch.span_seconds), 0.0) > 0,
             _WANTS_EVENTS,
+            func.coalesce(col(Batch.has_tokens), False),
         ),
         **values,
     )

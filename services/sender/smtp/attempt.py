@@ -58,11 +58,15 @@ class Attempt:
             return len(self.body or b"")
         return sum(map(len, self.body))
 
-    def sized_envelope(self) -> bytes:
-        """The envelope with the size of the body at MAIL, if the body is made (RFC 1870): a relay can refuse early."""
-        if self.body is None:
-            return self.envelope
-        return self.envelope.replace(b"\r\n", b" SIZE=%d\r\n" % self.body_size, 1)
+    def envelope_for(self, *, verp: bool, sized: bool) -> bytes:
+        """The envelope: for a relay with `verp`, with the token in MAIL FROM; `sized`, with the size of the body there,
+        if it is made (RFC 1870), so that a relay can refuse early."""
+        envelope = self.envelope
+        if verp and self.job.token_from:
+            envelope = _envelope(self.job.token_from, self.job.rcpt_to, self.smtputf8)
+        if not sized or self.body is None:
+            return envelope
+        return envelope.replace(b"\r\n", b" SIZE=%d\r\n" % self.body_size, 1)
 
     def outcome(
         self,

@@ -54,9 +54,19 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """Takes over an established transport, and works for `owner` until it is closed. Times are the event loop's."""
 
-    def __init__(self, owner: Owner, relay: str, session: Session, config: EngineConfig, most_emails: int) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        relay: str,
+        session: Session,
+        config: EngineConfig,
+        most_emails: int,
+        *,
+        verp: bool = False,
+    ) -> None:
         #: The relay's name.
         self.relay = relay
+        self._verp = verp
         self.pipelining = session.pipelining
         self.smtputf8 = session.smtputf8
         #: Whether the relay has accepted an email on it.
@@ -267,7 +277,7 @@ class Connection(asyncio.Protocol):
                 if self._open is None or self._too_big(attempt):
                     continue
             self._emails_left -= 1
-            self._dialogue.begin(attempt.envelope if self._size_limit is None else attempt.sized_envelope())
+            self._dialogue.begin(attempt.envelope_for(verp=self._verp, sized=self._size_limit is not None))
             return attempt
         return None
 

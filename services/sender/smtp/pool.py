@@ -143,7 +143,7 @@ class Pool:
             self._owner.could_not_open(relay, error.stage, error.reply)
         else:
             most_emails = relay.config.max_emails_per_connection
-            connection = Connection(self._owner, relay.name, session, self._config, most_emails)
+            connection = Connection(self._owner, relay.name, session, self._config, most_emails, verp=relay.config.verp)
             relay.connections.add(connection)
             relay.opened(loop.time())
             self.choose()

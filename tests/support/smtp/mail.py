@@ -24,6 +24,7 @@ class Letter:
     content: bytes | Callable[[], bytes | Awaitable[bytes]] = BODY
     permission: bool | Callable[[], bool | Awaitable[bool]] = True
     mail_from: str = "news@example.org"
+    token_from: str = ""
     smtputf8: bool = False
     permissions_asked: int = 0
     is_timed: bool = False

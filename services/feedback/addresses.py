@@ -1,0 +1,69 @@
+"""The addresses that take mail: tokens at bounce domains, and the few names that each of these domains needs."""
+
+import time
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+
+from shared.email_tokens import BOUNCE, TOKEN, UNSUBSCRIBE
+from shared.ledger import reports
+from shared.ledger.database import Ledger
+from shared.ledger.tenants import Domain
+
+KNOWN_SECONDS = 10.0
+"""How long the bounce domains are remembered."""
+
+NAMES = frozenset({"postmaster", "abuse", "complaints", "fbl", "mailer-daemon"})
+"""For people and for complaints: which email they are about is found in them."""
+
+
+class WrongTokenError(Exception):
+    """The address has a token that is not ours, or is another project's."""
+
+
+class UnknownAddressError(Exception):
+    """No mail is taken for it."""
+
+
+class Addresses:
+    """Judges the recipients of mail that comes in."""
+
+    def __init__(self, ledger: Ledger, secrets: Sequence[bytes]) -> None:
+        self._ledger = ledger
+        self._secrets = secrets
+        self._domains: Mapping[str, UUID] = {}
+        self._read_at = -KNOWN_SECONDS
+
+    async def check(self, address: str) -> None:
+        """Raises UnknownAddressError and WrongTokenError if it takes no mail, and what the database raises."""
+        local, at, domain = address.rpartition("@")
+        local = local.lower()
+        if not at:  # RFC 5321, 4.5.1
+            if address.lower() == "postmaster":
+                return
+            raise UnknownAddressError
+        async with self._ledger.read() as connection:
+            project_id = await self._owner(connection, domain.lower().rstrip("."))
+            if project_id is None:
+                raise UnknownAddressError
+            if local in NAMES:
+                return
+            token = local.removeprefix(BOUNCE).removeprefix(UNSUBSCRIBE)
+            if token == local or not TOKEN.fullmatch(token):
+                raise UnknownAddressError
+            if await reports.identify(connection, self._secrets, [token], project_id) is None:
+                raise WrongTokenError
+
+    async def _owner(self, connection: AsyncConnection, domain: str) -> UUID | None:
+        """The project that a bounce domain belongs to. One that is not known yet is looked for at once."""
+        age = time.monotonic() - self._read_at
+        if age > KNOWN_SECONDS or (domain not in self._domains and age > 1):
+            found = await connection.execute(
+                select(col(Domain.bounce_domain), col(Domain.project_id)).where(col(Domain.bounce_domain).is_not(None))
+            )
+            self._domains = {str(row[0]): row[1] for row in found}
+            self._read_at = time.monotonic()
+        return self._domains.get(domain)

@@ -1,0 +1,95 @@
+"""What names one email, and cannot be forged: its unsubscribe link, its Message-ID, its MAIL FROM, its `mailto:`.
+
+One HMAC-SHA256 over campaign and recipient serves them all. Its first 18 octets sign the link, as in release 0.1.0
+(`shared/unsubscribe.py`); the next 12 sign the mail token: 32 characters of base32 without case (RFC 4648, section 6)
+that hold the signature and the recipient's id. The id is masked, so that a token does not show how many emails were
+sent. Reading a token needs the ledger, which knows the recipient's campaign.
+"""
+
+import hmac
+import re
+from base64 import b32decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+from uuid import UUID
+
+from shared.unsubscribe import PURPOSE
+
+TOKEN_CHARACTERS = 32
+TOKEN = re.compile(rf"[a-z2-7]{{{TOKEN_CHARACTERS}}}", re.IGNORECASE)
+
+BOUNCE, UNSUBSCRIBE = "bounce+", "unsubscribe+"
+"""What stands before the token in an address at a bounce domain. Greylisters ignore what follows `bounce+`."""
+
+_LINK_OCTETS = 18
+_TAG_OCTETS = 12
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
+_LARGEST_ID = 2**63 - 1
+
+
+class EmailTokens(NamedTuple):
+    """The tokens of one email."""
+
+    link: str
+    mail: str
+
+
+class Named(NamedTuple):
+    """The recipient that a mail token names if `secret` has made it: `is_genuine` says whether it has."""
+
+    secret: bytes
+    recipient_id: int
+    tag: bytes
+
+
+class TokenMaker:
+    """Makes the tokens of one campaign."""
+
+    def __init__(self, secret: bytes, campaign_id: UUID) -> None:
+        self._secret = secret
+        self._mask_key = _mask_key(secret)
+        self._campaign = campaign_id.bytes
+
+    def make(self, recipient_id: int) -> EmailTokens:
+        """The tokens of one recipient (0 <= recipient_id < 2**63)."""
+        payload = self._campaign + recipient_id.to_bytes(8, "big")
+        signed = hmac.digest(self._secret, PURPOSE + payload, "sha256")
+        tag = signed[_LINK_OCTETS : _LINK_OCTETS + _TAG_OCTETS]
+        number = (recipient_id ^ _mask(self._mask_key, tag)) << 96 | int.from_bytes(tag, "big")
+        return EmailTokens(
+            urlsafe_b64encode(payload + signed[:_LINK_OCTETS]).decode("ascii"),
+            # Three times as fast as base64.b32encode.
+            "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS]),
+        )
+
+
+_SHIFTS = tuple(range(150, -1, -10))
+
+
+def named_by(secrets: Sequence[bytes], token: str) -> Iterator[Named]:
+    """Whom a mail token names, for each secret that may have made it; nothing if the text is no mail token."""
+    if not TOKEN.fullmatch(token):
+        return
+    octets = b32decode(token, casefold=True)
+    masked, tag = int.from_bytes(octets[:8], "big"), octets[8:]
+    for secret in secrets:
+        recipient_id = masked ^ _mask(_mask_key(secret), tag)
+        if 0 < recipient_id <= _LARGEST_ID:
+            yield Named(secret, recipient_id, tag)
+
+
+def is_genuine(named: Named, campaign_id: UUID) -> bool:
+    """Whether the secret has made the token: `campaign_id` is the campaign of that recipient in the ledger."""
+    payload = campaign_id.bytes + named.recipient_id.to_bytes(8, "big")
+    signed = hmac.digest(named.secret, PURPOSE + payload, "sha256")
+    return hmac.compare_digest(named.tag, signed[_LINK_OCTETS : _LINK_OCTETS + _TAG_OCTETS])
+
+
+def _mask_key(secret: bytes) -> bytes:
+    return blake2b(secret, digest_size=32, person=b"vashsender mask").digest()
+
+
+def _mask(mask_key: bytes, tag: bytes) -> int:
+    return int.from_bytes(blake2b(tag, key=mask_key, digest_size=8).digest(), "big")

@@ -1,0 +1,51 @@
+"""The table of what came back after the 250."""
+
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Uuid
+from sqlmodel import Field, SQLModel
+
+from shared.ledger.models import LONGEST_REPLY
+
+
+class Report(SQLModel, table=True):
+    """A report. See shared.ledger.reports. Only a verified one has a recipient, and has changed anything."""
+
+    __table_args__ = (
+        Index("report_by_campaign", "campaign_id", "kind", "recipient_id"),
+        Index("report_by_recipient", "recipient_id"),
+        Index("report_by_project", "project_id", "id"),
+        Index("report_by_address", "project_id", "email_key"),
+    )
+    id: int = Field(
+        sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+        default=None,
+    )
+    #: Of what came in: the same report comes again.
+    digest: str = Field(sa_column=Column(String(64), nullable=False, unique=True))
+    at: float = Field(sa_column=Column(Float(53), nullable=False))
+    #: None: not known, because the report is not verified.
+    project_id: UUID | None = Field(
+        sa_column=Column(Uuid, ForeignKey("project.id", ondelete="CASCADE"), nullable=True), default=None
+    )
+    campaign_id: UUID | None = Field(
+        sa_column=Column(Uuid, ForeignKey("campaign.id", ondelete="CASCADE"), nullable=True), default=None
+    )
+    recipient_id: int | None = Field(sa_column=Column(BigInteger), default=None)
+    #: See shared.feedback.meaning.Kind.
+    kind: str = Field(sa_column=Column(String(16), nullable=False))
+    #: A token of ours, or a provider's signature, proves whom it is about.
+    verified: bool = Field(sa_column=Column(Boolean, nullable=False))
+    #: The recipient; of an unverified report, the address that it names.
+    email: str | None = Field(sa_column=Column(String(320)), default=None)
+    email_key: str | None = Field(sa_column=Column(String(320)), default=None)
+    #: How it came in: `mail`, `api`, `ses`, or `link` (the unsubscribe link).
+    via: str = Field(sa_column=Column(String(8), nullable=False))
+    #: Who reports: a server or a provider.
+    reporter: str = Field(sa_column=Column(String(200), nullable=False, server_default=""), default="")
+    code: int | None = Field(sa_column=Column(Integer), default=None)
+    enhanced_code: str | None = Field(sa_column=Column(String(16)), default=None)
+    #: Of bounces and delays: what the server means, and what follows (shared.faults).
+    why: str | None = Field(sa_column=Column(String(100)), default=None)
+    consequence: str | None = Field(sa_column=Column(String(16)), default=None)
+    text: str = Field(sa_column=Column(String(LONGEST_REPLY), nullable=False, server_default=""), default="")

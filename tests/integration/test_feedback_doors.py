@@ -1,0 +1,259 @@
+"""The doors of the feedback service: what they take, what they refuse, and what they have recorded before their 250."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import func, insert, select, update
+from sqlmodel import col
+
+from cli.local.ports import free_port
+from services.feedback.addresses import Addresses
+from services.feedback.doors import Doors, Handler
+from services.feedback.metrics import FeedbackMetrics
+from services.feedback.recorder import Recorder
+from shared.email_tokens import TokenMaker
+from shared.ledger import domains, projects
+from shared.ledger.database import Ledger
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient, Suppression
+from shared.ledger.report_tables import Report
+from shared.settings import FeedbackSettings, load
+from tests.support.feedback_corpus import ANN, TOKEN, arf, dsn, group
+from tests.support.ledger import add_campaign
+
+SECRET = "0123456789abcdef0123456789abcdef"
+BOUNCES = "bounces.example.com"
+REPORT = dsn("MAILER-DAEMON@mx.example.net", "Undelivered", "x", group("failed", "5.1.1", "550 5.1.1 No", final=""))
+
+
+class Wire:
+    """One connection to a door."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def answer(self) -> str:
+        while True:
+            line = (await self.reader.readline()).decode()
+            if line[3:4] != "-":
+                return line.strip()
+
+    async def say(self, line: str | bytes) -> str:
+        self.writer.write((line.encode() if isinstance(line, str) else line) + b"\r\n")
+        return await self.answer()
+
+    async def mail(self, rcpt: str, octets: bytes, sender: str = "") -> str:
+        assert (await self.say(f"MAIL FROM:<{sender}>")).startswith("250")
+        answer = await self.say(f"RCPT TO:<{rcpt}>")
+        if not answer.startswith("250"):
+            await self.say("RSET")
+            return answer
+        assert (await self.say("DATA")).startswith("354")
+        stuffed = octets.replace(b"\r\n", b"\n").replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
+        return await self.say(stuffed + b"\r\n.")
+
+
+class Rig:
+    """The service without a process."""
+
+    def __init__(self, ledger: Ledger, **settings: Any) -> None:
+        self.ledger = ledger
+        given = {"lmtp_port": free_port(), "smtp_port": free_port(), "unsubscribe_key": SECRET, **settings}
+        self.settings = load(FeedbackSettings, **given)
+        self.metrics = FeedbackMetrics(CollectorRegistry())
+        self.recorder = Recorder(ledger, self.settings.token_keys, self.metrics)
+        addresses = Addresses(ledger, self.settings.token_keys)
+        self.doors = Doors(self.settings, Handler(self.settings, addresses, self.recorder, self.metrics), self.metrics)
+        self.tokens: list[str] = []
+        self.wires: list[Wire] = []
+
+    async def connect(self, *, smtp: bool = False, patient: bool = False) -> Wire:
+        """`patient`: there may be no room for another connection yet."""
+        port = self.settings.smtp_port if smtp else self.settings.lmtp_port
+        while True:
+            with suppress(ConnectionRefusedError):  # it is being opened
+                wire = Wire(*await asyncio.open_connection("127.0.0.1", port, limit=1_000_000))
+                self.wires.append(wire)
+                greeting = await wire.answer()
+                if not (patient and greeting.startswith("421")):
+                    break
+            await asyncio.sleep(0.01)
+        assert greeting.startswith("220")
+        assert (await wire.say("EHLO here" if smtp else "LHLO here")).startswith("250")
+        return wire
+
+    async def reports(self) -> list[tuple[str, bool, str | None]]:
+        async with self.ledger.read() as connection:
+            found = await connection.execute(
+                select(col(Report.kind), col(Report.verified), col(Report.email)).order_by(col(Report.id))
+            )
+            return [(row[0], row[1], row[2]) for row in found]
+
+    def bounce(self, number: int = 0) -> str:
+        return f"bounce+{self.tokens[number]}@{BOUNCES}"
+
+
+async def prepared(rig: Rig, recipients: int) -> Rig:
+    """A campaign that was sent, and the bounce domain of its project."""
+    campaign = await add_campaign(rig.ledger, recipients)
+    async with rig.ledger.write() as connection:
+        ids = select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign).order_by(col(Recipient.id))
+        found = list((await connection.execute(ids)).scalars())
+        await connection.execute(update(Recipient).where(col(Recipient.campaign_id) == campaign).values(status="sent"))
+        batch = {"first_id": found[0], "last_id": found[-1], "size": recipients, "sent": recipients, "state": "done"}
+        await connection.execute(insert(Batch).values(campaign_id=campaign, due_at=0.0, **batch))
+        domain = await domains.add(connection, "example.com", DEFAULT_PROJECT, "operator")
+        await domains.set_bounce_domain(connection, domain, BOUNCES)
+    rig.tokens = [TokenMaker(SECRET.encode(), campaign).make(number).mail for number in found]
+    return rig
+
+
+@pytest.fixture
+async def rig(ledger: Ledger) -> AsyncIterator[Rig]:
+    made = await prepared(Rig(ledger), 3)
+    async with running(made):
+        yield made
+
+
+class running:  # noqa: N801 - a context manager
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> None:
+        self._tasks = [asyncio.create_task(work) for work in (self._rig.doors.run(), self._rig.recorder.run())]
+
+    async def __aexit__(self, *_: object) -> None:
+        for wire in self._rig.wires:
+            wire.writer.close()
+            with suppress(ConnectionError):
+                await wire.writer.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("smtp", [False, True], ids=["LMTP", "SMTP"])
+async def test_a_bounce_is_in_the_ledger_before_its_250(rig: Rig, smtp: bool) -> None:
+    wire = await rig.connect(smtp=smtp)
+    octets = REPORT.replace(TOKEN.encode(), rig.tokens[0].encode())
+    assert await wire.mail(rig.bounce().upper(), octets) == "250 2.0.0 recorded"
+    [(kind, verified, email)] = await rig.reports()
+    assert (kind, verified) == ("bounced", True)
+    assert await wire.mail(rig.bounce(), octets) == "250 2.0.0 repeated"
+    assert await wire.mail(rig.bounce(1), REPORT) == "250 2.0.0 recorded"
+    assert email is not None
+    async with rig.ledger.read() as connection:
+        assert await connection.scalar(select(func.sum(col(Batch.bounced)))) == 2
+        assert await connection.scalar(select(func.count()).select_from(Suppression)) == 2
+    assert (await wire.say("QUIT")).startswith("221")
+
+
+async def test_what_has_no_token_of_ours_is_refused_before_its_body(rig: Rig, ledger: Ledger) -> None:
+    wire = await rig.connect(smtp=True)
+    forged = ("a" if rig.tokens[0][0] != "a" else "b") + rig.tokens[0][1:]
+    for rcpt in (
+        f"bounce+{forged}@{BOUNCES}",
+        f"bounce+{'a' * 32}@{BOUNCES}",
+        f"bounce+{rig.tokens[0]}@example.org",
+        f"{rig.tokens[0]}@{BOUNCES}",
+        f"bounce+x@{BOUNCES}",
+        f"someone@{BOUNCES}",
+        "ann@example.net",
+        "nobody",
+    ):
+        assert (await wire.mail(rcpt, REPORT)).startswith("550 5.1.1"), rcpt
+    async with ledger.write() as connection:
+        others = await projects.create(connection, "others")
+        domain = await domains.add(connection, "others.example", others.id, "operator")
+        await domains.set_bounce_domain(connection, domain, "b.others.example")
+    await asyncio.sleep(1.1)  # the domains are looked for again after a second
+    assert (await wire.mail(f"bounce+{rig.tokens[0]}@b.others.example", REPORT)).startswith("550 5.1.1")
+    assert await rig.reports() == []
+
+
+async def test_complaints_unsubscribes_and_postmaster_are_taken(rig: Rig) -> None:
+    wire = await rig.connect()
+    about = arf("abuse").replace(TOKEN.encode(), rig.tokens[0].encode())
+    assert await wire.mail(f"abuse@{BOUNCES}", about, "feedback@arf.example.net") == "250 2.0.0 recorded"
+    leave = f"unsubscribe+{rig.tokens[1]}@{BOUNCES}"
+    assert await wire.mail(leave, b"Subject: \n\n", ANN) == "250 2.0.0 recorded"
+    assert await wire.mail("postmaster", b"Subject: hello\n\nWho are you?\n", ANN) == "250 2.0.0 unverified"
+    assert await wire.mail(f"postmaster@{BOUNCES}", b"Subject: again\n\nx\n", ANN) == "250 2.0.0 unverified"
+    away = b"Subject: Out of office\nAuto-Submitted: auto-replied\n\nx\n"
+    assert await wire.mail(rig.bounce(2), away) == "250 2.0.0 ignored"
+    assert [(kind, verified) for kind, verified, _ in await rig.reports()] == [
+        ("complained", True),
+        ("unsubscribed", True),
+        ("unknown", False),
+        ("unknown", False),
+    ]
+
+
+async def test_one_recipient_at_a_time(rig: Rig) -> None:
+    wire = await rig.connect()
+    await wire.say("MAIL FROM:<>")
+    assert (await wire.say(f"RCPT TO:<{rig.bounce(0)}>")).startswith("250")
+    assert (await wire.say(f"RCPT TO:<{rig.bounce(1)}>")).startswith("452 4.5.3")
+
+
+async def test_mails_are_bounded(ledger: Ledger) -> None:
+    rig = await prepared(Rig(ledger, feedback_max_bytes=10_000), 1)
+    async with running(rig):
+        wire = await rig.connect()
+        assert (await wire.mail(rig.bounce(), REPORT + b"x\n" * 10_000)).startswith("552")
+        assert (await wire.mail(rig.bounce(), REPORT)).startswith("250")
+
+
+async def test_connections_are_bounded(ledger: Ledger) -> None:
+    rig = await prepared(Rig(ledger, feedback_connections=3, feedback_connections_per_address=2), 1)
+    async with running(rig):
+        first, second = await rig.connect(), await rig.connect()
+        refused = Wire(*await asyncio.open_connection("127.0.0.1", rig.settings.lmtp_port))
+        rig.wires.append(refused)
+        assert (await refused.answer()).startswith("421")
+        assert await refused.reader.read() == b""
+        first.writer.close()
+        third = await rig.connect(patient=True)
+        assert (await third.mail(rig.bounce(), REPORT)).startswith("250")
+        assert (await second.say("NOOP")).startswith("250")
+
+
+async def test_mails_a_second_are_bounded(ledger: Ledger) -> None:
+    rig = await prepared(Rig(ledger, feedback_mails_per_second=0.001), 1)
+    async with running(rig):
+        wire = await rig.connect()
+        assert (await wire.mail(rig.bounce(), REPORT)).startswith("451 4.3.2")
+    assert await rig.reports() == []
+
+
+async def test_without_the_database_the_client_comes_again(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire = await rig.connect()
+
+    async def away(*_: object) -> None:
+        raise ConnectionRefusedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_write", away)
+        assert (await wire.mail(rig.bounce(), REPORT)).startswith("451 4.3.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Addresses, "check", away)
+        assert (await wire.mail(rig.bounce(), REPORT)).startswith("451 4.3.0")
+    assert await wire.mail(rig.bounce(), REPORT) == "250 2.0.0 recorded"
+
+
+async def test_a_report_that_cannot_be_recorded_keeps_no_other_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, bad = Recorder._write, rig.tokens[1]
+
+    async def picky(self: Recorder, batch: Any) -> Any:
+        if any(waiting.found.tokens[0] == bad for waiting in batch):
+            raise ValueError("a row that no table takes")
+        return await write(self, batch)
+
+    monkeypatch.setattr(Recorder, "_write", picky)
+    wires = [await rig.connect() for _ in range(3)]
+    answers = await asyncio.gather(*(wire.mail(rig.bounce(number), REPORT) for number, wire in enumerate(wires)))
+    assert [answer[:3] for answer in answers] == ["250", "451", "250"]
