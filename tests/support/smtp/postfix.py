@@ -20,7 +20,6 @@ from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
 OWNER = "mail"
 POSTDROP_GROUP = "uucp"
 DELIVERY_USER = "nobody"
-BOUNCES, GONE = "bounces.example.com", "gone.example.com"
 UNKNOWN = "no.such.person@example.net"
 QUEUES = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush"),
@@ -41,7 +40,6 @@ trace unix - - n - 0 bounce
 error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
-lmtp unix - - n - - lmtp
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -61,18 +59,17 @@ class Postfix:
 
 
 @contextmanager
-def postfix(certificate: Path, key: Path, lmtp_port: int = 0) -> Iterator[Postfix]:
-    """An instance that runs as long as the block and offers STARTTLS with the certificate. With `lmtp_port` it hands
-    mail for BOUNCES on to that port, and accepts mail for GONE, which then bounces."""
+def postfix(certificate: Path, key: Path) -> Iterator[Postfix]:
+    """An instance that runs as long as the block and offers STARTTLS with the certificate."""
     with public_folder() as folder, fakeroot() as as_root:
-        yield from _running(folder, certificate, key, as_root, lmtp_port)
+        yield from _running(folder, certificate, key, as_root)
 
 
-def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str], lmtp_port: int) -> Iterator[Postfix]:
+def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str]) -> Iterator[Postfix]:
     tree = postfix_tree()
     port = unused_port()
     _lay_out(folder, as_root)
-    (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key) + _hand_on(lmtp_port))
+    (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key))
     (folder / "etc/master.cf").write_text(MASTER_CF.format(port=port))
     (folder / "etc/recipients").write_text(f"{UNKNOWN} 550 5.1.1 no such person\n")
     command = [str(tree / "usr/lib/postfix/sbin/master"), "-c", str(folder / "etc"), "-d"]
@@ -84,19 +81,6 @@ def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str]
     finally:
         process.terminate()
         process.wait()
-
-
-def _hand_on(lmtp_port: int) -> str:
-    if not lmtp_port:
-        return ""
-    return f"""
-relay_domains = {BOUNCES} {GONE}
-transport_maps = inline:{{ {{ {BOUNCES} = lmtp:inet:127.0.0.1:{lmtp_port} }}, {{ {GONE} = error:5.1.1 User unknown }} }}
-lmtp_destination_recipient_limit = 1
-minimal_backoff_time = 1s
-maximal_backoff_time = 2s
-queue_run_delay = 1s
-"""
 
 
 def _lay_out(folder: Path, as_root: dict[str, str]) -> None:
