@@ -123,7 +123,7 @@ BACK = (
         "timeseries",
         "What comes back",
         "Reports taken in per hour, by what they say: bounces, complaints, unsubscribes.",
-        "short",
+        COUNT,
         [
             Query(
                 'sum by (kind) (increase(vashsender_feedback_reports_total{job="$job", result="recorded"}[1h])) > 0',
@@ -136,7 +136,7 @@ BACK = (
         "timeseries",
         "Not matched, or refused at the door",
         "Per hour. Unverified: nothing proves whom it is about, so a person reads it. Others: mail that was not taken.",
-        "short",
+        COUNT,
         [
             Query(
                 'sum(increase(vashsender_feedback_reports_total{job="$job", result="unverified"}[1h]))', "unverified"
