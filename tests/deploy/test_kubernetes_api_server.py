@@ -41,7 +41,7 @@ def in_namespace(overlay: Rendered, namespace: str) -> str:
             document["metadata"]["name"] = namespace
         elif document["metadata"].get("namespace") == own:
             document["metadata"]["namespace"] = namespace
-    return yaml.safe_dump_all(documents)
+    return str(yaml.safe_dump_all(documents))
 
 
 @pytest.mark.parametrize("name", kubernetes.OVERLAYS)
@@ -62,9 +62,12 @@ def test_an_overlay_is_accepted_without_a_warning_and_every_pod_is_admitted(
 
         def admitted(kind: str = kind, own: str = own, wanted: int = wanted) -> bool:
             status = running.get(kind, own, f"--namespace={namespace}")["status"]
-            return status.get("active" if kind == "job" else "replicas", 0) == wanted
+            return bool(status.get("active" if kind == "job" else "replicas", 0) == wanted)
 
-        until(admitted, lambda own=own: f"{own}: {running.kubectl('get', 'events', '-n', namespace).stdout}")
+        def events(own: str = own) -> str:
+            return f"{own}: {running.kubectl('get', 'events', '-n', namespace).stdout}"
+
+        until(admitted, events)
     refused = running.get("events", f"--namespace={namespace}", "--field-selector=reason=FailedCreate")["items"]
     assert [event["message"] for event in refused] == []
 

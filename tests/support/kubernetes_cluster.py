@@ -158,17 +158,19 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 
 def _kubeconfig(cluster: Cluster) -> str:
-    return yaml.safe_dump(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [
-                {"name": "c", "cluster": {"server": cluster.url, "certificate-authority": str(cluster.certificate)}}
-            ],
-            "users": [{"name": "u", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-            "current-context": "x",
-        }
+    return str(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [
+                    {"name": "c", "cluster": {"server": cluster.url, "certificate-authority": str(cluster.certificate)}}
+                ],
+                "users": [{"name": "u", "user": {"token": TOKEN}}],
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "x",
+            }
+        )
     )
 
 

@@ -18,7 +18,8 @@ MAIL: dict[str, Any] = {
 
 
 def bounce(**said: Any) -> dict[str, Any]:
-    person = {"emailAddress": ANN, **{key: said.pop(key) for key in ("status", "diagnosticCode") if key in said}}
+    person: dict[str, Any] = {"emailAddress": ANN}
+    person |= {key: said.pop(key) for key in ("status", "diagnosticCode") if key in said}
     return {"notificationType": "Bounce", "mail": MAIL, "bounce": {"bouncedRecipients": [person], **said}}
 
 
