@@ -131,6 +131,7 @@ BACK = (
             )
         ],
         width=12,
+        empty="No report",
     ),
     Panel(
         "timeseries",
@@ -144,6 +145,7 @@ BACK = (
             Query('sum by (reason) (increase(vashsender_feedback_refused_total{job="$job"}[1h])) > 0', "{{reason}}"),
         ],
         width=12,
+        empty="No report",
     ),
 )
 
