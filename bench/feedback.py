@@ -32,7 +32,7 @@ from tests.support.ledger import add_campaign
 
 REPORT = Path("var/bench/feedback.json")
 LEAST = 300.0
-SECRET = "a secret of a bench, not one of an installation"
+SECRET = "a secret of a bench and of no installation"
 BOUNCES = "bounces.example.com"
 
 
