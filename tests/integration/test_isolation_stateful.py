@@ -26,6 +26,9 @@ from shared.scopes import EVERY_SCOPE, Scope
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 
+# A mail is given as it is.
+schemathesis.serializer.alias("message/rfc822", "application/octet-stream")
+
 ENDLESS = r"(\{campaign_id\}/events|/events/stream)$"
 OF_ALL = ("/v1/projects", "/v1/keys", "/v1/domains", "/v1/sessions", "/v1/audit", "/v1/services", "/v1/batches")
 """What an operator sees of all projects."""
