@@ -1,4 +1,4 @@
-"""Events a second out of the outbox: by webhook to a receiver on this machine, and by reading. On SQLite, without a campaign.
+"""Events a second out of the outbox, by webhook to a receiver on this machine, and by reading. On SQLite alone.
 
 `python -m bench.events_out [--events 50000]`. The receiver is another process, which takes every POST.
 """
