@@ -50,7 +50,9 @@ def build(folder: Path) -> Archives:
         subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
         source = folder / _backend("build_sdist", tree, folder)
         with tarfile.open(source) as opened:
-            opened.extractall(work, filter="data")
+            # Python 3.11.2, which Debian 12 has, knows no filters yet.
+            opened.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+            opened.extractall(work)  # noqa: S202 - it was built a moment ago
         (unpacked,) = [path for path in Path(work).iterdir() if path != tree]
         wheel = folder / _backend("build_wheel", unpacked, folder)
     archives = Archives(source, wheel)

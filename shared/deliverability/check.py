@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-import httpx
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from shared.deliverability.dkim_record import wrong_with_record
@@ -193,6 +192,8 @@ async def one_click(public_url: str, trust: ssl.SSLContext | bool = True) -> lis
     unreached = Finding(
         name, Verdict.WRONG, "", "recipients must reach it: check DNS, proxy and certificate, for /u/ at least"
     )
+    import httpx  # megabytes that only this check needs
+
     if trust is True:  # reading all authorities takes a while
         trust = await asyncio.to_thread(httpx.create_ssl_context, trust_env=False)
     try:

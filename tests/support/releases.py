@@ -29,7 +29,9 @@ def install(commit: str, folder: Path) -> str:
     python = str(folder / "bin" / "python")
     [packages] = folder.glob("lib/python*/site-packages")
     with tarfile.open(fileobj=BytesIO(_git("archive", commit, *PACKAGES))) as archive:
-        archive.extractall(packages, filter="data")
+        # Python 3.11.2, which Debian 12 has, knows no filters yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+        archive.extractall(packages)
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     theirs, ours = _pins(_git("show", f"{commit}:{RUN_TIME}").decode()), _pins((ROOT / RUN_TIME).read_text())
     others = [text for pin, text in theirs.items() if pin not in ours]

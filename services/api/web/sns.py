@@ -11,8 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -69,6 +67,8 @@ class Sns:
         address = at_sns(url)
         if not urlsplit(address).path.endswith(".pem"):
             raise NotSignedError("SigningCertURL names no certificate")
+        from cryptography import x509  # megabytes that few installations need
+
         key = x509.load_pem_x509_certificate(await self._fetch(address)).public_key()
         if not isinstance(key, RSAPublicKey):
             raise NotSignedError("its certificate has no RSA key")
@@ -92,6 +92,8 @@ def at_sns(url: str) -> str:
 
 async def fetched(url: str) -> bytes:
     """What an https address answers. Raises NotSignedError."""
+    import httpx  # megabytes that few installations need
+
     try:
         async with (
             httpx.AsyncClient(timeout=FETCH_SECONDS, trust_env=False) as client,
