@@ -223,16 +223,20 @@ async def clock(connection: AsyncConnection) -> float:
 def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
     # _begin_sqlite begins transactions; the driver would begin deferred ones.
     connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        "journal_mode = WAL",
-        "synchronous = FULL",
-        f"busy_timeout = {SQLITE_BUSY_SECONDS * 1000}",
-        "foreign_keys = ON",
-        "cache_size = -65536",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"busy_timeout = {SQLITE_BUSY_SECONDS * 1000}",
+            "foreign_keys = ON",
+            "cache_size = -65536",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+    except BaseException:
+        connection.close()  # SQLAlchemy does not: its thread would stay, one for each try on a damaged file
+        raise
 
 
 def _begin_sqlite(connection: Any) -> None:
