@@ -12,13 +12,17 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from shared import logs
 from shared.bus import Bus
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 
 CHECK_SECONDS = 2.0
+REFRESH_SECONDS = 2.0
 LATE_TICKS = 3
 LATE_SECONDS = 15.0
+
+log = logs.get()
 
 Check = Callable[[], Awaitable[str]]
 """Returns what is wrong; empty if nothing is."""
@@ -33,7 +37,8 @@ class Health:
         self.checks: dict[str, Check] = {}
         #: Names of checks that are shown but do not make the process unready: it can do its work without.
         self.optional: set[str] = set()
-        #: Called before metrics are read, to fill gauges.
+        #: Called before metrics are read, to fill gauges. Gauges of one that fails, or takes more than REFRESH_SECONDS,
+        #: keep their values.
         self.refresh: list[Callable[[], Awaitable[None]]] = []
 
     async def report(self) -> Mapping[str, str]:
@@ -80,7 +85,11 @@ class Health:
 
     async def _metrics(self, _request: Request) -> Response:
         for refresh in self.refresh:
-            await refresh()
+            try:
+                async with asyncio.timeout(REFRESH_SECONDS):
+                    await refresh()
+            except Exception as error:  # noqa: BLE001 - metrics must be readable whatever is broken
+                log.warning("metrics.stale", error=f"{type(error).__name__}: {error}".splitlines()[0])
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
 

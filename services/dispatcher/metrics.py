@@ -1,6 +1,5 @@
 """The dispatcher's metrics. Gauges are read from the ledger when metrics are scraped, not in every round."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
@@ -9,7 +8,6 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared import logs
 from shared.faults.breakers import Breaker
 from shared.ledger import backlog
 from shared.ledger.backlog import TO_BE_SENT, UnderWay
@@ -20,10 +18,7 @@ from shared.ledger.repair import Reason
 from shared.ledger.states import FINAL, OPEN, CampaignStatus
 from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, Metrics
 
-LOOK_SECONDS = 2.0
 CAMPAIGNS_SHOWN = 50
-
-log = logs.get()
 
 
 class DispatcherMetrics:
@@ -125,12 +120,9 @@ class DispatcherMetrics:
         )
 
     async def refresh(self) -> None:
-        """Fills the gauges from the ledger. If it cannot be read, they keep their last values."""
-        try:
-            async with asyncio.timeout(LOOK_SECONDS), self._ledger.read() as connection:
-                await self._look(connection)
-        except Exception as error:  # noqa: BLE001 - metrics must be readable whatever is broken
-            log.warning("metrics.stale", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        """Fills the gauges from the ledger."""
+        async with self._ledger.read() as connection:
+            await self._look(connection)
 
     async def _look(self, connection: AsyncConnection) -> None:
         open_statuses = [status for status in CampaignStatus if status not in FINAL]

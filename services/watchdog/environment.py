@@ -1,18 +1,13 @@
 """Metrics of what the services depend on: the broker's queues, and the disk of `VASHSENDER_VAR_DIR`."""
 
-import asyncio
 import shutil
+from collections.abc import Sequence
 
 from prometheus_client import Gauge
 
-from shared import logs
 from shared.metrics import PREFIX, Metrics
-from shared.queues import NAMES, depths
+from shared.queues import NAMES, Depth, depths
 from shared.settings import WatchdogSettings
-
-LOOK_SECONDS = 2.0
-
-log = logs.get()
 
 
 class EnvironmentMetrics:
@@ -36,16 +31,17 @@ class EnvironmentMetrics:
         self._disk_size = Gauge(f"{PREFIX}_disk_size_bytes", "Size of that file system.", registry=registry)
 
     async def refresh(self) -> None:
-        """Never raises."""
+        """Fills the gauges. Raises what the file system and the broker raise."""
+        found: Sequence[Depth] = []
         try:
             usage = shutil.disk_usage(self._settings.var_dir)
             self._disk_free.set(usage.free)
             self._disk_size.set(usage.total)
-            async with asyncio.timeout(LOOK_SECONDS):
-                found = await depths(self._settings.broker_url, "watchdog metrics")
-        except Exception as error:  # noqa: BLE001 - metrics must be readable whatever is broken
-            log.warning("metrics.stale", error=f"{type(error).__name__}: {error}".splitlines()[0])
-            found = []
+            found = await depths(self._settings.broker_url, "watchdog metrics")
+        finally:
+            self._show(found)
+
+    def _show(self, found: Sequence[Depth]) -> None:
         self._messages.clear()
         self._consumers.clear()
         for depth in found:

@@ -1,23 +1,16 @@
 """The watchdog's metrics. Gauges are read from the ledger when metrics are scraped."""
 
-import asyncio
-
 from prometheus_client import Counter, Gauge, Histogram
 from sqlalchemy import func, select
 from sqlmodel import col
 
 from services.watchdog.findings import REPAIR_REASONS, Finding, Kind, RescueReason
 from services.watchdog.heartbeats import Heartbeats
-from shared import logs
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
 from shared.metrics import PREFIX, RESCUES_HELP, Metrics
-
-LOOK_SECONDS = 2.0
-
-log = logs.get()
 
 
 class WatchdogMetrics:
@@ -75,17 +68,14 @@ class WatchdogMetrics:
         counter.labels(finding.reason).inc()
 
     async def refresh(self) -> None:
-        """Fills the gauges. If the ledger cannot be read, its gauge keeps its last value."""
+        """Fills the gauges."""
         living = self._heartbeats.living()
         self.senders.set(len(living))
         self.sender_capacity.set(sum(beat.slots for beat in living))
         self.heartbeat_age.set(self._heartbeats.stalest_seconds())
         self.progress_age.set(max((batch.idle_seconds for beat in living for batch in beat.batches), default=0.0))
-        try:
-            async with asyncio.timeout(LOOK_SECONDS), self._ledger.read() as connection:
-                left = await connection.scalar(
-                    select(func.min(col(Batch.lease_until)) - db_now()).where(in_state(BatchState.SENDING))
-                )
-            self.lease_left.set(left or 0.0)
-        except Exception as error:  # noqa: BLE001 - metrics must be readable whatever is broken
-            log.warning("metrics.stale", error=f"{type(error).__name__}: {error}".splitlines()[0])
+        async with self._ledger.read() as connection:
+            left = await connection.scalar(
+                select(func.min(col(Batch.lease_until)) - db_now()).where(in_state(BatchState.SENDING))
+            )
+        self.lease_left.set(left or 0.0)
