@@ -9,7 +9,6 @@ import shlex
 import shutil
 import stat
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from cli.account import Account, settle
 from tests.support import compose
 from tests.support.containers import Image
 from tests.support.engine import Engine, engine
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(7200)
 
@@ -236,11 +236,8 @@ def test_a_backup_can_be_restored(stack: Stack, tmp_path: Path) -> None:
 
 def _wait_for(stack: Stack, query: str) -> None:
     """Waits for a result of Prometheus, queried inside its container as its port is not published."""
-    deadline = time.monotonic() + TARGETS_SECONDS
     ask = ("exec", "-T", "prometheus", "promtool", "query", "instant", "http://127.0.0.1:9090", query)
-    while not stack.compose(*ask).strip():
-        assert time.monotonic() < deadline, query
-        time.sleep(2)
+    wait_until(lambda: stack.compose(*ask).strip(), lambda: query, TARGETS_SECONDS)
 
 
 def _forget_bounces(stack: Stack) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,6 +17,7 @@ from tests.support.databases import sqlite_url
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.system import installation
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -78,7 +79,7 @@ async def test_services_wait_report_it_and_continue_when_space_is_free(
         await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] >= 50, PATIENCE_SECONDS)
         fill(disk)
 
-        await until(lambda: says(sender, "it accepts no writes"))
+        await until(lambda: says(sender, "it accepts no writes"), PATIENCE_SECONDS)
         assert await sender.metric(WRITABLE) == 0
         taken = len(relay.received)
         recorded = (await system.show(campaign))["counts"]["sent"]
@@ -111,9 +112,3 @@ async def says(process: ServiceProcess, words: str) -> bool:
     async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
         answer = await client.get(f"{process.http_url}/health/ready")
     return answer.status_code == 503 and words in answer.json()["checks"]["database"]
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not await condition():  # noqa: ASYNC110 - of another process
-            await asyncio.sleep(0.05)

@@ -8,7 +8,8 @@ import yaml
 
 from tests.support import kubernetes
 from tests.support.kubernetes import Rendered, Resource
-from tests.support.kubernetes_cluster import Cluster, cluster, install_custom_resources, until
+from tests.support.kubernetes_cluster import START_SECONDS, Cluster, cluster, install_custom_resources
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -67,7 +68,7 @@ def test_an_overlay_is_accepted_without_a_warning_and_every_pod_is_admitted(
         def events(own: str = own) -> str:
             return f"{own}: {running.kubectl('get', 'events', '-n', namespace).stdout}"
 
-        until(admitted, events)
+        wait_until(admitted, events, START_SECONDS)
     refused = running.get("events", f"--namespace={namespace}", "--field-selector=reason=FailedCreate")["items"]
     assert [event["message"] for event in refused] == []
 

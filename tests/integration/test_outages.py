@@ -1,7 +1,7 @@
 """Each kind of outage that PostgreSQL tells by an error code, on every service: no process ends, nothing is lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -11,6 +11,7 @@ from cli.local.postgres import PrivatePostgres
 from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
 from tests.support.system import System, installation
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -89,9 +90,3 @@ async def until_one_says(system: System, services: tuple[str, ...], state: str) 
 
 
 NEW = {"name": "n", "from": {"email": "news@example.test"}, "subject": "s", "text": "t"}
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the relay is in another thread
-            await asyncio.sleep(0.02)

@@ -21,6 +21,7 @@ from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 from tests.support.relay import After, RecordingRelay
 from tests.support.seeds import Seeded, seed_campaign
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -59,18 +60,6 @@ async def release(vhost: BrokerVhost, seeded: Seeded, *, times: int = 1) -> None
             for _ in range(times):
                 message = aio_pika.Message(event.model_dump_json().encode(), content_type="application/json")
                 await exchange.publish(message, event.ROUTING_KEY)
-
-
-async def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Polls something outside this process; fails after `seconds`."""
-    async with asyncio.timeout(seconds):
-        while True:
-            result = condition()
-            if asyncio.iscoroutine(result):
-                result = await result
-            if result:
-                return
-            await asyncio.sleep(0.02)
 
 
 async def state_of(ledger: Ledger, campaign_id: UUID) -> dict[str, int]:

@@ -10,10 +10,11 @@ from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from tests.conftest import ServiceFactory
-from tests.integration.test_sender_process import batch_states, state_of, until
+from tests.integration.test_sender_process import batch_states, state_of
 from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
 from tests.support.seeds import seed_campaign
+from tests.support.waiting import until
 
 READ_ONLY_SECONDS = 6.0
 

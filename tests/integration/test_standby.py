@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from tests.support.smtp.certificates import Authority
 from tests.support.standby import Pair, new_pair
 from tests.support.system import System, installation
 from tests.support.tls import enable_tls
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -125,9 +126,3 @@ async def test_tls_is_verified_for_each_host_by_its_own_name(pair: Pair, tmp_pat
     ledger = Ledger(right)
     assert await ledger.now() > 0
     await ledger.close()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the relay is in another thread
-            await asyncio.sleep(0.02)

@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,15 +42,6 @@ def binaries() -> Path:
             f"cores), or name a folder that has them with {SETTING}."
         )
     return folder
-
-
-def until(holds: Callable[[], bool], trouble: Callable[[], str], seconds: float = START_SECONDS) -> None:
-    """Polls until the condition holds. Fails with what `trouble` says."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not in {seconds:g} s: {trouble()}")
-        time.sleep(POLL_SECONDS)
 
 
 @dataclass
