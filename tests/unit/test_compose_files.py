@@ -168,7 +168,7 @@ def test_prometheus_scrapes_the_same_jobs_as_on_one_machine() -> None:
                     del job[key]
     found = here["scrape_configs"][0].pop("dns_sd_configs")
     assert here == there
-    assert set(found[0]["names"]) == OURS
+    assert set(found[0]["names"]) == {*OURS, "feedback"}
     assert str(found[0]["port"]) == SERVICES["api"]["environment"]["VASHSENDER_HEALTH_PORT"]
     assert all(not port.endswith(f":{found[0]['port']}") for port in SERVICES["api"]["ports"])
 
