@@ -116,7 +116,8 @@ async def test_content_that_is_refused_everywhere_pauses_the_campaign(system: Sy
     await system.send(campaign)
     answer = await system.wait_until(campaign, lambda now: now["status"] == "paused")
     assert "rejected as spam" in answer["reason"]
-    assert 5 <= answer["counts"]["failed"] <= 40
+    # At most 64 unrecorded results and the emails in flight can be refused before the first commit shows it.
+    assert 5 <= answer["counts"]["failed"] < 100
     assert await suppressed(system) == 0
 
 
