@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.email_tokens import BOUNCE, TOKEN, UNSUBSCRIBE
-from shared.ledger import reports
 from shared.ledger.database import Ledger
+from shared.ledger.report_people import identify
 from shared.ledger.tenants import Domain
 
 KNOWN_SECONDS = 10.0
@@ -37,25 +37,28 @@ class Addresses:
         self._domains: Mapping[str, UUID] = {}
         self._read_at = -KNOWN_SECONDS
 
-    async def check(self, address: str) -> None:
-        """Raises UnknownAddressError and WrongTokenError if it takes no mail, and what the database raises."""
+    async def check(self, address: str) -> UUID | None:
+        """The project that an address belongs to; None for `postmaster` without a domain.
+
+        Raises UnknownAddressError and WrongTokenError if it takes no mail, and what the database raises."""
         local, at, domain = address.rpartition("@")
         local = local.lower()
         if not at:  # RFC 5321, 4.5.1
             if address.lower() == "postmaster":
-                return
+                return None
             raise UnknownAddressError
         async with self._ledger.read() as connection:
             project_id = await self._owner(connection, domain.lower().rstrip("."))
             if project_id is None:
                 raise UnknownAddressError
             if local in NAMES:
-                return
+                return project_id
             token = local.removeprefix(BOUNCE).removeprefix(UNSUBSCRIBE)
             if token == local or not TOKEN.fullmatch(token):
                 raise UnknownAddressError
-            if await reports.identify(connection, self._secrets, [token], project_id) is None:
+            if await identify(connection, self._secrets, [token], project_id) is None:
                 raise WrongTokenError
+            return project_id
 
     async def _owner(self, connection: AsyncConnection, domain: str) -> UUID | None:
         """The project that a bounce domain belongs to. One that is not known yet is looked for at once."""

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
@@ -35,6 +36,13 @@ log = logs.get()
 logging.getLogger("mail.log").setLevel(logging.ERROR)  # aiosmtpd logs each line, addresses among them
 
 
+class Mail(Envelope):
+    """A mail that comes in."""
+
+    #: The project of the address that it is for, once that was taken; None for `postmaster` without a domain.
+    project_id: UUID | None = None
+
+
 class Handler:
     """What aiosmtpd asks of us."""
 
@@ -45,13 +53,13 @@ class Handler:
         self._rate = _Rate(settings.feedback_mails_per_second)
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, rcpt_options: list[str]
+        self, server: SMTP, session: Session, envelope: Mail, address: str, rcpt_options: list[str]
     ) -> str:
         """Whether mail to an address is taken; one recipient per mail, because a report has one."""
         if envelope.rcpt_tos:
             return self._refuse("too_many_recipients", "452 4.5.3 One recipient at a time")
         try:
-            await self._addresses.check(address)
+            envelope.project_id = await self._addresses.check(address)
         except UnknownAddressError:
             return self._refuse("unknown_address", "550 5.1.1 No mail is taken for this address")
         except WrongTokenError:
@@ -62,7 +70,7 @@ class Handler:
         envelope.rcpt_options.extend(rcpt_options)
         return "250 2.1.5 OK"
 
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Mail) -> str:  # noqa: N802
         """Reads a mail, and answers once it is recorded."""
         if not self._rate.take():
             return self._refuse("busy", "451 4.3.2 Too many mails at once, try again later")
@@ -74,7 +82,7 @@ class Handler:
             found = await asyncio.to_thread(read, octets[:MOST_BYTES], rcpt, sender)
             of_mail = await asyncio.to_thread(digest, octets, rcpt)
         try:
-            outcome = await self._recorder.record(found, of_mail)
+            outcome = await self._recorder.record(found, of_mail, envelope.project_id)
         except Exception as error:  # noqa: BLE001 - the client is told to come again
             return self._failed(error)
         return f"250 2.0.0 {outcome.result}"
@@ -143,6 +151,9 @@ class _Bounded:
     line_length_limit = LONGEST_LINE
     bounds: _Bounds
     _counted: str | None = None
+
+    def _create_envelope(self) -> Mail:
+        return Mail()
 
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")

@@ -5,11 +5,13 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from services.feedback.metrics import FeedbackMetrics
 from shared.feedback.meaning import Found
 from shared.ledger import reports
 from shared.ledger.database import Ledger, is_unavailable
+from shared.ledger.report_people import identify_all
 from shared.ledger.reports import Incoming, Outcome
 
 MOST_AT_ONCE = 100
@@ -19,6 +21,8 @@ MOST_AT_ONCE = 100
 class _Waiting:
     found: Found
     digest: str
+    #: The project of the address that it came to.
+    project_id: UUID | None
     recorded: asyncio.Future[Outcome]
     since: float = field(default_factory=time.monotonic)
 
@@ -33,9 +37,10 @@ class Recorder:
         self._waiting: list[_Waiting] = []
         self._filled = asyncio.Event()
 
-    async def record(self, found: Found, digest: str) -> Outcome:
-        """Returns once the report is in the ledger, or deliberately is not. Raises what the database raises."""
-        waiting = _Waiting(found, digest, asyncio.get_running_loop().create_future())
+    async def record(self, found: Found, digest: str, project_id: UUID | None) -> Outcome:
+        """Returns once the report is in the ledger, or deliberately is not. `project_id`: that of the address it came
+        to. Raises what the database raises."""
+        waiting = _Waiting(found, digest, project_id, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._filled.set()
         outcome = await waiting.recorded
@@ -76,8 +81,9 @@ class Recorder:
 
     async def _write(self, batch: Sequence[_Waiting]) -> Sequence[Outcome]:
         async with self._ledger.write() as connection:
-            incoming = []
-            for waiting in batch:
-                person = await reports.identify(connection, self._secrets, waiting.found.tokens)
-                incoming.append(Incoming(waiting.found, waiting.digest, "mail", person))
+            people = await identify_all(connection, self._secrets, [waiting.found.tokens for waiting in batch])
+            incoming = [
+                Incoming(waiting.found, waiting.digest, "mail", person, waiting.project_id)
+                for waiting, person in zip(batch, people, strict=True)
+            ]
             return await reports.record(connection, incoming)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from shared.email_tokens import TOKEN_CHARACTERS
 from shared.feedback import plain, words
 from shared.feedback.meaning import Found, Kind
-from shared.feedback.mime import RETURNED, Part, fields, head_and_body, parse
+from shared.feedback.mime import RETURNED, Part, decoded, fields, head_and_body, parse
 from shared.feedback.status import TYPES, read_status, refusal_in
 
 MOST_TOKENS = 20
@@ -47,7 +47,8 @@ def read(octets: bytes, rcpt: str = "", sender: str | None = None) -> Found:
 
 def digest(octets: bytes, rcpt: str = "") -> str:
     """64 characters: the same for the same mail, although it came by another way, with other headers of the way."""
-    mail = parse(octets[:_HEAD_BYTES])
+    head, _ = head_and_body(octets[:_HEAD_BYTES])
+    mail = Part(fields(decoded(head, "utf-8")))
     hashed = sha256(rcpt.strip().lower().encode("utf-8", "replace"))
     for name in ("message-id", "date", "from", "subject"):
         hashed.update(f"\0{mail.header(name)}".encode("utf-8", "replace"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, update
+from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -66,6 +66,18 @@ async def lock(connection: AsyncConnection, batch_id: int, generation: int | Non
         ),
     )
     return None if row is None else Locked(*row)
+
+
+async def lock_all(connection: AsyncConnection, batch_ids: Collection[int]) -> None:
+    """Locks batches until the transaction ends, in the order of their ids, to avoid deadlocks. On SQLite a writing
+    transaction has locked everything already."""
+    if batch_ids and connection.dialect.name != "sqlite":
+        await connection.execute(
+            select(col(Batch.id))
+            .where(col(Batch.id).in_(batch_ids))
+            .order_by(col(Batch.id))
+            .with_for_update(key_share=True)
+        )
 
 
 async def move(

@@ -10,10 +10,11 @@ from sqlmodel import col
 
 from shared.email_tokens import EmailTokens, TokenMaker
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import projects, reports
+from shared.ledger import projects, report_people, reports
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient
+from shared.ledger.report_effects import FULL
 from shared.ledger.report_tables import Report
-from shared.ledger.reports import FULL, Incoming
+from shared.ledger.reports import Incoming
 from shared.signing import Use, derived_key
 from tests.support.api import SECRET_KEY, ApiRig, api_on
 from tests.support.feedback_corpus import ANN, LINK, RETURNED, TOKEN, arf, dsn, group
@@ -191,7 +192,7 @@ async def test_many_reports_in_one_transaction(api: ApiRig) -> None:
     async with api.ledger.write() as connection:
         incoming = []
         for number, token in enumerate([*tokens, *tokens]):
-            person = await reports.identify(connection, [KEY], [token.mail])
+            person = await report_people.identify(connection, [KEY], [token.mail])
             assert person is not None
             found = Found(Kind.BOUNCED, (), 550, "5.1.1", "User unknown", (emails[number % 20],))
             incoming.append(Incoming(found, f"{number % 20:064}", "mail", person))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select
 from sqlmodel import col
 
 from cli.local.ports import free_port
@@ -15,45 +15,16 @@ from services.feedback.addresses import Addresses
 from services.feedback.doors import Doors, Handler
 from services.feedback.metrics import FeedbackMetrics
 from services.feedback.recorder import Recorder
-from shared.email_tokens import TokenMaker
 from shared.ledger import domains, projects
 from shared.ledger.database import Ledger
-from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient, Suppression
+from shared.ledger.models import Batch, Suppression
 from shared.ledger.report_tables import Report
 from shared.settings import FeedbackSettings, load
 from tests.support.feedback_corpus import ANN, TOKEN, arf, dsn, group
-from tests.support.ledger import add_campaign
+from tests.support.lmtp import BOUNCES, Wire, sent_campaign
 
 SECRET = "0123456789abcdef0123456789abcdef"
-BOUNCES = "bounces.example.com"
 REPORT = dsn("MAILER-DAEMON@mx.example.net", "Undelivered", "x", group("failed", "5.1.1", "550 5.1.1 No", final=""))
-
-
-class Wire:
-    """One connection to a door."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def answer(self) -> str:
-        while True:
-            line = (await self.reader.readline()).decode()
-            if line[3:4] != "-":
-                return line.strip()
-
-    async def say(self, line: str | bytes) -> str:
-        self.writer.write((line.encode() if isinstance(line, str) else line) + b"\r\n")
-        return await self.answer()
-
-    async def mail(self, rcpt: str, octets: bytes, sender: str = "") -> str:
-        assert (await self.say(f"MAIL FROM:<{sender}>")).startswith("250")
-        answer = await self.say(f"RCPT TO:<{rcpt}>")
-        if not answer.startswith("250"):
-            await self.say("RSET")
-            return answer
-        assert (await self.say("DATA")).startswith("354")
-        stuffed = octets.replace(b"\r\n", b"\n").replace(b"\n.", b"\n..").replace(b"\n", b"\r\n")
-        return await self.say(stuffed + b"\r\n.")
 
 
 class Rig:
@@ -75,7 +46,7 @@ class Rig:
         port = self.settings.smtp_port if smtp else self.settings.lmtp_port
         while True:
             with suppress(ConnectionRefusedError):  # it is being opened
-                wire = Wire(*await asyncio.open_connection("127.0.0.1", port, limit=1_000_000))
+                wire = await Wire.open(port)
                 self.wires.append(wire)
                 greeting = await wire.answer()
                 if not (patient and greeting.startswith("421")):
@@ -97,17 +68,7 @@ class Rig:
 
 
 async def prepared(rig: Rig, recipients: int) -> Rig:
-    """A campaign that was sent, and the bounce domain of its project."""
-    campaign = await add_campaign(rig.ledger, recipients)
-    async with rig.ledger.write() as connection:
-        ids = select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign).order_by(col(Recipient.id))
-        found = list((await connection.execute(ids)).scalars())
-        await connection.execute(update(Recipient).where(col(Recipient.campaign_id) == campaign).values(status="sent"))
-        batch = {"first_id": found[0], "last_id": found[-1], "size": recipients, "sent": recipients, "state": "done"}
-        await connection.execute(insert(Batch).values(campaign_id=campaign, due_at=0.0, **batch))
-        domain = await domains.add(connection, "example.com", DEFAULT_PROJECT, "operator")
-        await domains.set_bounce_domain(connection, domain, BOUNCES)
-    rig.tokens = [TokenMaker(SECRET.encode(), campaign).make(number).mail for number in found]
+    rig.tokens = await sent_campaign(rig.ledger, recipients, SECRET.encode())
     return rig
 
 
@@ -128,9 +89,7 @@ class running:  # noqa: N801 - a context manager
 
     async def __aexit__(self, *_: object) -> None:
         for wire in self._rig.wires:
-            wire.writer.close()
-            with suppress(ConnectionError):
-                await wire.writer.wait_closed()
+            await wire.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -212,7 +171,7 @@ async def test_connections_are_bounded(ledger: Ledger) -> None:
     rig = await prepared(Rig(ledger, feedback_connections=3, feedback_connections_per_address=2), 1)
     async with running(rig):
         first, second = await rig.connect(), await rig.connect()
-        refused = Wire(*await asyncio.open_connection("127.0.0.1", rig.settings.lmtp_port))
+        refused = await Wire.open(rig.settings.lmtp_port)
         rig.wires.append(refused)
         assert (await refused.answer()).startswith("421")
         assert await refused.reader.read() == b""

@@ -25,7 +25,7 @@ from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.email_tokens import TokenMaker
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import migrate, reports
+from shared.ledger import migrate, report_people, reports
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient
 from shared.ledger.outbox_tables import EventStream
@@ -404,7 +404,7 @@ async def test_reports_are_recorded_on_least_rights(made: Accounts, role: str) -
         async with service.write() as connection:
             incoming = []
             for number, kind in zip(ids, (Kind.BOUNCED, Kind.COMPLAINED, Kind.UNSUBSCRIBED), strict=True):
-                person = await reports.identify(connection, [b"k" * 43], [make(number).mail])
+                person = await report_people.identify(connection, [b"k" * 43], [make(number).mail])
                 assert person is not None
                 incoming.append(Incoming(Found(kind, (), 550, "5.1.1"), f"{number:064}", "mail", person))
             incoming.append(Incoming(Found(Kind.UNKNOWN), "u" * 64, "mail", None))

@@ -17,7 +17,7 @@ from services.api.usecases.acts import about
 from services.api.usecases.paging import cut
 from shared.feedback.read import digest, read
 from shared.feedback.ses import read_event
-from shared.ledger import reports
+from shared.ledger import report_people, reports
 from shared.ledger.database import Ledger
 from shared.ledger.report_tables import Report
 from shared.ledger.reports import Incoming
@@ -54,7 +54,7 @@ async def take(ledger: Ledger, secrets: Sequence[bytes], project_id: UUID, octet
     # A large one takes a while: the event loop stays free for other requests.
     found = await asyncio.to_thread(read, octets)
     async with ledger.write() as connection:
-        person = await reports.identify(connection, secrets, found.tokens, project_id)
+        person = await report_people.identify(connection, secrets, found.tokens, project_id)
         incoming = Incoming(found, digest(octets, str(project_id)), "api", person, project_id)
         [outcome] = await reports.record(connection, [incoming])
         about(result=outcome.result)
@@ -84,9 +84,9 @@ async def take_event(
     for one in read_event(event):
         found = one.found
         async with ledger.write() as connection:
-            person = await reports.identify(connection, secrets, found.tokens, project_id)
+            person = await report_people.identify(connection, secrets, found.tokens, project_id)
             if person is None and found.addresses:
-                person = await reports.by_queue_id(connection, project_id, found.addresses[0], one.queue_id)
+                person = await report_people.by_queue_id(connection, project_id, found.addresses[0], one.queue_id)
             said = f"{one.queue_id} {found.kind} {found.addresses} {found.code} {found.enhanced} {found.text}"
             digest = sha256(f"ses {project_id} {said}".encode("utf-8", "replace")).hexdigest()
             [outcome] = await reports.record(connection, [Incoming(found, digest, "ses", person, project_id)])

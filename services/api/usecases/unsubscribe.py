@@ -8,8 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared import logs
 from shared.email_tokens import TOKEN
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import reports
-from shared.ledger.reports import Incoming, Person
+from shared.ledger import report_people, reports
+from shared.ledger.report_people import Person
+from shared.ledger.reports import Incoming
 
 log = logs.get()
 
@@ -18,7 +19,7 @@ async def subscriber(connection: AsyncConnection, secrets: Sequence[bytes], toke
     """The person an unsubscribe link was made for. None if the token is damaged, or its recipient is no longer known.
     `secrets` are the signing keys."""
     # A mail token is no link: it stands in headers that others see.
-    return None if TOKEN.fullmatch(token) else await reports.identify(connection, secrets, [token])
+    return None if TOKEN.fullmatch(token) else await report_people.identify(connection, secrets, [token])
 
 
 async def unsubscribe(connection: AsyncConnection, person: Person) -> None:
