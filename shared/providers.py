@@ -206,6 +206,11 @@ class Providers:
         """The provider of a domain in lower case."""
         return self._by_domain.get(domain) or Provider(domain, (domain,), *self._others)
 
+    def domains_of(self, name: str) -> Sequence[str]:
+        """The domains of a provider: those that are known, or the one that it is named for."""
+        known = [domain for domain, provider in self._by_domain.items() if provider.name == name]
+        return known or [name]
+
     def limited(self, domain: str) -> Provider | None:
         """The provider of a domain, if it has a limit: one look-up in a dict."""
         provider = self._by_domain.get(domain)

@@ -5,12 +5,14 @@ import time
 from services.api.context import Api
 from services.api.usecases import idempotency_keys, import_rows
 from shared import logs
-from shared.ledger import instances, sessions
+from shared.ledger import complaints, instances, sessions
 from shared.ledger.database import is_unavailable
+from shared.providers import Providers
 
 TICK_SECONDS = 5.0
 FORGET_SECONDS = 300.0
 """How often expired idempotency keys and old sessions are deleted. It reads whole tables."""
+JUDGE_SECONDS = 60.0
 UNDO_IDLE_SECONDS = 3.0
 """A process that undoes an import touches it at least this often; after that, any process may go on with it."""
 
@@ -28,6 +30,7 @@ class Housekeeping:
         self._instance = instance
         self._started = time.monotonic()
         self._forget_at = self._started
+        self._providers = Providers()
 
     async def tick(self) -> None:
         await self._sign_of_life(draining=False)
@@ -37,6 +40,14 @@ class Housekeeping:
                 await idempotency_keys.forget_expired(connection, self._api.settings.idempotency_seconds)
                 await sessions.forget(connection)
             self._forget_at = time.monotonic() + FORGET_SECONDS
+
+    async def judge_complaints(self) -> None:
+        """A tick: see shared.ledger.complaints."""
+        await complaints.judge(self._api.ledger, self._providers)
+        async with self._api.ledger.read() as connection:
+            alerts, holds = await complaints.over(connection)
+        self._api.metrics.complaint_rates.labels("alert").set(alerts)
+        self._api.metrics.complaint_rates.labels("hold").set(holds)
 
     async def farewell(self) -> None:
         """Notes that this process stops, and gives up the imports that are arriving; another process removes their

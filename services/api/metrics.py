@@ -1,6 +1,6 @@
 """The API's metrics."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.metrics import PREFIX
 
@@ -33,6 +33,15 @@ class ApiMetrics:
             "Messages at /hooks/ses that SNS has not signed, or that could not be verified.",
             registry=registry,
         )
+        self.complaint_rates = Gauge(
+            f"{PREFIX}_complaint_rates",
+            "Providers whose users called too many of a project's emails of the last two days spam: `alert` from 0.1 %"
+            " on, `hold` from 0.3 % on.",
+            ["level"],
+            registry=registry,
+        )
+        for level in ("alert", "hold"):
+            self.complaint_rates.labels(level)
         self.undone = Counter(
             f"{PREFIX}_imports_undone_total",
             "Imports whose rows were removed again: `failed`, `cancelled` or `timed_out`.",

@@ -10,7 +10,7 @@ from sqlmodel import col
 
 from services.dispatcher.survey import OpenCampaign
 from shared import logs
-from shared.ledger import campaigns, timeline
+from shared.ledger import campaigns, complaints, timeline
 from shared.ledger.batches import in_state, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.imports import importing
@@ -35,9 +35,15 @@ async def advance(ledger: Ledger, campaign: OpenCampaign) -> str | None:
 
 
 async def start(ledger: Ledger, campaign_ids: Collection[UUID]) -> Collection[UUID]:
-    """Starts those of the campaigns that are queued, in one transaction; returns them."""
+    """Starts those of the campaigns that are queued, in one transaction; returns them. Those of a project about which
+    too many people complain pause instead."""
     async with ledger.write() as connection:
         queued = await campaigns.lock_all(connection, campaign_ids, campaigns.in_status(CampaignStatus.QUEUED))
+        held = await complaints.held(connection, queued)
+        for campaign_id, reason in held.items():
+            await campaigns.move(connection, campaign_id, CampaignStatus.PAUSED, reason=reason)
+            await timeline.record(connection, campaign_id, "paused", reason)
+        queued -= held.keys()
         again = set(
             (
                 await connection.execute(
@@ -54,6 +60,8 @@ async def start(ledger: Ledger, campaign_ids: Collection[UUID]) -> Collection[UU
         ):
             if ids:
                 await timeline.record_all(connection, dict.fromkeys(ids, words), kind)
+    for campaign_id in held:
+        log.warning("campaign.paused", campaign_id=str(campaign_id), reason="complaints")
     for campaign_id in started:
         log.info("campaign.started", campaign_id=str(campaign_id))
     return started

@@ -1,11 +1,15 @@
-"""The table of what came back after the 250."""
+"""The tables of what came back after the 250."""
 
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Uuid
+from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
 from shared.ledger.models import LONGEST_REPLY
+
+COMPLAINTS = sql("kind = 'complained'")
+"""Of a partial index. A statement uses it only if it has the same words."""
 
 
 class Report(SQLModel, table=True):
@@ -16,6 +20,7 @@ class Report(SQLModel, table=True):
         Index("report_by_recipient", "recipient_id"),
         Index("report_by_project", "project_id", "id"),
         Index("report_by_address", "project_id", "email_key"),
+        Index("report_complaints", "at", postgresql_where=COMPLAINTS, sqlite_where=COMPLAINTS),
     )
     id: int = Field(
         sa_column=Column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
@@ -49,3 +54,21 @@ class Report(SQLModel, table=True):
     why: str | None = Field(sa_column=Column(String(100)), default=None)
     consequence: str | None = Field(sa_column=Column(String(16)), default=None)
     text: str = Field(sa_column=Column(String(LONGEST_REPLY), nullable=False, server_default=""), default="")
+
+
+class ComplaintRate(SQLModel, table=True):
+    """Emails of a project that a provider took on a day, and how many of them were called spam: see
+    shared.ledger.complaints."""
+
+    __tablename__ = "complaint_rate"
+    project_id: UUID = Field(sa_column=Column(Uuid, ForeignKey("project.id", ondelete="CASCADE"), primary_key=True))
+    #: Of the table of shared.providers, or a domain.
+    provider: str = Field(sa_column=Column(String(255), primary_key=True))
+    #: The day on which the emails were sent, in days since 1970 (UTC).
+    day: int = Field(sa_column=Column(Integer, primary_key=True, autoincrement=False))
+    complaints: int = Field(sa_column=Column(Integer, nullable=False))
+    #: Counted up to a bound above which there is no alert.
+    delivered: int = Field(sa_column=Column(Integer, nullable=False))
+    judged_at: float = Field(sa_column=Column(Float(53), nullable=False))
+    #: When a person resumed a campaign that it held: it holds no other.
+    lifted_at: float | None = Field(sa_column=Column(Float(53)), default=None)

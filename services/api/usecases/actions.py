@@ -32,7 +32,7 @@ from services.api.usecases.quotas import take_test
 from services.api.usecases.summaries import summary
 from shared.events import CampaignRequested
 from shared.faults.breakers import Breaker
-from shared.ledger import breakers, campaigns, spread, timeline
+from shared.ledger import breakers, campaigns, complaints, spread, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import counts
 from shared.ledger.database import Ledger, clock
@@ -217,6 +217,8 @@ async def resume(
         if retry and (await counts(connection, campaign.id))["failed"]:
             columns["reopen"] = RETRY_FAILED.reopen
     await spread.forget(connection, campaign.id)
+    if row.started_at is None:
+        await complaints.lift(connection, campaign.project_id)
     await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", **columns)
     await timeline.record(connection, campaign.id, "resumed", text)
     return await _accepted(connection, campaign, "resume")
