@@ -14,7 +14,7 @@ from tests.support.kubernetes import OVERLAYS, Rendered, Resource
 
 pytestmark = pytest.mark.timeout(600)
 
-SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
+SERVICES = ("api", "dispatcher", "feedback", "sender", "watchdog", "webhooks")
 
 
 @pytest.fixture(scope="module")

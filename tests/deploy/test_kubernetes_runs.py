@@ -31,7 +31,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
-SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "sender", "watchdog", "webhooks"))
+SERVICES = tuple(f"vashsender-{name}" for name in ("api", "dispatcher", "feedback", "sender", "watchdog", "webhooks"))
 MOUNTED_AT = "/run/secrets/vashsender"
 ROLES = {"operator": (ADMIN, "migrate"), "topology": (ADMIN, ""), "migrate": ("", "migrate")}
 """Pods that use another role's accounts on broker and database."""

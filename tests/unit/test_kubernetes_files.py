@@ -27,7 +27,7 @@ from tests.support import kubernetes
 ROOT = kubernetes.ROOT
 SOURCES = kubernetes.sources()
 DOCUMENTS = list(chain.from_iterable(SOURCES.values()))
-SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
+SERVICES = ("api", "dispatcher", "feedback", "sender", "watchdog", "webhooks")
 COMMAND_ONLY = {"VASHSENDER_URL"}
 MOUNTED_AT = "/run/secrets/vashsender/"
 """The folder where each pod finds the files of its Secret."""
@@ -230,6 +230,7 @@ def test_secrets_are_files_that_access_new_writes(overlay: Path, kustomization: 
         assert generated[f"vashsender-{name}"] == accounts | {"secret_key"}
     for name in ("dispatcher", "watchdog"):
         assert generated[f"vashsender-{name}"] == accounts
+    assert generated["vashsender-feedback"] == accounts | {"unsubscribe_key"}
     assert generated["vashsender-sender"] == accounts | {"unsubscribe_key", "relays"}
     assert generated["vashsender-migrate"] == {"database_url"}
     assert generated["vashsender-topology"] == {"amqp_url"}
