@@ -44,7 +44,7 @@ class Recorder:
         self._waiting.append(waiting)
         self._filled.set()
         outcome = await waiting.recorded
-        self._metrics.reports.labels(found.kind.value, outcome.result).inc()
+        self._metrics.reports.labels(outcome.kind.value, outcome.result).inc()
         self._metrics.record_seconds.observe(time.monotonic() - waiting.since)
         return outcome
 

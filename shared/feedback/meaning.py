@@ -39,6 +39,8 @@ class Found:
     addresses: tuple[str, ...] = ()
     #: Who reports: the name of a server, or a provider.
     reporter: str = ""
+    #: If it names several recipients: what it says of each, the worst first. The fields above are those of the worst.
+    of_each: tuple["Found", ...] = ()
 
     def judgement(self) -> Judgement | None:
         """Whose fault a bounce or a delay is, and what it means; None for other reports."""

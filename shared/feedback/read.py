@@ -1,6 +1,7 @@
 """Decides what a mail means that came to a bounce domain, or that was given to us as a report."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
@@ -19,6 +20,7 @@ _MESSAGE_ID = rf"<([a-z2-7]{{{TOKEN_CHARACTERS}}})@"
 _LINK_TOKEN = r"(?:/|%2F)u(?:/|%2F)([A-Za-z0-9_-]{56})(?![A-Za-z0-9_-])"
 _TOKENS = re.compile(rf"(?i:{_MAIL_TOKEN}|{_MESSAGE_ID})|{_LINK_TOKEN}")
 _UNSUBSCRIBE_ADDRESS = re.compile(rf"unsubscribe\+[a-z2-7]{{{TOKEN_CHARACTERS}}}@", re.IGNORECASE)
+_OUR_ADDRESS = re.compile(rf"(?:bounce|unsubscribe)\+[a-z2-7]{{{TOKEN_CHARACTERS}}}@", re.IGNORECASE)
 _NOT_COMPLAINTS = ("not-spam", "auth-failure", "dmarc", "virus-report-test")
 _REPLY_HEADERS = (
     "x-autoreply",
@@ -42,6 +44,7 @@ def read(octets: bytes, rcpt: str = "", sender: str | None = None) -> Found:
         tokens=_tokens(mail, rcpt),
         text=_clean(found.text),
         reporter=_clean(found.reporter) or _clean(mail.header("from"))[:200],
+        of_each=tuple(replace(one, text=_clean(one.text)) for one in found.of_each),
     )
 
 
@@ -67,6 +70,8 @@ def _meaning(octets: bytes, mail: Part, rcpt: str, sender: str | None) -> Found:
         is_report = status is not None or plain.is_daemon(mail, sender) or is_auto_reply(mail)
         return Found(Kind.AUTO_REPLY if is_report else Kind.UNSUBSCRIBED)
     if status is not None:
+        if _returns_a_report(own, status):
+            return Found(Kind.AUTO_REPLY)
         return status if status.text else _with_text(status, mail)
     if any(part.type == "message/disposition-notification" for part in own):
         return Found(Kind.AUTO_REPLY)
@@ -106,6 +111,14 @@ def _outer(mail: Part) -> list[Part]:
     if not mail.type.startswith("multipart/"):
         return [mail]
     return [mail, *(part for child in mail.parts for part in _outer(child))]
+
+
+def _returns_a_report(own: Sequence[Part], status: Found) -> bool:
+    """Whether what could not be delivered is a report itself, on its way to us: a bounce of a bounce ends."""
+    returned = next((part for part in own if part.type in RETURNED), None)
+    if returned is not None and any(one.type == "multipart/report" for one in returned.parts):
+        return True
+    return bool(status.addresses) and all(_OUR_ADDRESS.match(one) for one in status.addresses)
 
 
 def _complaint(part: Part) -> Found:

@@ -37,8 +37,8 @@ class Refusal:
 
 
 def read_status(part: Part) -> Found | None:
-    """What a delivery status says. None if it names no recipient. Of several recipients the one that was not
-    delivered to counts: our emails have one each, so the others are where a list or an alias sent it on."""
+    """What a delivery status says. None if it names no recipient. Our emails have one each: if it names several, a list
+    or an alias has sent the email on (see `about.py`)."""
     return read_fields(part_fields(part))
 
 
@@ -60,8 +60,8 @@ def read_fields(found: Sequence[tuple[str, str]]) -> Found | None:
     if not reports:
         return None
     reporter = _value(message.get("reporting-mta", ""))[:200]
-    worst = min(reports, key=lambda report: _ORDER.index(report.kind))
-    return replace(worst, reporter=reporter)
+    reports.sort(key=lambda report: _ORDER.index(report.kind))
+    return replace(reports[0], reporter=reporter, of_each=tuple(reports) if len(reports) > 1 else ())
 
 
 _ORDER = (Kind.BOUNCED, Kind.DELAYED, Kind.DELIVERED)

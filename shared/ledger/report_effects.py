@@ -11,8 +11,8 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.addresses import Address, AddressError, parse_address
 from shared.faults.meaning import Consequence
+from shared.feedback.about import names
 from shared.feedback.meaning import Found, Kind
 from shared.ledger import outbox, timeline
 from shared.ledger.database import clock
@@ -107,7 +107,7 @@ class Effects:
         if found.kind is Kind.UNSUBSCRIBED:
             return "unsubscribed"
         judgement = found.judgement()
-        if found.kind is not Kind.BOUNCED or judgement is None or not _is_about(person.address, found.addresses):
+        if found.kind is not Kind.BOUNCED or judgement is None or not _is_about(person, found):
             return None
         if judgement.consequence is Consequence.SUPPRESS:
             return "bounced"
@@ -163,17 +163,6 @@ def _facts(person: Person, found: Found, via: str) -> Sequence[Fact]:
     return [Fact(kind, person.campaign_id, person.recipient_id, details)]
 
 
-def _is_about(address: Address, named: Sequence[str]) -> bool:
+def _is_about(person: Person, found: Found) -> bool:
     """Whether a report is about the recipient's own mailbox, and not about one that it forwards to."""
-    if not named:
-        return True
-    local = address.key.rpartition("@")[0].partition("+")[0]
-    for text in named:
-        try:
-            key = parse_address(text).key
-        except AddressError:
-            continue
-        # Servers rewrite domains on the way in.
-        if key == address.key or key.rpartition("@")[0].partition("+")[0] == local:
-            return True
-    return False
+    return not found.addresses or names(found.addresses, person.address.key)

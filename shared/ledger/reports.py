@@ -4,16 +4,18 @@ Only a token of ours that is genuine, or what a provider has signed, names a rec
 else is kept for a person, and changes nothing. A recipient stays `sent`, because that was true.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.addresses import Address, AddressError, parse_address
+from shared.feedback.about import about
 from shared.feedback.meaning import Found, Kind
 from shared.ledger import batches, report_effects, rows
 from shared.ledger.database import db_now
@@ -23,6 +25,9 @@ from shared.ledger.report_tables import Report
 
 KEPT_UNVERIFIED = 10_000
 """Unverified reports that are kept: strangers can send any number."""
+
+MOST_OF_A_KIND = 20
+"""Reports of one kind that are kept of one recipient, who knows the token and can send any number."""
 
 KEPT = (*COUNTED, Kind.DELAYED, Kind.UNKNOWN)
 """Others are not recorded: nothing follows from them."""
@@ -49,37 +54,40 @@ class Outcome:
 
     #: `recorded`, `unverified`, `repeated` or `ignored`.
     result: str
+    #: What it says of its recipient.
+    kind: Kind
     #: None: it is not in the ledger.
     report_id: int | None = None
 
 
 async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> Sequence[Outcome]:
     """Records reports in the current transaction; returns what came of each, in the same order. Repeats are harmless.
+    If a report names several recipients, only what it says of ours counts.
 
     The number of statements does not grow with the number of reports. Rows are locked in one order, to avoid deadlocks:
     batches by id, new reports by digest, suppressions by address."""
+    incoming = [_about_person(one) for one in incoming]
     kept = [one for one in incoming if one.found.kind in KEPT]
     if not kept:
-        return [Outcome("ignored")] * len(incoming)
+        return [Outcome("ignored", one.found.kind) for one in incoming]
     people = {one.person.recipient_id: one.person for one in kept if one.person is not None}
     await batches.lock_all(connection, {one.batch_id for one in people.values() if one.batch_id is not None})
     known = await _known(connection, people)
-    added = await _insert(connection, kept)
+    added = await _insert(connection, [one for one in kept if known[_of(one)] < MOST_OF_A_KIND])
     full = {(one.project_id, one.address.key) for one in _full(kept)}
     effects = Effects(await report_effects.always_full(connection, full))
     outcomes: list[Outcome] = []
     for one in incoming:
         if one.found.kind not in KEPT:
-            outcomes.append(Outcome("ignored"))
+            outcomes.append(Outcome("ignored", one.found.kind))
             continue
         report_id = added.pop(one.digest, None)
         outcomes.append(_outcome(one, report_id))
         if one.person is None:
             continue
         if report_id is not None:
-            of_person = (one.person.recipient_id, one.found.kind.value)
-            effects.add(one.person, one.found, one.via, is_first=of_person not in known)
-            known.add(of_person)
+            effects.add(one.person, one.found, one.via, is_first=not known[_of(one)])
+            known[_of(one)] += 1
         elif one.found.kind is Kind.UNSUBSCRIBED:
             # Who was let in again and wants out again says the same.
             effects.suppress(one.person, one.found, "unsubscribed")
@@ -87,10 +95,14 @@ async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> S
     return outcomes
 
 
+def _about_person(one: Incoming) -> Incoming:
+    return one if one.person is None else replace(one, found=about(one.found, one.person.address.key))
+
+
 def _outcome(one: Incoming, report_id: int | None) -> Outcome:
     if report_id is None:
-        return Outcome("repeated")
-    return Outcome("unverified" if one.person is None else "recorded", report_id)
+        return Outcome("repeated", one.found.kind)
+    return Outcome("unverified" if one.person is None else "recorded", one.found.kind, report_id)
 
 
 def _full(incoming: Sequence[Incoming]) -> Sequence[Person]:
@@ -98,20 +110,30 @@ def _full(incoming: Sequence[Incoming]) -> Sequence[Person]:
     return [one.person for one in incoming if one.person is not None and report_effects.is_full(one.found)]
 
 
-async def _known(connection: AsyncConnection, people: Collection[int]) -> set[tuple[int, str]]:
-    """Those of the recipients that have reports, with the kinds of these."""
-    if not people:
-        return set()
-    found = await connection.execute(
-        select(col(Report.recipient_id), col(Report.kind)).where(col(Report.recipient_id).in_(people)).distinct()
-    )
-    return {(row[0], row[1]) for row in found}
+def _of(one: Incoming) -> tuple[int, str]:
+    """Recipient and kind."""
+    return (one.person.recipient_id if one.person is not None else 0, one.found.kind.value)
+
+
+async def _known(connection: AsyncConnection, people: Collection[int]) -> Counter[tuple[int, str]]:
+    """The reports there are of the recipients, by recipient and kind."""
+    known: Counter[tuple[int, str]] = Counter()
+    if people:
+        found = await connection.execute(
+            select(col(Report.recipient_id), col(Report.kind), func.count())
+            .where(col(Report.recipient_id).in_(people))
+            .group_by(col(Report.recipient_id), col(Report.kind))
+        )
+        known.update({(row[0], row[1]): row[2] for row in found})
+    return known
 
 
 async def _insert(connection: AsyncConnection, incoming: Sequence[Incoming]) -> dict[str, int]:
     """The ids of the rows that were added, by digest. A report that is there already gets no row; of two with the same
     digest the first gets one."""
     new = {one.digest: _row(one) for one in reversed(incoming)}
+    if not new:
+        return {}
     added = await connection.execute(
         rows.insert_missing(connection, Report).values(at=db_now()).returning(col(Report.digest), col(Report.id)),
         [new[digest] for digest in sorted(new)],

@@ -211,3 +211,37 @@ async def test_unverified_reports_are_bounded(api: ApiRig, monkeypatch: pytest.M
     async with api.ledger.write() as connection:
         assert await reports.trim_unverified(connection) == 3
     assert len((await api.get("/v1/reports"))["data"]) == 6
+
+
+async def test_who_has_a_token_cannot_fill_the_ledger(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "MOST_OF_A_KIND", 3)
+    campaign, [ann, bob] = await a_sent_campaign(api, ANN, "bob@example.net")
+    answers = [(await give(api, a_bounce(ann, subject=f"Undelivered {number}")))["result"] for number in range(5)]
+    assert answers == ["recorded"] * 3 + ["repeated"] * 2
+    assert (await give(api, about(arf("abuse"), ann)))["result"] == "recorded"
+    assert (await give(api, a_bounce(bob)))["result"] == "recorded"
+    assert (await counts(api, campaign))["bounced"] == 2
+
+
+async def test_of_several_recipients_ours_counts(api: ApiRig) -> None:
+    campaign, [ann] = await a_sent_campaign(api)
+    gone = group("failed", "5.1.1", "550 5.1.1 User unknown", final="zed@elsewhere.example")
+    assert (await give(api, a_bounce(ann, gone, group("delivered", "2.0.0"))))["result"] == "ignored"
+    assert (await give(api, a_bounce(ann, gone, group("delayed", "4.4.1", "451 4.4.1 later"))))["kind"] == "delayed"
+    assert (await give(api, a_bounce(ann, gone, group("failed", "5.2.2", "552 5.2.2 over quota"))))["kind"] == "bounced"
+    [bounced, delayed] = (await api.get("/v1/reports", campaign_id=campaign))["data"]
+    assert (bounced["why"], bounced["email"], delayed["kind"]) == (FULL, ANN, "delayed")
+    assert await suppressed(api) == []
+
+
+async def test_delayed_and_then_given_up_is_one_bounce(api: ApiRig) -> None:
+    campaign, [ann] = await a_sent_campaign(api)
+    late = group("delayed", "4.4.1", "451 4.4.1 later")
+    assert [(await give(api, a_bounce(ann, late, subject=f"Delayed {day}")))["kind"] for day in range(2)] == [
+        "delayed",
+        "delayed",
+    ]
+    assert (await counts(api, campaign))["bounced"] == 0
+    assert (await give(api, a_bounce(ann, group("failed", "4.4.7", "451 4.4.7 expired"))))["kind"] == "bounced"
+    assert (await counts(api, campaign))["bounced"] == 1
+    assert await suppressed(api) == []

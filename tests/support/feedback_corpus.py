@@ -632,4 +632,4 @@ def _rest() -> Iterator[Case]:
         returned=inner,
     )
     double = double.replace(RCPT.encode(), b"postmaster@bounces.example.com")
-    yield Case("a bounce of a bounce", double, Kind.BOUNCED, has_token=False, rcpt="postmaster@bounces.example.com")
+    yield Case("a bounce of a bounce", double, Kind.AUTO_REPLY, has_token=False, rcpt="postmaster@bounces.example.com")

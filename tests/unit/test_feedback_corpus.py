@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.feedback.about import about
 from shared.feedback.meaning import Kind
 from shared.feedback.mime import MOST_BYTES
 from shared.feedback.read import digest, read
@@ -154,3 +155,37 @@ def test_made_up_mails_do_not_take_long(octets: bytes) -> None:
     read(octets, RCPT, "")
     digest(octets, RCPT)
     assert time.process_time() - before < SECONDS
+
+
+def a_status(*groups: str) -> bytes:
+    return dsn("MAILER-DAEMON@mx.example.net", "Undelivered", "x", *groups)
+
+
+@pytest.mark.parametrize("ours_first", [True, False])
+@pytest.mark.parametrize(
+    ("ours", "kind", "enhanced"),
+    [
+        (group("failed", "5.2.2", "552 5.2.2 over quota"), Kind.BOUNCED, "5.2.2"),
+        (group("delayed", "4.4.1", "451 4.4.1 try later"), Kind.DELAYED, "4.4.1"),
+        (group("delivered", "2.0.0"), Kind.DELIVERED, "2.0.0"),
+    ],
+)
+def test_of_several_recipients_ours_counts(ours: str, kind: Kind, enhanced: str, *, ours_first: bool) -> None:
+    other = group("failed", "5.1.1", "550 5.1.1 User unknown", final="zed@elsewhere.example")
+    found = read(a_status(*([ours, other] if ours_first else [other, ours])))
+    assert found.kind is Kind.BOUNCED
+    said = about(found, ANN)
+    assert (said.kind, said.enhanced, said.addresses, said.tokens) == (kind, enhanced, (ANN,), found.tokens)
+    assert about(found, "unknown@example.org") == found
+
+
+def test_a_bounce_of_a_bounce_ends() -> None:
+    assert read(a_status(group("failed", "5.1.1", final=RCPT))).kind is Kind.AUTO_REPLY
+    bounce = a_status(group("failed", "5.1.1")).decode()
+    returned = "Content-Type: message/rfc822\n\n" + bounce
+    again = (
+        'From: MAILER-DAEMON@x.example\nContent-Type: multipart/report; boundary="outer"\n\n'
+        f"--outer\nContent-Type: message/delivery-status\n\n{group('failed', '5.4.6', final='')}\n"
+        f"--outer\n{returned}\n--outer--\n"
+    )
+    assert read(again.encode()).kind is Kind.AUTO_REPLY

@@ -58,7 +58,7 @@ async def take(ledger: Ledger, secrets: Sequence[bytes], project_id: UUID, octet
         incoming = Incoming(found, digest(octets, str(project_id)), "api", person, project_id)
         [outcome] = await reports.record(connection, [incoming])
         about(result=outcome.result)
-    return TakenOut(result=outcome.result, kind=found.kind.value, report_id=outcome.report_id)
+    return TakenOut(result=outcome.result, kind=outcome.kind.value, report_id=outcome.report_id)
 
 
 _HOOK_PURPOSE = b"vashsender ses 1\0"
@@ -90,7 +90,7 @@ async def take_event(
             said = f"{one.queue_id} {found.kind} {found.addresses} {found.code} {found.enhanced} {found.text}"
             digest = sha256(f"ses {project_id} {said}".encode("utf-8", "replace")).hexdigest()
             [outcome] = await reports.record(connection, [Incoming(found, digest, "ses", person, project_id)])
-        taken.append(TakenOut(result=outcome.result, kind=found.kind.value, report_id=outcome.report_id))
+        taken.append(TakenOut(result=outcome.result, kind=outcome.kind.value, report_id=outcome.report_id))
     return taken
 
 
