@@ -32,13 +32,13 @@ POLL_SECONDS = 0.25
 STOP_SECONDS = 20.0
 
 
-def binaries() -> Path:
+def binaries(programs: Sequence[str] = PROGRAMS) -> Path:
     """The folder that `scripts/kubernetes-binaries` has filled. Fails if one of the programs is missing."""
     folder = Path(os.environ.get(SETTING, ROOT / "var" / "kubernetes"))
-    missing = [name for name in PROGRAMS if not (folder / name).exists()]
+    missing = [name for name in programs if not (folder / name).exists()]
     if missing:
         pytest.fail(
-            f"{folder} has no {', '.join(missing)}. Run scripts/kubernetes-binaries first (about 10 minutes on two "
+            f"{folder} has no {', '.join(missing)}. Run scripts/kubernetes-binaries first (about 30 minutes on two "
             f"cores), or name a folder that has them with {SETTING}."
         )
     return folder

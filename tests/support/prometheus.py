@@ -72,10 +72,7 @@ def prometheus(
     `labels`, too."""
     folder.mkdir()
     for name, instances in targets.items():
-        entries = [
-            {"targets": [address], "labels": {"instance": one, **(labels or {})}} for one, address in instances.items()
-        ]
-        (folder / f"{name}.json").write_text(json.dumps(entries))
+        write_targets(folder / f"{name}.json", instances, labels)
     (folder / "prometheus.yml").write_text(configuration(folder, vhost))
     port = free_port()
     with (folder / "prometheus.log").open("wb") as log:
@@ -102,6 +99,16 @@ def prometheus(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def write_targets(path: Path, instances: Mapping[str, str], labels: Mapping[str, str] | None = None) -> None:
+    """What is scraped from now on: a running Prometheus watches the file."""
+    entries = [
+        {"targets": [address], "labels": {"instance": one, **(labels or {})}} for one, address in instances.items()
+    ]
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(entries))
+    draft.replace(path)
 
 
 def configuration(folder: Path, vhost: str) -> str:

@@ -239,24 +239,29 @@ def test_secrets_are_files_that_access_new_writes(overlay: Path, kustomization: 
 def test_senders_scale_on_existing_metrics_and_queues() -> None:
     scaling = document("ScaledObject", "vashsender-sender")["spec"]
     assert document("Deployment", scaling["scaleTargetRef"]["name"], "base")
-    triggers = {trigger["type"]: trigger for trigger in scaling["triggers"]}
-    queue = triggers["rabbitmq"]["metadata"]
+    backlog, tickets, held = scaling["triggers"]
+    assert [trigger["type"] for trigger in scaling["triggers"]] == ["prometheus", "rabbitmq", "prometheus"]
+    queue = tickets["metadata"]
     assert (queue["protocol"], queue["queueName"]) == ("http", topology.EMAIL)
     assert queue["excludeUnacknowledged"] == "false"
     in_hand = SenderSettings.model_fields["batches_in_hand"].default
     window = DispatcherSettings.model_fields["window_per_slot"].default
     assert int(queue["value"]) == in_hand * window
-    secret = document("TriggerAuthentication", triggers["rabbitmq"]["authenticationRef"]["name"])["spec"]
+    secret = document("TriggerAuthentication", tickets["authenticationRef"]["name"])["spec"]
     reference = secret["secretTargetRef"][0]
     production = document_of_production()
     generator = next(one for one in production["secretGenerator"] if one["name"] == reference["name"])
     assert generator["files"] == [f"{reference['key']}=secrets/{MONITOR}_management_url"]
     assert generator["options"]["disableNameSuffixHash"] is True
-    query = triggers["prometheus"]["metadata"]["query"]
-    names = set(re.findall(r"vashsender_\w+", query))
-    assert names == {"vashsender_backlog_emails"}
-    assert names <= metrics_page.instruments("dispatcher").keys()
-    assert re.findall(r'namespace="([^"]+)"', query) == [production["namespace"]]
+    assert held["metadata"]["threshold"] == str(in_hand)
+    for trigger, service, name in (
+        (backlog, "dispatcher", "vashsender_backlog_emails"),
+        (held, "sender", "vashsender_batches_in_hand"),
+    ):
+        query = trigger["metadata"]["query"]
+        assert re.findall(r"vashsender_\w+", query) == [name]
+        assert name in metrics_page.instruments(service)
+        assert re.findall(r'namespace="([^"]+)"', query) == [production["namespace"]]
     assert scaling["minReplicaCount"] >= 1
     down = scaling["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"]
     sender = document("Deployment", "vashsender-sender", "base")["spec"]["template"]["spec"]
