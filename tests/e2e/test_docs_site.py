@@ -12,6 +12,7 @@ from playwright.async_api import Request, Route, async_playwright
 
 from scripts.docs_site import SITE
 from tests.support.browser import CHROMIUM, LAUNCH_ARGUMENTS
+from tests.support.licences import ALLOWED, licences, locked
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(400)]
 
@@ -37,6 +38,15 @@ def site() -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.usefixtures("site")
+def test_the_licences_of_its_tools_fit() -> None:
+    installed = [str(path) for path in (ROOT / "var/docs/environment/lib").glob("python*/site-packages")]
+    for package in locked("docs.txt"):
+        found = licences(package, installed)
+        assert found, f"{package} names no licence"
+        assert found <= ALLOWED, f"{package}: {found - ALLOWED}"
 
 
 async def test_pages_need_no_other_host_and_search_finds_them(site: str) -> None:
