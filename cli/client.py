@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self, cast
@@ -90,18 +91,32 @@ class ApiClient:
             if cursor is None:
                 return
 
+    def download(self, path: str, **params: Any) -> Iterator[bytes]:
+        """The parts of a GET's answer, as they come."""
+        wanted = {name: value for name, value in params.items() if value is not None}
+        with self._trouble_in_words(), self._http.stream("GET", path, params=wanted) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise _error(answer)
+            yield from answer.iter_bytes()
+
     def _json(self, method: str, path: str, **options: Any) -> Any:
-        try:
+        with self._trouble_in_words():
             answer = self._http.request(method, path, **options)
+        if not answer.is_success:
+            raise _error(answer)
+        return answer.json() if answer.content else None
+
+    @contextmanager
+    def _trouble_in_words(self) -> Iterator[None]:
+        try:
+            yield
         except httpx.TimeoutException as error:
             raise ApiTimeoutError(f"{self.url} does not answer in time: {error or type(error).__name__}") from None
         except httpx.TransportError as error:
             raise UnavailableError(
                 f"{self.url} cannot be reached: {error}. Is it running? See `vashsender status`."
             ) from None
-        if not answer.is_success:
-            raise _error(answer)
-        return answer.json() if answer.content else None
 
 
 def _key_for(url: str, here: Place) -> str:

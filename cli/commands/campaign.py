@@ -166,6 +166,24 @@ def recipients(
 
 
 @app.command()
+def export(
+    campaign_id: Id,
+    path: Annotated[Path, typer.Argument(help="The file: .csv or .ndjson, and .gz to pack it.")],
+    status: Annotated[str | None, typer.Option(help="Only recipients with this status, such as failed.")] = None,
+    url: Url = "",
+    key: Key = "",
+) -> None:
+    """Write a campaign's recipients with their results into a file."""
+    from cli.client import ApiClient
+    from cli.downloads import export_recipients
+    from cli.output import say
+
+    with ApiClient(url, key) as api:
+        written = export_recipients(api, campaign_id, path, status)
+    say(f"{path}: {written:,} bytes")
+
+
+@app.command()
 def watch(
     campaign_id: Id,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which to give up with exit code 75.")] = None,

@@ -1,6 +1,7 @@
 """The commands for inspection and repair, on a running installation."""
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -109,6 +110,11 @@ def test_a_purged_queue_loses_no_mail(on_shared_broker: Command, tmp_path: Path)
     command.ok("scale", "sender=1")
     campaign_now = command.json("campaign", "watch", campaign, "--timeout", "60")
     assert campaign_now["counts"]["sent"] == 20
+    command.ok("campaign", "export", campaign, str(tmp_path / "results.ndjson.gz"))
+    with gzip.open(tmp_path / "results.ndjson.gz") as results:
+        assert [json.loads(line)["status"] for line in results] == ["sent"] * 20
+    assert command("campaign", "export", campaign, str(tmp_path / "results.xlsx")).returncode == 65
+    assert not list(tmp_path.glob("*results.xlsx*"))
     noted = [json.loads(line) for line in (command.var / "log" / "control.log").read_text().splitlines()]
     assert [entry["action"] for entry in noted] == ["start", "purge email", "scale sender=1"]
 

@@ -1,5 +1,9 @@
 """Recipients by status, suppressions, and the unsubscribe link."""
 
+import csv
+import gzip
+import io
+import json
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -247,3 +251,48 @@ async def test_an_old_key_still_opens_its_links(database_url: str) -> None:
         for key in (UNSUBSCRIBE_KEY, SECRET_KEY.encode(), b"n" * 40):
             campaign = await api.create(["ann@example.test"])
             assert (await api.client.post(await link(api, campaign, key=key))).status_code == 200
+
+
+async def exported(api: ApiRig, campaign: str, **params: str) -> bytes:
+    answer = await api.client.get(f"/v1/campaigns/{campaign}/recipients/export", params=params)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+async def test_recipients_are_exported_whole_in_the_order_of_import(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.api.usecases.recipient_export.SLICE_ROWS", 3)
+    campaign = await api.create([f"person-{number}@example.test" for number in range(10)])
+    await settle(api, campaign, 4, ["sent", "failed", "sent", "sent", "failed", "deferred"])
+    shown = (await api.get(f"/v1/campaigns/{campaign}/recipients"))["data"]
+    assert len(shown) == 10
+    lines = (await exported(api, campaign, format="ndjson")).decode().splitlines()
+    assert [json.loads(line) for line in lines] == shown
+    packed = await exported(api, campaign, format="ndjson", gzip="true")
+    assert gzip.decompress(packed).decode().splitlines() == lines
+    table = list(csv.DictReader(io.StringIO((await exported(api, campaign)).decode())))
+    assert [row["email"] for row in table] == [one["email"] for one in shown]
+    assert [json.loads(row["data"]) for row in table] == [one["data"] for one in shown]
+    assert list(table[0]) == list(shown[0])
+    failed = csv.DictReader(io.StringIO((await exported(api, campaign, status="failed")).decode()))
+    assert [row["email"] for row in failed] == ["person-1@example.test", "person-4@example.test"]
+
+
+async def test_the_export_of_no_recipients_is_a_heading(api: ApiRig) -> None:
+    campaign = await api.create()
+    assert (await exported(api, campaign)).decode().startswith("id,email,data,status,")
+    assert await exported(api, campaign, format="ndjson") == b""
+    missing = await api.client.get(f"/v1/campaigns/{uuid4()}/recipients/export")
+    assert missing.status_code == 404
+
+
+async def test_a_reply_that_a_spreadsheet_takes_for_a_formula_is_text(api: ApiRig) -> None:
+    campaign = await api.create(["=ann@example.test"])
+    async with api.ledger.write() as connection:
+        reply = update(Recipient).where(col(Recipient.campaign_id) == UUID(campaign))
+        await connection.execute(reply.values(reply='=HYPERLINK("http://example.test","x")', sent_at=1_700_000_000.5))
+    [row] = csv.DictReader(io.StringIO((await exported(api, campaign)).decode()))
+    assert row["reply"] == '\'=HYPERLINK("http://example.test","x")'
+    assert row["email"] == "'=ann@example.test"
+    assert row["sent_at"] == "2023-11-14T22:13:20.500000Z"

@@ -6,9 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from services.api.page import render
 from services.api.page.route import PageRoute
-from services.api.usecases import recipients, replies, reports, summaries
+from services.api.usecases import campaign_row, recipients, replies, reports, summaries
 from services.api.usecases.recipients import Wanted
 from services.api.web.context import CampaignDep, ProjectDep
+from services.api.web.downloads import recipients_file
 from shared.ledger.states import RecipientStatus
 
 PAGE_SIZE = 50
@@ -48,12 +49,24 @@ async def reported(request: Request, campaign: CampaignDep, project: ProjectDep)
     return render.page(request, "reports.html", section="campaigns", tab="failures", campaign=summary, groups=groups)
 
 
+Status = Annotated[str, Query(pattern=f"^({'|'.join(RecipientStatus)}|)$")]
+"""Empty: any."""
+
+
+@router.get("/recipients/export")
+async def export(campaign: CampaignDep, project: ProjectDep, status: Status = "") -> Response:
+    async with project.read() as connection:
+        await campaign_row.find(connection, campaign)
+    wanted = Wanted(RecipientStatus(status) if status else None, 0, 0)
+    return recipients_file(project.api.ledger, campaign, wanted, "csv")
+
+
 @router.get("/recipients")
 async def listed(
     request: Request,
     campaign: CampaignDep,
     project: ProjectDep,
-    status: Annotated[str, Query(pattern=f"^({'|'.join(RecipientStatus)}|)$")] = "",
+    status: Status = "",
     cursor: Annotated[int, Query(ge=0, lt=2**63)] = 0,
 ) -> Response:
     wanted = Wanted(RecipientStatus(status) if status else None, cursor, PAGE_SIZE)

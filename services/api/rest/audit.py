@@ -11,11 +11,9 @@ from services.api.rest.auth import JsonRoute, key_required
 from services.api.shapes.audit import AuditOut
 from services.api.shapes.common import Page
 from services.api.usecases import audit
-from services.api.usecases.audit import Format
+from services.api.usecases.export_lines import MEDIA, Format
 from services.api.web.context import ProjectDep
 from shared.ledger.audit import Wanted
-
-MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 
 router = APIRouter(prefix="/v1/audit", tags=["projects"], route_class=JsonRoute, dependencies=[key_required])
 

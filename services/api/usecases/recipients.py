@@ -37,18 +37,21 @@ class Wanted:
 
 async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> Page[RecipientOut]:
     """Raises NotFoundError."""
+    rows, following = cut(await read(connection, campaign, wanted), wanted.limit)
+    shown = [RecipientOut.model_validate({**row._asdict(), "waiting_for": waiting_for(row)}) for row in rows]
+    return Page(data=shown, next_cursor=following)
+
+
+async def read(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> list[Row[Any]]:
+    """The rows, one more than wanted if there are as many. Raises NotFoundError."""
     row = await campaign_row.find(connection, campaign)
     listed = await _listed(connection, campaign.id)
     if wanted.reported is not None:
         listed.append(_has_report(campaign.id, wanted.reported))
     if wanted.status is None:
-        found = await _read(connection, [*listed, col(Recipient.id) > wanted.after], wanted.limit + 1)
-    else:
-        conditions = [*listed, col(Recipient.status) == wanted.status.value]
-        found = await _with_status(connection, row, conditions, wanted)
-    rows, following = cut(found, wanted.limit)
-    shown = [RecipientOut.model_validate({**row._asdict(), "waiting_for": waiting_for(row)}) for row in rows]
-    return Page(data=shown, next_cursor=following)
+        return await _read(connection, [*listed, col(Recipient.id) > wanted.after], wanted.limit + 1)
+    conditions = [*listed, col(Recipient.status) == wanted.status.value]
+    return await _with_status(connection, row, conditions, wanted)
 
 
 def _has_report(campaign_id: UUID, kind: str) -> ColumnElement[bool]:
