@@ -143,7 +143,7 @@ async def always_full(connection: AsyncConnection, mailboxes: Iterable[Mailbox])
             func.min(col(Report.at)) <= await clock(connection) - FULL_SECONDS,
         )
     )
-    return [(row[0], row[1]) for row in found]
+    return [(row.project_id, row.email_key) for row in found]
 
 
 def _facts(person: Person, found: Found, via: str) -> Sequence[Fact]:

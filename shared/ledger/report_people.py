@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import select
@@ -76,7 +77,7 @@ def _readings(secrets: Sequence[bytes], token: str) -> Iterator[_Reading]:
     """The recipients that a text may name: a mail token may have been made with each of the secrets."""
     if TOKEN.fullmatch(token):
         for named in named_by(secrets, token):
-            yield _Reading(named.recipient_id, lambda campaign_id, named=named: is_genuine(named, campaign_id))
+            yield _Reading(named.recipient_id, partial(is_genuine, named))
         return
     try:
         campaign_id, recipient_id = read_token(secrets, token)

@@ -120,11 +120,11 @@ async def _known(connection: AsyncConnection, people: Collection[int]) -> Counte
     known: Counter[tuple[int, str]] = Counter()
     if people:
         found = await connection.execute(
-            select(col(Report.recipient_id), col(Report.kind), func.count())
+            select(col(Report.recipient_id), col(Report.kind), func.count().label("reports"))
             .where(col(Report.recipient_id).in_(people))
             .group_by(col(Report.recipient_id), col(Report.kind))
         )
-        known.update({(row[0], row[1]): row[2] for row in found})
+        known.update({(row.recipient_id, row.kind): row.reports for row in found})
     return known
 
 

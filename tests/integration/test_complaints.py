@@ -149,6 +149,7 @@ async def test_the_next_campaign_waits_for_a_person_who_lifts_what_held_it(api: 
         sent_on = await connection.scalar(select(col(ComplaintRate.day)))
     assert status == "paused"
     assert sent_on in (today - 1, today)
+    assert reason is not None
     assert reason.startswith("8 of 2000 emails that yahoo took on 20")
     assert "(0.40 %)" in reason
     [entry] = (await api.get(f"/v1/campaigns/{following}/timeline"))["data"]

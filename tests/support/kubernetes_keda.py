@@ -51,7 +51,7 @@ def start_keda(cluster: Cluster) -> None:
 def _resources(port: int) -> str:
     """How the API server finds the metrics server: by the name `localhost`, because no pod runs it."""
     name = "keda-metrics-apiserver"
-    return yaml.safe_dump_all(
+    resources: str = yaml.safe_dump_all(
         [
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
             {
@@ -75,3 +75,4 @@ def _resources(port: int) -> str:
             },
         ]
     )
+    return resources
