@@ -15,6 +15,7 @@ from cli.local import LocalError
 
 INSTALLER = (Path(__file__).with_name("files") / "install-packages").resolve()
 OUTPUT_LINES_SHOWN = 5
+GIVEN = "Give it a broker that runs: export VASHSENDER_AMQP_URL=amqp://USER:PASSWORD@HOST:5672/VHOST"
 
 PROOFS: Mapping[str, str] = {
     "rabbitmq-server": "usr/lib/rabbitmq/bin/rabbitmq-server",
@@ -71,10 +72,11 @@ def ensure(packages: Iterable[str]) -> list[str]:
 
 def _elsewhere(wanted: list[str]) -> str:
     """What to do on a system without apt: nothing need be installed where broker and database are given by URL."""
-    lines = [f"missing: {', '.join(wanted)}, which VashSender installs on Debian only, and this is {_system()}."]
+    reason = f"VashSender installs packages with apt-get, and this machine ({_system()}) has none."
+    lines = [f"missing: {', '.join(wanted)}. {reason}"]
     if "rabbitmq-server" in wanted:
         lines += [
-            "Give it a broker that runs: export VASHSENDER_AMQP_URL=amqp://USER:PASSWORD@HOST:5672/VHOST",
+            GIVEN,
             "With Docker, for example: docker run --detach --publish 127.0.0.1:5672:5672 rabbitmq:4.1, then",
             "  export VASHSENDER_AMQP_URL=amqp://guest:guest@127.0.0.1:5672/",
         ]
@@ -97,7 +99,8 @@ def _as_root(by_hand: str, wanted: list[str]) -> list[str]:
     may_sudo = shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False)
     if may_sudo and may_sudo.returncode == 0:
         return ["sudo", "-n"]
-    raise PackagesMissingError(f"missing: {', '.join(wanted)}; run as root: {by_hand}")
+    instead = f"\nWithout root: {GIVEN[0].lower()}{GIVEN[1:]}" if "rabbitmq-server" in wanted else ""
+    raise PackagesMissingError(f"missing: {', '.join(wanted)}; run as root: {by_hand}{instead}")
 
 
 def main() -> int:
