@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cli.local.broker import PrivateBroker
@@ -45,6 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
         # A shell starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     ServiceProcess.fork_server = ForkServer()
+    # Slow is no finding: the machine may be busy.
+    slow = hypothesis.HealthCheck.too_slow
+    patient = hypothesis.settings(deadline=None, suppress_health_check=[slow])
+    hypothesis.settings.register_profile("patient", patient)
+    hypothesis.settings.load_profile("patient")
 
 
 @pytest.hookimpl(optionalhook=True)
