@@ -21,9 +21,11 @@ from bench.campaign import ledger_url
 from bench.tables import show_table
 from services.sender.dkim import load_signers
 from shared.dkim_keys import new_key
+from shared.email_tokens import TokenMaker
 from shared.ledger import migrate
 from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
+from shared.unsubscribe import make_token
 from tests.support.smtp.sink import smtp_sink
 
 REPORT = Path("var/bench/costs.json")
@@ -34,6 +36,7 @@ GROUP = 64
 RESULTS = 4_000
 CALL_SECONDS = 0.2
 MOST, AIM = 250.0, 150.0
+MOST_FOR_TOKENS = 5.0
 LEAST_OF_OPENSSL = 0.85
 
 
@@ -56,6 +59,7 @@ def measure(rounds: int) -> dict[str, float]:
     )
     builder = MessageBuilder(content, headers)
     email = (17, render.EMAIL, render.DATA, render.DATE, render.URL)
+    tokens = TokenMaker(render.SECRET, render.CAMPAIGN)
     values = {**render.DATA, "email": render.EMAIL, "unsubscribe_url": render.URL}
     took: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="vashsender-bench-") as name, smtp_sink() as port:
@@ -72,6 +76,10 @@ def measure(rounds: int) -> dict[str, float]:
                     "render": render.microseconds(lambda: [part.pieces(values) for part in parts], CALL_SECONDS),
                     "render and encode": render.microseconds(lambda: builder.build(*email), CALL_SECONDS),
                     "sign": render.microseconds(lambda: signer.sign(unsigned), CALL_SECONDS),
+                    "tokens": render.microseconds(lambda: tokens.make(17), CALL_SECONDS),
+                    "link of release 0.1.0": render.microseconds(
+                        lambda: make_token(render.SECRET, render.CAMPAIGN, 17), CALL_SECONDS
+                    ),
                     "share of openssl": render.signing_share(signer, unsigned),
                     "send": _send(port),
                 }
@@ -106,6 +114,11 @@ def show(console: Console, cost: Mapping[str, float]) -> None:
     console.print(
         f"{min(sums):.0f} to {max(sums):.0f} us with the ledger row; at most {MOST:.0f}, aim {AIM:.0f}: "
         f"{'aim reached' if max(sums) <= AIM else 'reached' if max(sums) <= MOST else 'NOT reached'}"
+    )
+    added = cost["tokens"] - cost["link of release 0.1.0"]
+    console.print(
+        f"Tokens of the link, Message-ID, MAIL FROM and mailto: {cost['tokens']:.1f} us, {added:.1f} more than the link"
+        f" alone; at most {MOST_FOR_TOKENS:.0f} more: {'reached' if added <= MOST_FOR_TOKENS else 'NOT reached'}"
     )
     share = cost["share of openssl"]
     console.print(

@@ -1,13 +1,14 @@
 """Reports a second over LMTP into the ledger: bounces of one campaign, each about another recipient.
 
-Starts `python -m services.feedback` on a fresh SQLite and PostgreSQL. Prints a table, writes JSON to
-var/bench/feedback.json.
+Starts `python -m services.feedback` on a fresh SQLite and PostgreSQL. Prints a table, with the service's CPU for each
+report (its start included) and the load of the machine. Writes JSON to var/bench/feedback.json.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -38,19 +39,21 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=8)
     options = parser.parse_args()
     console, measured = Console(), {}
-    table = Table("Ledger", "reports/s", f"at least {LEAST:.0f}")
+    table = Table("Ledger", "reports/s", f"at least {LEAST:.0f}", "CPU of the service, ms per report", "load")
     for name in ("sqlite", "postgresql"):
         with tempfile.TemporaryDirectory(prefix="vashsender-bench-") as folder, ledger_url(name, Path(folder)) as url:
             migrate.upgrade(url)
             measured[name] = asyncio.run(measure(url, Path(folder), options.reports, options.connections))
-        table.add_row(name, f"{measured[name]:.0f}", "yes" if measured[name] >= LEAST else "NO")
+        rate, cpu = measured[name]["reports_per_second"], measured[name]["cpu_milliseconds"]
+        load = f"{os.getloadavg()[0]:.1f}"
+        table.add_row(name, f"{rate:.0f}", "yes" if rate >= LEAST else "NO", f"{cpu:.2f}", load)
     console.print(table)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(measured, indent=2) + "\n")
 
 
-async def measure(url: str, folder: Path, reports: int, connections: int) -> float:
-    """Reports a second, each with its 250 and found in the ledger afterwards."""
+async def measure(url: str, folder: Path, reports: int, connections: int) -> dict[str, float]:
+    """Reports a second, each with its 250 and found in the ledger afterwards, and the CPU of the service."""
     ledger = Ledger(url, pool_size=1)
     tokens = await sent_campaign(ledger, reports, SECRET.encode())
     http, lmtp = free_ports(2)
@@ -74,10 +77,18 @@ async def measure(url: str, folder: Path, reports: int, connections: int) -> flo
         async with ledger.read() as connection:
             assert await connection.scalar(select(func.sum(col(Batch.bounced)))) == reports
     finally:
+        earlier = _cpu_of_children()
         service.terminate()
         service.wait()
         await ledger.close()
-    return reports / took
+    milliseconds = (_cpu_of_children() - earlier) * 1000
+    return {"reports_per_second": reports / took, "cpu_milliseconds": milliseconds / reports}
+
+
+def _cpu_of_children() -> float:
+    """Seconds of CPU that the processes have taken that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 async def _send(client: Wire, tokens: Iterator[str]) -> None:

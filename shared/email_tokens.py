@@ -11,6 +11,7 @@ import re
 from base64 import b32decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from struct import Struct
 from typing import NamedTuple
 from uuid import UUID
 
@@ -49,23 +50,32 @@ class TokenMaker:
 
     def __init__(self, secret: bytes, campaign_id: UUID) -> None:
         self._secret = secret
-        self._mask_key = _mask_key(secret)
+        self._mask_state = _mask_state(secret)
         self._campaign = campaign_id.bytes
 
     def make(self, recipient_id: int) -> EmailTokens:
         """The tokens of one recipient (0 <= recipient_id < 2**63)."""
-        payload = self._campaign + recipient_id.to_bytes(8, "big")
+        payload = self._campaign + _eight_octets(recipient_id)
         signed = hmac.digest(self._secret, PURPOSE + payload, "sha256")
         tag = signed[_LINK_OCTETS : _LINK_OCTETS + _TAG_OCTETS]
-        number = (recipient_id ^ _mask(self._mask_key, tag)) << 96 | int.from_bytes(tag, "big")
+        number = (recipient_id ^ _mask(self._mask_state, tag)) << 96 | int.from_bytes(tag, "big")
         return EmailTokens(
             urlsafe_b64encode(payload + signed[:_LINK_OCTETS]).decode("ascii"),
-            # Three times as fast as base64.b32encode.
-            "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS]),
+            _base32(number >> 80) + _base32(number & _EIGHTY_BITS),
         )
 
 
-_SHIFTS = tuple(range(150, -1, -10))
+_eight_octets = Struct(">Q").pack
+_EIGHTY_BITS = 2**80 - 1
+
+
+def _base32(bits: int) -> str:
+    """80 bits as 16 characters. base64.b32encode would take longer than all of `make`."""
+    high, low = bits >> 40, bits & 0xFFFFFFFFFF
+    return (
+        f"{_PAIRS[high >> 30]}{_PAIRS[high >> 20 & 1023]}{_PAIRS[high >> 10 & 1023]}{_PAIRS[high & 1023]}"
+        f"{_PAIRS[low >> 30]}{_PAIRS[low >> 20 & 1023]}{_PAIRS[low >> 10 & 1023]}{_PAIRS[low & 1023]}"
+    )
 
 
 def named_by(secrets: Sequence[bytes], token: str) -> Iterator[Named]:
@@ -75,7 +85,7 @@ def named_by(secrets: Sequence[bytes], token: str) -> Iterator[Named]:
     octets = b32decode(token, casefold=True)
     masked, tag = int.from_bytes(octets[:8], "big"), octets[8:]
     for secret in secrets:
-        recipient_id = masked ^ _mask(_mask_key(secret), tag)
+        recipient_id = masked ^ _mask(_mask_state(secret), tag)
         if 0 < recipient_id <= _LARGEST_ID:
             yield Named(secret, recipient_id, tag)
 
@@ -87,9 +97,13 @@ def is_genuine(named: Named, campaign_id: UUID) -> bool:
     return hmac.compare_digest(named.tag, signed[_LINK_OCTETS : _LINK_OCTETS + _TAG_OCTETS])
 
 
-def _mask_key(secret: bytes) -> bytes:
-    return blake2b(secret, digest_size=32, person=b"vashsender mask").digest()
+def _mask_state(secret: bytes) -> blake2b:
+    """What masks with this secret begin with: setting it up takes longer than the rest of a mask."""
+    key = blake2b(secret, digest_size=32, person=b"vashsender mask").digest()
+    return blake2b(key=key, digest_size=8)
 
 
-def _mask(mask_key: bytes, tag: bytes) -> int:
-    return int.from_bytes(blake2b(tag, key=mask_key, digest_size=8).digest(), "big")
+def _mask(state: blake2b, tag: bytes) -> int:
+    mask = state.copy()
+    mask.update(tag)
+    return int.from_bytes(mask.digest(), "big")
