@@ -27,7 +27,9 @@ CONSUMES: Mapping[str, Sequence[str]] = {
 }
 
 NOTHING = "^$"
-_EXCHANGES = (topology.EXCHANGE, topology.DEAD_EXCHANGE)
+PUBLISHER = "webhooks"
+"""The service that publishes the events of projects."""
+_EXCHANGES = (topology.EXCHANGE, topology.DEAD_EXCHANGE, topology.EVENTS_EXCHANGE)
 _QUEUES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 
 
@@ -56,6 +58,23 @@ def definitions(passwords: Mapping[str, str]) -> dict[str, object]:
             {"user": account(role), "vhost": VHOST, "exchange": topology.EXCHANGE, **topic_permissions(role)}
             for role in SERVICES
         ],
+        "policies": [consumer_policy()],
+    }
+
+
+def consumer_policy() -> dict[str, object]:
+    """Limits the queues of programs outside, so that one that nothing reads does not fill the broker's disk."""
+    return {
+        "vhost": VHOST,
+        "name": "vashsender-events",
+        "pattern": f"^{topology.CONSUMER_QUEUES.replace('.', '[.]')}",
+        "apply-to": "queues",
+        "priority": 0,
+        "definition": {
+            "max-length": topology.EVENTS_KEPT,
+            "max-length-bytes": topology.EVENTS_KEPT_BYTES,
+            "overflow": "drop-head",
+        },
     }
 
 
@@ -66,7 +85,8 @@ def permissions(role: str) -> dict[str, str]:
         return {"configure": ours, "write": ours, "read": ours}
     if role not in SERVICES:
         return {"configure": NOTHING, "write": NOTHING, "read": NOTHING}
-    return {"configure": NOTHING, "write": _one_of((topology.EXCHANGE,)), "read": _one_of(CONSUMES[role])}
+    exchange = topology.EVENTS_EXCHANGE if role == PUBLISHER else topology.EXCHANGE
+    return {"configure": NOTHING, "write": _one_of((exchange,)), "read": _one_of(CONSUMES[role])}
 
 
 def topic_permissions(role: str) -> dict[str, str]:

@@ -6,13 +6,15 @@ the committed files are current.
 
 import json
 from collections.abc import Iterator
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+from uuid import UUID
 
 from faststream.rabbit import ExchangeType, RabbitBroker, RabbitExchange
 from faststream.specification import AsyncAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from shared import topology
 from shared.events import EVENTS
@@ -23,9 +25,30 @@ PAGE = FOLDER / "events.md"
 MARK = "<!-- The rest is written by `python -m scripts.asyncapi`. -->"
 
 DESCRIPTION = (
-    "The events that VashSender's services publish to the topic exchange `vashsender`. An event wakes; the ledger"
-    " decides: events may be lost, repeated and reordered. See docs/events.md."
+    "The events that VashSender's services publish. Those on the topic exchange `vashsender` wake services: they may be"
+    " lost, repeated and reordered. Those on `vashsender.events` tell programs what happened to the campaigns and"
+    " recipients of a project: none is lost, and they come in order. See docs/events.md."
 )
+
+
+class ProjectEvent(BaseModel):
+    """What happened once to a campaign or a recipient of a project. docs/webhooks.md lists the types, and what `data`
+    holds for each."""
+
+    id: str = Field(description="The same each time the event is delivered.")
+    version: Literal[1] = Field(description="Version of this event. A change that breaks readers raises it.")
+    type: str = Field(description="What happened, such as `recipient.failed`. More types will be added.")
+    at: datetime = Field(description="When it was written, by the database's clock.")
+    position: int = Field(ge=1, description="Its place among the events of the project, without gaps.")
+    project_id: UUID = Field(description="The project.")
+    data: dict[str, Any] = Field(description="What is known about it, by type.")
+
+
+PROJECT_EVENT = "project.event"
+PARAMETERS = {
+    "project_id": {"description": "The project."},
+    "type": {"description": "The type of the event, such as `recipient.failed`."},
+}
 
 
 def document() -> str:
@@ -42,6 +65,15 @@ def document() -> str:
             title=event.ROUTING_KEY,
             description=_sentence(event),
         )
+    broker.publisher(
+        exchange=RabbitExchange(topology.EVENTS_EXCHANGE, type=ExchangeType.TOPIC, durable=True),
+        routing_key="{project_id}.{type}",
+        persist=True,
+        mandatory=False,
+        schema=ProjectEvent,
+        title=PROJECT_EVENT,
+        description=_sentence(ProjectEvent),
+    )
     made = AsyncAPI(
         broker,
         title="VashSender events",
@@ -51,6 +83,8 @@ def document() -> str:
         schema_version="3.0.0",
     )
     content: dict[str, Any] = json.loads(made.to_specification().to_json())
+    content["channels"][PROJECT_EVENT]["parameters"] = PARAMETERS
+    del content["components"]["messages"][f"{PROJECT_EVENT}:Message"]["correlationId"]  # the id is in the event
     # FastStream keeps publishers in a set, whose order differs from run to run.
     for parent, name in (
         (content, "channels"),
@@ -70,6 +104,7 @@ def page() -> str:
 
 def _tables() -> Iterator[str]:
     nested: list[type[BaseModel]] = []
+    yield from _table("An event of a project", ProjectEvent)
     for event in EVENTS:
         yield from _table(f"`{event.ROUTING_KEY}`", event)
         nested += [model for model in _models(event) if model not in nested]

@@ -596,6 +596,12 @@ class WebhooksSettings(CommonSettings):
         200, ge=1, le=900, description="Endpoints to which one process delivers at the same time."
     )
 
+    publish_events: bool = Field(
+        True,
+        description="Publish the events of projects to the exchange `vashsender.events`. Switched on again, it goes on"
+        " where it was, as long as events are kept.",
+    )
+
     @field_validator("webhook_networks")
     @classmethod
     def _networks_are_networks(cls, value: str) -> str:

@@ -12,6 +12,13 @@ from shared import broker, events
 
 EXCHANGE = "vashsender"
 DEAD_EXCHANGE = "vashsender.dead"
+EVENTS_EXCHANGE = "vashsender.events"
+"""The events of projects, for programs outside. No queue of the services is bound to it."""
+CONSUMER_QUEUES = "events."
+"""What the names of the queues of such programs begin with; a policy limits queues with such names."""
+EVENTS_KEPT = 1_000_000
+EVENTS_KEPT_BYTES = 1_000_000_000
+"""The most that one queue of a program outside may hold; beyond either, the oldest messages are dropped."""
 DEAD = "dead"
 CAMPAIGNS = "campaigns"
 EMAIL = "email"
@@ -63,6 +70,7 @@ async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
     async with connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
+        await channel.declare_exchange(EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
         dead = await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.FANOUT, durable=True)
         await (await _declare_dead(connection)).bind(dead)
         for queue in QUEUES:
@@ -106,10 +114,16 @@ def major_version(connection: AbstractConnection) -> int:
 
 
 async def check(url: str, *, timeout_seconds: float = 10.0) -> list[str]:
-    """The names of the missing queues."""
+    """The names of the missing queues and exchanges."""
     missing = []
     connection = await broker.connect(url, timeout_seconds=timeout_seconds)
     async with connection:
+        for name in (EXCHANGE, DEAD_EXCHANGE, EVENTS_EXCHANGE):
+            channel = await connection.channel()
+            try:
+                await channel.get_exchange(name)
+            except aio_pika.exceptions.ChannelClosed:
+                missing.append(name)
         for name in (*(queue.name for queue in QUEUES), DEAD):
             channel = await connection.channel()
             try:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-from cli.access_rights import password_hash
+from cli.access_rights import consumer_policy, password_hash
 from shared import topology
 from shared.secret_files import secret_in, write_private
 
@@ -24,10 +24,10 @@ QUEUE_NAMES = (*(queue.name for queue in topology.QUEUES), topology.DEAD)
 ADMIN_RIGHTS: Mapping[str, str] = {"configure": ".*", "write": ".*", "read": ".*"}
 SERVICES_RIGHTS: Mapping[str, str] = {
     "configure": "^$",
-    "write": f"^{topology.EXCHANGE}$",
+    "write": f"^({topology.EXCHANGE}|{topology.EVENTS_EXCHANGE.replace('.', '[.]')})$",
     "read": f"^({'|'.join(QUEUE_NAMES)})$",
 }
-"""The services' account may publish to the exchange and consume the known queues, but declare nothing."""
+"""The services' account may publish to the exchanges and consume the known queues, but declare nothing."""
 
 
 def write_node_files(folder: Path, ports: Mapping[str, int]) -> None:
@@ -96,4 +96,5 @@ def _definitions(folder: Path) -> dict[str, object]:
         ],
         "vhosts": [{"name": VHOST}],
         "permissions": [{"user": account, "vhost": VHOST, **rights[account]} for account in rights],
+        "policies": [consumer_policy()],
     }

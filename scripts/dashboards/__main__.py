@@ -5,11 +5,12 @@ from pathlib import Path
 
 from scripts.dashboards.broker import BROKER
 from scripts.dashboards.campaigns import CAMPAIGNS
+from scripts.dashboards.events import EVENTS
 from scripts.dashboards.overview import OVERVIEW
 from scripts.dashboards.senders import SENDERS
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana" / "dashboards"
-DASHBOARDS = (OVERVIEW, SENDERS, CAMPAIGNS, BROKER)
+DASHBOARDS = (OVERVIEW, SENDERS, CAMPAIGNS, BROKER, EVENTS)
 
 
 def files() -> dict[Path, str]:

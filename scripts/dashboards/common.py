@@ -9,6 +9,7 @@ PAGES = {
     "vashsender-senders": "Senders",
     "vashsender-campaigns": "Campaigns",
     "vashsender-broker": "Broker",
+    "vashsender-events": "Events",
 }
 
 

@@ -14,10 +14,11 @@ from shared.metrics import PREFIX, Metrics
 class WebhookMetrics:
     """The counters, gauges and histograms of one process."""
 
-    def __init__(self, common: Metrics, ledger: Ledger) -> None:
+    def __init__(self, common: Metrics, ledger: Ledger, *, publishes: bool = True) -> None:
         registry = common.registry
         self.common = common
         self._ledger = ledger
+        self._publishes = publishes
         self.events = Counter(
             f"{PREFIX}_webhook_events_total",
             "Events of webhooks: `delivered`; `set_aside` because the endpoint refused that one; `forgotten`, past"
@@ -59,6 +60,26 @@ class WebhookMetrics:
             registry=registry,
         )
 
+        self.exchange_events = Counter(
+            f"{PREFIX}_exchange_events_total",
+            "Events of projects for the exchange: `published`; `refused` by a consumer's queue; `forgotten`, past their"
+            " retention before the broker took them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("published", "refused", "forgotten"):
+            self.exchange_events.labels(outcome)
+        self.exchange_behind = Gauge(
+            f"{PREFIX}_exchange_behind_events",
+            "Events that are not published yet, of the project with most of them; 0 if publishing is switched off.",
+            registry=registry,
+        )
+        self.exchange_failing_seconds = Gauge(
+            f"{PREFIX}_exchange_failing_seconds",
+            "Seconds for which this process could publish no event; 0 if it can.",
+            registry=registry,
+        )
+
     async def refresh(self) -> None:
         """Fills the gauges."""
         table = WebhookEndpoint
@@ -78,10 +99,14 @@ class WebhookMetrics:
                 .where(active)
             )
             behind, seconds = worst.one()
+            unpublished = await connection.scalar(
+                select(func.max(col(EventStream.last_position) - col(EventStream.published_position)))
+            )
         by_state = dict.fromkeys(("active", "failing", "paused", "disabled"), 0)
         for state, is_failing, number in counted:
             by_state["failing" if is_failing and state == "active" else state] += number
         for state, number in by_state.items():
             self.endpoints.labels(state).set(number)
         self.behind.set(behind or 0)
+        self.exchange_behind.set((unpublished or 0) if self._publishes else 0)
         self.failing_seconds.set(seconds or 0.0)

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, Text, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Text, Uuid
 from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
@@ -26,6 +26,9 @@ class EventStream(SQLModel, table=True):
     last_position: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
     #: Events up to this position have been published to the broker.
     published_position: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
+    #: Who publishes them now, and until when without renewal.
+    publisher: str | None = Field(sa_column=Column(String(64)), default=None)
+    publisher_until: float | None = Field(sa_column=Column(Float(53)), default=None)
     #: Events up to this position are past their retention and deleted.
     forgotten_position: int = Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
 

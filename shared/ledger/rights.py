@@ -178,7 +178,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     # Tells endpoints what happened. It faces strangers: it sees no content, no key and no campaign.
     "webhooks": {
         "recipient": {SELECT: ("id", "email")},
-        "event_stream": {SELECT: ALL},
+        "event_stream": {SELECT: ALL, UPDATE: ("published_position", "publisher", "publisher_until")},
         "outbox": {SELECT: ALL, INSERT: ALL},
         "webhook_endpoint": {
             SELECT: ALL,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.local.ports import free_port
 from scripts.dashboards.__main__ import FOLDER
 from scripts.dashboards.variables import chosen, substituted
 from tests.support.broker import BrokerVhost
@@ -44,7 +45,10 @@ async def test_every_panel_has_data_and_totals_equal_the_ledger(
 ) -> None:
     relay.behaviour.rcpt = refuse
     relay.behaviour.seconds_per_email = 0.03
+    system.service_settings["webhooks"] = {"webhook_networks": "127.0.0.1/32"}
     await system.start(senders=2)
+    await system.launch("webhooks").wait_ready()
+    await system.post("/webhooks", {"url": f"http://127.0.0.1:{free_port()}/"})
     targets = {
         "vashsender": {name: process.http_url.removeprefix("http://") for name, process in system.processes.items()},
         "rabbitmq": {"broker": f"127.0.0.1:{broker_vhost.broker.prometheus_port}"},
@@ -55,7 +59,7 @@ async def test_every_panel_has_data_and_totals_equal_the_ledger(
             await asyncio.to_thread(server.wait, expr)
 
         # Scraped before the campaign, so that increases are visible.
-        await wait("count(up == 1) == 7")
+        await wait("count(up == 1) == 8")
         campaign = await system.create(RECIPIENTS, retry_delay_seconds=LONG, name="Spring news")
         await system.send(campaign)
         await system.wait_until(campaign, lambda said: said["counts"]["pending"] == 0, 120)
@@ -66,6 +70,7 @@ async def test_every_panel_has_data_and_totals_equal_the_ledger(
         await wait("max(vashsender_backlog_emails) == 0 and max(vashsender_senders) == 2")
         await wait("max(vashsender_live_slots) == 4")
         await wait("job:vashsender_emails:rate5m{outcome='sent'} > 0")
+        await wait("sum(rate(vashsender_webhook_post_seconds_count[2m])) > 0")
         await wait("sum(rabbitmq_detailed_queue_messages_ready) >= 0")
 
         empty = await asyncio.to_thread(panels_without_data, server)

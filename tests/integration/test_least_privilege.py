@@ -18,7 +18,7 @@ from sqlalchemy import insert, select
 from sqlmodel import col
 
 from cli.access_files import Servers, write
-from cli.access_rights import CONSUMES, SERVICES
+from cli.access_rights import CONSUMES, PUBLISHER, SERVICES
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
@@ -313,6 +313,11 @@ async def test_each_account_is_refused_everything_else_on_the_broker(made: Accou
             for key in KEYS - {event.ROUTING_KEY for event in PUBLISHES[service]}:
                 with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
                     await _publish(connection, topology.EXCHANGE, key)
+            if service == PUBLISHER:
+                await _publish(connection, topology.EVENTS_EXCHANGE, f"{DEFAULT_PROJECT}.recipient.sent")
+            else:
+                with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
+                    await _publish(connection, topology.EVENTS_EXCHANGE, f"{DEFAULT_PROJECT}.recipient.sent")
             for exchange, key in (("", "email"), (topology.DEAD_EXCHANGE, "x"), ("amq.topic", "batch.released")):
                 with pytest.raises(aiormq.exceptions.ChannelAccessRefused):
                     await _publish(connection, exchange, key)

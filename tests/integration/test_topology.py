@@ -34,7 +34,10 @@ async def bus(vhost: BrokerVhost) -> AsyncIterator[Bus]:
 
 
 async def test_declaring_twice_changes_nothing_and_misses_nothing(broker_vhost: BrokerVhost) -> None:
-    assert set(await topology.check(broker_vhost.admin_url)) == {queue.name for queue in topology.QUEUES} | {"dead"}
+    assert set(await topology.check(broker_vhost.admin_url)) == {
+        *(queue.name for queue in topology.QUEUES),
+        *("dead", topology.EXCHANGE, topology.DEAD_EXCHANGE, topology.EVENTS_EXCHANGE),
+    }
     await topology.declare(broker_vhost.admin_url)
     await topology.declare(broker_vhost.admin_url)
     assert await topology.check(broker_vhost.services_url) == []

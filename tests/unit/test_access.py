@@ -12,7 +12,7 @@ import pytest
 from sqlmodel import SQLModel
 
 from cli.access_files import DEFINITIONS, RENEWABLE, ROLES_SQL, Servers, write
-from cli.access_rights import CONSUMES, SERVICES, permissions, topic_permissions
+from cli.access_rights import CONSUMES, PUBLISHER, SERVICES, permissions, topic_permissions
 from cli.main import run
 from shared import events, topology
 from shared.errors import ConfigurationError
@@ -58,6 +58,7 @@ def test_rights_on_the_broker_are_exact(service: str) -> None:
     assert not re.search(rights["write"], topology.DEAD_EXCHANGE)
     assert not re.search(rights["configure"], topology.EXCHANGE)
     keys = {key for queue in topology.QUEUES for key in queue.routing_keys}
+    assert bool(re.search(rights["write"], topology.EVENTS_EXCHANGE)) == (service == PUBLISHER)
     allowed = {key for key in keys if re.search(topics["write"], key)}
     assert allowed == {event.ROUTING_KEY for event in PUBLISHES[service]}
 

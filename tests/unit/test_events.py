@@ -37,9 +37,9 @@ def test_the_document_is_valid_asyncapi() -> None:
 
 def test_the_document_names_every_event_and_its_exchange() -> None:
     channels = document()["channels"]
-    assert set(channels) == {event.ROUTING_KEY for event in EVENTS}
-    exchanges = {channel["bindings"]["amqp"]["exchange"]["name"] for channel in channels.values()}
-    assert exchanges == {topology.EXCHANGE}
+    exchanges = {name: channel["bindings"]["amqp"]["exchange"]["name"] for name, channel in channels.items()}
+    ours = {event.ROUTING_KEY: topology.EXCHANGE for event in EVENTS}
+    assert exchanges == {**ours, asyncapi.PROJECT_EVENT: topology.EVENTS_EXCHANGE}
 
 
 def test_every_field_is_described() -> None:

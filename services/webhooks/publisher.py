@@ -1,0 +1,145 @@
+"""Publishes the events of projects to the exchange, in order, and notes in the ledger how far it has come."""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+from aio_pika.exceptions import AMQPError
+
+from services.webhooks.metrics import WebhookMetrics
+from shared import logs
+from shared.ledger import event_feed, publishing
+from shared.ledger.database import Ledger, in_a_line
+from shared.ledger.publishing import Claimed
+
+PUBLISH_SECONDS = 0.2
+BATCH_EVENTS = 500
+"""Published, and not yet confirmed, at most."""
+LEASE_SECONDS = 10.0
+"""Without renewal, which a clock does while a batch waits for its confirmations."""
+AGAIN_SECONDS = 1.0
+"""After a failure, and after a queue has refused events."""
+TRIES = 3
+"""Of events that a queue refuses, a second apart: it may be a moment's trouble."""
+PATIENCE_BACK_SECONDS = 60.0
+"""After they were given up, for how long those of the same project get one try: a full queue must not delay others."""
+
+DRAIN_SECONDS = 3.0
+
+log = logs.get()
+
+
+class Exchange(Protocol):
+    async def publish(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> Collection[int]: ...
+
+    async def close(self) -> None: ...
+
+
+class Publisher:
+    """Several processes may run: a lease in the ledger says which one publishes the events of a project. It dies at any
+    moment without harm: what was published but not noted is published again, with the same ids."""
+
+    def __init__(self, ledger: Ledger, exchange: Exchange, metrics: WebhookMetrics, *, enabled: bool = True) -> None:
+        self._ledger = ledger
+        self._exchange = exchange
+        self._metrics = metrics
+        self._enabled = enabled
+        self._owner = uuid4().hex
+        #: Since when it fails, by the monotonic clock, and when it tries again; None: it works.
+        self._failing_since: float | None = None
+        self._not_before = 0.0
+        #: Held while it publishes.
+        self._busy = asyncio.Lock()
+        #: By project whose events a queue has refused: until when they get one try.
+        self._hurried: dict[UUID, float] = {}
+        metrics.exchange_failing_seconds.set_function(self._failing_seconds)
+
+    async def tick(self) -> None:
+        """A tick: publishes what is due, a batch of each project in turn, until nothing is."""
+        async with self._busy:
+            while self._enabled and time.monotonic() >= self._not_before:
+                async with self._ledger.read() as connection:
+                    found = await publishing.due(connection, self._owner)
+                went_on = [await self._publish(project_id) for project_id in found]
+                if not any(went_on):
+                    return
+
+    async def renew(self) -> None:
+        """A tick: renews the claims while a batch waits for the broker."""
+        if self._busy.locked():
+            async with self._ledger.write() as connection:
+                await publishing.renew(connection, self._owner, LEASE_SECONDS)
+
+    async def drain(self) -> None:
+        """Ends after the batch that is being published, or after 3 s: then its events are published again, once the
+        claim has run out."""
+        self._enabled = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS), self._busy, self._ledger.write() as connection:
+                await publishing.release(connection, self._owner)
+        await self._exchange.close()
+
+    async def _publish(self, project_id: UUID) -> bool:
+        """One batch; returns whether it was published."""
+        if not self._enabled or time.monotonic() < self._not_before:
+            return False
+        async with self._ledger.write() as connection:
+            claimed = await publishing.claim(connection, project_id, self._owner, LEASE_SECONDS)
+        if claimed is None:
+            return False
+        after = max(claimed.published, claimed.forgotten)
+        async with self._ledger.read() as connection:
+            found = await event_feed.read(connection, project_id, after, BATCH_EVENTS)
+        try:
+            refused = await self._try(project_id, found.data)
+        except (OSError, AMQPError) as error:
+            self._note_failure(error)
+            return False
+        self._note_success()
+        async with self._ledger.write() as connection:
+            is_noted = await publishing.settle(connection, claimed, self._owner, found.until)
+        if is_noted:
+            self._count(claimed, after, len(found.data), refused)
+        return found.until > claimed.published
+
+    async def _try(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> int:
+        """Publishes events; returns how many a queue has refused each time."""
+        tries = 1 if time.monotonic() < self._hurried.get(project_id, 0.0) else TRIES
+        left = events
+        for number in range(tries):
+            if number:
+                await asyncio.sleep(AGAIN_SECONDS)
+            refused = await self._exchange.publish(project_id, left) if left else ()
+            left = [event for event in left if event["position"] in refused]
+        if left:
+            self._hurried[project_id] = time.monotonic() + PATIENCE_BACK_SECONDS
+        else:
+            self._hurried.pop(project_id, None)
+        return len(left)
+
+    def _count(self, claimed: Claimed, after: int, events: int, refused: int) -> None:
+        counter, project_id = self._metrics.exchange_events, str(claimed.project_id)
+        counter.labels("published").inc(events - refused)
+        if refused:
+            counter.labels("refused").inc(refused)
+            log.error("events.refused", project_id=project_id, events=refused)
+        if after > claimed.published:
+            counter.labels("forgotten").inc(after - claimed.published)
+            log.error("events.fell_behind", project_id=project_id, events=after - claimed.published)
+
+    def _note_failure(self, error: Exception) -> None:
+        self._not_before = time.monotonic() + AGAIN_SECONDS
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            log.warning("events.not_published", error=in_a_line(error))
+
+    def _note_success(self) -> None:
+        if self._failing_since is not None:
+            log.info("events.published_again", seconds=round(time.monotonic() - self._failing_since, 1))
+        self._failing_since = None
+
+    def _failing_seconds(self) -> float:
+        return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
