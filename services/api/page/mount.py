@@ -17,6 +17,7 @@ from services.api.page import (
     recipients,
     sign_in,
     suppressions,
+    webhooks,
 )
 from services.api.page.operations import QueueLook
 from services.api.page.upload_space import UploadSpace
@@ -34,6 +35,7 @@ ROUTERS = (
     actions.router,
     operations.router,
     suppressions.router,
+    webhooks.router,
     access.router,
     keys.router,
     projects.router,

@@ -118,6 +118,15 @@ SCOPES: Mapping[str, Scope | None] = {
     "POST /suppressions": _AUDIENCE,
     "POST /suppressions/remove": _AUDIENCE,
     "POST /suppressions/remove-matching": _AUDIENCE,
+    "GET /webhooks": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks": Scope.WEBHOOKS_WRITE,
+    "GET /webhooks/{webhook_id}": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/rotate": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/test": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/pause": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/resume": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/replay": Scope.WEBHOOKS_WRITE,
+    "POST /webhooks/{webhook_id}/delete": Scope.WEBHOOKS_WRITE,
 }
 
 
