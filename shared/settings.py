@@ -597,7 +597,7 @@ class WebhooksSettings(CommonSettings):
     )
 
     publish_events: bool = Field(
-        True,
+        False,
         description="Publish the events of projects to the exchange `vashsender.events`. Switched on again, it goes on"
         " where it was, as long as events are kept.",
     )

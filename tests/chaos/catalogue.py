@@ -21,6 +21,7 @@ MODULES = (
     "limits",
     "clients",
     "clocks",
+    "outbound",
     "schedules",
 )
 
@@ -62,6 +63,8 @@ class Fault:
     two_of_each: bool = False
     #: Runs on a cluster of three brokers.
     cluster: bool = False
+    #: The project has webhooks, and a queue on the exchange. What they get is accounted for.
+    subscribed: bool = False
     #: The process whose wall clock the fault can set.
     clock_of: str = ""
     #: Sets `deliver_by` this many seconds after `send`, plus up to 2 s at random.

@@ -35,6 +35,8 @@ async def run_experiment(fault: Fault, conditions: Conditions, servers: Servers)
             answer = await world.system.wait_closed(world.campaign, CLOSING_SECONDS)
             for step in world.before_judging:
                 await step()
+            if world.subscribers is not None:
+                world.problems += await world.subscribers.account(world.relay.copies)
         except (TimeoutError, AssertionError) as error:
             world.problems.append(str(error).splitlines()[0] if str(error) else "not in time")
         return await judge(

@@ -41,6 +41,8 @@ def broker_cluster(run: TestRun) -> Iterator[BrokerCluster]:
         ("kill-broker-leader", POSTGRESQL),
         ("stop-broker-leader", SQLITE),
         ("cut-broker-leader", POSTGRESQL),
+        ("kill-webhooks", SQLITE),
+        ("kill-one-of-two-webhooks", POSTGRESQL),
     ],
 )
 def test_promises_hold_under_a_fault(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

@@ -14,7 +14,9 @@ import httpx
 from cli.local.broker import PrivateBroker
 from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger, is_unavailable
+from tests.chaos import subscribers
 from tests.chaos.catalogue import Fault
+from tests.chaos.subscribers import Subscribers
 from tests.support.broker import BrokerVhost
 from tests.support.broker_cluster import BrokerCluster
 from tests.support.processes import ServiceProcess
@@ -91,6 +93,8 @@ class World:
     proxies: Mapping[str, Proxy]
     #: Seeded by the fault's name and the seed of the run.
     random: random.Random
+    #: Programs that are told what happens, if the fault has them.
+    subscribers: Subscribers | None = None
     #: Ids; the first is the campaign that runs while the fault happens.
     campaigns: list[str] = field(default_factory=list)
     #: Recipients of that campaign.
@@ -224,6 +228,9 @@ async def running_world(fault: Fault, conditions: Conditions, servers: Servers) 
                 **(_through(proxies, system, relay) if sender == SENDERS[0] else {}),
             )
         await asyncio.gather(*(process.wait_ready() for process in system.processes.values()))
+        listening = None
+        if fault.subscribed:
+            listening = await stack.enter_async_context(subscribers.listening(system, servers.vhost))
         yield World(
             fault,
             conditions,
@@ -233,6 +240,7 @@ async def running_world(fault: Fault, conditions: Conditions, servers: Servers) 
             observer,
             proxies,
             random.Random(f"{fault.name} {conditions.seed}"),
+            listening,
         )
 
 
