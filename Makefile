@@ -59,7 +59,7 @@ bench: .venv/.developing packages-for-tests ## emails per second and CPU per ema
 bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's smtp-source
 	@$(BIN)/python -m bench.smtp $(ARGS)
 
-bench-events: .venv/.developing ## events a second, out of the outbox to a webhook and to a reader
+bench-events: .venv/.developing packages-for-tests ## events a second out: to a webhook, to the exchange, to a reader
 	@$(BIN)/python -m bench.events_out $(ARGS)
 
 bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1,000,000 recipients on PostgreSQL
@@ -77,8 +77,10 @@ compose-demo: compose ## the example campaign in those containers, to their mail
 release: .venv/.developing ## source archive, wheel and image of the last commit in dist/, checked; uploads nothing
 	@$(BIN)/python -m scripts.release $(ARGS)
 
-bench-feedback: .venv/.developing packages-for-tests ## reports a second over LMTP into the ledger
+bench-feedback: .venv/.developing packages-for-tests ## reports a second in, events a second out, and what a subscriber costs
 	@$(BIN)/python -m bench.feedback $(ARGS)
+	@$(BIN)/python -m bench.events_out
+	@$(BIN)/python -m bench.subscriber
 
 clean: ## remove everything the commands above made, including the demo's data and .venv
 	@if [ -x $(BIN)/vashsender ]; then $(MAKE) --no-print-directory stop; fi

@@ -1,20 +1,33 @@
-"""Events a second out of the outbox, by webhook to a receiver on this machine, and by reading. On SQLite alone.
+"""Events a second out of the outbox: by webhook to a receiver on this machine, to the exchange, and by reading.
 
-`python -m bench.events_out [--events 50000]`. The receiver is another process, which takes every POST.
+`python -m bench.events_out [--events 50000]`, on SQLite. The receiver is another process, which takes every POST. The
+broker is a private one; a durable queue takes what is published. Prints whether 10,000 a second were reached, and
+writes JSON to var/bench/events_out.json.
 """
 
 import argparse
 import asyncio
+import json
 import multiprocessing
+import os
 import tempfile
 import time
 from pathlib import Path
 from uuid import uuid4
 
+import aio_pika
+import uvloop
+
+from bench.campaign import REPORTS, private_broker
+from cli.local.broker import PrivateBroker
+from cli.local.broker_files import ADMIN, SERVICES
 from services.webhooks.addresses import parse_networks
 from services.webhooks.delivery import Delivery
+from services.webhooks.exchange import EventsExchange
 from services.webhooks.http import Client, trusted
 from services.webhooks.metrics import WebhookMetrics
+from services.webhooks.publisher import Publisher
+from shared import topology
 from shared.ledger import event_feed, migrate, outbox, webhooks
 from shared.ledger.database import Ledger
 from shared.ledger.facts import Fact, FactType
@@ -25,6 +38,7 @@ FACTS_AT_ONCE = 64
 GIVE_UP_SECONDS = 3600.0
 POST_SECONDS = 30.0
 READ_AT_ONCE = 1000
+LEAST = 10_000
 
 
 def receive(ports: "multiprocessing.Queue[int]") -> None:
@@ -47,8 +61,8 @@ def receive(ports: "multiprocessing.Queue[int]") -> None:
     asyncio.run(run())
 
 
-async def measure(database: Path, port: int, number: int) -> None:
-    """Fills the outbox, then takes everything out again, twice."""
+async def measure(database: Path, port: int, broker: PrivateBroker, number: int) -> dict[str, float]:
+    """Fills the outbox, then takes everything out again in each way. Returns events a second, by way."""
     ledger = Ledger(f"sqlite+aiosqlite:///{database}")
     client = Client(parse_networks("127.0.0.1/32"), trusted(None), POST_SECONDS)
     try:
@@ -63,25 +77,36 @@ async def measure(database: Path, port: int, number: int) -> None:
         total = 0
         while placed := await outbox.place(ledger):
             total += placed
-        show("placed", total, began, 0.0)
+        rates = {"placed": show("placed", total, began, 0.0)}
         began, cpu = time.monotonic(), time.process_time()
         metrics = WebhookMetrics(Metrics("webhooks"), ledger)
         await Delivery(ledger, client, metrics, uuid4().hex, GIVE_UP_SECONDS).run(endpoint_id)
-        show("delivered by webhook", total, began, time.process_time() - cpu)
+        rates["webhook"] = show("delivered by webhook", total, began, time.process_time() - cpu)
+        exchange = EventsExchange(broker.amqp_url(SERVICES), "bench")
+        publisher = Publisher(ledger, exchange, metrics)
+        async with await aio_pika.connect(broker.amqp_url(ADMIN)) as connection:
+            queue = await (await connection.channel()).declare_queue("events.bench", durable=True)
+            await queue.bind(topology.EVENTS_EXCHANGE, "#")
+        began, cpu = time.monotonic(), time.process_time()
+        await publisher.tick()
+        rates["exchange"] = show("published to the exchange", total, began, time.process_time() - cpu)
+        await publisher.drain()
         began, cpu, after = time.monotonic(), time.process_time(), 0
         while after < total:
             async with ledger.read() as connection:
                 after = (await event_feed.read(connection, DEFAULT_PROJECT, after, READ_AT_ONCE)).until
-        show("read", total, began, time.process_time() - cpu)
+        rates["read"] = show("read", total, began, time.process_time() - cpu)
+        return rates
     finally:
         await client.close()
         await ledger.close()
 
 
-def show(what: str, events: int, began: float, cpu: float) -> None:
+def show(what: str, events: int, began: float, cpu: float) -> float:
     seconds = time.monotonic() - began
     spent = f", {1e6 * cpu / events:.0f} us of CPU each" if cpu else ""
     print(f"{what}: {events} events in {seconds:.2f} s, {events / seconds:,.0f} a second{spent}")
+    return events / seconds
 
 
 def main() -> None:
@@ -91,11 +116,16 @@ def main() -> None:
     ports: multiprocessing.Queue[int] = multiprocessing.Queue()
     receiver = multiprocessing.Process(target=receive, args=(ports,), daemon=True)
     receiver.start()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, private_broker() as broker:
         database = Path(folder) / "ledger.db"
         migrate.upgrade(f"sqlite+aiosqlite:///{database}")
-        asyncio.run(measure(database, ports.get(), number))
+        asyncio.run(topology.declare(broker.amqp_url(ADMIN)))
+        rates = uvloop.run(measure(database, ports.get(), broker, number))
     receiver.terminate()
+    for way in ("webhook", "exchange"):
+        print(f"at least {LEAST:,} a second by {way}: {'yes' if rates[way] >= LEAST else 'NO'}")
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    (REPORTS / "events_out.json").write_text(json.dumps({"load": os.getloadavg()[0], **rates}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,17 +27,18 @@ class Courier:
         self._most = settings.webhook_deliveries
         self._owner = uuid4().hex
         self._delivery = Delivery(ledger, client, metrics, self._owner, settings.webhook_give_up_seconds)
+        #: Endpoints that are due had no place at the last look.
+        self._others_wait = False
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
         """A tick: starts a delivery for each endpoint that is due."""
         room = self._most - len(self._running)
-        if room <= 0:
-            return
         async with self._ledger.read() as connection:
-            found = await webhooks.due(connection, self._owner, list(self._running), room)
-        for endpoint_id in found:
-            task = asyncio.create_task(self._delivery.run(endpoint_id))
+            found = await webhooks.due(connection, self._owner, list(self._running), room + 1)
+        self._others_wait = len(found) > room
+        for endpoint_id in found[:room]:
+            task = asyncio.create_task(self._delivery.run(endpoint_id, lambda: self._others_wait))
             self._running[endpoint_id] = task
             task.add_done_callback(partial(self._ended, endpoint_id))
 

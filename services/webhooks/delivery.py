@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -33,11 +33,20 @@ RETRY_SECONDS = (5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 """The waits after the first failures; the last is repeated."""
 JITTER = 0.2
 
-NOT_ABOUT_THE_EVENTS = frozenset({401, 407, 408, 425, 429})
+GONE = 410
+NOT_ABOUT_THE_EVENTS = frozenset({401, 407, 408, GONE, 425, 429})
 """4xx that say nothing about what was sent: the whole POST is tried again later."""
+GONE_TRIES = 4
+"""An endpoint that says so often that it is gone is disabled, as Standard Webhooks asks."""
 
 SET_ASIDE_IN_A_ROW = 3
 """An endpoint that refuses more events than this one after the other is broken; none of them is to blame."""
+
+MOST_SET_ASIDE = 1000
+"""Events of one endpoint. One that refuses more is taken for broken until a person has looked."""
+
+SLICE_SECONDS = 5.0
+"""After which an endpoint makes room, if others wait for a place."""
 
 log = logs.get()
 
@@ -56,11 +65,14 @@ class Delivery:
         self._owner = owner
         self._give_up_seconds = give_up_seconds
 
-    async def run(self, endpoint_id: UUID) -> None:
-        """Delivers until there is nothing left, a POST fails, or another process has the endpoint."""
+    async def run(self, endpoint_id: UUID, others_wait: Callable[[], bool] = lambda: False) -> None:
+        """Delivers until there is nothing left, a POST fails, or another process has the endpoint; or for 5 s if others
+        wait for a place."""
+        began = time.monotonic()
         try:
             while await self._step(endpoint_id):
-                pass
+                if others_wait() and time.monotonic() - began > SLICE_SECONDS:
+                    return
         finally:
             async with self._ledger.write() as connection:
                 await webhooks.release(connection, endpoint_id, self._owner)
@@ -160,6 +172,10 @@ class Delivery:
     async def _set_aside(self, endpoint: Endpoint, event: Mapping[str, Any], until: int, answer: Answer) -> bool:
         """Goes on without the one event that the endpoint refuses."""
         async with self._ledger.write() as connection:
+            is_full = await webhooks.count_set_aside(connection, endpoint) >= MOST_SET_ASIDE
+        if is_full:
+            return await self._fail(endpoint, answer)
+        async with self._ledger.write() as connection:
             moved = await webhooks.settle(
                 connection,
                 endpoint,
@@ -190,7 +206,7 @@ class Delivery:
             delay = RETRY_SECONDS[min(endpoint.failures, len(RETRY_SECONDS) - 1)]
             delay *= random.uniform(1 - JITTER, 1 + JITTER)
             seconds = await webhooks.note_failure(connection, endpoint, self._owner, delay, answer.status, answer.error)
-            if seconds < self._give_up_seconds or not await webhooks.disable(connection, endpoint.id):
+            if not self._is_hopeless(endpoint, answer, seconds) or not await webhooks.disable(connection, endpoint.id):
                 log.info("webhook.failed", webhook_id=str(endpoint.id), status=answer.status, reason=answer.error)
                 return False
             details = {"webhook_id": str(endpoint.id), "reason": answer.error}
@@ -201,6 +217,22 @@ class Delivery:
         self._metrics.disabled.inc()
         log.error("webhook.disabled", webhook_id=str(endpoint.id), reason=answer.error)
         return False
+
+    def _is_hopeless(self, endpoint: Endpoint, answer: Answer, seconds: float) -> bool:
+        """Whether it has failed for too long. Time alone does not say so: the clock may have been set, or this service
+        was not running meanwhile. So at least half of the tries that belong to that time must have failed, too."""
+        failures = endpoint.failures + 1
+        if answer.status == GONE and failures >= GONE_TRIES and seconds > 0:
+            return True
+        return seconds >= self._give_up_seconds and failures >= failures_within(self._give_up_seconds) / 2
+
+
+def failures_within(seconds: float) -> int:
+    """How many failures there are in that time if the endpoint is tried whenever it is due."""
+    waited, failures = 0.0, 1
+    while (waited := waited + (1 + JITTER) * RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]) <= seconds:
+        failures += 1
+    return failures
 
 
 def _is_refusal(answer: Answer) -> bool:

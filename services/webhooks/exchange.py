@@ -6,11 +6,15 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-import aio_pika
 import orjson
+import pamqp.frame
 from aio_pika.abc import AbstractConnection
-from aiormq.abc import AbstractChannel
+from aiormq.abc import ChannelFrame
+from aiormq.channel import Channel
 from aiormq.exceptions import DeliveryError
+from pamqp.body import ContentBody
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
 from yarl import URL
 
 from shared import broker, topology
@@ -23,11 +27,13 @@ HEARTBEAT_SECONDS = 10
 CONFIRM_SECONDS = 30.0
 """Without a confirmation for this long, a queue is broken: the broker itself answers, or the heartbeat would fail."""
 CLOSE_SECONDS = 2.0
+PERSISTENT = 2
+
+Confirmation = asyncio.Future[Any]
 
 
-def routing_key(project_id: UUID, kind: str) -> str:
-    """`PROJECT.TYPE`, so that a program can be given the events of one project and no other."""
-    return f"{project_id}.{kind}"
+class NotPublishedError(Exception):
+    """The broker is away, or refuses the account. Any of the events may have arrived."""
 
 
 class EventsExchange:
@@ -38,30 +44,19 @@ class EventsExchange:
         self._name = f"{name} events"
         self._account = account_of(url)
         self._connection: AbstractConnection | None = None
-        self._channel: AbstractChannel | None = None
+        self._channel: Channel | None = None
 
     async def publish(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> Collection[int]:
         """Returns the positions of the events that a queue did not take: the broker said so, or did not confirm them
-        within 30 s. During an alarm of the broker it waits, however long that lasts.
-
-        Raises OSError or AMQPError if the broker is away or refuses the account; then any of the events may have
-        arrived."""
+        within 30 s. During an alarm of the broker it waits, however long that lasts. Raises NotPublishedError."""
         try:
-            channel = await self._open()
-            tasks = [asyncio.ensure_future(self._one(channel, project_id, event)) for event in events]
-            try:
-                await self._wait(tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            return await self._publish(project_id, events)
+        except Exception as error:
+            await self.close()
+            raise NotPublishedError(str(error) or type(error).__name__) from error
         except BaseException:
             await self.close()
             raise
-        if any(task.cancelled() for task in tasks):  # not confirmed in time; a late confirmation is of no use
-            await self.close()
-        taken = (not task.cancelled() and task.result() for task in tasks)
-        return {int(event["position"]) for event, is_taken in zip(events, taken, strict=True) if not is_taken}
 
     async def close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
@@ -70,44 +65,65 @@ class EventsExchange:
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await connection.close()
 
-    async def _open(self) -> AbstractChannel:
+    async def _publish(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> Collection[int]:
+        channel = await self._open()
+        confirmations = await _write(channel, self._frames(channel, project_id, events), len(events))
+        try:
+            await self._wait(confirmations)
+        finally:
+            late = [one for one in confirmations if one.cancel()]
+            refused = {
+                int(event["position"])
+                for event, one in zip(events, confirmations, strict=True)
+                if one.cancelled() or one.exception() is not None
+            }
+        if late:  # their confirmations must not meet another batch
+            await self.close()
+        return refused
+
+    async def _open(self) -> Channel:
         if self._channel is None:
             self._connection = await broker.connect(self._url, timeout_seconds=CONNECT_SECONDS, name=self._name)
             channel = await self._connection.channel(publisher_confirms=True)
-            self._channel = await channel.get_underlay_channel()
+            underlay = await channel.get_underlay_channel()
+            assert isinstance(underlay, Channel)
+            self._channel = underlay
         return self._channel
 
-    async def _one(self, channel: AbstractChannel, project_id: UUID, event: Mapping[str, Any]) -> bool:
-        """Whether the broker took it. False: a queue refused it, which happens to be full and drops nothing."""
-        message = aio_pika.Message(
-            orjson.dumps(event),
-            content_type="application/json",
-            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-            message_id=event["id"],
-            type=event["type"],
-            user_id=self._account,
-        )
-        try:
-            await channel.basic_publish(
-                message.body,
-                exchange=topology.EVENTS_EXCHANGE,
-                routing_key=routing_key(project_id, event["type"]),
-                properties=message.properties,
-                wait=False,
+    def _frames(self, channel: Channel, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> bytes:
+        """The frames of all messages (AMQP 0-9-1, section 4.2)."""
+        methods: dict[str, bytes] = {}
+        out = bytearray()
+        for event in events:
+            kind, body = event["type"], orjson.dumps(event)
+            if kind not in methods:
+                method = Basic.Publish(exchange=topology.EVENTS_EXCHANGE, routing_key=routing_key(project_id, kind))
+                methods[kind] = pamqp.frame.marshal(method, channel.number)
+            properties = Basic.Properties(
+                content_type="application/json",
+                delivery_mode=PERSISTENT,
+                message_id=event["id"],
+                message_type=kind,
+                user_id=self._account,
             )
-        except DeliveryError:
-            return False
-        return True
+            out += methods[kind]
+            out += pamqp.frame.marshal(ContentHeader(body_size=len(body), properties=properties), channel.number)
+            for start in range(0, len(body), channel.max_content_size):
+                part = ContentBody(body[start : start + channel.max_content_size])
+                out += pamqp.frame.marshal(part, channel.number)
+        return bytes(out)
 
-    async def _wait(self, tasks: Sequence["asyncio.Future[bool]"]) -> None:
+    async def _wait(self, confirmations: Sequence[Confirmation]) -> None:
         """Until each is confirmed or refused, or nothing was for 30 s. Raises the first other error."""
-        pending: Collection[asyncio.Future[bool]] = tasks
+        pending: Collection[Confirmation] = confirmations
         while pending:
             done, pending = await asyncio.wait(pending, timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                if task.cancelled():
+            for one in done:
+                if one.cancelled():
                     raise ConnectionError("the connection to the broker was closed")
-                task.result()
+                error = one.exception()
+                if error is not None and not isinstance(error, DeliveryError):
+                    raise error
             if not done and not await self._is_blocked():
                 return
 
@@ -122,3 +138,20 @@ class EventsExchange:
         except TimeoutError:
             return True
         return False
+
+
+def routing_key(project_id: UUID, kind: str) -> str:
+    """`PROJECT.TYPE`, so that a program can be given the events of one project and no other."""
+    return f"{project_id}.{kind}"
+
+
+async def _write(channel: Channel, frames: bytes, messages: int) -> Sequence[Confirmation]:
+    """Writes messages at once, and returns a future for the confirmation of each. `basic_publish` does the same for one
+    message, and takes several times as long for 500."""
+    async with channel.lock:
+        confirmations = [channel.create_future() for _ in range(messages)]
+        for confirmation in confirmations:
+            channel.delivery_tag += 1
+            channel.confirmations[channel.delivery_tag] = confirmation
+        await channel.write_queue.put(ChannelFrame(payload=frames, should_close=False))
+        return confirmations

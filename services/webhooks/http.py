@@ -16,6 +16,12 @@ from services.webhooks.addresses import Network, is_allowed, may_connect
 ANSWER_BYTES = 4096
 """Of an answer's body that are read; the rest is not, and the connection is closed."""
 
+READ_BYTES = 131_072
+"""Of a whole answer: interim answers (1xx), headers and body."""
+
+CONNECT_SECONDS = 5.0
+"""For each address of a host, so that one that does not answer leaves time for the next."""
+
 ERROR_CHARACTERS = 200
 RESOLVERS = 64
 """Host names looked up at once; a slow name server holds up only its own."""
@@ -41,6 +47,38 @@ class ForbiddenAddressError(httpcore.ConnectError):
     """The host has only addresses that a webhook may not go to."""
 
 
+class BoundedStream(httpcore.AsyncNetworkStream):
+    """Reads a bounded number of bytes after each request. Without it, an endpoint could keep the process busy with
+    interim answers without end, which the parser takes as fast as they come."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._left = READ_BYTES
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Raises ReadError."""
+        if self._left <= 0:
+            raise httpcore.ReadError(f"the answer has more than {READ_BYTES} bytes")
+        data = await self._inner.read(min(max_bytes, self._left), timeout)
+        self._left -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._left = READ_BYTES
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return BoundedStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
 class GuardedNetwork(httpcore.AsyncNetworkBackend):
     """Looks a host up itself, judges its addresses, and connects to an address, so no second lookup can differ."""
 
@@ -64,13 +102,13 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
             if not self._may_connect(address):
                 continue
             try:
-                stream = await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = await self._inner.connect_tcp(address, port, CONNECT_SECONDS, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
                 continue
             peer = stream.get_extra_info("server_addr")
             if peer is not None and self._may_connect(str(peer[0])):
-                return stream
+                return BoundedStream(stream)
             await stream.aclose()
         raise failure
 

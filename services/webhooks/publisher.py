@@ -7,8 +7,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
-from aio_pika.exceptions import AMQPError
-
+from services.webhooks.exchange import NotPublishedError
 from services.webhooks.metrics import WebhookMetrics
 from shared import logs
 from shared.ledger import event_feed, publishing
@@ -95,7 +94,7 @@ class Publisher:
             found = await event_feed.read(connection, project_id, after, BATCH_EVENTS)
         try:
             refused = await self._try(project_id, found.data)
-        except (OSError, AMQPError) as error:
+        except NotPublishedError as error:
             self._note_failure(error)
             return False
         self._note_success()

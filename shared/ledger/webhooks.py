@@ -20,6 +20,10 @@ from shared.ledger.webhook_tables import WebhookEndpoint, WebhookSecret, Webhook
 
 SECRET_OCTETS = 32
 SECRET_PREFIX = "whsec_"
+LONGEST_LEASE_SECONDS = 60.0
+LONGEST_WAIT_SECONDS = 7200.0
+"""Longer than any lease, and than any wait for the next try: what ends later was written before the clock was set
+back."""
 
 
 class EndpointState(StrEnum):
@@ -148,11 +152,18 @@ async def due(connection: AsyncConnection, owner: str, without: Collection[UUID]
         .where(
             col(table.state) == EndpointState.ACTIVE.value,
             or_(col(table.cursor) < col(EventStream.last_position), again),
-            or_(col(table.next_attempt_at).is_(None), col(table.next_attempt_at) <= now),
-            or_(col(table.lease_owner) == owner, col(table.lease_until).is_(None), col(table.lease_until) < now),
+            or_(
+                col(table.next_attempt_at).is_(None),
+                col(table.next_attempt_at) <= now,
+                col(table.next_attempt_at) > now + LONGEST_WAIT_SECONDS,  # the clock was set back
+            ),
+            _free_for(owner),
             col(table.id).not_in(without),
         )
-        .order_by(func.coalesce(col(table.next_attempt_at), 0.0), col(table.id))
+        # Those that have waited longest for a place.
+        .order_by(
+            func.coalesce(col(table.next_attempt_at), col(table.last_success_at), col(table.created_at)), col(table.id)
+        )
         .limit(most)
     )
     return list(found.scalars())
@@ -167,7 +178,7 @@ async def claim(connection: AsyncConnection, endpoint_id: UUID, owner: str, leas
         .where(
             col(table.id) == endpoint_id,
             col(table.state) == EndpointState.ACTIVE.value,
-            or_(col(table.lease_owner) == owner, col(table.lease_until).is_(None), col(table.lease_until) < now),
+            _free_for(owner),
         )
         .values(lease_owner=owner, lease_until=now + lease_seconds)
         .returning(
@@ -259,6 +270,26 @@ async def disable(connection: AsyncConnection, endpoint_id: UUID) -> bool:
         .values(state=EndpointState.DISABLED.value)
     )
     return changed.rowcount == 1
+
+
+async def count_set_aside(connection: AsyncConnection, endpoint: Endpoint) -> int:
+    """Events that the endpoint refused and that can still be delivered; forgets those past their retention."""
+    stream = await event_feed.stream_of(connection, endpoint.project_id)
+    mine = col(WebhookSetAside.endpoint_id) == endpoint.id
+    await connection.execute(
+        delete(WebhookSetAside).where(mine, col(WebhookSetAside.position) <= stream.forgotten_position)
+    )
+    return await connection.scalar(select(func.count()).select_from(WebhookSetAside).where(mine)) or 0
+
+
+def _free_for(owner: str) -> ColumnElement[bool]:
+    """No other process has the endpoint. A lease that ends later than any can was given before the clock was set
+    back."""
+    until = col(WebhookEndpoint.lease_until)
+    now = db_now()
+    return or_(
+        col(WebhookEndpoint.lease_owner) == owner, until.is_(None), until < now, until > now + LONGEST_LEASE_SECONDS
+    )
 
 
 def _mine(endpoint: Endpoint, owner: str) -> tuple[ColumnElement[bool], ...]:

@@ -1,12 +1,14 @@
 """The outbox: every move to a closed state is told, in the transaction that makes it, and read without gaps."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import orjson
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 from sqlmodel import col
 
 from services.sender.db import claims
@@ -176,6 +178,45 @@ async def test_a_project_that_wants_nothing_gets_no_rows(ledger: Ledger, stream:
         assert await recipients.close_open(connection, campaign_id, ids[0], ids[-1], RecipientStatus.CANCELLED) == 3
         await outbox.tell(connection, DEFAULT_PROJECT, [SOME])
     assert await told(ledger) == []
+
+
+@contextmanager
+def statements(ledger: Ledger) -> Iterator[list[str]]:
+    """Every statement that the ledger executes inside."""
+    executed: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        executed.append(statement)
+
+    event.listen(ledger.engine.sync_engine, "before_cursor_execute", note)
+    try:
+        yield executed
+    finally:
+        event.remove(ledger.engine.sync_engine, "before_cursor_execute", note)
+
+
+async def test_without_a_subscriber_a_group_commit_executes_not_one_statement_more(ledger: Ledger) -> None:
+    """With one, SQLite executes one more, and PostgreSQL the same one with a further part."""
+
+    async def commit() -> list[str]:
+        seeded = await seed_campaign(ledger, 2)
+        claim = await claims.claim(ledger, seeded.batch_ids[0], 1, "me", 15.0)
+        assert claim is not None
+        results = [Result(one, "a@b.test", "pending", 0, "sent", 1, code=250) for one in seeded.recipient_ids]
+        group = Group(
+            *(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, results),
+            wants_events=claim.wants_events,
+        )
+        with statements(ledger) as executed:
+            assert len((await record(ledger, [group], 15.0))[claim.batch_id].results) == 2
+        return executed
+
+    without = await commit()
+    assert not [statement for statement in without if "outbox" in statement or "event_stream" in statement]
+    await subscribe(ledger)
+    subscribed = await commit()
+    assert len(subscribed) == len(without) + ledger.is_sqlite
+    assert sum("INSERT INTO outbox" in statement for statement in subscribed) == 1
 
 
 async def test_what_is_rolled_back_is_not_told(ledger: Ledger) -> None:

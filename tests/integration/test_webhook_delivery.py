@@ -202,6 +202,9 @@ async def test_an_endpoint_that_fails_for_too_long_is_disabled_and_told(rig: Rig
     await rig.run()
     await rig.set(failing_since=col(WebhookEndpoint.failing_since) - GIVE_UP)
     await rig.run()
+    assert (await rig.row()).state == "active", "it was tried too seldom: the service was off, or the clock was set"
+    await rig.set(failures=delivery.failures_within(GIVE_UP))
+    await rig.run()
     assert (await rig.row()).state == "disabled"
     await outbox.place(rig.ledger)
     async with rig.ledger.read() as connection:
@@ -211,6 +214,79 @@ async def test_an_endpoint_that_fails_for_too_long_is_disabled_and_told(rig: Rig
     rig.receiver.judge = lambda _numbers: 200
     await rig.run()
     assert rig.receiver.got == [1, -1], "it goes on where it was, and learns that it was disabled"
+
+
+def test_three_days_have_many_tries() -> None:
+    waits = [5, 10, 30, 60, 300, 900, 1800, *[3600] * 200]
+    for days in (0.01, 1, 3):
+        seconds, waited, failures = days * 86_400, 0.0, 1
+        for wait in waits:
+            waited += 1.2 * wait
+            failures += waited <= seconds
+        assert delivery.failures_within(seconds) == failures
+
+
+async def test_an_endpoint_that_says_that_it_is_gone_is_disabled_soon_but_not_at_once(rig: Rig) -> None:
+    rig.receiver.judge = lambda _numbers: 410
+    await rig.tell(1, 2)
+    states = []
+    for _ in range(delivery.GONE_TRIES):
+        await rig.run()
+        states.append((await rig.row()).state)
+    assert states == ["active"] * (delivery.GONE_TRIES - 1) + ["disabled"]
+    assert await rig.set_aside() == []
+    await rig.set(state="active", failing_since=None, failures=0, next_attempt_at=None)
+    rig.receiver.judge = lambda _numbers: 200
+    await rig.run()
+    assert rig.receiver.got == [1, 2, -1], "nothing is lost"
+
+
+async def test_the_clock_may_be_set_back(rig: Rig) -> None:
+    """Moments that the ledger holds are then far ahead."""
+    far = await rig.ledger.now() + 86_400
+    await rig.tell(1)
+    await rig.set(lease_owner="killed", lease_until=far, next_attempt_at=far)
+    assert await rig.due() == [rig.id]
+    await rig.run()
+    assert rig.receiver.got == [1]
+
+
+async def test_what_is_set_aside_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "MOST_SET_ASIDE", 5)
+    rig.receiver.judge = lambda numbers: 422 if any(number % 2 for number in numbers) else 200
+    await rig.tell(*range(20))
+    await rig.run()
+    assert await rig.set_aside() == [2, 4, 6, 8, 10]
+    row = await rig.row()
+    assert (row.failures, row.cursor) == (1, 11), "it waits for a person"
+    await outbox.forget(rig.ledger, -1.0, 10)
+    await rig.tell(*range(20, 30))
+    await rig.run()
+    assert await rig.set_aside() == [22, 24, 26, 28, 30], "those past their retention are forgotten"
+
+
+async def test_endpoints_that_never_end_share_the_places_with_others(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answers in time, and there is always more for it: it would keep its place for good."""
+    monkeypatch.setattr(delivery, "SLICE_SECONDS", 0.0)
+    async with rig.ledger.write() as connection:
+        others = [(await webhooks.create(connection, DEFAULT_PROJECT, f"{URL}/{at}", ()))[0] for at in range(3)]
+    posts: list[str] = []
+
+    class Endless:
+        async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+            posts.append(url)
+            await rig.tell(len(posts))
+            return Answer(200)
+
+    metrics = WebhookMetrics(Metrics("webhooks"), rig.ledger)
+    settings = load(WebhooksSettings, amqp_url="amqp://127.0.0.1:1/", webhook_deliveries=1)
+    courier = Courier(settings, rig.ledger, Endless(), metrics)
+    await rig.tell(0)
+    async with asyncio.timeout(60):
+        while len(set(posts)) < 1 + len(others):
+            await courier.look()
+            await asyncio.sleep(0.01)
+    await courier.drain()
 
 
 async def test_a_slow_endpoint_delays_no_other(rig: Rig) -> None:

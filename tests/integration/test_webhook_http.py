@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.webhooks.addresses import parse_networks
-from services.webhooks.http import ANSWER_BYTES, Client, trusted
+from services.webhooks.http import ANSWER_BYTES, READ_BYTES, Client, trusted
 from tests.support.smtp.certificates import Authority
 
 LOOPBACK = parse_networks("127.0.0.1/32")
@@ -130,6 +130,22 @@ async def test_nonsense_is_a_failure_and_no_error(client: Client, said: bytes) -
         answer = await client.post(url, {}, b"{}")
     assert answer.status is None
     assert 0 < len(answer.error) <= 200
+
+
+async def test_interim_answers_without_end_are_cut() -> None:
+    """The parser takes them as fast as they come: without a bound they keep the process busy until the deadline."""
+
+    async def chatter(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
+            await writer.drain()
+
+    patient = Client(LOOPBACK, trusted(None), 3600.0)
+    async with server(chatter) as (url, _):
+        answer = await asyncio.wait_for(patient.post(url, {}, b"{}"), 60)
+    await patient.close()
+    assert answer.status is None
+    assert answer.error == f"the answer has more than {READ_BYTES} bytes"
 
 
 async def test_control_characters_of_an_answer_are_not_kept(client: Client) -> None:
