@@ -15,7 +15,7 @@ from shared.scopes import Scope
 from tests.support.api import ApiRig, api_on
 from tests.support.visitor import Visitor, forms, text
 
-URL = "https://app.example.com/hooks/vashsender"
+URL = "https://app.example.com/hooks/mine"
 SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]+")
 
 
