@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import aio_pika
+import httpx
 import orjson
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
@@ -275,6 +276,14 @@ async def test_a_full_queue_that_nothing_reads_drops_its_oldest_and_harms_no_oth
         assert await reader.numbers(100) == list(range(100))
         assert await unread.numbers(10) == list(range(90, 100)), "it is limited by its name alone"
         assert await unread.is_empty()
+    assert dropped(vhost.broker) >= 90, "the alert counts them"
+
+
+def dropped(broker: PrivateBroker) -> float:
+    """Messages that the broker has dropped from queues that were full, as its metrics count them."""
+    said = httpx.get(f"http://127.0.0.1:{broker.prometheus_port}/metrics", trust_env=False, timeout=30).text
+    found = [line for line in said.splitlines() if line.startswith("rabbitmq_global_messages_dead_lettered_maxlen")]
+    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 async def test_a_queue_that_refuses_instead_of_dropping_delays_others_by_a_moment(
