@@ -290,7 +290,7 @@ async def test_a_queue_that_refuses_instead_of_dropping_delays_others_by_a_momen
     rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publishing_module, "AGAIN_SECONDS", 0.01)
-    full = {"x-max-length": 5, "x-overflow": "reject-publish"}
+    full: dict[str, Any] = {"x-max-length": 5, "x-overflow": "reject-publish"}
     metrics = Metrics("webhooks")
     publisher = Publisher(rig.ledger, rig.exchange(), WebhookMetrics(metrics, rig.ledger))
     async with queue(vhost, "events.stubborn", **full), queue(vhost, "read") as reader:

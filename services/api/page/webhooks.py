@@ -1,5 +1,6 @@
 """Webhooks: made, watched, tested, and helped when they fail."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Annotated, Literal
@@ -149,7 +150,7 @@ async def _list(
     project: Project,
     *,
     notice: str = "",
-    given: dict[str, object] | None = None,
+    given: Mapping[str, object] | None = None,
     refusal: RefusedError | None = None,
 ) -> Response:
     async with project.read() as connection:
