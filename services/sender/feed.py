@@ -120,7 +120,7 @@ class Feed:
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if job.key is not None:
-            self._gate.ended(job.key)
+            self._gate.ended(job.key, outcome.seconds)
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if has_result:

@@ -88,6 +88,7 @@ class HeldBatch:
         "_examined",
         "_examines_all",
         "_faults",
+        "_has_retries",
         "_in_flight",
         "_last_progress",
         "_left_for_later",
@@ -137,6 +138,8 @@ class HeldBatch:
         self._faults: Counter[int] = Counter()
         #: An email had FAULTS_TOLERATED such tries.
         self._left_for_later = False
+        #: An email was refused for now, and is to be tried again.
+        self._has_retries = False
         #: A body left and was not accepted, so its Date must stay.
         self._body_left = False
         #: Rows taken from the worklist that wait for their provider, by id: see provider_gate.
@@ -270,6 +273,7 @@ class HeldBatch:
             self._body_left = True
         result = result_of(row.id, row.email, row.status, row.attempts, outcome, self.facts.retries)
         if result is not None:
+            self._has_retries |= result.status == RecipientStatus.DEFERRED.value
             self._add(result)
             return True
         if email.has_intent:
@@ -335,6 +339,11 @@ class HeldBatch:
     def keeps_date(self) -> bool:
         """A body may have left under this Date, now or before a crash, so the next claim must use the same."""
         return self._body_left or not self.claim.is_newly_dated
+
+    @property
+    def has_retries(self) -> bool:
+        """An email was refused for now; rows that only wait for their provider do not count."""
+        return self._has_retries
 
     @property
     def rest_seconds(self) -> float:

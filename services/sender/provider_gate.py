@@ -29,16 +29,17 @@ from shared.providers import Provider
 SETTLE_SECONDS = 1.0
 """How often shares are renewed, raised and given back."""
 
-KEPT_SECONDS = 3.0
+KEPT_SECONDS = 1.0
 """A share that no email has used or waited for is given back after this time."""
 
 WAIT_SECONDS = 5.0
-"""Rows that would wait longer are deferred: a batch that is being sent keeps others from being released."""
+"""Rows that would wait longer are deferred. More than a deferred row usually takes from its due time back to here, so
+that the provider is never idle meanwhile."""
 
 LONGEST_WAIT_SECONDS = 15.0
 """A row that has waited this long is deferred whatever was expected."""
 
-MOST_WAITING = 200
+MOST_WAITING = 1000
 """Rows of one campaign that wait for one provider, at most."""
 
 LEAST_WAITING = 4
@@ -47,14 +48,19 @@ LEAST_WAITING = 4
 MOST_WAITING_IN_ALL = 2000
 """Rows of one sender that wait for providers."""
 
-LEAST_DELAY_SECONDS, MOST_DELAY_SECONDS = 5.0, 600.0
-"""A deferred row is tried again after a time between these, by the speed at which the provider's emails end."""
+LEAST_DELAY_SECONDS, MOST_DELAY_SECONDS = 2.0, 1800.0
+"""A deferred row is tried again after a time between these. Where more rows are deferred than the provider takes in the
+longer time, they are laid over the same time once more."""
+
+EARLY = 0.8
+"""Deferred rows come back in this share of the time that the provider needs for them. Too early costs another write,
+too late leaves the provider idle."""
 
 RECENT_EMAILS = 20
-"""The newest emails of a provider that show this speed."""
+"""The newest emails of a provider, which show how long one takes."""
 
-ASSUMED_SECONDS, LEAST_SECONDS = 0.05, 0.001
-"""For one email: until the provider has shown its speed, and whatever it shows."""
+ASSUMED_SECONDS, LEAST_SECONDS = 0.02, 0.001
+"""For one email: until the provider has shown how long it takes, and whatever it shows."""
 
 MOST_SETTLED = 50
 """Shares in one transaction."""
@@ -85,14 +91,24 @@ class _Queue:
 
     def __init__(self) -> None:
         self.rows: deque[Waiting] = deque()
-        #: When the last deferred row is tried again, in monotonic seconds.
+        #: When the row that was deferred last is tried again, in monotonic seconds.
         self.deferred_until = 0.0
 
 
 class _Lane:
     """One provider at one relay. Moments are monotonic seconds."""
 
-    __slots__ = ("ended", "in_flight", "provider", "queues", "settled_at", "share", "used_at", "valid_until")
+    __slots__ = (
+        "_seconds",
+        "in_flight",
+        "provider",
+        "queues",
+        "settled_at",
+        "share",
+        "used_at",
+        "usual",
+        "valid_until",
+    )
 
     def __init__(self, provider: Provider, now: float) -> None:
         self.provider = provider
@@ -106,8 +122,9 @@ class _Lane:
         self.settled_at = 0.0
         #: By campaign, in turn.
         self.queues: OrderedDict[UUID, _Queue] = OrderedDict()
-        #: When the newest emails ended.
-        self.ended: deque[float] = deque(maxlen=RECENT_EMAILS)
+        #: Seconds that an email usually is in flight.
+        self.usual = ASSUMED_SECONDS
+        self._seconds: deque[float] = deque(maxlen=RECENT_EMAILS)
 
     @property
     def limit(self) -> int:
@@ -121,22 +138,30 @@ class _Lane:
     def has_room(self, now: float) -> bool:
         return self.provider.in_flight is None or (self.in_flight < self.share and now < self.valid_until)
 
-    def most_waiting(self, now: float) -> int:
-        """Rows of one campaign that may wait: not for long, unless it has not been asked yet what its share is."""
-        if not self.settled_at and self.provider.in_flight is not None:
-            return MOST_WAITING
-        soon = int(WAIT_SECONDS / self.seconds_per_email(now) / max(1, len(self.queues)))
+    def most_waiting(self) -> int:
+        """Rows of one campaign that may wait: not for long."""
+        soon = int(WAIT_SECONDS / self.seconds_per_email / max(1, len(self.queues)))
         return max(LEAST_WAITING, min(MOST_WAITING, soon))
 
     def waits(self) -> bool:
         return any(queue.rows for queue in self.queues.values())
 
-    def seconds_per_email(self, now: float) -> float:
-        """By the newest emails; a guess before there are any."""
-        known = [at for at in self.ended if at > now - MOST_DELAY_SECONDS]
-        seconds = (now - known[0]) / len(known) if len(known) > 1 else ASSUMED_SECONDS / max(1, self.share)
-        rate = self.provider.emails_per_second
-        return max(seconds, LEAST_SECONDS, 1 / rate if rate is not None else 0.0)
+    def learn(self, seconds: float) -> None:
+        """An email was in flight for so long. The median: a few that hang say nothing of the others."""
+        self._seconds.append(seconds)
+        self.usual = sorted(self._seconds)[len(self._seconds) // 2]
+
+    @property
+    def seconds_per_email(self) -> float:
+        """By how long an email takes and how many may be in flight here; not by how many ended lately, because those
+        are fewer when none was due."""
+        seconds, per_second = LEAST_SECONDS, self.provider.emails_per_second
+        part = 1.0  # of the provider's limits
+        if self.provider.in_flight is not None:
+            share = self.share if self.settled_at else self.limit
+            seconds = max(seconds, self.usual / max(1, share))
+            part = max(1, share) / self.limit
+        return seconds if per_second is None else max(seconds, 1 / (per_second * part))
 
 
 class ProviderGate:
@@ -165,6 +190,7 @@ class ProviderGate:
         key = Key(relay, provider.name[:LONGEST_NAME])
         if key not in self._lanes:
             self._lanes[key] = _Lane(provider, time.monotonic())
+            self._claimed.set()
         return key
 
     def admits(self, key: Key, held: HeldBatch, now: float) -> bool:
@@ -180,27 +206,29 @@ class ProviderGate:
         lane.in_flight += 1
         lane.used_at = time.monotonic()
 
-    def ended(self, key: Key) -> None:
-        """An email has its outcome."""
+    def ended(self, key: Key, seconds: float) -> None:
+        """An email has its outcome, after so long in flight."""
         lane = self._lanes[key]
         lane.in_flight -= 1
-        lane.ended.append(time.monotonic())
+        lane.learn(seconds)
         if lane.queues:
             self._open[key] = None
 
     def wait(self, key: Key, held: HeldBatch, row: WorklistRow, now: float) -> bool:
-        """Takes a row that was not admitted; False if it is deferred instead."""
+        """Takes a row that was not admitted; False if it is deferred instead. One that is due later has its time
+        already, and only stays as it is."""
         lane = self._lanes[key]
         lane.used_at = now
         queue = lane.queues.setdefault(held.claim.campaign_id, _Queue())
-        if len(queue.rows) < lane.most_waiting(now) and self._waiting < MOST_WAITING_IN_ALL:
+        if len(queue.rows) < lane.most_waiting() and self._waiting < MOST_WAITING_IN_ALL:
             queue.rows.append(Waiting(held, row, now))
             held.begin_wait(row)
             self._waiting += 1
             self._open[key] = None
             self._claim_soon(lane, now)
             return True
-        self._defer(key, lane, queue, held, row)
+        if row.due_at < now + LEAST_DELAY_SECONDS:
+            self._defer(key, lane, queue, held, row)
         return False
 
     def next(self, relay: str, now: float, may_start: Callable[[HeldBatch], bool]) -> tuple[Key, Waiting] | float:
@@ -220,7 +248,7 @@ class ProviderGate:
         """Claims, renews and gives back shares."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(SETTLE_SECONDS):
+                async with asyncio.timeout(SETTLE_SECONDS if self._lanes else None):
                     await self._claimed.wait()
             self._claimed.clear()
             self._look_at_waiting(time.monotonic())
@@ -277,11 +305,12 @@ class ProviderGate:
         return dict(due[:MOST_SETTLED])
 
     async def _settle(self, lanes: dict[Key, _Lane]) -> None:
-        """No email starts in these lanes meanwhile, so that what is in flight is what the ledger is told."""
+        """Meanwhile no more emails are in flight in these lanes than the ledger is told, because it may give the rest
+        to others."""
         before = time.monotonic()
         needs = []
         for key, lane in lanes.items():
-            lane.valid_until, lane.settled_at = 0.0, before
+            lane.share, lane.settled_at = min(lane.share, lane.in_flight), before
             needs.append(Need(key, lane.limit, lane.in_flight, claims=lane.is_wanted(before)))
         try:
             async with self._ledger.write() as connection:
@@ -312,12 +341,12 @@ class ProviderGate:
         del self._open[key]
 
     def _defer(self, key: Key, lane: _Lane, queue: _Queue, held: HeldBatch, row: WorklistRow) -> None:
-        """The row is tried again about when it is its turn."""
+        """The row is tried again about when those that wait now have made room for it."""
         now = time.monotonic()
-        each = lane.seconds_per_email(now) * len(lane.queues)
-        first = now + max(LEAST_DELAY_SECONDS, each * len(queue.rows))
-        queue.deferred_until = max(queue.deferred_until + each, first)
-        held.defer(row, min(queue.deferred_until - now, MOST_DELAY_SECONDS), key.relay, _why(key, lane.provider))
+        first = now + LEAST_DELAY_SECONDS
+        until = max(queue.deferred_until + EARLY * lane.seconds_per_email * len(lane.queues), first)
+        queue.deferred_until = until if until < now + MOST_DELAY_SECONDS else first
+        held.defer(row, queue.deferred_until - now, key.relay, _why(key, lane.provider))
         self._note_result()
 
     def _look_at_waiting(self, now: float) -> None:

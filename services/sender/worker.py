@@ -237,7 +237,8 @@ class Worker:
         left = await claims.let_go(
             self._ledger,
             held.claim,
-            retry_jitter=self._settings.retry_jitter * _share(held.claim.batch_id),
+            # What waits for a provider has its time in a schedule, from which it must not stray.
+            retry_jitter=self._settings.retry_jitter * _share(held.claim.batch_id) if held.has_retries else 0.0,
             rest_seconds=held.rest_seconds,
             keep_date=held.keeps_date,
             yielded=held.stop.why if held.stop is not None and out_of_time else "",

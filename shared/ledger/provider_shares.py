@@ -46,7 +46,8 @@ async def settle(
 ) -> dict[Key, int]:
     """Claims, renews and gives back shares of `owner`; returns how many emails it may have in flight by key.
 
-    Valid for `lease_seconds` from before the call, once the transaction is committed."""
+    If more are in flight, none starts until there are fewer; they count meanwhile. Valid for `lease_seconds` from
+    before the call, once the transaction is committed."""
     return {
         need.key: await _settle(connection, owner, need, lease_seconds)
         for need in sorted(needs, key=lambda need: need.key)  # one order everywhere, to avoid deadlocks
@@ -67,10 +68,11 @@ async def _settle(connection: AsyncConnection, owner: str, need: Need, lease_sec
         )
     )
     others = {row[0]: int(row[1]) for row in found}
-    emails = need.in_flight
+    share = 0
     if need.claims:
         fair = fair_share(need.limit, [*others, owner], owner, int(now // ROUND_SECONDS))
-        emails = max(emails, min(fair, need.limit - sum(others.values())))
+        share = max(0, min(fair, need.limit - sum(others.values())))
+    emails = max(need.in_flight, share)
     if emails or need.claims:
         values = {**anchor, "owner": owner, "emails": emails, "lease_until": now + lease_seconds}
         await rows.upsert(connection, table, values, key=("relay", "provider", "owner"))
@@ -78,7 +80,7 @@ async def _settle(connection: AsyncConnection, owner: str, need: Need, lease_sec
         gone = col(table.owner) == owner if others else col(table.owner).in_([owner, ANCHOR])
         await connection.execute(delete(table).where(*here, gone))
     await connection.execute(delete(table).where(*here, col(table.owner) != ANCHOR, col(table.lease_until) <= now))
-    return emails
+    return share
 
 
 def fair_share(limit: int, claimants: Sequence[str], owner: str, turn: int) -> int:

@@ -37,6 +37,13 @@ def lend(gate: ProviderGate, share: int) -> None:
     gate._open[KEY] = None
 
 
+def settled(gate: ProviderGate) -> _Lane:
+    """The lane, as if the ledger had been asked."""
+    lane = gate._lanes[KEY]
+    lane.settled_at = time.monotonic()
+    return lane
+
+
 def next_row(gate: ProviderGate, relay: str = RELAY) -> int | None:
     found = gate.next(relay, time.monotonic(), lambda _held: True)
     if isinstance(found, float):
@@ -65,7 +72,7 @@ def test_no_more_than_the_share_is_in_flight(gate: ProviderGate) -> None:
     assert not gate.admits(KEY, held, now)
     assert wait(gate, held, 1, 2) == [True, True]
     assert next_row(gate) is None
-    gate.ended(KEY)
+    gate.ended(KEY, 0.1)
     assert not gate.admits(KEY, held, now), "those that wait come first"
     assert next_row(gate) == 1
     assert next_row(gate) is None
@@ -90,6 +97,7 @@ def test_campaigns_take_turns(gate: ProviderGate) -> None:
 def test_rows_beyond_the_bound_are_deferred_one_after_the_other(
     gate: ProviderGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(provider_gate, "LEAST_WAITING", 1)
     monkeypatch.setattr(provider_gate, "MOST_WAITING", 1)
     held = held_batch()
     lend(gate, 1)
@@ -99,7 +107,32 @@ def test_rows_beyond_the_bound_are_deferred_one_after_the_other(
     assert first.reply == "waits for gmail: at most 5 emails in flight and 100 a second over mx"
     assert first.delay_seconds is not None
     assert second.delay_seconds is not None
-    assert 5 <= first.delay_seconds < second.delay_seconds
+    assert 2 <= first.delay_seconds < second.delay_seconds
+
+
+def test_a_row_that_is_due_later_keeps_its_time(gate: ProviderGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_gate, "MOST_WAITING", 0)
+    monkeypatch.setattr(provider_gate, "LEAST_WAITING", 0)
+    held, now = held_batch(), time.monotonic()
+    lend(gate, 1)
+    assert not gate.wait(KEY, held, row(1, status="deferred", due_at=now + 10), now)
+    assert (unrecorded(held), held.rows_waiting) == ([], 0)
+    assert not gate.wait(KEY, held, row(2, status="deferred", due_at=now + 0.5), now)
+    assert [result.recipient_id for result in unrecorded(held)] == [2]
+
+
+def test_what_is_more_than_the_longest_delay_holds_comes_within_it(
+    gate: ProviderGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_gate, "MOST_DELAY_SECONDS", 4.0)
+    held = held_batch()
+    lend(gate, 1)
+    settled(gate).usual = 0.5
+    wait(gate, held, *range(30))
+    delays = [result.delay_seconds or 0.0 for result in unrecorded(held)]
+    assert len(delays) == 20
+    assert all(2 <= seconds <= 4 for seconds in delays)
+    assert len({round(seconds, 1) for seconds in delays}) >= 5, "they are spread, again and again"
 
 
 def test_rows_of_a_batch_that_stops_are_left(gate: ProviderGate) -> None:
@@ -124,14 +157,32 @@ def test_a_row_that_has_waited_for_long_is_deferred(gate: ProviderGate) -> None:
     assert held.rows_waiting == 0
 
 
-def test_emails_that_end_at_one_moment_are_no_infinite_speed(gate: ProviderGate) -> None:
+def test_emails_that_take_no_time_are_no_infinite_speed(gate: ProviderGate) -> None:
     lend(gate, 1)
-    lane = gate._lanes[KEY]
+    lane = settled(gate)
     lane.provider = Provider("gmail", (), 1, None)
-    now = lane.settled_at = time.monotonic()
-    lane.ended.extend([now, now, now])
-    assert lane.most_waiting(now) == provider_gate.MOST_WAITING
-    assert lane.most_waiting(now - 1) == provider_gate.MOST_WAITING
+    lane.learn(0.0)
+    assert lane.most_waiting() == provider_gate.MOST_WAITING
+
+
+def test_a_pause_says_nothing_of_the_speed_and_nor_does_an_email_that_hangs(gate: ProviderGate) -> None:
+    lend(gate, 5)
+    lane = settled(gate)
+    for seconds in (0.5, 0.5, 240.0):
+        lane.learn(seconds)
+    assert lane.seconds_per_email == 0.1
+    lane.share = 2
+    assert lane.seconds_per_email == 0.25
+
+
+@pytest.mark.parametrize(("share", "seconds"), [(5, 0.01), (1, 0.05)])
+def test_a_share_of_the_emails_in_flight_is_one_of_those_per_second(
+    gate: ProviderGate, share: int, seconds: float
+) -> None:
+    lend(gate, share)
+    lane = settled(gate)
+    lane.learn(0.001)
+    assert lane.seconds_per_email == pytest.approx(seconds), "100 per second, and 5 in flight"
 
 
 def test_many_shares_are_settled_in_several_transactions(gate: ProviderGate) -> None:
@@ -150,9 +201,7 @@ def test_many_shares_are_settled_in_several_transactions(gate: ProviderGate) -> 
 def test_few_wait_for_a_slow_provider(gate: ProviderGate) -> None:
     held = held_batch()
     lend(gate, 1)
-    lane = gate._lanes[KEY]
-    now = lane.settled_at = time.monotonic()
-    lane.ended.extend([now - 20, now - 10, now])
+    settled(gate).learn(10.0)
     assert wait(gate, held, *range(6)) == [True] * 4 + [False] * 2
 
 

@@ -1,5 +1,6 @@
 """The recipients of a batch that are open and due, read in slices."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -28,6 +29,7 @@ class WorklistRow:
     intended: bool  # the ledger has an intent: its body may have left
     suppressed: bool
     email_key: str  # what a suppression of its address is found by
+    due_at: float = 0.0  # in monotonic seconds, if it is due later
 
 
 async def read_worklist(
@@ -51,6 +53,7 @@ async def read_worklist(
             col(Recipient.intent_at).is_not(None),
             suppressed,
             col(Recipient.email_key),
+            col(Recipient.next_attempt_at) - db_now(),
         )
         .where(
             col(Recipient.campaign_id) == held.campaign_id,
@@ -66,4 +69,6 @@ async def read_worklist(
         .limit(limit)
     )
     async with ledger.read() as connection:
-        return [WorklistRow(*row) for row in await connection.execute(statement)]
+        found = await connection.execute(statement)
+        now = time.monotonic()
+        return [WorklistRow(*row[:-1], now + row[-1] if row[-1] is not None else 0.0) for row in found]
