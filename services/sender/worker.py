@@ -227,8 +227,10 @@ class Worker:
         return given_up
 
     async def _ask_for_another(self, held: HeldBatch) -> None:
-        """Makes the dispatcher look, if the batch still waits for replies after the usual time."""
+        """Makes the dispatcher look, if the batch still waits for replies or its providers after the usual time."""
         await asyncio.sleep(USUAL_REPLY_SECONDS)
+        if held.rows_waiting and held in self._batches:
+            await until_available(lambda: claims.only_waits(self._ledger, held.claim))
         if held in self._batches:
             await self._bus.publish(CampaignRequested(campaign_id=held.claim.campaign_id))
 

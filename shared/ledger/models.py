@@ -195,7 +195,7 @@ class Batch(SQLModel, table=True):
     dated_at: float | None = _moment()  # the first claim: the Date header of every attempt
     #: Set with `dated_at`: its Message-IDs are mail tokens. None: a sender of release 0.1.0 has begun to send it.
     has_tokens: bool | None = Field(sa_column=Column(Boolean), default=None)
-    #: With a rate limit: the seconds over which its emails are spread.
+    #: With a rate limit: the seconds over which its emails are spread. 0: its rows only wait for their provider.
     span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)
     rescues: int = _count()
     pending: int = _count()

@@ -131,7 +131,10 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
                 *("reply", "relay", "queue_id", "sent_at"),
             ),
         },
-        "batch": {SELECT: ALL, UPDATE: (*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", *_COUNTS, "gone")},
+        "batch": {
+            SELECT: ALL,
+            UPDATE: (*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", "span_seconds", *_COUNTS, "gone"),
+        },
         "suppression": {
             SELECT: ("id", "project_id", "email_key", "campaign_id", "reason", "created_at", "provisional"),
             INSERT: ALL,

@@ -130,6 +130,7 @@ async def resume(
             BatchState.SENDING,
             (col(Batch.id).in_(held),),
             rescues=col(Batch.rescues) + 1,
+            span_seconds=func.nullif(col(Batch.span_seconds), 0.0),  # see only_waits
         )
         requeued = await batches.requeue(
             connection,
@@ -172,6 +173,17 @@ async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: f
             .values(lease_until=db_now() + lease_seconds)
         )
         return changed.rowcount == 1
+
+
+async def only_waits(ledger: Ledger, held: Claim) -> None:
+    """Tells the dispatcher that the batch takes no place of its sender any more: its rows wait for their provider."""
+    async with ledger.write() as connection:
+        await connection.execute(
+            update(Batch)
+            .where(col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
+            .where(col(Batch.span_seconds).is_(None))
+            .values(span_seconds=0.0)
+        )
 
 
 Addressee = tuple[UUID, str]
