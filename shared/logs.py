@@ -8,14 +8,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-import structlog
-from structlog.typing import EventDict, WrappedLogger
+from shared.plain_structlog import structlog
 
 
 def configure(service: str, instance: str, *, log_format: Literal["json", "text"], level: str) -> None:
     """Sends all logs, including those of libraries, to stdout in one format."""
 
-    def identify(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    def identify(
+        _logger: structlog.typing.WrappedLogger, _name: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
         event["service"] = service
         event["instance"] = instance
         return event

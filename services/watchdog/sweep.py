@@ -42,6 +42,9 @@ FORGET_SECONDS = 3600.0
 CLOSED_AT_ONCE = 1000
 """Campaigns closed lately whose timelines are trimmed at the end of a pass."""
 
+MOST_BLOCKED_NAMED = 100
+"""Blocked campaigns that a pass names; while no relay can be used, all open campaigns are blocked."""
+
 BOOKMARK = "sweep"
 
 _NONE = UUID(int=0)
@@ -65,6 +68,8 @@ class Sweep:
         #: Campaigns that a dispatcher seems to overlook: how they looked, and when.
         self._suspects: dict[UUID, tuple[_Look, float]] = {}
         self._blocked: list[Finding] = []
+        #: All campaigns of the pass that are blocked, named or not.
+        self.blocked_count = 0
         #: Passes that have ended, and the seconds that the last one took.
         self.passes, self.pass_seconds = 0, 0.0
 
@@ -80,8 +85,8 @@ class Sweep:
 
     @property
     def blocked(self) -> Sequence[Finding]:
-        """Campaigns of this pass, or of the last one, that say why they cannot continue. They continue by themselves; a
-        person may know what to do."""
+        """Campaigns of this pass, or of the last one, that say why they cannot continue: the first MOST_BLOCKED_NAMED.
+        They continue by themselves; a person may know what to do."""
         return self._blocked
 
     async def tick(self) -> Sequence[Finding]:
@@ -89,7 +94,7 @@ class Sweep:
         if self._position is None:
             if time.monotonic() - self._began_at < self._settings.sweep_seconds:
                 return []
-            self._began_at, self._blocked = time.monotonic(), []
+            self._began_at, self._blocked, self.blocked_count = time.monotonic(), [], 0
             async with self.ledger.read() as connection:
                 self._position = _Position.of(await bookmarks.read(connection, BOOKMARK))
         findings = [] if self._position.at_end else await self._advance(self._position)
@@ -138,7 +143,9 @@ class Sweep:
         async with self.ledger.read() as connection:
             for campaign_id, look in (await _waiting(connection, campaign_ids)).items():
                 self._suspects[campaign_id] = (look, time.monotonic())
-            self._blocked += await _blocked(connection, campaign_ids)
+            blocked = await _blocked(connection, campaign_ids)
+        self.blocked_count += len(blocked)
+        self._blocked += blocked[: MOST_BLOCKED_NAMED - len(self._blocked)]
 
     async def _look_again(self) -> list[Finding]:
         """Calls the dispatcher for campaigns that wait for it and have not changed for LOOK_AGAIN_SECONDS."""

@@ -81,7 +81,7 @@ class Watchdog:
             return
         self._metrics.sweep_seconds.observe(self.sweeping.pass_seconds)
         self._metrics.swept_at.set_to_current_time()
-        self._metrics.blocked.set(len(self.sweeping.blocked))
+        self._metrics.blocked.set(self.sweeping.blocked_count)
         for finding in self.sweeping.blocked:
             log.warning("campaign.blocked", campaign_id=str(finding.campaign_id), reason=finding.text)
 

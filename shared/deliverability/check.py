@@ -6,13 +6,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
-
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from typing import TYPE_CHECKING
 
 from shared.deliverability.dkim_record import wrong_with_record
 from shared.deliverability.dmarc import Dmarc, discover, is_aligned
 from shared.deliverability.dns import Dns, DnsError
 from shared.deliverability.spf import check_host
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 CHECK_SECONDS = 20.0
 """Of one check in all; they run at the same time."""
@@ -48,7 +50,7 @@ class Signature:
     """One of our DKIM keys."""
 
     selector: str
-    key: RSAPublicKey
+    key: "RSAPublicKey"
 
 
 @dataclass(frozen=True, slots=True)

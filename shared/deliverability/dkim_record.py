@@ -3,15 +3,15 @@
 import base64
 import binascii
 import re
-
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+from typing import TYPE_CHECKING
 
 from shared.deliverability.dns import Dns
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
-async def wrong_with_record(dns: Dns, name: str, ours: RSAPublicKey) -> str:
+
+async def wrong_with_record(dns: Dns, name: str, ours: "RSAPublicKey") -> str:
     """What keeps receivers from verifying our signatures by the record at `name`; empty if nothing does. Raises
     DnsError."""
     records = await dns.txt(name)
@@ -23,7 +23,7 @@ async def wrong_with_record(dns: Dns, name: str, ours: RSAPublicKey) -> str:
     return f"{name}: {wrong}" if (wrong := _wrong(tags, ours)) else ""
 
 
-def _wrong(tags: dict[str, str], ours: RSAPublicKey) -> str:
+def _wrong(tags: dict[str, str], ours: "RSAPublicKey") -> str:
     if tags.get("v", "DKIM1") != "DKIM1":
         return f"v={tags['v'][:40]} is not DKIM1"
     if tags.get("k", "rsa") != "rsa":
@@ -43,8 +43,13 @@ def _wrong(tags: dict[str, str], ours: RSAPublicKey) -> str:
     return ""
 
 
-def _is_key(text: str, ours: RSAPublicKey) -> bool:
+def _is_key(text: str, ours: "RSAPublicKey") -> bool:
     """A published key is SubjectPublicKeyInfo, or RSAPublicKey (RFC 8301 and 6376 differ)."""
+    # Megabytes that only this check needs.
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
+
     try:
         published = base64.b64decode(re.sub(r"\s", "", text), validate=True)
     except (binascii.Error, ValueError):

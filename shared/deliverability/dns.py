@@ -1,19 +1,14 @@
-"""Questions to DNS, bounded in time and number."""
+"""Questions to DNS, bounded in time and number. Imports dnspython for the first: few services ask any."""
 
 import asyncio
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
-
-import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.nameserver
-import dns.rdatatype
-import dns.resolver
-import dns.reversename
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from dns.nameserver import Do53Nameserver
 
 QUESTION_SECONDS = 3.0
 MOST_QUESTIONS = 100
@@ -35,9 +30,12 @@ class Dns:
     def __init__(self, servers: str = "") -> None:
         """`servers`: `ADDRESS` or `ADDRESS:PORT`, separated by commas; empty: the system's. Raises
         ConfigurationError."""
+        from dns.asyncresolver import Resolver
+        from dns.resolver import NoResolverConfiguration
+
         try:
-            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
-        except dns.resolver.NoResolverConfiguration as error:
+            self._resolver = Resolver(configure=not servers)
+        except NoResolverConfiguration as error:
             raise ConfigurationError(f"this machine has no DNS server: {error}. Set VASHSENDER_DNS_SERVERS.") from None
         if servers:
             self._resolver.nameservers = [_server(text.strip()) for text in servers.split(",") if text.strip()]
@@ -63,7 +61,9 @@ class Dns:
 
     async def ptr(self, address: Address) -> list[str]:
         """Names of an address."""
-        name = dns.reversename.from_address(str(address)).to_text()
+        from dns.reversename import from_address
+
+        name = from_address(str(address)).to_text()
         return [str(record.target).rstrip(".") for record in await self._ask(name, "PTR")]
 
     async def _ask(self, name: str, kind: str) -> Sequence[Any]:
@@ -75,20 +75,27 @@ class Dns:
         return self._asked[key]
 
     async def _answer(self, name: str, kind: str) -> Sequence[Any]:
+        from dns.exception import DNSException, Timeout
+        from dns.exception import SyntaxError as DnsSyntaxError
+        from dns.name import EmptyLabel, LabelTooLong, NameTooLong
+        from dns.resolver import NXDOMAIN, NoAnswer
+
         try:
             async with asyncio.timeout(QUESTION_SECONDS + 1):
                 answer = await self._resolver.resolve(f"{name}.", kind, search=False)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+        except (NXDOMAIN, NoAnswer):
             return ()
-        except (dns.exception.SyntaxError, dns.name.LabelTooLong, dns.name.NameTooLong, dns.name.EmptyLabel):
+        except (DnsSyntaxError, LabelTooLong, NameTooLong, EmptyLabel):
             return ()  # no name of DNS, so nothing is there
-        except (dns.exception.DNSException, OSError, TimeoutError) as error:
-            reason = "no answer in time" if isinstance(error, dns.exception.Timeout | TimeoutError) else "no answer"
+        except (DNSException, OSError, TimeoutError) as error:
+            reason = "no answer in time" if isinstance(error, Timeout | TimeoutError) else "no answer"
             raise DnsError(f"DNS: {reason} about {kind} of {name}") from error
         return list(answer)
 
 
-def _server(text: str) -> dns.nameserver.Do53Nameserver:
+def _server(text: str) -> "Do53Nameserver":
+    from dns.nameserver import Do53Nameserver
+
     host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
         host, port = text, str(PORT)
@@ -100,4 +107,4 @@ def _server(text: str) -> dns.nameserver.Do53Nameserver:
         raise ConfigurationError(
             f"VASHSENDER_DNS_SERVERS: {text!r} is not ADDRESS or ADDRESS:PORT, such as 192.0.2.1 or [2001:db8::1]:53"
         )
-    return dns.nameserver.Do53Nameserver(str(address), number)
+    return Do53Nameserver(str(address), number)

@@ -1,17 +1,22 @@
-"""Alembic, called from `vashsender db upgrade`, `db check` and the readiness check."""
+"""Migrations: Alembic makes them for `vashsender db upgrade`; the readiness check only compares revisions, and so a
+service does not import it."""
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def _config(url: str) -> Config:
+def _config(url: str) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["url"] = url
@@ -22,6 +27,8 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Migrates the schema to `revision`; at the newest one, also grants the services' roles their rights.
 
     Blocks, and must not run in an event loop. The URL names an async driver."""
+    from alembic import command
+
     config = _config(url)
     config.attributes["grant"] = revision == "head"
     command.upgrade(config, revision)
@@ -29,24 +36,27 @@ def upgrade(url: str, revision: str = "head") -> None:
 
 def downgrade(url: str, revision: str) -> None:
     """Migrates the schema back to `revision`; `base` is an empty database. Blocks."""
+    from alembic import command
+
     command.downgrade(_config(url), revision)
 
 
 def check(url: str) -> None:
     """Raises alembic.util.exc.CommandError if the models have changes that no migration has."""
+    from alembic import command
+
     command.check(_config(url))
 
 
 def head() -> str:
     """The revision that this code expects."""
-    revision = ScriptDirectory(str(MIGRATIONS)).get_current_head()
-    assert revision is not None
-    return revision
+    return revisions()[-1]
 
 
-def revisions() -> list[str]:
-    """All revisions, oldest first."""
-    return [script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()][::-1]
+@cache
+def revisions() -> tuple[str, ...]:
+    """All revisions, oldest first: each file is named after its own."""
+    return tuple(sorted(path.name.partition("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*.py")))
 
 
 def suits(revision: str | None) -> bool:
@@ -58,4 +68,7 @@ def suits(revision: str | None) -> bool:
 
 async def current(connection: AsyncConnection) -> str | None:
     """The revision of the database; None if it is empty."""
-    return await connection.run_sync(lambda sync: MigrationContext.configure(sync).get_current_revision())
+    if not await connection.run_sync(lambda sync: inspect(sync).has_table("alembic_version")):
+        return None
+    revision: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision

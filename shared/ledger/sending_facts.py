@@ -5,9 +5,8 @@ The API checks domains, and may have neither the keys nor the relays' passwords.
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -15,6 +14,9 @@ from sqlmodel import col
 from shared.ledger import rows
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import SendingFact
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 SAY_SECONDS = 3600.0
 """How often a sender says it again."""
@@ -32,7 +34,7 @@ class DkimFact:
 
     domain: str
     selector: str
-    key: RSAPublicKey
+    key: "RSAPublicKey"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,10 @@ async def dkim(connection: AsyncConnection, domain: str) -> DkimFact | None:
     value = (await _read(connection, _DKIM, domain)).get(domain)
     if value is None:
         return None
+    # Megabytes that a service needs only here.
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_der_public_key
+
     selector, _, text = value.partition(" ")
     key = load_der_public_key(b64decode(text))
     assert isinstance(key, RSAPublicKey), f"{domain}: only RSA keys sign"
@@ -81,5 +87,7 @@ async def _read(connection: AsyncConnection, kind: str, name: str | None = None)
     return {row[0]: row[1] for row in await connection.execute(query)}
 
 
-def _text(key: RSAPublicKey) -> str:
+def _text(key: "RSAPublicKey") -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
     return b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()

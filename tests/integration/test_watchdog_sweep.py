@@ -311,3 +311,16 @@ class TestOnce:
         assert done.returncode == 69
         assert done.stderr.startswith("watchdog: the database cannot be reached: ")
         assert done.stdout == ""
+
+
+async def test_a_pass_names_a_bounded_number_of_blocked_campaigns_and_counts_all(
+    ledger: Ledger, rig: WatchdogRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "CAMPAIGNS_AT_ONCE", 2)
+    monkeypatch.setattr(sweep, "MOST_BLOCKED_NAMED", 3)
+    for _ in range(5):
+        await add_campaign(ledger, 1, status="sending", blocked_by="no sender is running")
+    sweeping = rig.watchdog.sweeping
+    for _ in range(2):
+        await sweep.full_pass(sweeping)
+        assert (len(sweeping.blocked), sweeping.blocked_count) == (3, 5)

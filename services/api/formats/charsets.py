@@ -5,8 +5,6 @@ import codecs
 import re
 from collections.abc import AsyncIterator
 
-from charset_normalizer import from_bytes
-
 from services.api.formats.options import OptionError
 from services.api.formats.parser import MalformedError
 
@@ -136,6 +134,8 @@ def _wide(head: bytes) -> str | None:
 
 def not_utf8(line: int, error: UnicodeDecodeError, sample: bytes = b"") -> MalformedError:
     """The error for a line that is not UTF-8; names what the text looks like. `sample`: the text from there on."""
+    from charset_normalizer import from_bytes  # megabytes that few imports need
+
     byte = error.object[error.start]
     sample = (sample or error.object)[:SAMPLE_BYTES]
     best = from_bytes(sample, cp_isolation=list(_USUAL), enable_fallback=False).best()

@@ -8,13 +8,11 @@ import binascii
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 FETCH_SECONDS = 5.0
 LARGEST_BYTES = 20_000
@@ -26,8 +24,6 @@ _SIGNED = {
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
     "UnsubscribeConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
 }
-_HASHES = {"1": SHA1, "2": SHA256}
-
 Fetch = Callable[[str], Awaitable[bytes]]
 
 
@@ -44,8 +40,13 @@ class Sns:
 
     async def verify(self, message: Mapping[str, Any]) -> None:
         """Raises NotSignedError."""
+        # Megabytes that few installations need.
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+        from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+
         names = _SIGNED.get(str(message.get("Type")))
-        algorithm = _HASHES.get(str(message.get("SignatureVersion")))
+        algorithm = {"1": SHA1, "2": SHA256}.get(str(message.get("SignatureVersion")))
         if names is None or algorithm is None:
             raise NotSignedError("it is no message of SNS that is known")
         signed = "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
@@ -60,14 +61,15 @@ class Sns:
         """Confirms the subscription that a verified message asks for. Raises NotSignedError."""
         await self._fetch(at_sns(str(message.get("SubscribeURL"))))
 
-    async def _key(self, url: str) -> RSAPublicKey:
+    async def _key(self, url: str) -> "RSAPublicKey":
         known = self._keys.get(url)
         if known is not None:
             return known
         address = at_sns(url)
         if not urlsplit(address).path.endswith(".pem"):
             raise NotSignedError("SigningCertURL names no certificate")
-        from cryptography import x509  # megabytes that few installations need
+        from cryptography import x509
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
         key = x509.load_pem_x509_certificate(await self._fetch(address)).public_key()
         if not isinstance(key, RSAPublicKey):

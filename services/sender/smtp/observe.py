@@ -4,9 +4,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-import structlog
-
 from services.sender.smtp.contract import Job, Outcome, Verdict
+from shared.plain_structlog import structlog
 from shared.relays.replies import Stage, without_addresses
 
 
