@@ -65,6 +65,7 @@ TABLE: Sequence[Row] = (
     Row("the sender's address or domain is listed", C.SPREAD, NAMED, "5xx", words=said.SENDER_LISTED),
     Row("the relay's address is blocked", C.REROUTE, NAMED, words=said.BLOCKLISTED),
     Row("the relay's address is blocked", C.REST, MAIL, "5xx", words=said.BLOCKLISTED + said.REPUTATION),
+    Row("the mailbox receives too much at once", C.RETRY, NAMED, words=said.RECEIVES_TOO_FAST),
     # Our account at the relay.
     Row("the recipient's server does not take mail for this domain", C.FAIL, REPORT, "5xx", words=said.RELAYING),
     Row("our account is refused, or has reached its limit", C.REST, MAIL | NAMED, words=said.ACCOUNT),
@@ -75,10 +76,10 @@ TABLE: Sequence[Row] = (
     Row("the relay wants less", C.SLOW, DIALOGUE, words=said.RELAY_RATE),
     # Words that soften whatever the code says: the mailbox exists.
     Row("the mailbox is full", C.RETRY, NAMED, words=said.FULL),
-    Row("the mailbox receives too much at once", C.RETRY, NAMED, words=said.RECEIVES_TOO_FAST),
     Row("the mailbox receives too much at once", C.RETRY, NAMED, enhanced="x.2.121-122"),
     Row("the message is too large", C.FAIL, MAIL | NAMED, "5xx", words=said.TOO_LARGE),
     Row("the message is too large", C.FAIL, MAIL | NAMED, "5xx", "5.3.4 5.2.3"),
+    Row("the message is too large", C.FAIL, MAIL, "552"),
     # The content.
     Row("the content is suspicious, for now", C.HOLD, NAMED, "4xx", words=said.CONTENT),
     Row("the content is refused", C.SPREAD, NAMED, "5xx", words=said.CONTENT),

@@ -138,6 +138,9 @@ RECEIVES_TOO_FAST: Words = (
     "получает ... слишком",
     "receiving messages too",
     "receiving limit",
+    "recipient's daily",
+    "recipient's hourly",
+    "postfach hat zu viele",
 )
 
 TOO_LARGE: Words = (
@@ -168,6 +171,9 @@ TOO_LARGE: Words = (
     "te groot",
     "слишком большо",
     "taille ... message",
+    "email size exceeded",
+    "exceeds maximum fixed",
+    "fixed size",
 )
 
 NO_MAILBOX: Words = (
@@ -349,6 +355,9 @@ SENDER: Words = (
     "from header is not verified",
     "sender is not allowed to relay",
     "from address is not verified",
+    "sender verification failed",
+    "relaying disallowed as",
+    "absenderadresse gehort nicht",
 )
 
 ACCOUNT: Words = (
@@ -451,6 +460,40 @@ ACCOUNT: Words = (
     "relay through this machine",
     "requires authentication when",
     "not local host",
+    "you are sending too fast",
+    "your mail limit",
+    "send quota",
+    "count quota",
+    "sending has been suspended",
+    "originating from your address",
+    "recipients per day",
+    "your hourly",
+    "your daily",
+    "versandlimit",
+    "versandkontingent",
+    "sendelimit",
+    "limite d'envoi",
+    "quota d'envoi",
+    "limite ... envio",
+    "limite ... enviar",
+    "limite giornaliero",
+    "limite di invio",
+    "messaggi inviabili",
+    "limit wysyłk",
+    "verzendlimiet",
+    "gonderim limit",
+    "发送限制",
+    "发信量",
+    "发信数量",
+    "送信数",
+    "送信制限",
+    "送信上限",
+    "발송 한도",
+    "발송 제한",
+    "limit odeslanych",
+    "отправка писем ... заблокирована",
+    "отправка почты ... заблокирована",
+    "лимит исходящих",
 )
 
 VETO: Words = (
@@ -519,6 +562,11 @@ VETO: Words = (
     "объем",
     "too quickly",
     "temporar",
+    " disk",
+    " usage",
+    " bandwidth",
+    " supero ",
+    "prekroc",
 )
 
 RELAYING: Words = (
@@ -545,6 +593,7 @@ RELAY_RATE: Words = (
     "too many recipients from",
     "connection rate limit",
     "message submission rate",
+    "allowed messages per hour",
 )
 
 RATE: Words = (
@@ -592,6 +641,7 @@ RATE: Words = (
     "smtp sessions",
     "try again slower",
     "due to user complaints",
+    "you can only send",
 )
 
 BLOCKLISTED: Words = (
@@ -690,6 +740,8 @@ BLOCKLISTED: Words = (
     "abus detecte",
     "email blocked by",
     "may not be mail exchanger",
+    "0.0.0.0 is banned",
+    "dictionary attack",
 )
 
 REPUTATION: Words = (
@@ -801,6 +853,7 @@ SENDER_LISTED: Words = (
     "your domain has been blacklisted",
     "your email address has been blacklisted",
     "your email address is blacklisted",
+    "domain ... is banned",
 )
 
 NOT_IN_DIRECTORY: Words = ("recipient address rejected", "recipient addresses rejected")
