@@ -6,11 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlmodel import col
 
+from services.sender.db import claims
 from shared import topology
 from shared.ledger import rate_limits
+from shared.ledger.batches import takes_place
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
 from tests.conftest import ServiceFactory
@@ -186,3 +188,22 @@ async def campaign_row_once(ledger: Ledger, campaign: UUID, column: str, *, is_s
 async def change(ledger: Ledger, **values: object) -> None:
     async with ledger.write() as connection:
         await connection.execute(update(Campaign).values(**values))
+
+
+async def test_a_batch_whose_rows_only_wait_for_their_provider_takes_no_place(
+    ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
+) -> None:
+    """So the dispatcher releases another one, and a sender that resumes it begins as with any batch."""
+    relay.behaviour.dot = lambda _rcpt, _tries: After.SILENCE
+    seeded = await seed_campaign(ledger, 40)
+    sender = launch_sender(provider_limits="example.test=1")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while (batch := (await batches_of(ledger, seeded.id))[0]).span_seconds is None:  # noqa: ASYNC110 - a process
+            await asyncio.sleep(0.05)
+    assert (batch.state, batch.span_seconds) == ("sending", 0.0)
+    async with ledger.read() as connection:
+        assert await connection.scalar(select(func.count()).select_from(Batch).where(takes_place())) == 0
+    sender.kill()
+    [resumed], requeued = await claims.resume(ledger, batch.owner, 15.0, limit=2)
+    assert (resumed.batch_id, resumed.is_limited, requeued) == (batch.id, False, [])
+    assert (await batches_of(ledger, seeded.id))[0].span_seconds is None
