@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -16,6 +16,9 @@ from shared.ports import holder
 
 HTTP_CLOSE_SECONDS = 2
 """How long open requests may take to finish when the process stops."""
+
+DATE_SECONDS = 1.0
+"""How often the Date of answers is renewed (RFC 9110, 6.6.1)."""
 
 
 @asynccontextmanager
@@ -43,7 +46,7 @@ async def serving(
     try:
         yield
     finally:
-        server.should_exit = True
+        server.end()
         await task
         listening.close()
 
@@ -51,9 +54,25 @@ async def serving(
 class _Server(uvicorn.Server):
     """Uvicorn without its signal handlers: the process decides when to stop."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Stops serving."""
+        self.should_exit = True
+        self._ended.set()
+
     @contextmanager
     def capture_signals(self) -> Any:
         yield
+
+    async def main_loop(self) -> None:
+        """Uvicorn itself looks ten times per second whether it must stop: most of what an idle process does."""
+        while not await self.on_tick(0):  # renews the Date
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DATE_SECONDS):
+                    await self._ended.wait()
 
 
 def _listen(host: str, port: int, setting: str) -> socket.socket:

@@ -1,6 +1,6 @@
 """Gives positions to what projects are told, and deletes it after its retention."""
 
-import time
+import asyncio
 from collections.abc import Callable, Collection
 from uuid import UUID
 
@@ -32,14 +32,11 @@ class OutboxClerk:
         self._kept_seconds = kept_seconds
         #: Campaigns that have batches out, or had until a moment ago.
         self._out_lately = out_lately
-        self._placed_at = float("-inf")
 
     async def place(self) -> None:
         """A tick: gives positions to all committed rows."""
-        now = time.monotonic()
-        if self._out_lately is not None and not self._out_lately() and now - self._placed_at < IDLE_PLACE_SECONDS:
-            return
-        self._placed_at = now
+        if self._out_lately is not None and not self._out_lately():
+            await asyncio.sleep(IDLE_PLACE_SECONDS - PLACE_SECONDS)
         while placed := await outbox.place(self._ledger):
             self._metrics.events_placed.inc(placed)
 

@@ -83,7 +83,8 @@ class BatchMonitor:
                 if not held.is_lost and held.lease.age(now) > self._settings.renew_seconds:
                     await self._renew(held)
         await self._update_blocked_by(batches, blocked)
-        self._batches.wake_feed()
+        if batches:
+            self._batches.wake_feed()
 
     async def _look_at(self, batches: Sequence[HeldBatch], now: float) -> None:
         most = max(LEAST_EXAMINED, MOST_EXAMINED // len(batches))
