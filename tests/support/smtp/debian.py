@@ -18,6 +18,16 @@ def postfix_tree() -> Path:
     return _unpacked("postfix", with_libraries_of="usr/lib/postfix/sbin/smtpd")
 
 
+def exim_tree() -> Path:
+    """Exim, with the libraries that this machine lacks."""
+    return _unpacked("exim4-daemon-light", with_libraries_of="usr/sbin/exim4")
+
+
+def nss_wrapper_tree() -> Path:
+    """The library that shows a program accounts which this machine lacks."""
+    return _unpacked("libnss-wrapper")
+
+
 def fakeroot_tree() -> Path:
     """fakeroot and its library."""
     return _unpacked("fakeroot", "libfakeroot")

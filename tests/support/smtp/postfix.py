@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.support.smtp.debian import environment, postfix_tree
 from tests.support.smtp.fakeroot import VARIABLES, fakeroot
+from tests.support.smtp.onward import BOUNCES, REMOTE, Onward
 from tests.support.smtp.sink import public_folder, unused_port, wait_for_port
 
 OWNER = "mail"
@@ -40,6 +41,9 @@ trace unix - - n - 0 bounce
 error unix - - n - - error
 retry unix - - n - - error
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+flush unix n - n 1000? 0 flush
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -59,17 +63,18 @@ class Postfix:
 
 
 @contextmanager
-def postfix(certificate: Path, key: Path) -> Iterator[Postfix]:
+def postfix(certificate: Path, key: Path, onward: Onward | None = None) -> Iterator[Postfix]:
     """An instance that runs as long as the block and offers STARTTLS with the certificate."""
     with public_folder() as folder, fakeroot() as as_root:
-        yield from _running(folder, certificate, key, as_root)
+        _lay_out(folder, as_root)
+        main_cf = _main_cf(folder, postfix_tree(), certificate, key) + (_hands_on(onward) if onward else "")
+        yield from _running(folder, main_cf, as_root)
 
 
-def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str]) -> Iterator[Postfix]:
+def _running(folder: Path, main_cf: str, as_root: dict[str, str]) -> Iterator[Postfix]:
     tree = postfix_tree()
     port = unused_port()
-    _lay_out(folder, as_root)
-    (folder / "etc/main.cf").write_text(_main_cf(folder, tree, certificate, key))
+    (folder / "etc/main.cf").write_text(main_cf)
     (folder / "etc/master.cf").write_text(MASTER_CF.format(port=port))
     (folder / "etc/recipients").write_text(f"{UNKNOWN} 550 5.1.1 no such person\n")
     command = [str(tree / "usr/lib/postfix/sbin/master"), "-c", str(folder / "etc"), "-d"]
@@ -81,6 +86,23 @@ def _running(folder: Path, certificate: Path, key: Path, as_root: dict[str, str]
     finally:
         process.terminate()
         process.wait()
+
+
+def _hands_on(onward: Onward) -> str:
+    """As docs/feedback.md says, and with short times between the tries."""
+    next_hop = {"lmtp": "lmtp:inet:127.0.0.1", "smtp": "smtp:[127.0.0.1]"}[onward.door]
+    return f"""
+relay_domains = {BOUNCES} {" ".join(REMOTE)}
+default_transport = smtp:[127.0.0.1]:{onward.remote_port}
+relay_transport = $default_transport
+transport_maps = inline:{{{BOUNCES}={next_hop}:{onward.door_port}}}
+lmtp_destination_recipient_limit = 1
+smtp_destination_recipient_limit = 1
+minimal_backoff_time = 1s
+maximal_backoff_time = 1s
+queue_run_delay = 1s
+delay_warning_time = 1s
+"""
 
 
 def _lay_out(folder: Path, as_root: dict[str, str]) -> None:
