@@ -20,6 +20,7 @@ MODULES = (
     "breakers",
     "limits",
     "clients",
+    "feedback",
     "clocks",
     "outbound",
     "schedules",

@@ -38,6 +38,8 @@ def broker_cluster(run: TestRun) -> Iterator[BrokerCluster]:
         ("die-after-dot", SQLITE),
         ("freeze-sender", POSTGRESQL),
         ("pause-and-resume", SQLITE),
+        ("kill-feedback", POSTGRESQL),
+        ("kill-feedback", SQLITE),
         ("kill-broker-leader", POSTGRESQL),
         ("stop-broker-leader", SQLITE),
         ("cut-broker-leader", POSTGRESQL),

@@ -66,8 +66,13 @@ async def greeted(port: int, *, seconds: float = 60.0) -> Wire:
         while True:
             with suppress(ConnectionError):
                 wire = await Wire.open(port)
-                if (await wire.answer()).startswith("220") and (await wire.say("LHLO here")).startswith("250"):
-                    return wire
+                try:
+                    if (await wire.answer()).startswith("220") and (await wire.say("LHLO here")).startswith("250"):
+                        return wire
+                except ConnectionError:
+                    await wire.close()
+                    raise
+                await wire.close()
             await asyncio.sleep(0.05)
 
 
