@@ -13,11 +13,11 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.feedback.addresses import Addresses, UnknownAddressError, WrongTokenError
+from services.feedback.content import EndlessError, read_content
 from services.feedback.metrics import FeedbackMetrics
 from services.feedback.recorder import Recorder
 from shared import logs
 from shared.errors import ConfigurationError
-from shared.feedback.mime import MOST_BYTES
 from shared.feedback.read import digest, read
 from shared.ledger.database import in_a_line, is_unavailable
 from shared.settings import FeedbackSettings
@@ -26,8 +26,8 @@ IDLE_SECONDS = 60.0
 MOST_COMMANDS = 1000
 """Of one kind, on one connection."""
 
-LONGEST_LINE = 65_536
-"""Octets. Reports return mails with longer lines than the 1000 that are allowed."""
+LINE_BUFFER = 65_536
+"""Octets that a connection reads ahead."""
 
 SMALL_BYTES = 50_000
 """A report up to this size is read at once, a larger one in a thread."""
@@ -79,7 +79,7 @@ class Handler:
         if len(octets) <= SMALL_BYTES:
             found, of_mail = read(octets, rcpt, sender), digest(octets, rcpt)
         else:
-            found = await asyncio.to_thread(read, octets[:MOST_BYTES], rcpt, sender)
+            found = await asyncio.to_thread(read, octets, rcpt, sender)
             of_mail = await asyncio.to_thread(digest, octets, rcpt)
         try:
             outcome = await self._recorder.record(found, of_mail, envelope.project_id)
@@ -133,11 +133,14 @@ class _Bounds:
 
     def enter(self, address: str) -> bool:
         if self._by_address.total() >= self._most or self._by_address[address] >= self._most_of_one:
-            self._metrics.refused.labels("busy").inc()
+            self.refused("busy")
             return False
         self._by_address[address] += 1
         self._metrics.connections.set(self._by_address.total())
         return True
+
+    def refused(self, reason: str) -> None:
+        self._metrics.refused.labels(reason).inc()
 
     def leave(self, address: str) -> None:
         self._by_address[address] -= 1
@@ -145,15 +148,38 @@ class _Bounds:
         self._metrics.connections.set(self._by_address.total())
 
 
-class _Bounded:
-    """A protocol of aiosmtpd with our bounds: mixed into SMTP and LMTP."""
+class _Door(SMTP):
+    """A protocol of aiosmtpd with our bounds."""
 
-    line_length_limit = LONGEST_LINE
+    line_length_limit = LINE_BUFFER
     bounds: _Bounds
     _counted: str | None = None
 
     def _create_envelope(self) -> Mail:
         return Mail()
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        """As aiosmtpd does it, but with bounds: see `content.py`."""
+        if await self.check_helo_needed():
+            return
+        if arg or self.envelope is None or not self.envelope.rcpt_tos:
+            await self.push("501 Syntax: DATA" if arg else "503 Error: need RCPT command")
+            return
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        try:
+            octets = await read_content(self._reader, self.data_size_limit or 0)
+        except EndlessError:
+            self.bounds.refused("too_long")
+            self._writer.transport.abort()
+            return
+        if octets is None:
+            self.bounds.refused("too_long")
+            answer = "552 5.3.4 Too much mail data"
+        else:
+            self.envelope.original_content = octets
+            answer = await self._call_handler_hook("DATA")
+        self._set_post_data_state()
+        await self.push(answer)
 
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
@@ -163,21 +189,17 @@ class _Bounded:
             transport.close()
             return
         self._counted = address
-        super().connection_made(transport)  # type: ignore[misc]
+        super().connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._counted is None:
             return
         self.bounds.leave(self._counted)
         self._counted = None
-        super().connection_lost(error)  # type: ignore[misc]
+        super().connection_lost(error)
 
 
-class _SmtpDoor(_Bounded, SMTP):
-    pass
-
-
-class _LmtpDoor(_Bounded, LMTP):
+class _LmtpDoor(_Door, LMTP):
     pass
 
 
@@ -193,7 +215,7 @@ class Doors:
         """Takes mail in until it is cancelled. Raises ConfigurationError if a port is taken."""
         servers = []
         try:
-            for port, kind in ((self._settings.lmtp_port, _LmtpDoor), (self._settings.smtp_port, _SmtpDoor)):
+            for port, kind in ((self._settings.lmtp_port, _LmtpDoor), (self._settings.smtp_port, _Door)):
                 if port:
                     servers.append(await self._open(port, kind))
             await asyncio.Event().wait()
@@ -201,7 +223,7 @@ class Doors:
             for server in servers:
                 server.close()
 
-    async def _open(self, port: int, kind: type[_SmtpDoor] | type[_LmtpDoor]) -> asyncio.Server:
+    async def _open(self, port: int, kind: type[_Door]) -> asyncio.Server:
         host = self._settings.feedback_host
         try:
             return await asyncio.get_running_loop().create_server(lambda: self._protocol(kind), host, port)
@@ -211,7 +233,7 @@ class Doors:
                 " VASHSENDER_SMTP_PORT, or stop what uses it."
             ) from error
 
-    def _protocol(self, kind: type[_SmtpDoor] | type[_LmtpDoor]) -> asyncio.BaseProtocol:
+    def _protocol(self, kind: type[_Door]) -> asyncio.BaseProtocol:
         protocol = kind(
             self._handler,
             data_size_limit=self._settings.feedback_max_bytes,

@@ -8,7 +8,7 @@ from hashlib import sha256
 from shared.email_tokens import TOKEN_CHARACTERS
 from shared.feedback import plain, words
 from shared.feedback.meaning import Found, Kind
-from shared.feedback.mime import RETURNED, Part, decoded, fields, head_and_body, parse
+from shared.feedback.mime import MOST_BYTES, RETURNED, Part, decoded, fields, head_and_body, parse
 from shared.feedback.status import TYPES, read_status, refusal_in
 
 MOST_TOKENS = 20
@@ -55,7 +55,7 @@ def digest(octets: bytes, rcpt: str = "") -> str:
     hashed = sha256(rcpt.strip().lower().encode("utf-8", "replace"))
     for name in ("message-id", "date", "from", "subject"):
         hashed.update(f"\0{mail.header(name)}".encode("utf-8", "replace"))
-    _, body = head_and_body(octets)
+    _, body = head_and_body(octets[:MOST_BYTES])
     hashed.update(b"\0" + b"\n".join(body.splitlines()))
     return hashed.hexdigest()
 

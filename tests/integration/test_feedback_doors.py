@@ -167,6 +167,44 @@ async def test_mails_are_bounded(ledger: Ledger) -> None:
         assert (await wire.mail(rig.bounce(), REPORT)).startswith("250")
 
 
+async def test_long_lines_and_long_mails_are_taken(rig: Rig) -> None:
+    wire = await rig.connect()
+    long_line = b"\n" + b"x" * 300_000 + b"\n"
+    assert await wire.mail(rig.bounce(0), REPORT + long_line) == "250 2.0.0 recorded"
+    assert await wire.mail(rig.bounce(1), REPORT + b"\n" * 3_000_000) == "250 2.0.0 recorded"
+    # A dot that begins a line is stuffed, also where the line is longer than what is read at once.
+    assert await wire.mail(rig.bounce(2), REPORT + b"\n." + b"." * 200_000 + b"\n.\n..\n") == "250 2.0.0 recorded"
+    assert len(await rig.reports()) == 3
+
+
+async def test_a_line_without_an_end_ends_the_connection(ledger: Ledger) -> None:
+    rig = await prepared(Rig(ledger, feedback_max_bytes=10_000), 1)
+    async with running(rig):
+        wire = await rig.connect()
+        for line in ("MAIL FROM:<>", f"RCPT TO:<{rig.bounce()}>", "DATA"):
+            await wire.say(line)
+        with pytest.raises(ConnectionError):  # noqa: PT012 - whichever of them notices
+            while True:
+                wire.writer.write(b"x" * 100_000)
+                await wire.writer.drain()
+        assert await rig.reports() == []
+        again = await rig.connect()
+        assert (await again.mail(rig.bounce(), REPORT)).startswith("250")
+
+
+@pytest.mark.parametrize("end", [b"\r\n.\n", b"\n.\r\n", b"\r.\r", b"\n.\n"])
+async def test_only_the_dot_of_the_standard_ends_a_mail(rig: Rig, end: bytes) -> None:
+    """No one smuggles a second mail behind another end (as in CVE-2023-51766)."""
+    wire = await rig.connect(smtp=True)
+    for line in ("MAIL FROM:<>", f"RCPT TO:<{rig.bounce()}>", "DATA"):
+        await wire.say(line)
+    smuggled = f"MAIL FROM:<>\r\nRCPT TO:<{rig.bounce(1)}>\r\nDATA\r\n".encode()
+    body = REPORT.replace(b"\n", b"\r\n")
+    assert (await wire.say(body + end + smuggled + body + b"\r\n.")).startswith("250")
+    assert (await wire.say("NOOP")).startswith("250")
+    assert len(await rig.reports()) == 1
+
+
 async def test_connections_are_bounded(ledger: Ledger) -> None:
     rig = await prepared(Rig(ledger, feedback_connections=3, feedback_connections_per_address=2), 1)
     async with running(rig):
