@@ -130,8 +130,8 @@ async def _in_ledger(world: World) -> Mapping[int, int]:
     """Verified bounces by recipient."""
     async with world.observer.read() as connection:
         found = await connection.execute(
-            select(col(Report.recipient_id), func.count())
+            select(col(Report.recipient_id), func.count().label("bounces"))
             .where(col(Report.verified).is_(True), col(Report.kind) == "bounced")
             .group_by(col(Report.recipient_id))
         )
-        return {row[0]: row[1] for row in found}
+        return {row.recipient_id: row.bounces for row in found}

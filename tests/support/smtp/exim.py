@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support.smtp.debian import environment, exim_tree, nss_wrapper_tree
 from tests.support.smtp.onward import BOUNCES, REMOTE, Onward
@@ -97,7 +98,9 @@ def exim(onward: Onward) -> Iterator[Exim]:
         _lay_out(folder, account)
         (folder / "exim.conf").write_text(CONFIG.format(folder=folder, **values, **names))
         command = [str(folder / "exim"), "-C", str(folder / "exim.conf"), "-bdf", "-q1s"]
-        as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+        as_account: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            as_account = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
         with (folder / "out").open("w") as out:
             process = subprocess.Popen(
                 command, env=_environment(folder), stdout=out, stderr=out, start_new_session=True, **as_account
