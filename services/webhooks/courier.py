@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 
 from services.webhooks.delivery import LEASE_SECONDS, Delivery, Poster
 from services.webhooks.metrics import WebhookMetrics
+from services.webhooks.pace import Pace
 from shared import logs
 from shared.ledger import webhooks
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
@@ -27,16 +28,21 @@ class Courier:
         self._most = settings.webhook_deliveries
         self._owner = uuid4().hex
         self._delivery = Delivery(ledger, client, metrics, self._owner, settings.webhook_give_up_seconds)
+        self._pace = Pace()
         #: Endpoints that are due had no place at the last look.
         self._others_wait = False
         self._running: dict[UUID, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
         """A tick: starts a delivery for each endpoint that is due."""
+        if not self._pace.is_due():
+            return
         room = self._most - len(self._running)
         async with self._ledger.read() as connection:
             found = await webhooks.due(connection, self._owner, list(self._running), room + 1)
         self._others_wait = len(found) > room
+        if found or self._running:
+            self._pace.found()
         for endpoint_id in found[:room]:
             task = asyncio.create_task(self._delivery.run(endpoint_id, lambda: self._others_wait))
             self._running[endpoint_id] = task

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from services.webhooks.exchange import NotPublishedError
 from services.webhooks.metrics import WebhookMetrics
+from services.webhooks.pace import Pace
 from shared import logs
 from shared.ledger import event_feed, publishing
 from shared.ledger.database import Ledger, in_a_line
@@ -52,16 +53,21 @@ class Publisher:
         self._not_before = 0.0
         #: Held while it publishes.
         self._busy = asyncio.Lock()
+        self._pace = Pace()
         #: By project whose events a queue has refused: until when they get one try.
         self._hurried: dict[UUID, float] = {}
         metrics.exchange_failing_seconds.set_function(self._failing_seconds)
 
     async def tick(self) -> None:
         """A tick: publishes what is due, a batch of each project in turn, until nothing is."""
+        if not self._pace.is_due():
+            return
         async with self._busy:
             while self._enabled and time.monotonic() >= self._not_before:
                 async with self._ledger.read() as connection:
                     found = await publishing.due(connection, self._owner)
+                if found:
+                    self._pace.found()
                 went_on = [await self._publish(project_id) for project_id in found]
                 if not any(went_on):
                     return

@@ -316,7 +316,7 @@ async def test_two_processes_publish_each_event_once(rig: Rig, vhost: BrokerVhos
             await asyncio.gather(one.tick(), two.tick())
         await one.drain()
         await rig.tell(1800)
-        await two.tick()
+        await until_published(rig, two, 1801)
         assert await reader.numbers(1801) == list(range(1801))
         assert await reader.is_empty()
 
