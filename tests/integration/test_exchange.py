@@ -334,8 +334,8 @@ async def test_events_past_their_retention_are_counted(rig: Rig, vhost: BrokerVh
     assert metrics.registry.get_sample_value("vashsender_exchange_events_total", {"outcome": "forgotten"}) == 2
 
 
-async def test_during_an_alarm_events_wait_and_come_once(database_url: str, own_broker: PrivateBroker) -> None:
-    ledger = Ledger(database_url, pool_size=3)
+async def test_during_an_alarm_events_wait_and_come_once(sqlite_url: str, own_broker: PrivateBroker) -> None:
+    ledger = Ledger(sqlite_url, pool_size=3)
     with new_vhost(own_broker) as vhost:
         await topology.declare(vhost.admin_url)
         async with ledger.write() as connection:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from sqlalchemy import insert, select, update
 from sqlmodel import col
-from standardwebhooks import Webhook
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from services.webhooks import delivery
 from services.webhooks.courier import Courier
@@ -384,6 +384,29 @@ async def test_two_secrets_sign_while_one_is_rotated_and_one_afterwards(rig: Rig
     async with rig.ledger.read() as connection:
         assert await webhooks.valid_secrets(connection, rig.id) == [newest, old]
     assert rig.receiver.got == [1]
+
+
+async def test_a_receiver_that_changes_its_secret_during_a_post_loses_nothing(rig: Rig) -> None:
+    """The POST is signed before the rotation, and judged after it by a receiver that knows the new secret alone."""
+
+    class Changing(Receiver):
+        async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+            if not self.secrets:
+                async with rig.ledger.write() as connection:
+                    self.secrets = [await webhooks.rotate(connection, rig.id, 3600.0)]
+            try:
+                return await super().post(url, headers, body)
+            except WebhookVerificationError:
+                return Answer(401, "unknown signature")
+
+    receiver = Changing([])
+    changing = rig.another(receiver)
+    await rig.tell(1, 2)
+    await changing.run(rig.id)
+    assert (receiver.got, (await rig.row()).failures) == ([], 1)
+    await changing.run(rig.id)
+    assert receiver.got == [1, 2]
+    assert await rig.set_aside() == []
 
 
 async def test_a_test_goes_only_to_the_endpoint_it_tests(rig: Rig) -> None:
