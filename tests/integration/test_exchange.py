@@ -23,6 +23,7 @@ from sqlmodel import col
 from cli.access_rights import consumer_policy
 from cli.local.broker import PrivateBroker
 from scripts.asyncapi import ProjectEvent
+from services.webhooks import exchange as exchange_module
 from services.webhooks import publisher as publishing_module
 from services.webhooks.exchange import EventsExchange
 from services.webhooks.metrics import WebhookMetrics
@@ -306,6 +307,33 @@ async def test_a_queue_that_refuses_instead_of_dropping_delays_others_by_a_momen
     refused = metrics.registry.get_sample_value("vashsender_exchange_events_total", {"outcome": "refused"})
     assert refused is not None
     assert 190 <= refused <= 200
+
+
+async def test_what_is_not_confirmed_in_time_counts_as_refused_and_the_next_batch_is_not_mixed_up_with_it(
+    rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a quorum queue that has lost the majority of its servers: the broker has the events, and says nothing."""
+    proxy = Proxy(vhost.broker.amqp_port)
+    proxy.start()
+    exchange = rig.exchange(with_port(vhost.services_url, proxy.port))
+    try:
+        async with queue(vhost, "events.all") as reader:
+            assert await exchange.publish(DEFAULT_PROJECT, [event(1)]) == set()
+            proxy.cut(requests=False)
+            monkeypatch.setattr(exchange_module, "CONFIRM_SECONDS", 0.2)
+            assert await exchange.publish(DEFAULT_PROJECT, [event(2), event(3)]) == {2, 3}
+            proxy.restore()
+            monkeypatch.setattr(exchange_module, "CONFIRM_SECONDS", PATIENCE_SECONDS)
+            assert await exchange.publish(DEFAULT_PROJECT, [event(4)]) == set()
+            assert await reader.numbers(4) == [1, 2, 3, 4]
+    finally:
+        await exchange.close()
+        proxy.stop()
+
+
+def event(position: int) -> dict[str, Any]:
+    identity = f"{DEFAULT_PROJECT}-{position}"
+    return {"id": identity, "type": "recipient.sent", "position": position, "data": {"number": position}}
 
 
 async def test_two_processes_publish_each_event_once(rig: Rig, vhost: BrokerVhost) -> None:
