@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from services.feedback.grouped import Grouped
 from shared.email_tokens import BOUNCE, TOKEN, UNSUBSCRIBE
 from shared.ledger.database import Ledger
-from shared.ledger.report_people import identify
+from shared.ledger.report_people import Person, identify_all
 from shared.ledger.tenants import Domain
 
 KNOWN_SECONDS = 10.0
@@ -29,13 +29,18 @@ class UnknownAddressError(Exception):
 
 
 class Addresses:
-    """Judges the recipients of mail that comes in."""
+    """Judges the recipients of mail that comes in. Those of all connections are looked up in groups."""
 
     def __init__(self, ledger: Ledger, secrets: Sequence[bytes]) -> None:
         self._ledger = ledger
         self._secrets = secrets
         self._domains: Mapping[str, UUID] = {}
         self._read_at = -KNOWN_SECONDS
+        self._grouped = Grouped(self._identify)
+
+    async def run(self) -> None:
+        """Looks up until it is cancelled."""
+        await self._grouped.run()
 
     async def check(self, address: str) -> UUID | None:
         """The project that an address belongs to; None for `postmaster` without a domain.
@@ -47,26 +52,33 @@ class Addresses:
             if address.lower() == "postmaster":
                 return None
             raise UnknownAddressError
-        async with self._ledger.read() as connection:
-            project_id = await self._owner(connection, domain.lower().rstrip("."))
-            if project_id is None:
-                raise UnknownAddressError
-            if local in NAMES:
-                return project_id
-            token = local.removeprefix(BOUNCE).removeprefix(UNSUBSCRIBE)
-            if token == local or not TOKEN.fullmatch(token):
-                raise UnknownAddressError
-            if await identify(connection, self._secrets, [token], project_id) is None:
-                raise WrongTokenError
+        project_id = await self._owner(domain.lower().rstrip("."))
+        if project_id is None:
+            raise UnknownAddressError
+        if local in NAMES:
             return project_id
+        token = local.removeprefix(BOUNCE).removeprefix(UNSUBSCRIBE)
+        if token == local or not TOKEN.fullmatch(token):
+            raise UnknownAddressError
+        person = await self._grouped.do(token)
+        if person is None or person.project_id != project_id:
+            raise WrongTokenError
+        return project_id
 
-    async def _owner(self, connection: AsyncConnection, domain: str) -> UUID | None:
+    async def _identify(self, tokens: Sequence[str]) -> Sequence[Person | None]:
+        async with self._ledger.read() as connection:
+            return await identify_all(connection, self._secrets, [[token] for token in tokens])
+
+    async def _owner(self, domain: str) -> UUID | None:
         """The project that a bounce domain belongs to. One that is not known yet is looked for at once."""
         age = time.monotonic() - self._read_at
         if age > KNOWN_SECONDS or (domain not in self._domains and age > 1):
-            found = await connection.execute(
-                select(col(Domain.bounce_domain), col(Domain.project_id)).where(col(Domain.bounce_domain).is_not(None))
-            )
-            self._domains = {str(row[0]): row[1] for row in found}
+            async with self._ledger.read() as connection:
+                found = await connection.execute(
+                    select(col(Domain.bounce_domain), col(Domain.project_id)).where(
+                        col(Domain.bounce_domain).is_not(None)
+                    )
+                )
+                self._domains = {str(row[0]): row[1] for row in found}
             self._read_at = time.monotonic()
         return self._domains.get(domain)

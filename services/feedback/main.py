@@ -15,7 +15,8 @@ async def serve(process: Process[FeedbackSettings]) -> None:
     settings = process.settings
     metrics = FeedbackMetrics(process.metrics.registry)
     recorder = Recorder(process.ledger, settings.token_keys, metrics)
-    handler = Handler(settings, Addresses(process.ledger, settings.token_keys), recorder, metrics)
+    addresses = Addresses(process.ledger, settings.token_keys)
+    handler = Handler(settings, addresses, recorder, metrics)
     doors = Doors(settings, handler, metrics)
 
     # What it does is in the ledger, and wakes no one.
@@ -23,6 +24,7 @@ async def serve(process: Process[FeedbackSettings]) -> None:
 
     await process.run(
         doors.run(),
+        addresses.run(),
         recorder.run(),
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(recorder.trim, TRIM_SECONDS),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -87,35 +87,38 @@ def _readings(secrets: Sequence[bytes], token: str) -> Iterator[_Reading]:
         yield _Reading(recipient_id, campaign_id.__eq__)
 
 
+_BATCH = (
+    select(col(Batch.id))
+    .where(
+        col(Batch.campaign_id) == col(Recipient.campaign_id),
+        col(Batch.first_id) <= col(Recipient.id),
+        col(Batch.last_id) >= col(Recipient.id),
+    )
+    .order_by(col(Batch.first_id).desc())
+    .limit(1)
+    .scalar_subquery()
+)
+# Made once: to make it takes longer than to run it.
+_PEOPLE = (
+    select(
+        col(Recipient.id),
+        col(Recipient.campaign_id),
+        col(Campaign.project_id),
+        col(Recipient.email),
+        col(Recipient.email_key),
+        col(Recipient.status),
+        _BATCH,
+    )
+    .join(Campaign, col(Campaign.id) == col(Recipient.campaign_id))
+    .where(col(Recipient.id).in_(bindparam("ids", expanding=True)))
+)
+
+
 async def _people(connection: AsyncConnection, ids: Sequence[int]) -> Mapping[int, Person]:
     """The recipients with these ids that there are."""
-    batch = (
-        select(col(Batch.id))
-        .where(
-            col(Batch.campaign_id) == col(Recipient.campaign_id),
-            col(Batch.first_id) <= col(Recipient.id),
-            col(Batch.last_id) >= col(Recipient.id),
-        )
-        .order_by(col(Batch.first_id).desc())
-        .limit(1)
-        .scalar_subquery()
-    )
     people: dict[int, Person] = {}
     for start in range(0, len(ids), IDS_AT_ONCE):
-        found = await connection.execute(
-            select(
-                col(Recipient.id),
-                col(Recipient.campaign_id),
-                col(Campaign.project_id),
-                col(Recipient.email),
-                col(Recipient.email_key),
-                col(Recipient.status),
-                batch,
-            )
-            .join(Campaign, col(Campaign.id) == col(Recipient.campaign_id))
-            .where(col(Recipient.id).in_(ids[start : start + IDS_AT_ONCE]))
-        )
-        for row in found:
+        for row in await connection.execute(_PEOPLE, {"ids": ids[start : start + IDS_AT_ONCE]}):
             people[row[0]] = Person(row[0], row[1], row[2], Address(row[3], row[4]), row[6], row[5])
     return people
 

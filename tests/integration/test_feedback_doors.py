@@ -1,13 +1,14 @@
 """The doors of the feedback service: what they take, what they refuse, and what they have recorded before their 250."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from cli.local.ports import free_port
@@ -15,10 +16,11 @@ from services.feedback.addresses import Addresses
 from services.feedback.doors import Doors, Handler
 from services.feedback.metrics import FeedbackMetrics
 from services.feedback.recorder import Recorder
-from shared.ledger import domains, projects
+from shared.ledger import domains, projects, reports
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Suppression
 from shared.ledger.report_tables import Report
+from shared.ledger.reports import Incoming, Outcome
 from shared.settings import FeedbackSettings, load
 from tests.support.feedback_corpus import ANN, TOKEN, arf, dsn, group
 from tests.support.lmtp import BOUNCES, Wire, sent_campaign
@@ -36,8 +38,9 @@ class Rig:
         self.settings = load(FeedbackSettings, **given)
         self.metrics = FeedbackMetrics(CollectorRegistry())
         self.recorder = Recorder(ledger, self.settings.token_keys, self.metrics)
-        addresses = Addresses(ledger, self.settings.token_keys)
-        self.doors = Doors(self.settings, Handler(self.settings, addresses, self.recorder, self.metrics), self.metrics)
+        self.addresses = Addresses(ledger, self.settings.token_keys)
+        handler = Handler(self.settings, self.addresses, self.recorder, self.metrics)
+        self.doors = Doors(self.settings, handler, self.metrics)
         self.tokens: list[str] = []
         self.wires: list[Wire] = []
 
@@ -85,7 +88,9 @@ class running:  # noqa: N801 - a context manager
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> None:
-        self._tasks = [asyncio.create_task(work) for work in (self._rig.doors.run(), self._rig.recorder.run())]
+        self._tasks = [
+            asyncio.create_task(part.run()) for part in (self._rig.doors, self._rig.addresses, self._rig.recorder)
+        ]
 
     async def __aexit__(self, *_: object) -> None:
         for wire in self._rig.wires:
@@ -234,7 +239,7 @@ async def test_without_the_database_the_client_comes_again(rig: Rig, monkeypatch
         raise ConnectionRefusedError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "_write", away)
+        patch.setattr(reports, "record", away)
         assert (await wire.mail(rig.bounce(), REPORT)).startswith("451 4.3.0")
     with monkeypatch.context() as patch:
         patch.setattr(Addresses, "check", away)
@@ -243,14 +248,14 @@ async def test_without_the_database_the_client_comes_again(rig: Rig, monkeypatch
 
 
 async def test_a_report_that_cannot_be_recorded_keeps_no_other_out(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, bad = Recorder._write, rig.tokens[1]
+    record, bad = reports.record, rig.tokens[1]
 
-    async def picky(self: Recorder, batch: Any) -> Any:
-        if any(waiting.found.tokens[0] == bad for waiting in batch):
+    async def picky(connection: AsyncConnection, incoming: Sequence[Incoming]) -> Sequence[Outcome]:
+        if any(one.found.tokens[0] == bad for one in incoming):
             raise ValueError("a row that no table takes")
-        return await write(self, batch)
+        return await record(connection, incoming)
 
-    monkeypatch.setattr(Recorder, "_write", picky)
+    monkeypatch.setattr(reports, "record", picky)
     wires = [await rig.connect() for _ in range(3)]
     answers = await asyncio.gather(*(wire.mail(rig.bounce(number), REPORT) for number, wire in enumerate(wires)))
     assert [answer[:3] for answer in answers] == ["250", "451", "250"]
