@@ -91,7 +91,10 @@ def permissions(role: str) -> dict[str, str]:
 
 def topic_permissions(role: str) -> dict[str, str]:
     """A role's topic permissions, as regular expressions for routing keys. No role reads by topic."""
-    return {"write": _one_of([event.ROUTING_KEY for event in PUBLISHES[role]]), "read": NOTHING}
+    keys = [event.ROUTING_KEY for event in PUBLISHES[role]]
+    if topology.WITHOUT_DEAD_LETTERS & set(CONSUMES[role]):
+        keys.append(topology.REFUSED_KEY)
+    return {"write": _one_of(keys), "read": NOTHING}
 
 
 def password_hash(password: str) -> str:

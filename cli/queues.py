@@ -15,7 +15,7 @@ from shared import broker, queues, topology
 from shared.errors import DataError
 from shared.events import EVENTS
 from shared.queues import NAMES, Depth
-from shared.reception import RefusedEventError, account_of, read
+from shared.reception import Refused, RefusedEventError, account_of, read
 
 CONNECT_SECONDS = 15.0
 DEPTHS_SECONDS = 20.0
@@ -28,7 +28,7 @@ class DeadMessage:
 
     #: The queue it came from.
     queue: str
-    #: RabbitMQ's word for why it is here, such as `delivery_limit`.
+    #: RabbitMQ's word for why it is here, such as `delivery_limit`; `refused` if its reader put it here.
     reason: str
     #: Its routing key.
     event: str
@@ -114,11 +114,17 @@ def _death(message: aio_pika.abc.AbstractIncomingMessage) -> dict[str, Any]:
 
 
 def _routing_key(message: aio_pika.abc.AbstractIncomingMessage) -> str:
+    if (refused := Refused.of(message.headers)) is not None:
+        return refused.event
     keys: Sequence[str] = _death(message).get("routing-keys") or [message.routing_key or ""]
     return str(keys[0])
 
 
 def _shown(message: aio_pika.abc.AbstractIncomingMessage) -> DeadMessage:
+    if (refused := Refused.of(message.headers)) is not None:
+        by = f" (published by {refused.account})" if refused.account else ""
+        body = message.body.decode("utf-8", "replace")
+        return DeadMessage(refused.queue, "refused", refused.event, message.timestamp, body, f"{refused.reason}{by}")
     death = _death(message)
     return DeadMessage(
         queue=str(death.get("queue", "")),

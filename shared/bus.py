@@ -8,10 +8,12 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
+from aiormq.exceptions import ChannelAccessRefused
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
 from faststream.rabbit.annotations import RabbitMessage
@@ -24,7 +26,7 @@ from shared.broker import CONNECT_SECONDS, LastingConnection, ServersInTurn
 from shared.broker_url import with_one_host
 from shared.events import Event
 from shared.metrics import Metrics
-from shared.reception import Reception, RefusedEventError, account_of, read
+from shared.reception import KEPT_BYTES, Keeping, Reception, Refused, RefusedEventError, account_of, read
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat; aiormq gives a silent server up after three of them (33 s)
@@ -86,6 +88,9 @@ class Bus:
         self._timeout = publish_timeout_seconds
         self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
         self._subscribers: list[RabbitSubscriber] = []
+        self._keeping = Keeping()
+        #: False once the broker has said that this account may not.
+        self._may_keep = True
         self._connecting: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
         self._confirmed_at = float("-inf")
@@ -96,7 +101,8 @@ class Bus:
     def subscribe(self, queue: str, event: type[E], handler: Callable[[E], Awaitable[None]], *, prefetch: int) -> None:
         """Calls `handler` for every event on `queue`, at most `prefetch` at once. The event is acknowledged when the
         handler returns. If it raises, or the event is refused, the event comes again, since another release may be able
-        to read it, and goes to `dead` after its delivery limit."""
+        to read it, and goes to `dead` after its delivery limit. A refused event of a queue without a dead-letter
+        exchange goes there at once."""
 
         async def handle(_body: bytes, message: RabbitMessage) -> None:
             outcome = "error"
@@ -106,7 +112,8 @@ class Bus:
             except RefusedEventError as error:
                 outcome = "refused"
                 log.error("event.refused", event_name=event.ROUTING_KEY, queue=queue, reason=str(error))
-                raise
+                if queue not in topology.WITHOUT_DEAD_LETTERS or not await self._keep(queue, message, str(error)):
+                    raise
             except Exception:
                 log.exception("event.failed", event_name=event.ROUTING_KEY)
                 raise
@@ -126,6 +133,34 @@ class Bus:
         if self._reception is not None:
             self._reception.check(message.routing_key or event.ROUTING_KEY, message.user_id)
         return read(event, message.body)
+
+    async def _keep(self, queue: str, message: RabbitMessage, reason: str) -> bool:
+        """Puts a refused event into `dead`. False if the broker did not take it; True, too, if enough of them are
+        there."""
+        raw = message.raw_message
+        refused = Refused(queue, raw.routing_key or "", reason, raw.user_id or "")
+        if not self._may_keep or not self._keeping.take():
+            return True
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._publisher.publish(
+                    raw.body[:KEPT_BYTES],
+                    exchange=self._exchange,
+                    routing_key=topology.REFUSED_KEY,
+                    headers=refused.headers(),
+                    timestamp=datetime.now(UTC),
+                    persist=True,
+                    mandatory=True,
+                    user_id=self._account,
+                )
+        except ChannelAccessRefused:
+            # It closes the channel, so it is not tried again.
+            self._may_keep = False
+            log.warning("event.not_kept", advice="import the definitions of `vashsender access new` into the broker")
+        except Exception as error:  # noqa: BLE001 - it comes again
+            log.warning("event.not_kept", error=str(error) or type(error).__name__)
+            return False
+        return True
 
     async def publish(self, event: Event) -> bool:
         """Hands an event to the broker and waits for its confirmation. Returns False if it may not have arrived."""

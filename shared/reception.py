@@ -5,8 +5,10 @@ service has its own account (`vashsender access new`), an event must come from a
 Release 0.1.0 does not name its account; VASHSENDER_NAMELESS_EVENTS says whether that is accepted.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from yarl import URL
@@ -32,11 +34,57 @@ PUBLISHES: Mapping[str, Sequence[type[events.Event]]] = {
 }
 """The events of each service."""
 
+KEPT_BYTES = 10_000
+"""Of the body of a refused event that is kept."""
+KEPT_AT_ONCE = 20
+KEPT_EVERY_SECONDS = 10.0
+"""So many refused events are kept at once, and one more each time this has passed: `dead` must not fill with them."""
+
 E = TypeVar("E", bound=events.Event)
 
 
 class RefusedEventError(DataError):
     """The event is impossible, or comes from an account that does not publish such events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A refused event as it is kept in `dead`: what the headers of its message say."""
+
+    #: The queue it came from.
+    queue: str
+    #: Its routing key.
+    event: str
+    reason: str
+    #: The account that published it; empty if none was named.
+    account: str = ""
+
+    def headers(self) -> dict[str, Any]:
+        return {f"refused-{name}": value for name, value in asdict(self).items()}
+
+    @classmethod
+    def of(cls, headers: Mapping[str, Any]) -> "Refused | None":
+        """What the headers of a message in `dead` say; None if it was not refused by a reader."""
+        if "refused-event" not in headers:
+            return None
+        return cls(*(str(headers.get(f"refused-{each.name}", ""))[:500] for each in fields(cls)))
+
+
+class Keeping:
+    """How many refused events one process may still put into `dead`."""
+
+    def __init__(self) -> None:
+        self._left = float(KEPT_AT_ONCE)
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        now = time.monotonic()
+        self._left = min(KEPT_AT_ONCE, self._left + (now - self._at) / KEPT_EVERY_SECONDS)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 def account_of(url: str) -> str | None:

@@ -24,6 +24,8 @@ CAMPAIGNS = "campaigns"
 EMAIL = "email"
 DEFAULT = "default"
 HEARTBEATS = "heartbeats"
+#: The routing key of a refused event that its reader keeps in `dead`, because its queue has no dead-letter exchange.
+REFUSED_KEY = "event.refused"
 
 DELIVERY_LIMIT = 5
 HEARTBEATS_KEPT = 10_000
@@ -42,6 +44,11 @@ class Queue:
     routing_keys: tuple[str, ...]
     arguments: Mapping[str, Any] = field(default_factory=lambda: {"x-dead-letter-exchange": DEAD_EXCHANGE})
 
+    @property
+    def has_dead_letters(self) -> bool:
+        """Whether the broker moves messages to `dead` that were delivered too often."""
+        return "x-dead-letter-exchange" in self.arguments
+
 
 QUEUES = (
     Queue(CAMPAIGNS, (events.CampaignRequested.ROUTING_KEY,)),
@@ -57,10 +64,13 @@ QUEUES = (
     Queue(
         HEARTBEATS,
         (events.SenderHeartbeat.ROUTING_KEY,),
-        # No dead-letter exchange: an old heartbeat is worthless.
+        # No dead-letter exchange: old heartbeats would fill `dead`. Refused ones go there by REFUSED_KEY.
         {"x-single-active-consumer": True, "x-max-length": HEARTBEATS_KEPT, "x-message-ttl": HEARTBEAT_TTL_MS},
     ),
 )
+
+
+WITHOUT_DEAD_LETTERS = frozenset(queue.name for queue in QUEUES if not queue.has_dead_letters)
 
 
 async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
@@ -72,7 +82,9 @@ async def declare(url: str, *, timeout_seconds: float = 30.0) -> None:
         exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.TOPIC, durable=True)
         await channel.declare_exchange(EVENTS_EXCHANGE, ExchangeType.TOPIC, durable=True)
         dead = await channel.declare_exchange(DEAD_EXCHANGE, ExchangeType.FANOUT, durable=True)
-        await (await _declare_dead(connection)).bind(dead)
+        dead_queue = await _declare_dead(connection)
+        await dead_queue.bind(dead)
+        await dead_queue.bind(exchange, REFUSED_KEY)
         for queue in QUEUES:
             declared = await channel.declare_queue(
                 queue.name,

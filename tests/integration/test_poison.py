@@ -23,7 +23,7 @@ POISON = {
     topology.EMAIL: (events.BatchReleased.ROUTING_KEY, b'{"version": 2, "batch_id": 1}'),
     topology.DEFAULT: (events.BatchFinished.ROUTING_KEY, b"not JSON"),
 }
-BEATS = (events.SenderHeartbeat.ROUTING_KEY, b'{"instance": 7}')
+ALL = {**POISON, topology.HEARTBEATS: (events.SenderHeartbeat.ROUTING_KEY, b'{"instance": 7}')}
 
 
 @pytest.fixture
@@ -54,13 +54,17 @@ async def test_poison_on_every_queue_ends_in_dead_and_mail_goes_on(system: Syste
     async with connection:
         channel = await connection.channel()
         exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
-        for routing_key, body in (*POISON.values(), BEATS):
+        for routing_key, body in ALL.values():
             await exchange.publish(aio_pika.Message(body, content_type="application/json"), routing_key)
-        found = await dead(broker_vhost, len(POISON))
+        found = await dead(broker_vhost, len(ALL))
         assert {(message.queue, message.event, message.body.encode()) for message in found} == {
-            (queue, routing_key, body) for queue, (routing_key, body) in POISON.items()
+            (queue, routing_key, body) for queue, (routing_key, body) in ALL.items()
         }
-        assert {message.reason for message in found} == {"delivery_limit"}
+        assert {message.queue: message.reason for message in found} == {
+            **dict.fromkeys(POISON, "delivery_limit"),
+            topology.HEARTBEATS: "refused",
+        }
+        assert all(message.why and message.died_at for message in found), found
         for name, service in (("dispatcher", "campaign.requested"), ("sender-1", "batch.released")):
             failed = await system.processes[name].metric(
                 f'vashsender_events_consumed_total{{event="{service}",outcome="error"}}'
@@ -68,7 +72,7 @@ async def test_poison_on_every_queue_ends_in_dead_and_mail_goes_on(system: Syste
             assert failed in (0.0, topology.DELIVERY_LIMIT + 1), "what cannot be read never comes to a handler"
         for _ in range(OLD_BROKERS_LIMIT + 2):
             await queues.dead(broker_vhost.admin_url, 100)
-        seen_often = await dead(broker_vhost, len(POISON))
+        seen_often = await dead(broker_vhost, len(ALL))
         assert sorted(seen_often, key=repr) == sorted(found, key=repr), "to look at them changes nothing"
 
         campaign = await system.create(200)
@@ -79,9 +83,9 @@ async def test_poison_on_every_queue_ends_in_dead_and_mail_goes_on(system: Syste
         )
         assert beats > 0, "an unreadable heartbeat does not block others"
 
-        assert await queues.replay(broker_vhost.admin_url, 100) == len(POISON)
-        again = await dead(broker_vhost, len(POISON))
-        assert {message.queue for message in again} == set(POISON), "they are as they were"
+        assert await queues.replay(broker_vhost.admin_url, 100) == len(ALL)
+        again = await dead(broker_vhost, len(ALL))
+        assert {message.queue for message in again} == set(ALL), "they are as they were"
 
 
 async def test_a_batch_whose_ticket_is_poison_is_sent_all_the_same(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from unittest.mock import AsyncMock
 from uuid import UUID, uuid4
 
 import aio_pika
@@ -13,10 +14,11 @@ from yarl import URL
 from cli import queues
 from shared import topology
 from shared.bus import Bus
-from shared.events import CampaignRequested
+from shared.events import CampaignRequested, SenderHeartbeat
 from shared.metrics import Metrics
-from shared.reception import Reception
+from shared.reception import KEPT_BYTES, Reception
 from tests.support.broker import BrokerVhost
+from tests.support.waiting import until
 
 EVERYTHING = {"configure": ".*", "write": ".*", "read": ".*"}
 PATIENCE_SECONDS = 30.0
@@ -132,6 +134,57 @@ async def test_events_of_0_1_0_name_no_account(vhost: BrokerVhost, accounts: Acc
         else:
             assert await dead_events(vhost, 1) == 1
             assert not arrived.is_set()
+
+
+def refused_by(metrics: Metrics) -> float:
+    labels = {"event": "sender.heartbeat", "outcome": "refused"}
+    return metrics.registry.get_sample_value("vashsender_events_consumed_total", labels) or 0.0
+
+
+async def test_impossible_heartbeats_go_to_dead_with_account_and_reason(
+    vhost: BrokerVhost, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.reception.KEPT_AT_ONCE", 2)
+    monkeypatch.setattr("shared.reception.KEPT_EVERY_SECONDS", 3600.0)
+    async with bus_of(accounts, "watchdog") as (watchdog, metrics):
+        watchdog.subscribe(topology.HEARTBEATS, SenderHeartbeat, AsyncMock(), prefetch=1)
+        await started(watchdog)
+        async with await aio_pika.connect(accounts.url("sender")) as connection:
+            channel = await connection.channel()
+            exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+            for slots in (10**6, 2**63, 2**64):
+                body = b'{"slots": %d, "padding": "%s"}' % (slots, b"x" * 20_000)
+                message = aio_pika.Message(body, user_id=f"{accounts.prefix}_sender")
+                await exchange.publish(message, SenderHeartbeat.ROUTING_KEY)
+        await until(lambda: refused_by(metrics) == 3)
+        assert await dead_events(vhost, 2) == 2, "more than a few are only counted"
+    for message in await queues.dead(vhost.admin_url, 10):
+        assert (message.queue, message.reason, message.event) == ("heartbeats", "refused", "sender.heartbeat")
+        assert f"published by {accounts.prefix}_sender" in message.why
+        assert len(message.body) == KEPT_BYTES
+        assert message.died_at is not None
+    depths = {depth.name: depth.messages for depth in await queues.depths(vhost.admin_url)}
+    assert depths["heartbeats"] == 0, "none is left to be refused again"
+
+
+async def test_a_watchdog_that_may_keep_nothing_goes_on(vhost: BrokerVhost, accounts: Accounts) -> None:
+    """After an update, until the broker has the new definitions."""
+    async with bus_of(accounts, "watchdog") as (watchdog, metrics):
+        rights = {"exchange": topology.EXCHANGE, "write": "^(batch[.]requeued|campaign[.]requested)$", "read": "^$"}
+        path = f"/topic-permissions/{vhost.name}/{accounts.prefix}_watchdog"
+        vhost.api.put(path, json=rights).raise_for_status()
+        watchdog.subscribe(topology.HEARTBEATS, SenderHeartbeat, AsyncMock(), prefetch=1)
+        await started(watchdog)
+        async with await aio_pika.connect(accounts.url("sender")) as connection:
+            channel = await connection.channel()
+            exchange = await channel.get_exchange(topology.EXCHANGE, ensure=False)
+            for _ in range(3):
+                message = aio_pika.Message(b"{}", user_id=f"{accounts.prefix}_sender")
+                await exchange.publish(message, SenderHeartbeat.ROUTING_KEY)
+        await until(lambda: refused_by(metrics) == 3)
+        # The channel that the broker closed is open again.
+        await until(lambda: watchdog.publish(CampaignRequested(campaign_id=uuid4())))
+    assert await queues.dead(vhost.admin_url, 10) == []
 
 
 async def test_the_broker_takes_no_false_name(accounts: Accounts) -> None:
