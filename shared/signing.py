@@ -29,6 +29,8 @@ class Use(Enum):
     FORM = "form"
     #: The address at which Amazon SES tells a project what came back.
     SES = "ses hook"
+    #: The TXT record by which a project proves a domain.
+    DOMAIN = "domain proof"
     #: Unsubscribe links. The only key that senders have.
     UNSUBSCRIBE = "unsubscribe link"
 

@@ -27,7 +27,8 @@ from shared.ledger.projects import ProjectError
 from shared.ledger.states import CampaignStatus
 from shared.relay_groups import RelayGroups
 from shared.scopes import EVERY_SCOPE, Scope
-from tests.support.api import ApiRig, api_on, campaign_body
+from tests.support.api import SECRET_KEY, ApiRig, api_on, campaign_body
+from tests.support.dns import dns_server
 from tests.support.visitor import Visitor
 
 
@@ -348,6 +349,71 @@ async def test_operators_manage_projects_keys_and_domains(api: ApiRig) -> None:
     await api.request("DELETE", "/v1/domains/store.test", 404)
     assert (await api.post(f"{path}/close", {}, 200))["closed_at"]
     await api.post("/v1/keys", {"name": "late", "project_id": project["id"]}, 409)
+
+
+async def test_the_project_that_publishes_its_record_gets_the_domain(database_url: str) -> None:
+    zone: dict[str, dict[str, list[str]]] = {}
+    async with dns_server(zone) as dns, api_on(database_url, dns_servers=dns.address) as api:
+        other = await new_project(api.ledger)
+        ours, theirs = (
+            await key_with(api, Scope.CAMPAIGNS_WRITE),
+            await key_with(api, Scope.CAMPAIGNS_WRITE, project=other),
+        )
+        path = "/v1/domains/Shop.Example.com/prove"
+        wanted = {}
+        for secret in (ours, theirs):
+            use(api, secret)
+            problem = await api.post(path, expect=409)
+            assert problem["type"] == "urn:vashsender:problem:unproven-domain"
+            assert problem["record_name"] == "_vashsender.shop.example.com"
+            wanted[secret] = problem["record_text"]
+        assert wanted[ours] != wanted[theirs]
+        zone["_vashsender.shop.example.com"] = {"TXT": ['"something else"', f'"{wanted[theirs]}"']}
+        use(api, ours)
+        await api.post(path, expect=409)
+        await api.post("/v1/domains/example.com/prove", expect=409)
+        use(api, theirs)
+        proven = await api.post(path, expect=201, headers={"Idempotency-Key": "once"})
+        assert (proven["name"], proven["made_by"], proven["project_id"]) == ("shop.example.com", "dns", str(other))
+        assert await api.post(path, expect=201) == proven
+        assert await api.post(path, expect=201, headers={"Idempotency-Key": "once"}) == proven
+
+        # It stays theirs, with what is below it, although we can publish records.
+        asked = len(dns.asked)
+        zone["_vashsender.shop.example.com"] = {"TXT": [f'"{wanted[ours]}"']}
+        use(api, ours)
+        for name in ("shop.example.com", "news.shop.example.com"):
+            problem = await api.post(f"/v1/domains/{name}/prove", expect=409)
+            assert problem["type"] == "urn:vashsender:problem:domain-taken"
+        assert len(dns.asked) == asked, "DNS is not asked about a domain that belongs to another project"
+
+
+async def test_an_installation_that_changed_its_secret_takes_the_records_of_the_old_one(database_url: str) -> None:
+    zone: dict[str, dict[str, list[str]]] = {}
+    async with dns_server(zone) as dns:
+        async with api_on(database_url, dns_servers=dns.address) as api:
+            problem = await api.post("/v1/domains/example.com/prove", expect=409)
+        zone["_vashsender.example.com"] = {"TXT": [f'"{problem["record_text"]}"']}
+        renewed = f"{'a new secret, long enough to be one'},{SECRET_KEY}"
+        async with api_on(database_url, dns_servers=dns.address, secret_key=renewed) as api:
+            fresh = await api.post("/v1/domains/example.org/prove", expect=409)
+            assert fresh["record_text"] != problem["record_text"]
+            await api.post("/v1/domains/example.com/prove", expect=201)
+
+
+async def test_a_domain_is_not_proven_while_dns_fails_nor_by_a_key_of_other_domains(database_url: str) -> None:
+    async with dns_server({}) as dns, api_on(database_url, dns_servers=dns.address) as api:
+        dns.failing.add("_vashsender.example.com")
+        problem = await api.post("/v1/domains/example.com/prove", expect=503)
+        assert problem["type"] == "urn:vashsender:problem:unavailable"
+        await api.post("/v1/domains/not a domain/prove", expect=422)
+        async with api.ledger.write() as connection:
+            kept = NewKey("kept", DEFAULT_PROJECT, frozenset({Scope.CAMPAIGNS_WRITE}), domains=("example.net",))
+            _, secret = await keys.create(connection, kept)
+        use(api, secret)
+        await api.post("/v1/domains/example.com/prove", expect=403)
+        use(api, await key_with(api, Scope.CAMPAIGNS_READ))
+        await api.post("/v1/domains/example.com/prove", expect=403)
 
 
 async def test_the_project_names_the_sender_in_feedback_id(api: ApiRig) -> None:

@@ -5,7 +5,7 @@ A key is shown once, so its answer is not stored: making one takes no Idempotenc
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Path, Response
+from fastapi import APIRouter, Body, Path, Request, Response
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, OnceDep
@@ -25,8 +25,11 @@ from services.api.shapes.tenants import (
     RotateIn,
     Sessions,
 )
-from services.api.usecases import tenants
+from services.api.usecases import domain_proof, tenants
+from services.api.usecases.errors import UnprovenDomainError
 from services.api.web.context import ProjectDep
+from services.api.web.domain_checks import checks_of
+from shared.signing import Use
 
 SessionId = Annotated[str, Path(max_length=64, pattern="^[0-9a-f]+$")]
 
@@ -107,6 +110,26 @@ async def add_domain(body: DomainIn, project: ProjectDep, once: OnceDep) -> Resp
     """Only that project sends from it, and from the domains below it."""
     async with project.write() as connection:
         added = await tenants.add_domain(connection, project.tenant, body)
+        answer = await once.keep(connection, Answer(201, added))
+    return answer.response()
+
+
+@router.post(
+    "/domains/{name}/prove", status_code=201, response_model=DomainOut, summary="Prove a domain by a TXT record"
+)
+async def prove_domain(
+    name: Annotated[DomainName, Path()], project: ProjectDep, request: Request, once: OnceDep
+) -> Response:
+    """Gives the project a domain that belongs to no project. Until its record is found, `unproven-domain` says which
+    record to publish."""
+    async with project.read() as connection:
+        found = await domain_proof.provable(connection, project.tenant, name)
+    if found is None:
+        proof = domain_proof.proof_of(project.api.settings.signing_keys(Use.DOMAIN), project.id, name)
+        if not await checks_of(request).is_published(project.api, proof.name, proof.texts):
+            raise UnprovenDomainError(proof.name, proof.texts[0])
+    async with project.write() as connection:
+        added = await domain_proof.add_proven(connection, project.tenant, name)
         answer = await once.keep(connection, Answer(201, added))
     return answer.response()
 

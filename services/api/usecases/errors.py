@@ -158,6 +158,18 @@ class DomainTakenError(ConflictError):
     title = "The domain belongs to another project"
 
 
+class UnprovenDomainError(ConflictError):
+    kind = "unproven-domain"
+    title = "The domain is not proven"
+
+    def __init__(self, record_name: str, record_text: str) -> None:
+        super().__init__(
+            f'Publish the TXT record {record_name} with the text "{record_text}", then repeat the request.',
+            record_name=record_name,
+            record_text=record_text,
+        )
+
+
 class LimitReachedError(RefusedError):
     """Nothing was done; it may be repeated once the limit has room."""
 

@@ -12,11 +12,12 @@ from services.api.context import Api
 from services.api.shapes.campaigns import SendWarningOut
 from services.api.usecases import actions
 from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.errors import UnavailableError
 from services.api.web.context import api_of
 from services.api.web.problems import HttpError
 from shared import logs
 from shared.deliverability.check import Egress, Finding, Setup, Signature, Verdict, examine_domain
-from shared.deliverability.dns import Dns
+from shared.deliverability.dns import Dns, DnsError
 from shared.errors import VashSenderError
 from shared.ledger import domains, sending_facts
 from shared.ledger.database import is_unavailable
@@ -90,6 +91,18 @@ class DomainChecks:
         if egress is None:
             self._keep((domain, envelope_domain), findings)
         return findings
+
+    async def is_published(self, api: Api, name: str, texts: Sequence[str]) -> bool:
+        """Whether one of these texts is a TXT record at `name`. Raises ChecksBusyError, and UnavailableError if DNS
+        does not answer."""
+        if self._slots.locked():
+            raise ChecksBusyError("Try again in some seconds.", headers={"Retry-After": "5"})
+        async with self._slots:
+            try:
+                found = await Dns(api.settings.dns_servers).txt(name)
+            except DnsError as error:
+                raise UnavailableError(f"{error}. Try again.") from None
+        return not {text.strip() for text in found}.isdisjoint(texts)
 
     async def warnings(self, api: Api, from_domain: str, envelope_domain: str) -> list[SendWarningOut]:
         """What is wrong with the domains of a campaign, for its sender to read. Only about domains that belong to a

@@ -66,6 +66,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "DELETE /v1/keys/{key_id}": _OPERATOR,
     "GET /v1/domains": _READ,
     "POST /v1/domains": _OPERATOR,
+    "POST /v1/domains/{name}/prove": _WRITE,
     "PATCH /v1/domains/{name}": _WRITE,
     "DELETE /v1/domains/{name}": _OPERATOR,
     "GET /v1/sessions": ANYONE,
