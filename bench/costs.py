@@ -19,10 +19,10 @@ from rich.table import Table
 from bench import record, render
 from bench.campaign import ledger_url
 from bench.tables import show_table
-from services.sender.dkim import load_signers
 from shared.dkim_keys import new_key
 from shared.email_tokens import TokenMaker
 from shared.ledger import migrate
+from shared.messages.dkim import load_signers
 from shared.messages.message import CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
 from shared.unsubscribe import make_token

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.tables import show_table
-from services.sender.dkim import DkimSigner, load_signers
 from shared.addresses import parse_address
 from shared.dkim_keys import new_key
+from shared.messages.dkim import DkimSigner, load_signers
 from shared.messages.message import CampaignHeaders, MessageBuilder, Unsigned
 from shared.templates import Value, compile_content
 from shared.unsubscribe import make_token, read_token

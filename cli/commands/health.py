@@ -11,6 +11,7 @@ from cli.options import Json
 
 if TYPE_CHECKING:
     from cli.health import Hanging
+    from shared.deliverability.check import Finding
 
 UNHEALTHY = 1
 
@@ -20,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     checks = typer.Typer(invoke_without_command=True, help=doctor.__doc__)
     checks.callback()(doctor)
     checks.command()(domain)
+    checks.command()(probe)
     app.add_typer(checks, name="doctor", rich_help_panel="Operations")
 
 
@@ -115,14 +117,46 @@ def domain(
 ) -> None:
     """Check a domain as receivers do: DMARC, DKIM, SPF, bounces, and the unsubscribe link. Asks DNS."""
     import asyncio
-    from dataclasses import asdict
 
     from cli.domain_check import examine
-    from cli.output import say, show_list
     from cli.settings import local_settings
+
+    _show(asyncio.run(examine(local_settings(), name, envelope)), as_json)
+
+
+def probe(
+    address: Annotated[str, typer.Argument(help="Where to send it: any address at a bounce domain, or a mailbox.")],
+    sender: Annotated[
+        str, typer.Option("--from", metavar="ADDRESS", help="Address in From. Default: at the domain it bounces for.")
+    ] = "",
+    relay: Annotated[str, typer.Option(metavar="NAME", help="The relay. Default: the first.")] = "",
+    wait: Annotated[
+        float, typer.Option(min=0, max=3600, metavar="SECONDS", help="How long it may be on its way.")
+    ] = 60,
+    as_json: Json = False,
+) -> None:
+    """Send one email through a relay, and judge what arrives: outside address, HELO, PTR, SPF, DKIM and DMARC."""
+    import asyncio
+
+    from cli.local.control import noted
+    from cli.mail_probe import Wanted
+    from cli.mail_probe import probe as send
+    from cli.settings import local_settings
+
+    config = local_settings()
+    with noted(config, "doctor probe") as result:
+        findings = asyncio.run(send(config, Wanted(address, sender, relay, wait)))
+        result.text = ", ".join(f"{finding.name}: {finding.verdict.value}" for finding in findings)
+    _show(findings, as_json)
+
+
+def _show(findings: Sequence[Finding], as_json: bool) -> None:
+    """Exits with 1 if anything is wrong."""
+    from dataclasses import asdict
+
+    from cli.output import say, show_list
     from shared.deliverability.check import Verdict
 
-    findings = asyncio.run(examine(local_settings(), name, envelope))
     well = all(finding.verdict is not Verdict.WRONG for finding in findings)
     marks = {Verdict.OK: "ok", Verdict.WRONG: "NO", Verdict.UNKNOWN: "?"}
     show_list(

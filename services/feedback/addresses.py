@@ -9,6 +9,7 @@ from sqlmodel import col
 
 from services.feedback.grouped import Grouped
 from shared.email_tokens import BOUNCE, TOKEN, UNSUBSCRIBE
+from shared.ledger import probes
 from shared.ledger.database import Ledger
 from shared.ledger.report_people import Person, identify_all
 from shared.ledger.tenants import Domain
@@ -55,6 +56,11 @@ class Addresses:
         project_id = await self._owner(domain.lower().rstrip("."))
         if project_id is None:
             raise UnknownAddressError
+        if (probe := probes.token_in(address)) is not None:
+            async with self._ledger.read() as connection:
+                if not await probes.is_awaited(connection, probe):
+                    raise WrongTokenError
+            return project_id
         if local in NAMES:
             return project_id
         token = local.removeprefix(BOUNCE).removeprefix(UNSUBSCRIBE)

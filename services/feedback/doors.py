@@ -19,7 +19,9 @@ from services.feedback.recorder import Recorder
 from shared import logs
 from shared.errors import ConfigurationError
 from shared.feedback.read import digest, read
+from shared.ledger import probes
 from shared.ledger.database import in_a_line, is_unavailable
+from shared.ledger.probes import Arrival
 from shared.settings import FeedbackSettings
 
 IDLE_SECONDS = 60.0
@@ -76,6 +78,9 @@ class Handler:
             return self._refuse("busy", "451 4.3.2 Too many mails at once, try again later")
         octets = envelope.original_content or b""
         rcpt, sender = envelope.rcpt_tos[0], envelope.mail_from or ""
+        if (token := probes.token_in(rcpt)) is not None:
+            protocol = "lmtp" if isinstance(server, LMTP) else "smtp"
+            return await self._probe(token, Arrival(protocol, _peer(session), session.host_name or "", sender, octets))
         if len(octets) <= SMALL_BYTES:
             found, of_mail = read(octets, rcpt, sender), digest(octets, rcpt)
         else:
@@ -86,6 +91,15 @@ class Handler:
         except Exception as error:  # noqa: BLE001 - the client is told to come again
             return self._failed(error)
         return f"250 2.0.0 {outcome.result}"
+
+    async def _probe(self, token: str, arrival: Arrival) -> str:
+        if len(arrival.message) > probes.MOST_BYTES:
+            return self._refuse("too_long", "552 5.3.4 A probe is short")
+        try:
+            is_new = await self._recorder.record_probe(token, arrival)
+        except Exception as error:  # noqa: BLE001 - the client is told to come again
+            return self._failed(error)
+        return f"250 2.0.0 {'recorded' if is_new else 'repeated'}"
 
     async def handle_exception(self, error: Exception) -> str:
         """An error of ours, or a client that says no SMTP."""
@@ -102,6 +116,10 @@ class Handler:
     def _refuse(self, reason: str, reply: str) -> str:
         self._metrics.refused.labels(reason).inc()
         return reply
+
+
+def _peer(session: Session) -> str:
+    return str(session.peer[0]) if isinstance(session.peer, tuple) and session.peer else ""
 
 
 class _Rate:

@@ -8,8 +8,9 @@ from uuid import UUID
 from services.feedback.grouped import Grouped
 from services.feedback.metrics import FeedbackMetrics
 from shared.feedback.meaning import Found
-from shared.ledger import reports
+from shared.ledger import probes, reports
 from shared.ledger.database import Ledger
+from shared.ledger.probes import Arrival
 from shared.ledger.report_people import identify_all
 from shared.ledger.reports import Incoming, Outcome
 
@@ -39,6 +40,12 @@ class Recorder:
         self._metrics.reports.labels(outcome.kind.value, outcome.result).inc()
         self._metrics.record_seconds.observe(time.monotonic() - since)
         return outcome
+
+    async def record_probe(self, token: str, arrival: Arrival) -> bool:
+        """Returns once an email of `doctor probe` is in the ledger; False if it is there already. Raises what the
+        database raises."""
+        async with self._ledger.write() as connection:
+            return await probes.note_arrival(connection, token, arrival)
 
     async def run(self) -> None:
         """Records until it is cancelled."""

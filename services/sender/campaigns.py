@@ -13,7 +13,6 @@ from services.sender.contents import Content, Contents
 from services.sender.db import campaigns
 from services.sender.db.campaigns import CampaignRow
 from services.sender.db.worklist import WorklistRow
-from services.sender.dkim import DkimSigner
 from services.sender.memory import Memory
 from services.sender.metrics import SenderMetrics
 from services.sender.results import RetryPolicy
@@ -22,6 +21,7 @@ from shared.email_tokens import BOUNCE, EmailTokens, TokenMaker
 from shared.errors import ConfigurationError, DataError
 from shared.ledger.database import Ledger
 from shared.messages.campaign import ProjectHeaders, headers_of
+from shared.messages.dkim import DkimSigner
 from shared.messages.message import MessageBuilder, Pieces
 from shared.relay_groups import NO_GROUP
 from shared.retries import BY_SCHEDULE, doubling, parse_schedule

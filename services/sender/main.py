@@ -2,7 +2,6 @@
 
 from services.sender.batch_monitor import BatchMonitor
 from services.sender.campaigns import Campaigns
-from services.sender.dkim import load_signers
 from services.sender.drain import Drain
 from services.sender.engines import Engines
 from services.sender.feed import Feed
@@ -19,6 +18,7 @@ from services.sender.smtp.config import engine_config
 from services.sender.worker import Worker
 from shared import topology
 from shared.events import BatchReleased
+from shared.messages.dkim import load_signers
 from shared.process import Process
 from shared.relays.url import relays_of
 from shared.settings import SenderSettings

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Iterable, Mapping
 
-from services.sender.dkim import DkimSigner
 from shared.ledger import sending_facts
 from shared.ledger.database import Ledger
 from shared.ledger.sending_facts import SAY_SECONDS, DkimFact, EgressFact
+from shared.messages.dkim import DkimSigner
 from shared.relays.config import RelayConfig
 
 LOOK_SECONDS = 60.0

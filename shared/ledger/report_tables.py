@@ -1,8 +1,8 @@
-"""The tables of what came back after the 250."""
+"""The tables of what comes to the feedback service: reports after the 250, and the emails of `doctor probe`."""
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Uuid
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, LargeBinary, String, Uuid
 from sqlalchemy import text as sql
 from sqlmodel import Field, SQLModel
 
@@ -72,3 +72,20 @@ class ComplaintRate(SQLModel, table=True):
     judged_at: float = Field(sa_column=Column(Float(53), nullable=False))
     #: When a person resumed a campaign that it held: it holds no other.
     lifted_at: float | None = Field(sa_column=Column(Float(53)), default=None)
+
+
+class Probe(SQLModel, table=True):
+    """An email of `doctor probe`, announced before it is sent. See shared.ledger.probes."""
+
+    token: str = Field(sa_column=Column(String(32), primary_key=True))
+    created_at: float = Field(sa_column=Column(Float(53), nullable=False))
+    #: None, like the following: it is awaited.
+    arrived_at: float | None = Field(sa_column=Column(Float(53)), default=None)
+    #: `smtp`: from the relay itself. `lmtp`: from a mail server of ours, which took it from the relay.
+    protocol: str | None = Field(sa_column=Column(String(4)), default=None)
+    #: The other end of the connection.
+    peer: str | None = Field(sa_column=Column(String(64)), default=None)
+    helo: str | None = Field(sa_column=Column(String(255)), default=None)
+    #: MAIL FROM; empty for `<>`.
+    sender: str | None = Field(sa_column=Column(String(320)), default=None)
+    message: bytes | None = Field(sa_column=Column(LargeBinary), default=None)

@@ -157,6 +157,10 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "recipient": {SELECT: ("id", "campaign_id", "email", "email_key", "status")},
         "batch": {SELECT: ALL, UPDATE: _REPORTED},
         "report": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "probe": {
+            SELECT: ("token", "created_at", "arrived_at"),
+            UPDATE: ("arrived_at", "protocol", "peer", "helo", "sender", "message"),
+        },
         "suppression": {
             SELECT: ("id", "project_id", "email_key", "provisional"),
             INSERT: ALL,

@@ -51,6 +51,16 @@ async def establish(
     """Connect, greet, encrypt, authenticate; each may take `stage_seconds`. `context` is the relay's `tls_context()`.
 
     Raises EstablishError, and leaves no socket open if it does."""
+    return _session(await connect(relay, context, stage_seconds, phase))
+
+
+async def connect(
+    relay: RelayConfig,
+    context: ssl.SSLContext | None,
+    stage_seconds: float,
+    phase: PhaseSeconds = lambda _stage, _seconds: None,
+) -> aiosmtplib.SMTP:
+    """The same, as a client that sends single emails."""
     smtp = aiosmtplib.SMTP(
         hostname=relay.host,
         port=relay.port,
@@ -80,7 +90,7 @@ async def establish(
             phase(Stage.AUTH, loop.time() - since)
         if smtp.transport is None or smtp.transport.is_closing():
             raise aiosmtplib.SMTPServerDisconnected("Connection lost")
-        return _session(smtp)
+        return smtp
     except Exception as error:
         # Whatever a server says, and whatever aiosmtplib makes of it, the relay cannot be used.
         _abort(smtp)

@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from services.sender.dkim import DkimSigner, load_signers
 from shared.dkim_keys import NewKey, new_key
+from shared.messages.dkim import DkimSigner, load_signers
 from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder
 from shared.templates import compile_content
 

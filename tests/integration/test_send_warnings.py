@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from services.api.web import domain_checks
-from services.sender.dkim import load_signers
 from services.sender.sending_facts import SendingFacts
 from shared.dkim_keys import new_key
 from shared.ledger import domains, sending_facts
 from shared.ledger.models import DEFAULT_PROJECT
+from shared.messages.dkim import load_signers
 from shared.relays.url import parse_relay
 from shared.settings import SenderSettings, load
 from tests.support.api import ApiRig, api_on

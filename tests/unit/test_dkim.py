@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from services.sender.dkim import SIGNED_HEADERS, DkimSigner, load_signers
 from shared.addresses import AddressError
 from shared.dkim_keys import NewKey, find_keys, load_key, new_key
 from shared.errors import ConfigurationError, DataError
+from shared.messages.dkim import SIGNED_HEADERS, DkimSigner, load_signers
 from shared.messages.message import Attachment, CampaignHeaders, MessageBuilder, Unsigned
 from shared.templates import compile_content
 
