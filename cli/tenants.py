@@ -75,9 +75,10 @@ async def rotate_key(config: CommonSettings, key_id: UUID, overlap_hours: float)
     """The secret of the new key. The old one works for `overlap_hours` more."""
     async with ledger_of(config) as ledger, ledger.write() as connection:
         key = await keys.find(connection, key_id=key_id)
-        if key is None:
+        made = None if key is None else await keys.rotate(connection, key, overlap_hours * HOUR_SECONDS)
+        if key is None or made is None:
             raise _no_key(key_id)
-        new_id, secret = await keys.rotate(connection, key, overlap_hours * HOUR_SECONDS)
+        new_id, secret = made
         target = f"key={key_id} new={new_id}"
         await audit.record(connection, actor(), "key rotate", target=target, project_id=key.project_id)
     return secret

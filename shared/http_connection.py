@@ -1,5 +1,5 @@
-"""One HTTP connection with deadlines. Uvicorn itself waits for ever for half a request and for a client that does not
-read its answer."""
+"""One HTTP connection with deadlines and bounds. Uvicorn itself waits for ever for half a request and for a client that
+does not read its answer, and parses whatever has arrived before it does anything else."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 if TYPE_CHECKING:
     from shared.settings import CommonSettings
 
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\nRetry-After: 5\r\n\r\n"
+
+PARSED_BYTES = 8192
+"""Of a chunked body or of headers that are parsed at once: in chunks of one byte this takes about 20 ms, and 256 KB may
+arrive at a time. Other connections have their turn in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,31 @@ class LimitedConfig(uvicorn.Config):
     limits: HttpLimits
 
 
+class _Reading(FlowControl):
+    """Reads from the socket while the application wants more and nothing that has arrived waits to be parsed."""
+
+    _waits = False
+    _enough = False
+
+    def pause_reading(self) -> None:
+        self._enough = True
+        super().pause_reading()
+
+    def resume_reading(self) -> None:
+        self._enough = False
+        if not self._waits:
+            super().resume_reading()
+
+    def hold(self) -> None:
+        self._waits = True
+        super().pause_reading()
+
+    def release(self) -> None:
+        self._waits = False
+        if not self._enough:
+            super().resume_reading()
+
+
 class LimitedConnection(H11Protocol):
     """Ends the connection if the client keeps it waiting. While the application works on an answer, only a client that
     does not read is ended: bodies have deadlines where they are read."""
@@ -51,9 +82,13 @@ class LimitedConnection(H11Protocol):
     config: LimitedConfig
     _request_due: asyncio.TimerHandle | None = None
     _reading_due: asyncio.TimerHandle | None = None
+    _reading: _Reading
+    #: Has arrived, and is still to be parsed.
+    _unparsed = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = self._reading = _Reading(transport)
         limits = self.config.limits
         same = sum(1 for other in self.connections if _host_of(other) == _host_of(self))
         if len(self.connections) > limits.connections or same > limits.connections_per_address:
@@ -62,8 +97,24 @@ class LimitedConnection(H11Protocol):
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._await_request()
+        if self._unparsed:
+            self._unparsed += data
+            return
+        if len(data) > PARSED_BYTES and not self._has_length():
+            data, self._unparsed = data[:PARSED_BYTES], data[PARSED_BYTES:]
+            self._reading.hold()
+            self.loop.call_soon(self._parse_more)
+        self._parse(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """The client has broken the protocol. An answer that has begun cannot be replaced by another."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -83,6 +134,27 @@ class LimitedConnection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def _parse(self, data: bytes) -> None:
+        super().data_received(data)
+        self._await_request()
+
+    def _parse_more(self) -> None:
+        if self.transport.is_closing():
+            self._unparsed = b""
+            return
+        size = len(self._unparsed) if self._has_length() else PARSED_BYTES
+        data, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+        if self._unparsed:
+            self.loop.call_soon(self._parse_more)
+        else:
+            self._reading.release()
+        self._parse(data)
+
+    def _has_length(self) -> bool:
+        """Whether a body arrives that is one piece to the parser, however long it is."""
+        in_body = self.conn.their_state is h11.SEND_BODY
+        return in_body and not any(name == b"transfer-encoding" for name, _ in self.headers)
 
     def _await_request(self) -> None:
         """Sets the deadline of the next request's headers unless it runs, or ends it once there is a request."""

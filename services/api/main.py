@@ -7,6 +7,7 @@ from services.api.housekeeping import JUDGE_SECONDS, TICK_SECONDS, Housekeeping
 from services.api.metrics import ApiMetrics
 from services.api.page import mount as page
 from services.api.rest import mount as rest
+from services.api.web.headers import OneMeaning
 from services.api.web.hosts import AllowedHosts
 from services.api.web.observe import Observe
 from shared import logs
@@ -43,5 +44,6 @@ def create_app(api: Api, health: Health, *, shared_port: bool = True) -> FastAPI
     rest.mount(app)
     page.mount(app)
     app.router.routes.extend(health.routes() if shared_port else health.public_routes())
+    app.add_middleware(OneMeaning)
     app.add_middleware(Observe, metrics=api.metrics)
     return app

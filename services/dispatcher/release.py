@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.survey import OpenCampaign
+from shared import logs
 from shared.events import BatchReleased
-from shared.ledger import batches, campaigns, rate_limits
+from shared.ledger import batches, campaigns, rate_limits, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign
@@ -21,6 +22,8 @@ from shared.settings import DispatcherSettings
 
 LEAST_SPLIT = 50
 """A small campaign is split so that every sender gets a batch, but into batches of at least this many recipients."""
+
+log = logs.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, 
                 col(Batch.generation),
                 col(Batch.size),
                 col(Batch.due_at),
+                col(Batch.fruitless),
                 (col(Batch.pending) + col(Batch.deferred)).label("open"),
             )
             .where(
@@ -106,11 +110,29 @@ async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, 
     ).first()
     if due is None:
         return None
+    if due.fruitless >= batches.MOST_FRUITLESS:
+        await _pause(connection, campaign.id, due.id)
+        return None
     span = _span(due.size, rate)
     if not await batches.release(connection, due.id, due.generation, due_at=due.due_at, span_seconds=span):
         return None  # another dispatcher was first
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
     return Released(ticket, due.open, fresh=False)
+
+
+async def _pause(connection: AsyncConnection, campaign_id: UUID, batch_id: int) -> None:
+    """Pauses a campaign one of whose batches may stop or end each sender that holds it. After a resume the batch gets
+    as many tries again."""
+    reason = (
+        f"Batch {batch_id} was taken back {batches.MOST_FRUITLESS} times from senders that made no progress with it:"
+        " its content may stop them. Look at the senders' logs, then resume."
+    )
+    paused, sending = CampaignStatus.PAUSED, (CampaignStatus.SENDING,)
+    if not await campaigns.move(connection, campaign_id, paused, from_=sending, reason=reason):
+        return
+    await batches.forgive(connection, batch_id)
+    await timeline.record(connection, campaign_id, "paused", reason)
+    log.warning("campaign.paused", campaign_id=str(campaign_id), batch_id=batch_id, reason="fruitless rescues")
 
 
 async def _release_fresh(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -20,6 +20,10 @@ NEARLY_OUT = 10
 
 LIMITED_PER_PLACE = 128
 """Batches under a limit that a sender holds beside those with a place, at most, for each of its places."""
+
+MOST_FRUITLESS = 3
+"""A batch that was rescued this often without progress in between may be what stops its senders: its campaign
+pauses."""
 
 _FREE: Mapping[str, Any] = {"owner": None, "lease_until": None, "released_at": None}
 
@@ -167,15 +171,32 @@ async def requeue(
     *conditions: ColumnElement[bool],
     due_in_seconds: float = 0.0,
     rescued: bool = False,
+    given_back: bool = False,
 ) -> Sequence[Requeued]:
     """Makes every batch that meets the conditions wait for `due_in_seconds`: retry, resume and rescue alike.
+    `given_back`: by its owner, which did no harm to it nor it to its owner.
 
     An owner that still holds one finds another generation. The conditions name the generation or the lease that was
     seen, so that two concurrent calls requeue a batch once."""
     values = {**_FREE, "due_at": db_now() + due_in_seconds}
     if rescued:
-        values["rescues"] = col(Batch.rescues) + 1
+        values |= rescued_values()
+    if given_back:
+        values |= {"fruitless": 0, "rescued_mark": None}
     return [Requeued(*row) for row in await move(connection, BatchState.WAITING, *conditions, **values)]
+
+
+def rescued_values() -> dict[str, Any]:
+    """What a rescue counts: all of them, and those without progress since the one before."""
+    # An email that is sent or fails takes 2 or 1 from it, one that is deferred for the first time 1.
+    mark = 2 * col(Batch.pending) + col(Batch.deferred)
+    fruitless = case((col(Batch.rescued_mark) == mark, col(Batch.fruitless) + 1), else_=1)
+    return {"rescues": col(Batch.rescues) + 1, "fruitless": fruitless, "rescued_mark": mark}
+
+
+async def forgive(connection: AsyncConnection, batch_id: int) -> None:
+    """It may be rescued as often again. Its campaign has paused because of it."""
+    await connection.execute(update(Batch).where(col(Batch.id) == batch_id).values(fruitless=0, rescued_mark=None))
 
 
 def lease_expired() -> ColumnElement[bool]:

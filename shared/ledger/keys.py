@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, or_, select, update
+from sqlalchemy import Row, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -109,18 +109,22 @@ async def create(connection: AsyncConnection, wanted: NewKey) -> tuple[UUID, str
     return key_id, secret
 
 
-async def rotate(connection: AsyncConnection, key: Key, overlap_seconds: float) -> tuple[UUID, str]:
-    """Creates a key that may do the same, for as long; the old one expires after `overlap_seconds` at the latest."""
-    lives_seconds = None if key.expires_at is None else key.expires_at - key.created_at
-    new = NewKey(key.name, key.project_id, key.scopes, lives_seconds, key.sender_domains)
-    created = await create(connection, new)
+async def rotate(connection: AsyncConnection, key: Key, overlap_seconds: float) -> tuple[UUID, str] | None:
+    """Creates a key that may do the same, for as long; the old one expires after `overlap_seconds` at the latest. None
+    if it is not valid any more. Of two rotations at once each creates a key."""
     ends_at = await clock(connection) + overlap_seconds
-    await connection.execute(
+    expires_at, id_ = col(ApiKey.expires_at), col(ApiKey.id)
+    never = expires_at.is_(None)
+    # Before the new key is made, so that a key that is revoked at this moment is not replaced.
+    ended = await connection.execute(
         update(ApiKey)
-        .where(col(ApiKey.id) == key.id, or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > ends_at))
-        .values(expires_at=ends_at)
+        .where(id_ == key.id, col(ApiKey.revoked_at).is_(None), or_(never, expires_at > db_now()))
+        .values(expires_at=case((or_(never, expires_at > ends_at), ends_at), else_=expires_at))
     )
-    return created
+    if ended.rowcount == 0:
+        return None
+    lives_seconds = None if key.expires_at is None else key.expires_at - key.created_at
+    return await create(connection, NewKey(key.name, key.project_id, key.scopes, lives_seconds, key.sender_domains))
 
 
 async def list_keys(connection: AsyncConnection) -> Sequence[Key]:

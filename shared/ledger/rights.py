@@ -34,7 +34,10 @@ SELECT, INSERT, UPDATE, DELETE = "SELECT", "INSERT", "UPDATE", "DELETE"
 _READ: Mapping[str, Columns] = {SELECT: ALL}
 _COUNTS = ("pending", "deferred", "sent", "failed", "suppressed", "expired", "cancelled", "unknown")
 _REPORTED = ("bounced", "complained", "unsubscribed", "gone")
-_TAKEN = ("state", "generation", "owner", "lease_until", "released_at", "due_at", "rescues")
+_TAKEN = (
+    *("state", "generation", "owner", "lease_until", "released_at", "due_at"),
+    *("rescues", "fruitless", "rescued_mark"),
+)
 _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
 _ALL_OF_IT: Mapping[str, Columns] = {**_LIFE, DELETE: ALL}

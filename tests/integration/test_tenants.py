@@ -93,7 +93,9 @@ async def test_a_rotated_key_works_beside_the_new_one_until_the_overlap_is_over(
     async with api.ledger.write() as connection:
         found = await keys.find(connection, secret=old)
         assert found is not None
-        new_id, new = await keys.rotate(connection, found, 60.0)
+        made = await keys.rotate(connection, found, 60.0)
+        assert made is not None
+        new_id, new = made
     for secret in (old, new):
         use(api, secret)
         await api.get("/v1/campaigns")

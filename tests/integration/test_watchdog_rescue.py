@@ -4,11 +4,14 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlmodel import col
 
+from services.sender.db import claims
 from shared.events import BatchProgress, BatchRequeued, SenderHeartbeat
-from shared.ledger import instances
+from shared.ledger import campaigns, instances
+from shared.ledger.batches import MOST_FRUITLESS
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, ServiceInstance
-from tests.support.ledger import FakeSender, Held, add_campaign, assert_sound, batches_of, timeline_of
+from shared.ledger.states import CampaignStatus
+from tests.support.ledger import FakeSender, Held, add_campaign, assert_sound, batches_of, campaign_row, timeline_of
 from tests.support.services import DispatcherRig, WatchdogRig, concurrently, register_sender
 
 
@@ -88,6 +91,58 @@ async def test_a_batch_with_an_expired_lease_is_rescued_and_sent_by_another(
     assert await FakeSender(ledger, "sender-2@test").send_all_released() == 60
     await dispatcher.settle()
     await assert_sound(ledger)
+
+
+async def test_a_batch_that_stops_every_sender_pauses_its_campaign(
+    ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+) -> None:
+    """After a resume it gets as many tries again."""
+    campaign = await add_campaign(ledger, 20)
+    for _ in range(2):
+        for _ in range(MOST_FRUITLESS):
+            held = await hold_one(dispatcher, sender)
+            await end_leases(ledger)
+            await rig.watchdog.look()
+        await dispatcher.settle()
+        assert await sender.released() == []
+        row = await campaign_row(ledger, campaign)
+        assert row.status == "paused"
+        assert f"Batch {held.id} was taken back 3 times" in row.reason
+        assert ("paused", row.reason) in await timeline_of(ledger, campaign)
+        async with ledger.write() as connection:
+            await campaigns.move(connection, campaign, CampaignStatus.SENDING, reason=None)
+    held = await hold_one(dispatcher, sender)
+    assert await sender.record(held) == 20
+    await assert_sound(ledger)
+
+
+async def test_a_batch_that_makes_progress_is_rescued_as_often_as_needed(
+    ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender, rig: WatchdogRig
+) -> None:
+    campaign = await add_campaign(ledger, 20)
+    for status in ("sent", "deferred", "sent", "failed"):
+        held = await hold_one(dispatcher, sender)
+        assert await sender.record(held, status, limit=1) == 1
+        await end_leases(ledger)
+        await rig.watchdog.look()
+    await hold_one(dispatcher, sender)
+    [batch] = await batches_of(ledger, campaign)
+    assert (batch.rescues, batch.fruitless) == (4, 1)
+    await assert_sound(ledger)
+
+
+async def test_a_sender_that_ends_with_a_batch_each_time_does_not_resume_it_for_ever(
+    ledger: Ledger, dispatcher: DispatcherRig, sender: FakeSender
+) -> None:
+    await add_campaign(ledger, 20)
+    held = await hold_one(dispatcher, sender)
+    resumed = []
+    for _ in range(MOST_FRUITLESS):
+        again, given_back = await claims.resume(ledger, sender.owner, 15.0, 10)
+        resumed.append(([one.batch_id for one in again], [one.batch_id for one in given_back]))
+    assert resumed == [([held.id], []), ([held.id], []), ([], [held.id])]
+    await dispatcher.settle()
+    assert await sender.released() == []
 
 
 async def test_a_silent_sender_with_a_lease_is_left_alone(

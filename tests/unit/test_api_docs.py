@@ -11,7 +11,7 @@ from services.api.usecases.errors import RefusedError
 from services.api.web.problems import status_of
 
 ROOT = Path(__file__).parents[2]
-NAMED_AFTER_STATUS = {("405", "method-not-allowed"), ("421", "misdirected-request")}
+NAMED_AFTER_STATUS = {("400", "bad-request"), ("405", "method-not-allowed"), ("421", "misdirected-request")}
 ROW = re.compile(r"^\| (\d{3}) \| (.*?) \|", re.MULTILINE)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import Request, Response, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from services.api.usecases.errors import CutOffError
@@ -56,7 +57,7 @@ class KeyRoute(APIRoute):
     """A route that asks first for a key with its scope; `request.state.key` is then that key."""
 
     def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
+        handle = self._reading(super().get_route_handler())
         [needed] = {scope_of(method, self.path) for method in self.methods or ()}
 
         async def with_key(request: Request) -> Response:
@@ -71,15 +72,19 @@ class KeyRoute(APIRoute):
 
         return with_key
 
+    def _reading(self, handle: Handler) -> Handler:
+        """How the body is read, once the key has been found good."""
+        return handle
+
 
 class JsonRoute(KeyRoute):
     """A route that asks for a key, then bounds the body: its bytes by `max_content_bytes`, and its values."""
 
-    def get_route_handler(self) -> Handler:
-        handle = super().get_route_handler()
-
+    def _reading(self, handle: Handler) -> Handler:
         async def with_bound(request: Request) -> Response:
             api = api_of(request)
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise HTTPException(415, "Send the body without Content-Encoding. Imports may be packed.")
             async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as posted:
                 try:
                     check_values(await posted.body())

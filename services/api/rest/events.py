@@ -13,6 +13,7 @@ from services.api.shapes.events import EventsPage, EventStreamIn, EventStreamOut
 from services.api.usecases import events
 from services.api.usecases.errors import EventsGoneError
 from services.api.web.context import Project, ProjectDep
+from services.api.web.streams import KeyWatch
 from shared.ledger import projects
 from shared.ledger.database import is_unavailable
 
@@ -69,12 +70,16 @@ async def stream(
     begin: Annotated[tuple[int, frozenset[str]], Depends(_beginning)], project: ProjectDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Each has its type as `event` and its position as `id`, so a browser that reconnects goes on where it was.
-    `gone` ends the stream if the reader falls behind the retention."""
+    `gone` ends the stream if the reader falls behind the retention. It also ends if the key is no longer valid."""
     after, chosen = begin
+    watch = KeyWatch(project)
     while not project.api.stopping.is_set():
-        page = await _next(project, after, chosen)
-        if page is None:
+        try:
+            page = await _next(project, watch, after, chosen)
+        except EventsGoneError:
             yield ServerSentEvent(raw_data="{}", event="gone")
+            return
+        if page is None:
             return
         for event in page["data"]:
             yield ServerSentEvent(raw_data=orjson.dumps(event).decode(), event=event["type"], id=str(event["position"]))
@@ -88,13 +93,14 @@ async def stream(
             continue
 
 
-async def _next(project: Project, after: int, types: frozenset[str]) -> dict[str, Any] | None:
-    """The next page, an empty one while the database is away; None if events were deleted before they were read."""
+async def _next(project: Project, watch: KeyWatch, after: int, types: frozenset[str]) -> dict[str, Any] | None:
+    """The next page, an empty one while the database is away; None if the key is no longer valid. Raises
+    EventsGoneError."""
     try:
         async with project.read() as connection:
+            if not await watch.is_valid(connection):
+                return None
             return await events.read(connection, project.id, after, EVENTS_AT_ONCE, types)
-    except EventsGoneError:
-        return None
     except Exception as error:
         if not is_unavailable(error):
             raise

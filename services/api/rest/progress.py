@@ -14,7 +14,7 @@ from services.api.usecases import campaign_row, progress
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import NotFoundError
 from services.api.web.context import CampaignDep, ProjectDep
-from services.api.web.streams import stream_place
+from services.api.web.streams import KeyWatch, stream_place
 from shared.ledger.database import is_unavailable
 from shared.ledger.states import FINAL
 
@@ -42,11 +42,14 @@ async def events(
     campaign: Annotated[CampaignRef, Depends(_existing)], project: ProjectDep
 ) -> AsyncIterator[ServerSentEvent]:
     """Sends `progress` when something has changed, at most once a second. `closed` carries the final counts and ends
-    the stream."""
+    the stream. It also ends if the key is no longer valid."""
     previous: Progress | None = None
+    watch = KeyWatch(project)
     while not project.api.stopping.is_set():
         try:
             async with project.read() as connection:
+                if not await watch.is_valid(connection):
+                    return
                 now = await progress.look(connection, campaign, previous)
         except NotFoundError:
             return  # it was deleted

@@ -98,10 +98,10 @@ async def create_key(connection: AsyncConnection, tenant: Tenant, given: KeyIn) 
 async def rotate_key(connection: AsyncConnection, key_id: UUID, overlap_hours: float) -> MadeKeyOut:
     """Raises NotFoundError for a key that is not valid."""
     key = await keys.find(connection, key_id=key_id)
-    if key is None:
+    made = None if key is None else await keys.rotate(connection, key, overlap_hours * HOUR_SECONDS)
+    if made is None:
         raise NotFoundError("valid key with this id")
-    new_id, secret = await keys.rotate(connection, key, overlap_hours * HOUR_SECONDS)
-    return await _made(connection, new_id, secret)
+    return await _made(connection, *made)
 
 
 async def revoke_key(connection: AsyncConnection, key_id: UUID) -> None:

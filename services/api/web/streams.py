@@ -1,9 +1,15 @@
-"""A place among the event streams of the project, for as long as a stream lasts."""
+"""What all event streams of a project need: a place among them, and a key that is still valid."""
 
+import time
 from collections.abc import AsyncIterator
 
-from services.api.web.context import ProjectDep
-from shared.ledger import projects
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.api.web.context import Project, ProjectDep
+from shared.ledger import keys, projects
+
+KEY_SECONDS = 5.0
+"""How often a stream asks whether its key is still valid."""
 
 
 async def stream_place(project: ProjectDep) -> AsyncIterator[None]:
@@ -13,3 +19,18 @@ async def stream_place(project: ProjectDep) -> AsyncIterator[None]:
     assert owner is not None, "its key was valid"
     with project.api.streams.place(owner, project.tenant.limits):
         yield
+
+
+class KeyWatch:
+    """Ends a stream whose key was revoked, has expired, or is of a project that was closed meanwhile."""
+
+    def __init__(self, project: Project) -> None:
+        self._key_id = project.key.id
+        self._looked_at = time.monotonic()
+
+    async def is_valid(self, connection: AsyncConnection) -> bool:
+        now = time.monotonic()
+        if now - self._looked_at < KEY_SECONDS:
+            return True
+        self._looked_at = now
+        return await keys.find(connection, key_id=self._key_id) is not None

@@ -118,7 +118,12 @@ async def resume(
     as those of a paused campaign. Only for the owner whose slot lock this process holds: no other process is it."""
     held = (
         select(col(Batch.id))
-        .where(col(Batch.owner) == owner, col(Batch.state) == BatchState.SENDING.value)
+        .where(
+            col(Batch.owner) == owner,
+            col(Batch.state) == BatchState.SENDING.value,
+            # One that may have ended this process again and again waits for the dispatcher, which pauses its campaign.
+            col(Batch.fruitless) < batches.MOST_FRUITLESS - 1,
+        )
         .order_by(col(Batch.claimed_at))
         .limit(limit)
     )
@@ -129,8 +134,8 @@ async def resume(
             lease_seconds,
             BatchState.SENDING,
             (col(Batch.id).in_(held),),
-            rescues=col(Batch.rescues) + 1,
             span_seconds=func.nullif(col(Batch.span_seconds), 0.0),  # see only_waits
+            **batches.rescued_values(),
         )
         requeued = await batches.requeue(
             connection,
@@ -271,7 +276,7 @@ async def let_go(
         due_in = rest_seconds
         if batch.pending == 0:
             due_in = await _first_due(connection, held) * (1 + retry_jitter)
-        await batches.requeue(connection, *ours, due_in_seconds=due_in)
+        await batches.requeue(connection, *ours, due_in_seconds=due_in, given_back=True)
         if batch.deferred:
             text = f"{batch.deferred} will be tried again"
             await timeline.record(connection, held.campaign_id, "deferred", text)
