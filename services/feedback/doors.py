@@ -77,7 +77,8 @@ class Handler:
         if not self._rate.take():
             return self._refuse("busy", "451 4.3.2 Too many mails at once, try again later")
         octets = envelope.original_content or b""
-        rcpt, sender = envelope.rcpt_tos[0], envelope.mail_from or ""
+        rcpt = envelope.rcpt_tos[0]
+        sender = "" if envelope.mail_from in (None, "<>") else envelope.mail_from
         if (token := probes.token_in(rcpt)) is not None:
             protocol = "lmtp" if isinstance(server, LMTP) else "smtp"
             return await self._probe(token, Arrival(protocol, _peer(session), session.host_name or "", sender, octets))

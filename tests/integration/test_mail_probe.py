@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import UnthreadedController
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select
@@ -145,9 +144,9 @@ async def world(ledger: Ledger, database_url: str, tmp_path: Path) -> AsyncItera
     }
     async with feedback(ledger) as doors, dns_server(zone) as dns:
         relay = Relay(doors.lmtp_port, doors.smtp_port)
-        controller = UnthreadedController(relay, hostname="127.0.0.1", port=free_port())
-        controller.begin()
-        relay.port = controller.port
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: SMTP(relay, loop=loop), "127.0.0.1", 0)
+        relay.port = server.sockets[0].getsockname()[1]
         config = LocalSettings(
             database_url=database_url,
             var_dir=tmp_path,
@@ -158,7 +157,7 @@ async def world(ledger: Ledger, database_url: str, tmp_path: Path) -> AsyncItera
         try:
             yield World(ledger, relay, dns, zone, config)
         finally:
-            controller.end()
+            server.close()
 
 
 def wrong(found: dict[str, Finding]) -> dict[str, Verdict]:
