@@ -1,7 +1,7 @@
 """The contract: it is valid OpenAPI, and the app keeps it for any request."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from shared import topology
 from tests.support.api import ApiRig, api_on, campaign_body
 from tests.support.broker import BrokerVhost
+from tests.support.dns import no_records
 from tests.support.processes import ServiceProcess
 from tests.support.system import new_key
 
@@ -60,8 +61,18 @@ async def test_examples_of_the_contract_work(api: ApiRig) -> None:
         await api.request("POST", path.format(campaign_id=campaign), 201, headers={"Content-Type": media}, **options)
 
 
+@pytest.fixture
+def dns() -> Iterator[str]:
+    with no_records() as address:
+        yield address
+
+
 def test_the_app_keeps_the_contract(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, service_process: Callable[..., ServiceProcess]
+    tmp_path: Path,
+    database_url: str,
+    broker_vhost: BrokerVhost,
+    service_process: Callable[..., ServiceProcess],
+    dns: str,
 ) -> None:
     """schemathesis sends valid and invalid requests to every operation; the answers must match the document."""
     asyncio.run(topology.declare(broker_vhost.admin_url))
@@ -71,6 +82,7 @@ def test_the_app_keeps_the_contract(
             "VASHSENDER_DATABASE_URL": database_url,
             "VASHSENDER_AMQP_URL": broker_vhost.services_url,
             "VASHSENDER_VAR_DIR": str(tmp_path),
+            "VASHSENDER_DNS_SERVERS": dns,
         },
     )
     asyncio.run(process.wait_ready())

@@ -24,6 +24,7 @@ from shared.ledger.database import Ledger
 from shared.ledger.keys import NewKey
 from shared.scopes import EVERY_SCOPE, Scope
 from tests.support.broker import BrokerVhost
+from tests.support.dns import no_records
 from tests.support.processes import ServiceProcess
 
 # A mail is given as it is.
@@ -97,9 +98,13 @@ def an_api(
         "VASHSENDER_AMQP_URL": vhost.services_url,
         "VASHSENDER_VAR_DIR": str(folder),
     }
-    process = service_process("api", environment)
-    asyncio.run(process.wait_ready())
+    with no_records() as dns:
+        process = service_process("api", environment | {"VASHSENDER_DNS_SERVERS": dns})
+        asyncio.run(process.wait_ready())
+        yield from _planted(database_url, process)
 
+
+def _planted(database_url: str, process: ServiceProcess) -> Iterator[tuple[ServiceProcess, list[Team]]]:
     async def make() -> list[dict[str, str]]:
         ledger = Ledger(database_url, pool_size=1)
         try:

@@ -406,8 +406,8 @@ async def test_an_installation_that_changed_its_secret_takes_the_records_of_the_
 async def test_a_domain_is_not_proven_while_dns_fails_nor_by_a_key_of_other_domains(database_url: str) -> None:
     async with dns_server({}) as dns, api_on(database_url, dns_servers=dns.address) as api:
         dns.failing.add("_vashsender.example.com")
-        problem = await api.post("/v1/domains/example.com/prove", expect=503)
-        assert problem["type"] == "urn:vashsender:problem:unavailable"
+        problem = await api.post("/v1/domains/example.com/prove", expect=409)
+        assert "no answer" in problem["detail"]
         await api.post("/v1/domains/not a domain/prove", expect=422)
         async with api.ledger.write() as connection:
             kept = NewKey("kept", DEFAULT_PROJECT, frozenset({Scope.CAMPAIGNS_WRITE}), domains=("example.net",))

@@ -1,9 +1,11 @@
 """A DNS server of the test's own, over UDP and TCP on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
 from typing import cast
 
 import dns.flags
@@ -66,6 +68,27 @@ class _Udp(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if (made := self._server.answer(data, "udp")) is not None:
             self._transport.sendto(made, addr)
+
+
+@contextmanager
+def no_records() -> Iterator[str]:
+    """For tests without an event loop: the address of a server that knows no name, in a thread."""
+    started: SimpleQueue[tuple[str, asyncio.AbstractEventLoop, asyncio.Event]] = SimpleQueue()
+
+    async def serve() -> None:
+        async with dns_server({}) as server:
+            stop = asyncio.Event()
+            started.put((server.address, asyncio.get_running_loop(), stop))
+            await stop.wait()
+
+    thread = Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    address, loop, stop = started.get(timeout=30)
+    try:
+        yield address
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
 
 
 @asynccontextmanager

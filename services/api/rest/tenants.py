@@ -126,8 +126,8 @@ async def prove_domain(
         found = await domain_proof.provable(connection, project.tenant, name)
     if found is None:
         proof = domain_proof.proof_of(project.api.settings.signing_keys(Use.DOMAIN), project.id, name)
-        if not await checks_of(request).is_published(project.api, proof.name, proof.texts):
-            raise UnprovenDomainError(proof.name, proof.texts[0])
+        if why := await checks_of(request).unpublished(project.api, proof.name, proof.texts):
+            raise UnprovenDomainError(proof.name, proof.texts[0], why)
     async with project.write() as connection:
         added = await domain_proof.add_proven(connection, project.tenant, name)
         answer = await once.keep(connection, Answer(201, added))

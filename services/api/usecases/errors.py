@@ -162,9 +162,9 @@ class UnprovenDomainError(ConflictError):
     kind = "unproven-domain"
     title = "The domain is not proven"
 
-    def __init__(self, record_name: str, record_text: str) -> None:
+    def __init__(self, record_name: str, record_text: str, why: str) -> None:
         super().__init__(
-            f'Publish the TXT record {record_name} with the text "{record_text}", then repeat the request.',
+            f'Publish the TXT record {record_name} with the text "{record_text}", then repeat the request: {why}.',
             record_name=record_name,
             record_text=record_text,
         )

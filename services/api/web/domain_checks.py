@@ -12,7 +12,6 @@ from services.api.context import Api
 from services.api.shapes.campaigns import SendWarningOut
 from services.api.usecases import actions
 from services.api.usecases.campaign_row import CampaignRef
-from services.api.usecases.errors import UnavailableError
 from services.api.web.context import api_of
 from services.api.web.problems import HttpError
 from shared import logs
@@ -92,17 +91,20 @@ class DomainChecks:
             self._keep((domain, envelope_domain), findings)
         return findings
 
-    async def is_published(self, api: Api, name: str, texts: Sequence[str]) -> bool:
-        """Whether one of these texts is a TXT record at `name`. Raises ChecksBusyError, and UnavailableError if DNS
-        does not answer."""
+    async def unpublished(self, api: Api, name: str, texts: Sequence[str]) -> str:
+        """Why none of these texts is found as TXT record at `name`; empty if one is. Raises ChecksBusyError."""
         if self._slots.locked():
             raise ChecksBusyError("Try again in some seconds.", headers={"Retry-After": "5"})
         async with self._slots:
             try:
                 found = await Dns(api.settings.dns_servers).txt(name)
             except DnsError as error:
-                raise UnavailableError(f"{error}. Try again.") from None
-        return not {text.strip() for text in found}.isdisjoint(texts)
+                return f"{error}"
+        if {text.strip() for text in found}.isdisjoint(texts):
+            return (
+                f"there are {len(found)} other TXT records at {name}" if found else f"there is no TXT record at {name}"
+            )
+        return ""
 
     async def warnings(self, api: Api, from_domain: str, envelope_domain: str) -> list[SendWarningOut]:
         """What is wrong with the domains of a campaign, for its sender to read. Only about domains that belong to a
