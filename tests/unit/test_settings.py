@@ -106,6 +106,13 @@ def test_a_wrong_setting_gives_one_clear_line(
     assert caught.value.exit_code == 78
 
 
+def test_a_used_link_is_remembered_for_its_whole_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would sign in a second time."""
+    monkeypatch.setenv("VASHSENDER_IDEMPOTENCY_SECONDS", "899")
+    with pytest.raises(ConfigurationError, match=r"idempotency_seconds \(899\) must be at least 900"):
+        load(ApiSettings)
+
+
 def test_production_refuses_unsafe_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VASHSENDER_ENVIRONMENT", "production")
     with pytest.raises(ConfigurationError, match="secret_key must be set"):
