@@ -54,12 +54,13 @@ async def act(token: str, request: Request, api: ApiDep) -> Response:
     """Mail programs post `List-Unsubscribe=One-Click`, and the button an empty form. The body does not matter: the
     token is enough."""
     texts = _texts(request)
-    async with api.ledger.write() as connection:
+    # Read first: strangers with a wrong link must not keep writers of SQLite waiting.
+    async with api.ledger.read() as connection:
         person = await subscriber(connection, api.settings.signing_keys(Use.UNSUBSCRIBE), token)
-        if person is not None:
-            await unsubscribe(connection, person)
     if person is None:
         return _page(404, texts, texts["bad"])
+    async with api.ledger.write() as connection:
+        await unsubscribe(connection, person)
     return _page(200, texts, texts["done"].format(address=_masked(person.address.email)), f"<p>{texts['again']}</p>")
 
 
