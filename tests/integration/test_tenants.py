@@ -396,7 +396,7 @@ async def test_an_installation_that_changed_its_secret_takes_the_records_of_the_
         async with api_on(database_url, dns_servers=dns.address) as api:
             problem = await api.post("/v1/domains/example.com/prove", expect=409)
         zone["_vashsender.example.com"] = {"TXT": [f'"{problem["record_text"]}"']}
-        renewed = f"{'a new secret that is long enough to be one'},{SECRET_KEY}"
+        renewed = f"a new secret that is long enough to be one,{SECRET_KEY}"
         async with api_on(database_url, dns_servers=dns.address, secret_key=renewed) as api:
             fresh = await api.post("/v1/domains/example.org/prove", expect=409)
             assert fresh["record_text"] != problem["record_text"]
