@@ -36,6 +36,8 @@ class Key:
     created_at: float
     revoked_at: float | None
     expires_at: float | None
+    #: Seconds for which it was made; it may end earlier, because it was rotated. None: for ever.
+    lives_seconds: float | None
     #: To the quarter of an hour.
     last_used_at: float | None
     scopes: frozenset[Scope]
@@ -72,6 +74,7 @@ _COLUMNS: Sequence[Any] = (
     col(ApiKey.created_at),
     col(ApiKey.revoked_at),
     col(ApiKey.expires_at),
+    col(ApiKey.lives_seconds),
     col(ApiKey.last_used_at),
     col(ApiKey.scopes),
     col(ApiKey.sender_domains),
@@ -102,6 +105,7 @@ async def create(connection: AsyncConnection, wanted: NewKey) -> tuple[UUID, str
             digest=_limited_digest(secret) if is_limited else _digest(secret),
             created_at=now,
             expires_at=None if wanted.lives_seconds is None else now + wanted.lives_seconds,
+            lives_seconds=wanted.lives_seconds,
             scopes=" ".join(sorted(scopes)),
             sender_domains=None if wanted.sender_domains is None else " ".join(wanted.sender_domains),
         )
@@ -123,8 +127,7 @@ async def rotate(connection: AsyncConnection, key: Key, overlap_seconds: float) 
     )
     if ended.rowcount == 0:
         return None
-    lives_seconds = None if key.expires_at is None else key.expires_at - key.created_at
-    return await create(connection, NewKey(key.name, key.project_id, key.scopes, lives_seconds, key.sender_domains))
+    return await create(connection, NewKey(key.name, key.project_id, key.scopes, key.lives_seconds, key.sender_domains))
 
 
 async def list_keys(connection: AsyncConnection) -> Sequence[Key]:

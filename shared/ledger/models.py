@@ -85,6 +85,8 @@ class ApiKey(SQLModel, table=True):
     created_at: float = _moment(nullable=False)
     revoked_at: float | None = _moment()
     expires_at: float | None = _moment()
+    #: Seconds for which it was made, and for which the one is that it is rotated to. None: for ever.
+    lives_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)
     #: To the quarter of an hour.
     last_used_at: float | None = _moment()
     #: Separated by spaces. None: made by release 0.1.0, which has no scopes, so every one.

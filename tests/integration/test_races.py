@@ -109,8 +109,8 @@ async def test_a_stream_ends_with_its_key(api: ApiRig, monkeypatch: pytest.Monke
     asked = asyncio.Event()
     is_valid = streams.KeyWatch.is_valid
 
-    async def watched(self: streams.KeyWatch, connection: object) -> bool:
-        found = await is_valid(self, connection)  # type: ignore[arg-type]
+    async def watched(self: streams.KeyWatch) -> bool:
+        found = await is_valid(self)
         asked.set()
         return found
 

@@ -5,7 +5,7 @@ from sqlalchemy import select, text, update
 from sqlmodel import col
 
 from services.sender.db import claims
-from shared.events import BatchProgress, BatchRequeued, SenderHeartbeat
+from shared.events import AnyProgress, BatchProgress, BatchRequeued, SenderHeartbeat
 from shared.ledger import campaigns, instances
 from shared.ledger.batches import MOST_FRUITLESS
 from shared.ledger.database import Ledger, db_now
@@ -111,6 +111,7 @@ async def test_a_batch_that_stops_every_sender_pauses_its_campaign(
         assert ("paused", row.reason) in await timeline_of(ledger, campaign)
         async with ledger.write() as connection:
             await campaigns.move(connection, campaign, CampaignStatus.SENDING, reason=None)
+        await dispatcher.dispatcher.on_event(AnyProgress(campaign_id=campaign))
     held = await hold_one(dispatcher, sender)
     assert await sender.record(held) == 20
     await assert_sound(ledger)

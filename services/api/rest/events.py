@@ -74,12 +74,11 @@ async def stream(
     after, chosen = begin
     watch = KeyWatch(project)
     while not project.api.stopping.is_set():
-        try:
-            page = await _next(project, watch, after, chosen)
-        except EventsGoneError:
-            yield ServerSentEvent(raw_data="{}", event="gone")
+        if not await watch.is_valid():
             return
+        page = await _next(project, after, chosen)
         if page is None:
+            yield ServerSentEvent(raw_data="{}", event="gone")
             return
         for event in page["data"]:
             yield ServerSentEvent(raw_data=orjson.dumps(event).decode(), event=event["type"], id=str(event["position"]))
@@ -93,14 +92,13 @@ async def stream(
             continue
 
 
-async def _next(project: Project, watch: KeyWatch, after: int, types: frozenset[str]) -> dict[str, Any] | None:
-    """The next page, an empty one while the database is away; None if the key is no longer valid. Raises
-    EventsGoneError."""
+async def _next(project: Project, after: int, types: frozenset[str]) -> dict[str, Any] | None:
+    """The next page, an empty one while the database is away; None if events were deleted before they were read."""
     try:
         async with project.read() as connection:
-            if not await watch.is_valid(connection):
-                return None
             return await events.read(connection, project.id, after, EVENTS_AT_ONCE, types)
+    except EventsGoneError:
+        return None
     except Exception as error:
         if not is_unavailable(error):
             raise

@@ -47,9 +47,9 @@ async def events(
     watch = KeyWatch(project)
     while not project.api.stopping.is_set():
         try:
+            if not await watch.is_valid():
+                return
             async with project.read() as connection:
-                if not await watch.is_valid(connection):
-                    return
                 now = await progress.look(connection, campaign, previous)
         except NotFoundError:
             return  # it was deleted

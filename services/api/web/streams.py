@@ -3,10 +3,9 @@
 import time
 from collections.abc import AsyncIterator
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from services.api.web.context import Project, ProjectDep
 from shared.ledger import keys, projects
+from shared.ledger.database import is_unavailable
 
 KEY_SECONDS = 5.0
 """How often a stream asks whether its key is still valid."""
@@ -25,12 +24,20 @@ class KeyWatch:
     """Ends a stream whose key was revoked, has expired, or is of a project that was closed meanwhile."""
 
     def __init__(self, project: Project) -> None:
-        self._key_id = project.key.id
+        self._project = project
         self._looked_at = time.monotonic()
 
-    async def is_valid(self, connection: AsyncConnection) -> bool:
+    async def is_valid(self) -> bool:
+        """Asks the ledger from time to time. While that is away, the key counts as valid."""
         now = time.monotonic()
         if now - self._looked_at < KEY_SECONDS:
             return True
+        try:
+            async with self._project.read() as connection:
+                found = await keys.find(connection, key_id=self._project.key.id)
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            return True
         self._looked_at = now
-        return await keys.find(connection, key_id=self._key_id) is not None
+        return found is not None
