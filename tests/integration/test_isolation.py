@@ -130,7 +130,7 @@ async def test_no_page_shows_or_changes_what_belongs_to_another_project(rig: Rig
             continue
         if "live" in template and "{" not in template:
             continue  # an endless stream of the visitor's own
-        path = template.format(campaign_id=rig.campaign, action="pause", name="victim.test")
+        path = template.format(campaign_id=rig.campaign, action="pause", name="victim.test", webhook_id=rig.webhook)
         if method == "GET":
             answer = await visitor.client.get(path)
             assert "secret" not in answer.text, path
