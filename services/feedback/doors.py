@@ -197,7 +197,7 @@ class _Door(SMTP):
         else:
             self.envelope.original_content = octets
             answer = await self._call_handler_hook("DATA")
-        self._set_post_data_state()
+        self._set_post_data_state()  # type: ignore[no-untyped-call]
         await self.push(answer)
 
     def connection_made(self, transport: Any) -> None:

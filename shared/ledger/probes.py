@@ -81,7 +81,7 @@ async def arrival(connection: AsyncConnection, token: str) -> Arrival | None:
         col(Probe.token) == token, col(Probe.arrived_at).is_not(None)
     )
     row = (await connection.execute(wanted)).first()
-    return None if row is None else Arrival(*row)
+    return None if row is None else Arrival(**row._mapping)
 
 
 async def forget(connection: AsyncConnection, token: str) -> None:

@@ -7,6 +7,7 @@ import smtplib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +105,15 @@ class World:
 
 @asynccontextmanager
 async def feedback(ledger: Ledger) -> AsyncIterator[FeedbackSettings]:
-    given = {"lmtp_port": free_port(), "smtp_port": free_port(), "unsubscribe_key": "k" * 32}
-    settings = load(FeedbackSettings, **given)
+    ports = {"lmtp_port": free_port(), "smtp_port": free_port()}
+    settings = load(FeedbackSettings, **ports, unsubscribe_key="k" * 32)
     metrics = FeedbackMetrics(CollectorRegistry())
     recorder = Recorder(ledger, settings.token_keys, metrics)
     handler = Handler(settings, Addresses(ledger, settings.token_keys), recorder, metrics)
     doors = asyncio.create_task(Doors(settings, handler, metrics).run())
     try:
-        for port in given["lmtp_port"], given["smtp_port"]:
-            await until(lambda port=port: _is_open(port))
+        for port in ports.values():
+            await until(partial(_is_open, port))
         yield settings
     finally:
         doors.cancel()
@@ -179,7 +180,10 @@ async def test_an_email_that_everyone_trusts(world: World) -> None:
 
 
 def without(name: str) -> Callable[[World], None]:
-    return lambda world: world.zone.__delitem__(name) or None
+    def change(world: World) -> None:
+        del world.zone[name]
+
+    return change
 
 
 def with_records(name: str, kind: str, *records: str) -> Callable[[World], None]:

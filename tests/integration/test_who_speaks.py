@@ -158,11 +158,11 @@ async def test_impossible_heartbeats_go_to_dead_with_account_and_reason(
                 await exchange.publish(message, SenderHeartbeat.ROUTING_KEY)
         await until(lambda: refused_by(metrics) == 3)
         assert await dead_events(vhost, 2) == 2, "more than a few are only counted"
-    for message in await queues.dead(vhost.admin_url, 10):
-        assert (message.queue, message.reason, message.event) == ("heartbeats", "refused", "sender.heartbeat")
-        assert f"published by {accounts.prefix}_sender" in message.why
-        assert len(message.body) == KEPT_BYTES
-        assert message.died_at is not None
+    for dead in await queues.dead(vhost.admin_url, 10):
+        assert (dead.queue, dead.reason, dead.event) == ("heartbeats", "refused", "sender.heartbeat")
+        assert f"published by {accounts.prefix}_sender" in dead.why
+        assert len(dead.body) == KEPT_BYTES
+        assert dead.died_at is not None
     depths = {depth.name: depth.messages for depth in await queues.depths(vhost.admin_url)}
     assert depths["heartbeats"] == 0, "none is left to be refused again"
 
