@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -29,6 +29,9 @@ ALERT_PER_THOUSAND = 1
 HOLD_PER_THOUSAND = 3
 JUDGED_DAYS = 7
 """Days on which emails are judged, and for which a hold lasts: complaints come within days."""
+
+KEPT_DAYS = 90
+"""Days for which the rates are kept."""
 
 AGAIN_SECONDS = 600.0
 """A day that is not over is counted again after this time: more emails leave."""
@@ -61,6 +64,9 @@ async def judge(ledger: Ledger, providers: Providers) -> None:
             for of, people in complaints.items()
             if len(people) >= LEAST_COMPLAINTS and _is_due(known.get(of), of.day, len(people), now)
         }
+    if judged:
+        async with ledger.write() as connection:
+            await connection.execute(delete(ComplaintRate).where(col(ComplaintRate.day) < int(now // _DAY) - KEPT_DAYS))
     for of, (complained, delivered) in judged.items():
         values = {"complaints": complained, "delivered": delivered, "judged_at": now}
         here = {"project_id": of.project_id, "provider": of.provider, "day": of.day}

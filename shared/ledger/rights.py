@@ -67,7 +67,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "batch": {SELECT: ALL, UPDATE: _REPORTED},
         "report": {SELECT: ALL, INSERT: ALL},
-        "complaint_rate": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
+        "complaint_rate": _ALL_OF_IT,
         "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional",), DELETE: ALL},
         "relay_refusals": {SELECT: ALL, DELETE: ALL},

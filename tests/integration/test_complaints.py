@@ -1,5 +1,6 @@
 """Complaints per provider and day: what is judged, and which campaign waits for a person."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
@@ -18,6 +19,9 @@ from tests.support.api import ApiRig, api_on
 from tests.support.ledger import add_campaign
 
 DAY = 86_400.0
+NOON = (time.time() // DAY + 0.5) * DAY
+"""Today: emails of one test are sent on the same day, also around midnight."""
+
 PROVIDERS = Providers()
 
 
@@ -29,15 +33,16 @@ async def api(database_url: str) -> AsyncIterator[ApiRig]:
 
 async def a_sent_campaign(api: ApiRig, domains: dict[str, int], *, days_ago: int = 0) -> dict[str, list[int]]:
     """A campaign sent to so many recipients of each domain; returns their ids by domain."""
-    campaign = await add_campaign(api.ledger, 0, status="finished", started_at=-days_ago * DAY)
+    campaign = await add_campaign(api.ledger, 0, status="finished")
+    sent_at = NOON - days_ago * DAY
     people = [f"p{number}@{domain}" for domain, size in domains.items() for number in range(size)]
     async with api.ledger.write() as connection:
         await connection.execute(
-            insert(Recipient).values(campaign_id=campaign, status="sent", sent_at=db_now() - days_ago * DAY),
+            insert(Recipient).values(campaign_id=campaign, status="sent", sent_at=sent_at),
             [{"email": email, "email_key": email} for email in people],
         )
         await connection.execute(
-            update(Campaign).where(col(Campaign.id) == campaign).values(finished_at=db_now() - days_ago * DAY)
+            update(Campaign).where(col(Campaign.id) == campaign).values(started_at=sent_at, finished_at=sent_at)
         )
         found = await connection.execute(
             select(col(Recipient.id), col(Recipient.email_key))
@@ -160,6 +165,26 @@ async def test_the_next_campaign_waits_for_a_person_who_lifts_what_held_it(api: 
     await complain(api, people["yahoo.com"][:9])
     assert await judged(api) == (1, 1)
     assert await held(api, await queued(api)) == []  # the same day, about which a person has decided
+
+
+async def test_old_days_are_forgotten(api: ApiRig) -> None:
+    async with api.ledger.write() as connection:
+        long_ago = int(await clock(connection) // DAY) - complaints.KEPT_DAYS
+        for day in (long_ago - 1, long_ago + 1):
+            await connection.execute(
+                insert(ComplaintRate).values(
+                    project_id=DEFAULT_PROJECT,
+                    provider=f"day {day}",
+                    day=day,
+                    complaints=5,
+                    delivered=1000,
+                    judged_at=0.0,
+                )
+            )
+    people = await a_sent_campaign(api, {"yahoo.com": 1000})
+    await complain(api, people["yahoo.com"][:5])
+    assert await judged(api) == (1, 1)
+    assert (await rates(api)).keys() == {"yahoo", f"day {long_ago + 1}"}
 
 
 async def test_a_day_is_counted_again_while_emails_leave(api: ApiRig) -> None:
