@@ -103,7 +103,7 @@ def _operation(title: str, operation: Json, document: Json, example: Example) ->
     yield ""
     yield from _block("sh", example.text)
     if example.status:
-        yield from (f"Here the answer is {example.status}, because there is nothing that it could be done to.", "")
+        yield from (f"Where the examples run, the answer is {example.status}.", "")
 
 
 def _shape(name: str, schema: Json) -> Iterator[str]:

@@ -32,6 +32,9 @@ ask -X PATCH $api/v1/domains/example.com -H "$json" -d '{"bounce_domain": "bounc
 # POST /v1/domains/{domain}/check
 ask -X POST $api/v1/domains/example.com/check -H "$json" -d '{"egress": ["192.0.2.1"]}'
 
+# POST /v1/domains/{name}/prove -> 409
+ask -X POST $api/v1/domains/example.org/prove
+
 # PUT /v1/limits/{scope}
 ask -X PUT $api/v1/limits/project -H "$json" -d '{"emails_per_second": 50, "emails_per_day": 100000}'
 

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -16,6 +17,7 @@ import pytest
 from scripts.api_reference import examples, prelude
 from shared.email_tokens import TokenMaker
 from shared.signing import Use, derived_key
+from tests.support.dns import no_records
 from tests.support.feedback_corpus import ANN, TOKEN, dsn, group
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
@@ -45,9 +47,15 @@ def script(port: str) -> str:
     return "\n".join(parts).replace("127.0.0.1:8700", f"127.0.0.1:{port}")
 
 
-async def test_every_example_works(system: System, relay: RecordingRelay, tmp_path: Path) -> None:
+@pytest.fixture
+def dns_servers() -> Iterator[str]:
+    with no_records() as address:
+        yield address
+
+
+async def test_every_example_works(system: System, relay: RecordingRelay, dns_servers: str, tmp_path: Path) -> None:
     relay.behaviour.rcpt = lambda rcpt, _tries: b"550 5.1.1 no such user\r\n" if rcpt.startswith("nobody") else None
-    system.settings["secret_key"] = SECRET
+    system.settings |= {"secret_key": SECRET, "dns_servers": dns_servers}
     await system.start(senders=1)
     folder = tmp_path / "reader"
     (folder / "var" / "secrets").mkdir(parents=True)
