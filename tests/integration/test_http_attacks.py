@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from sqlalchemy import insert
 
 from cli.local.ports import free_port
+from shared.ledger.database import Ledger
+from shared.ledger.tenants import AuditEntry
 from tests.support.processes import ServiceProcess
 from tests.support.system import new_key
+from tests.support.waiting import until
 
 ServiceFactory = Callable[..., ServiceProcess]
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -325,3 +330,29 @@ async def test_a_host_of_others_is_refused_with_or_without_a_cookie(api: Api) ->
             assert answer.status_code in (400, 421), (host, answer.status_code)
         wrong = await client.get("/v1/campaigns", headers={"Host": "evil.example"})
         assert wrong.status_code == 421, "only a key proves that no browser was tricked"
+
+
+async def test_a_slow_reader_of_an_export_is_let_go_and_holds_no_one_up(api: Api, sqlite_url: str) -> None:
+    names = ("actor", "actor_name", "action", "address", "result")
+    entry = {"at": 1.0, "via": "api", "target": "x" * 500, **dict.fromkeys(names, "test")}
+    ledger = Ledger(sqlite_url, pool_size=1)
+    try:
+        for _ in range(20):  # 13 MB as NDJSON: more than the sockets hold
+            async with ledger.write() as connection:
+                await connection.execute(insert(AuditEntry), [entry] * 1000)
+        with api._connected() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.sendall(api.head(path="/v1/audit/export?format=ndjson", method="GET"))
+            port = client.getsockname()[1]
+            process = psutil.Process(api.process.pid)
+
+            def is_open() -> bool:
+                return any(one.raddr and one.raddr.port == port for one in process.net_connections("tcp4"))
+
+            await until(is_open)
+            # The database can be written to while nothing is read.
+            async with ledger.write() as connection:
+                await connection.execute(insert(AuditEntry), [entry])
+            await until(lambda: not is_open())
+    finally:
+        await ledger.close()
