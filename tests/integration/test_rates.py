@@ -56,6 +56,28 @@ async def test_a_relay_that_was_down_for_ten_seconds_gets_no_burst(system: Syste
     assert most_in_a_second(begun(relay)) <= 1.1 * 20 + 1
 
 
+@pytest.mark.more
+async def test_senders_that_join_and_leave_beside_a_relay_that_is_down_cause_no_burst(
+    system: System, relay: RecordingRelay
+) -> None:
+    """Two join while the relay is away; of the others one is killed and one stops, just when it is back."""
+    campaign = await system.create(400, emails_per_second=20)
+    await system.send(campaign)
+    await until_begun(relay, 60)
+    relay.stop()
+    for name in ("sender-3", "sender-4"):
+        system.launch("sender", name)
+        await system.processes[name].wait_health("/health/live", 200)
+    relay.start()
+    system.processes["sender-1"].kill()
+    await system.processes["sender-2"].stop()
+    await until_begun(relay, 200)
+    system.launch("sender", "sender-1")
+    await system.wait_closed(campaign, 150)
+    assert (await system.reconcile(campaign)).lost == 0
+    assert most_in_a_second(begun(relay)) <= 1.1 * 20 + 1
+
+
 async def test_emails_that_were_deferred_or_paused_get_no_burst(system: System, relay: RecordingRelay) -> None:
     """All are deferred at first, and due again together; then a pause; then all goes on."""
     relay.behaviour.dot = lambda _rcpt, tries: After.ACCEPT if tries else b"451 4.2.0 later\r\n"
