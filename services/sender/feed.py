@@ -31,6 +31,10 @@ SIGNED_COPIES = 3
 """An email that is signed exists up to three times: as made, in its canonical form, and with its signature."""
 
 
+MOST_PASSED = 64
+"""Rows of a campaign that are closed, deferred or made to wait before other campaigns are asked."""
+
+
 EARLY_SECONDS = 0.001
 """A timer may come this much early: uvloop counts milliseconds."""
 
@@ -81,8 +85,9 @@ class Feed:
         if email is not None:
             return email
         group = self._group_of[relay]
+        passed, skipped = 0, None
         for held in batches.in_turn():
-            if held.facts.relay_group != group:
+            if held.facts.relay_group != group or held.claim.campaign_id == skipped:
                 continue
             while held.worklist and held.next_is_examined and self._may_start(held, now):
                 start = max(held.starts_at, self._limits.not_before(held, relay, now))
@@ -99,8 +104,10 @@ class Feed:
                     self._gate.wait(key, held, row, now)
                 elif (email := self._prepare(held, row, relay, key, now)) is not None:
                     return email
-                if not self._few_in_doubt():
-                    return None
+                passed += 1
+                if passed % MOST_PASSED == 0:
+                    skipped, earliest = held.claim.campaign_id, now
+                    break
         if earliest < math.inf:
             self._wake_at(asyncio.get_running_loop().time() + earliest - now)
         return None

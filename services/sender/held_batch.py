@@ -231,7 +231,7 @@ class HeldBatch:
 
     def close(self, row: WorklistRow, status: RecipientStatus, reply: str | None = None) -> None:
         """Closes a recipient without an attempt."""
-        self._add(closed(row.id, row.email, row.status, row.attempts, status, reply))
+        self._add(closed(row.id, row.email, row.status, row.attempts, status, reply), tried=False)
 
     @property
     def rows_waiting(self) -> int:
@@ -253,7 +253,8 @@ class HeldBatch:
             Result(
                 row.id, row.email, row.status, row.attempts, RecipientStatus.DEFERRED.value, row.attempts,
                 delay_seconds=seconds, reply=why, relay=relay,
-            )
+            ),
+            tried=False,
         )  # fmt: skip
 
     def add_intent(self, email: "Email") -> asyncio.Future[bool]:
@@ -274,7 +275,7 @@ class HeldBatch:
         result = result_of(row.id, row.email, row.status, row.attempts, outcome, self.facts.retries)
         if result is not None:
             self._has_retries |= result.status == RecipientStatus.DEFERRED.value
-            self._add(result)
+            self._add(result, tried=True)
             return True
         if email.has_intent:
             self.unrecorded.withdraw_intent(row.id)
@@ -290,8 +291,8 @@ class HeldBatch:
             self.worklist.put_first(row)
         return False
 
-    def _add(self, result: Result) -> None:
-        self.unrecorded.add(result)
+    def _add(self, result: Result, *, tried: bool) -> None:
+        self.unrecorded.add(result, tried=tried)
         self._done += 1
         self._tally[result.status] += 1
         self._last_progress = time.monotonic()

@@ -102,14 +102,14 @@ class HeldBatches:
         """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""
         unrecorded = in_flight = 0
         for held in self._all():
-            unrecorded += held.unrecorded.count
+            unrecorded += held.unrecorded.in_doubt
             in_flight += held.in_flight_count
         return unrecorded, in_flight
 
     def in_doubt_of(self, campaign_id: UUID) -> int:
         """Those of one campaign."""
         mine = self._batches.get(campaign_id, ())
-        return sum(held.unrecorded.count + held.in_flight_count for held in mine)
+        return sum(held.unrecorded.in_doubt + held.in_flight_count for held in mine)
 
     def stop_campaign(self, campaign_id: UUID, why: str) -> None:
         """No further email of a campaign starts here."""

@@ -48,6 +48,9 @@ LEAST_WAITING = 4
 MOST_WAITING_IN_ALL = 2000
 """Rows of one sender that wait for providers."""
 
+MOST_WAITING_BYTES = 4_000_000
+"""Fields of the rows that wait for providers: a recipient may have much data."""
+
 LEAST_DELAY_SECONDS, MOST_DELAY_SECONDS = 2.0, 1800.0
 """A deferred row is tried again after a time between these. Where more rows are deferred than the provider takes in the
 longer time, they are laid over the same time once more."""
@@ -180,6 +183,7 @@ class ProviderGate:
         #: Lanes with rows that wait, and perhaps room for one: those to look at.
         self._open: dict[Key, None] = {}
         self._waiting = 0
+        self._waiting_bytes = 0
         self._claimed = asyncio.Event()
 
     def key_of(self, relay: str, recipient: str) -> Key | None:
@@ -220,10 +224,11 @@ class ProviderGate:
         lane = self._lanes[key]
         lane.used_at = now
         queue = lane.queues.setdefault(held.claim.campaign_id, _Queue())
-        if len(queue.rows) < lane.most_waiting() and self._waiting < MOST_WAITING_IN_ALL:
+        if len(queue.rows) < lane.most_waiting() and self._has_memory():
             queue.rows.append(Waiting(held, row, now))
             held.begin_wait(row)
             self._waiting += 1
+            self._waiting_bytes += len(row.data or "")
             self._open[key] = None
             self._claim_soon(lane, now)
             return True
@@ -364,8 +369,12 @@ class ProviderGate:
                 if not queue.rows and queue.deferred_until < now:
                     del lane.queues[campaign_id]
 
+    def _has_memory(self) -> bool:
+        return self._waiting < MOST_WAITING_IN_ALL and self._waiting_bytes < MOST_WAITING_BYTES
+
     def _leave(self, waiting: Waiting) -> Waiting:
         self._waiting -= 1
+        self._waiting_bytes -= len(waiting.row.data or "")
         waiting.held.end_wait(waiting.row)
         return waiting
 

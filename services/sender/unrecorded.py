@@ -16,20 +16,24 @@ class Commit:
     withdrawals: Sequence[int]
     # By recipient id: resolved after the commit with whether the body may leave.
     intents: Mapping[int, asyncio.Future[bool]]
+    # Results of emails that were tried.
+    in_doubt: int
 
 
 class Unrecorded:
     """Results, intents and withdrawals of one batch: those that wait, and those in the commit that is running."""
 
-    __slots__ = ("_intents", "_is_committing", "_results", "_withdrawals", "count")
+    __slots__ = ("_in_doubt", "_intents", "_is_committing", "_results", "_withdrawals", "in_doubt")
 
     def __init__(self) -> None:
         self._results: list[Result] = []
         self._intents: dict[int, asyncio.Future[bool]] = {}
         self._withdrawals: list[int] = []
         self._is_committing = False
-        #: Results that the ledger does not have yet, those in the running commit included.
-        self.count = 0
+        #: Results of emails that were tried and that the ledger does not have yet: a crash may send these twice. Those
+        #: of the running commit are included.
+        self.in_doubt = 0
+        self._in_doubt = 0  # those that wait for the next commit
 
     @property
     def waits(self) -> bool:
@@ -41,10 +45,11 @@ class Unrecorded:
         """Nothing waits and no commit is running."""
         return not self.waits and not self._is_committing
 
-    def add(self, result: Result) -> None:
-        """Adds a result to the next commit."""
+    def add(self, result: Result, *, tried: bool) -> None:
+        """Adds a result to the next commit. `tried`: the email was given to a relay."""
         self._results.append(result)
-        self.count += 1
+        self._in_doubt += tried
+        self.in_doubt += tried
 
     def add_intent(self, recipient_id: int) -> asyncio.Future[bool]:
         """Adds an intent to the next commit; the future says afterwards whether the body may leave."""
@@ -59,15 +64,15 @@ class Unrecorded:
 
     def begin_commit(self) -> Commit:
         """Hands over everything that waits. One commit runs at a time; it is repeated until it succeeds."""
-        commit = Commit(self._results, self._withdrawals, self._intents)
-        self._results, self._withdrawals, self._intents = [], [], {}
+        commit = Commit(self._results, self._withdrawals, self._intents, self._in_doubt)
+        self._results, self._withdrawals, self._intents, self._in_doubt = [], [], {}, 0
         self._is_committing = True
         return commit
 
     def end_commit(self, commit: Commit, *, may_leave: bool) -> None:
         """The ledger has the commit; bodies that waited for their intent may leave or not."""
         self._is_committing = False
-        self.count -= len(commit.results)
+        self.in_doubt -= commit.in_doubt
         for intent in commit.intents.values():
             if not intent.done():
                 intent.set_result(may_leave)

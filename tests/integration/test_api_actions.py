@@ -205,6 +205,8 @@ async def test_a_test_is_a_separate_small_campaign(api: ApiRig) -> None:
     assert (await api.show(campaign))["status"] == "draft"
     assert [one["id"] for one in (await api.get("/v1/campaigns"))["data"]] == [campaign]
     assert len((await api.get("/v1/campaigns", include_tests=True))["data"]) == 2
+    previews = [await api.post(f"/v1/campaigns/{one}/preview", expect=200) for one in (campaign, test["id"])]
+    assert previews[0]["text"] == previews[1]["text"] != ""
     await api.post(path, {"recipients": [{"email": f"r{n}@example.test"} for n in range(11)]}, 422)
     await api.post(path, {"recipients": []}, 422)
     needy = await api.create(subject="Hello {{ name }}")

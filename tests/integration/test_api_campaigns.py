@@ -343,3 +343,29 @@ async def test_recipients_that_arrive_while_content_is_compared_are_not_missed(
     body = {"text": "{% if orders and orders > 5 %}!{% endif %}."}
     problem = await api.request("PATCH", f"/v1/campaigns/{campaign}", 409, json=body)
     assert problem["type"].endswith("changed-meanwhile")
+
+
+async def test_a_small_change_of_a_large_content_waits_for_room(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of 20 bytes must not make the API work on megabytes beside others."""
+    large = {"filename": "a.bin", "content_type": "application/pdf", "content": "MTAg" * 100_000}
+    path = f"/v1/campaigns/{await api.create(attachments=[large])}"
+    asked: list[int] = []
+    of = api.api.working.of
+
+    def noting(size: int) -> Any:
+        asked.append(size)
+        return of(size)
+
+    monkeypatch.setattr(api.api.working, "of", noting)
+    await api.request("PATCH", path, json={"subject": "Other"})
+    assert len(asked) == 1
+    assert asked[0] > 400_000
+    await api.request("PATCH", path, json={"name": "Other"})
+    assert asked[1:] == [0]
+
+
+async def test_a_large_change_holds_its_room_already_and_waits_for_no_more(api: ApiRig) -> None:
+    large = {"filename": "a.bin", "content_type": "application/pdf", "content": "MTAg" * 100_000}
+    path = f"/v1/campaigns/{await api.create(attachments=[large])}"
+    await api.request("PATCH", path, json={"attachments": [large, large | {"filename": "b.bin"}]})
+    assert (await api.get(path))["attachments"] == ["a.bin", "b.bin"]

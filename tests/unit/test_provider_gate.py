@@ -135,6 +135,17 @@ def test_what_is_more_than_the_longest_delay_holds_comes_within_it(
     assert len({round(seconds, 1) for seconds in delays}) >= 5, "they are spread, again and again"
 
 
+def test_rows_with_much_data_are_bounded_in_bytes(gate: ProviderGate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provider_gate, "MOST_WAITING_BYTES", 2500)
+    held, now = held_batch(), time.monotonic()
+    lend(gate, 0)
+    large = [row(number, data="x" * 1000) for number in range(5)]
+    assert [gate.wait(KEY, held, one, now) for one in large] == [True, True, True, False, False]
+    lend(gate, 1)
+    assert next_row(gate) == 0
+    assert gate.wait(KEY, held, large[3], now), "one has left"
+
+
 def test_rows_of_a_batch_that_stops_are_left(gate: ProviderGate) -> None:
     stopped, other = held_batch(), held_batch()
     lend(gate, 0)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.sender.contents import Contents
-from services.sender.feed import Feed
+from services.sender.feed import MOST_PASSED, Feed
 from services.sender.held_batch import (
     FAULT_PAUSE_SECONDS,
     FAULTS_TOLERATED,
@@ -146,6 +146,24 @@ def test_no_email_starts_while_too_many_results_are_unrecorded(batches: HeldBatc
     assert feed.take(RELAY) is None, "what a commit carries is not recorded yet"
     held.unrecorded.end_commit(commit, may_leave=True)
     assert feed.take(RELAY) is not None
+
+
+async def test_rows_that_are_closed_or_deferred_are_not_in_doubt_and_keep_no_other_campaign(
+    batches: HeldBatches,
+) -> None:
+    """A crash does not send them twice. Those of a whole campaign take many turns, not one."""
+    feed, many = feed_of(batches), 3 * MOST_PASSED
+    closed = held_batch(*(row(n, suppressed=True) for n in range(many)))
+    other = held_batch(row(many + 1), row(many + 2))
+    batches.add(closed)
+    batches.add(other)
+    assert take(feed).row.id == many + 1
+    assert batches.in_doubt() == (0, 1)
+    assert len(closed.worklist) == many - MOST_PASSED
+    assert take(feed).row.id == many + 2
+    while closed.worklist:
+        assert feed.take(RELAY) is None
+    assert len(unrecorded(closed)) == many
 
 
 def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed) -> None:

@@ -13,6 +13,7 @@ from services.api.shapes.campaigns import CampaignIn, CampaignOut, CampaignPatch
 from services.api.shapes.common import Page
 from services.api.usecases import campaigns, changes, summaries
 from services.api.usecases.campaigns import Filter
+from services.api.web.bodies import holds_room
 from services.api.web.context import CampaignDep, ProjectDep
 from shared.ledger.states import CampaignStatus
 
@@ -55,11 +56,15 @@ async def show(campaign: CampaignDep, project: ProjectDep) -> CampaignOut:
 
 
 @router.patch("/{campaign_id}", summary="Change a campaign that is not being sent yet")
-async def change(campaign: CampaignDep, body: CampaignPatch, project: ProjectDep) -> CampaignOut:
+async def change(request: Request, campaign: CampaignDep, body: CampaignPatch, project: ProjectDep) -> CampaignOut:
     """`emails_per_second`, `priority` and `deliver_by` can also be changed while the campaign is being sent. `send`
     freezes the rest."""
     api = project.api
-    return await changes.change(api.ledger, campaign, body, api.settings.deliver_within_seconds, api.settings.groups)
+    stored = 0 if holds_room(request) else await changes.content_bytes(api.ledger, campaign, body)
+    async with api.working.of(stored):
+        return await changes.change(
+            api.ledger, campaign, body, api.settings.deliver_within_seconds, api.settings.groups
+        )
 
 
 @router.delete("/{campaign_id}", status_code=204, summary="Delete a campaign that is not being sent yet")

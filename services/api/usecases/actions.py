@@ -176,11 +176,12 @@ async def send_test(
         quota = await take_test(connection, project, campaign.tenant.limits)
         columns = {name: getattr(row, name) for name in _COPIED_TO_TEST} | {
             "name": f"Test: {row.name}"[:200],
-            "content": await campaign_row.content_of(connection, campaign.id),
+            "content": "",
             "test_of": campaign.id,
             "deliver_by": await clock(connection) + deliver_within_seconds,
         }
         created = await campaigns.create(connection, CampaignStatus.QUEUED, project_id=campaign.project_id, **columns)
+        await campaign_row.copy_content(connection, campaign.id, created)
         test = CampaignRef(campaign.tenant, created)
         await timeline.record(connection, test.id, "created", f"Test of campaign {campaign.id}.")
         await add_inline(connection, test.id, checked, lines=len(recipients))

@@ -8,6 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row, Uuid, bindparam, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from services.api.shapes.campaigns import Mailbox
@@ -86,6 +87,13 @@ async def content_of(connection: AsyncConnection, campaign_id: UUID) -> str:
     """The campaign's content as JSON. The campaign must exist."""
     found = await connection.execute(select(col(Campaign.content)).where(col(Campaign.id) == campaign_id))
     return str(found.scalar_one())
+
+
+async def copy_content(connection: AsyncConnection, source: UUID, to: UUID) -> None:
+    """Gives a campaign the content of another. The database copies it, because it may be megabytes."""
+    original = aliased(Campaign)
+    content = select(col(original.content)).where(col(original.id) == source).scalar_subquery()
+    await connection.execute(update(Campaign).where(col(Campaign.id) == to).values(content=content))
 
 
 async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:

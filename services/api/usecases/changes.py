@@ -34,6 +34,15 @@ _ACTION = "this change"
 _OPEN = tuple(status for status in CampaignStatus if status not in (*FINAL, CampaignStatus.STOPPING))
 
 
+async def content_bytes(ledger: Ledger, campaign: CampaignRef, patch: CampaignPatch) -> int:
+    """How much stored content the change works on, in bytes; 0 if it leaves the content alone. Raises NotFoundError."""
+    if not patch.model_fields_set & set(CONTENT):
+        return 0
+    async with ledger.read() as connection:
+        await campaign_row.find(connection, campaign)
+        return await campaign_row.content_bytes(connection, campaign.id)
+
+
 async def change(
     ledger: Ledger,
     campaign: CampaignRef,
@@ -48,7 +57,7 @@ async def change(
     campaign_row.require_group(groups, patch.relay_group)
     async with ledger.read() as connection:
         found = await campaign_row.find(connection, campaign)
-        previous = await campaign_row.content_of(connection, campaign.id)
+        previous = await campaign_row.content_of(connection, campaign.id) if given & set(CONTENT) else ""
     compiled, columns = None, _changed_columns(patch)
     if given & set(CONTENT):
         merged = orjson.loads(previous) | patch.model_dump(include=given & set(CONTENT), mode="json")

@@ -16,6 +16,9 @@ BLOCK_BYTES = 16_384
 """Parsers get a body in blocks of this length, and other requests run between two blocks."""
 LEAST_BYTES_PER_SECOND = 1000
 
+_HOLDS_ROOM = "vashsender.holds_room"
+"""In the scope of a request."""
+
 
 @asynccontextmanager
 async def bounded(request: Request, limit_bytes: int, advice: str, api: Api) -> AsyncIterator[Request]:
@@ -54,6 +57,7 @@ class _Body:
         await room.take(size)
         self._held.append((room, size))
         if size > SMALL_BYTES:
+            self._request.scope[_HOLDS_ROOM] = True
             await trim()  # requests are parts of cycles: the large one before this may still be in memory
 
     async def receive(self) -> Message:
@@ -87,6 +91,11 @@ class _Body:
         if self._size > self._limit:
             raise TooLargeError(self._limit, self._advice)
         return message
+
+
+def holds_room(request: Request) -> bool:
+    """Whether the body was so large that it holds room already: it must not wait for more, which it may hold itself."""
+    return _HOLDS_ROOM in request.scope
 
 
 def declared_bytes(request: Request, undeclared: int) -> int:
