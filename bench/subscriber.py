@@ -55,6 +55,7 @@ def main() -> None:
                         subscriber = url if name == "webhook" else name
                         rate = asyncio.run(one_run(work, ledger, broker, relay, subscriber, options.recipients))
                     rates[database][name].append(rate)
+                    print(f"{database}, {name}: {rate:.0f} emails/s")
     receiver.terminate()
     report(rates, options)
 
