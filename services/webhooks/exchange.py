@@ -28,6 +28,8 @@ CONFIRM_SECONDS = 30.0
 """Without a confirmation for this long, a queue is broken: the broker itself answers, or the heartbeat would fail."""
 CLOSE_SECONDS = 2.0
 PERSISTENT = 2
+WRITTEN_AT_ONCE = 500
+"""Messages that are made without a pause for other work."""
 
 Confirmation = asyncio.Future[Any]
 
@@ -67,19 +69,19 @@ class EventsExchange:
 
     async def _publish(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> Collection[int]:
         channel = await self._open()
-        confirmations = await _write(channel, self._frames(channel, project_id, events), len(events))
+        confirmations: list[Confirmation] = []
         try:
+            for start in range(0, len(events), WRITTEN_AT_ONCE):
+                part = events[start : start + WRITTEN_AT_ONCE]
+                confirmations += await _write(channel, self._frames(channel, project_id, part), len(part))
+                await asyncio.sleep(0)
             await self._wait(confirmations)
         finally:
             late = [one for one in confirmations if one.cancel()]
-            refused = {
-                int(event["position"])
-                for event, one in zip(events, confirmations, strict=True)
-                if one.cancelled() or one.exception() is not None
-            }
+            taken = [not one.cancelled() and one.exception() is None for one in confirmations]
         if late:  # their confirmations must not meet another batch
             await self.close()
-        return refused
+        return {int(event["position"]) for event, is_taken in zip(events, taken, strict=True) if not is_taken}
 
     async def _open(self) -> Channel:
         if self._channel is None:
@@ -114,17 +116,19 @@ class EventsExchange:
         return bytes(out)
 
     async def _wait(self, confirmations: Sequence[Confirmation]) -> None:
-        """Until each is confirmed or refused, or nothing was for 30 s. Raises the first other error."""
+        """Until each is confirmed or refused, or none was for 30 s. Raises the first other error: the end of the
+        connection ends all of them."""
         pending: Collection[Confirmation] = confirmations
         while pending:
-            done, pending = await asyncio.wait(pending, timeout=CONFIRM_SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+            before = len(pending)
+            done, pending = await asyncio.wait(pending, timeout=CONFIRM_SECONDS)
             for one in done:
                 if one.cancelled():
                     raise ConnectionError("the connection to the broker was closed")
                 error = one.exception()
                 if error is not None and not isinstance(error, DeliveryError):
                     raise error
-            if not done and not await self._is_blocked():
+            if len(pending) == before and not await self._is_blocked():
                 return
 
     async def _is_blocked(self) -> bool:

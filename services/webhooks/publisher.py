@@ -16,8 +16,9 @@ from shared.ledger.database import Ledger, in_a_line
 from shared.ledger.publishing import Claimed
 
 PUBLISH_SECONDS = 0.2
-BATCH_EVENTS = 500
-"""Published, and not yet confirmed, at most."""
+READ_EVENTS = 500
+BATCH_EVENTS = 10_000
+"""Published, and not yet confirmed, at most. A broker confirms what it keeps on disk only a few times a second."""
 LEASE_SECONDS = 10.0
 """Without renewal, which a clock does while a batch waits for its confirmations."""
 AGAIN_SECONDS = 1.0
@@ -96,19 +97,30 @@ class Publisher:
         if claimed is None:
             return False
         after = max(claimed.published, claimed.forgotten)
-        async with self._ledger.read() as connection:
-            found = await event_feed.read(connection, project_id, after, BATCH_EVENTS)
+        events, until = await self._read(project_id, after)
         try:
-            refused = await self._try(project_id, found.data)
+            refused = await self._try(project_id, events)
         except NotPublishedError as error:
             self._note_failure(error)
             return False
         self._note_success()
         async with self._ledger.write() as connection:
-            is_noted = await publishing.settle(connection, claimed, self._owner, found.until)
+            is_noted = await publishing.settle(connection, claimed, self._owner, until)
         if is_noted:
-            self._count(claimed, after, len(found.data), refused)
-        return found.until > claimed.published
+            self._count(claimed, after, len(events), refused)
+        return until > claimed.published
+
+    async def _read(self, project_id: UUID, after: int) -> tuple[Sequence[Mapping[str, Any]], int]:
+        """The next events, and the position of the last."""
+        events: list[Mapping[str, Any]] = []
+        while len(events) < BATCH_EVENTS:
+            async with self._ledger.read() as connection:
+                found = await event_feed.read(connection, project_id, after, READ_EVENTS)
+            if found.until == after:
+                break
+            events += found.data
+            after = found.until
+        return events, after
 
     async def _try(self, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> int:
         """Publishes events; returns how many a queue has refused each time."""

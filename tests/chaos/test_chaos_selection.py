@@ -16,7 +16,7 @@ from tests.support.run import TestRun
 
 SEED = 1
 SHORT_LEASE_SECONDS = 3.0  # for faults that outlast the lease
-BREAKS = {"kill-broker": "broker", "kill-broker-of-events": "broker", "kill-postgresql": "postgres"}
+BREAKS = {"kill-broker": "broker", "kill-postgresql": "postgres"}
 """Faults that break a server which tests share: these get a private server."""
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
@@ -45,8 +45,6 @@ def broker_cluster(run: TestRun) -> Iterator[BrokerCluster]:
         ("cut-broker-leader", POSTGRESQL),
         ("kill-webhooks", SQLITE),
         ("kill-one-of-two-webhooks", POSTGRESQL),
-        ("kill-all-that-write-and-tell-events", POSTGRESQL),
-        ("kill-broker-of-events", SQLITE),
     ],
 )
 def test_promises_hold_under_a_fault(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

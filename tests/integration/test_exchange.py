@@ -184,8 +184,10 @@ class KilledError(Exception):
 
 
 async def test_a_process_that_dies_before_it_has_noted_what_it_published_loses_nothing(
-    rig: Rig, vhost: BrokerVhost
+    rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(publishing_module, "BATCH_EVENTS", 500)
+
     class Dying:
         def __init__(self, exchange: EventsExchange) -> None:
             self._exchange = exchange
