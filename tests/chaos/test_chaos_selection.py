@@ -45,6 +45,7 @@ def broker_cluster(run: TestRun) -> Iterator[BrokerCluster]:
         ("cut-broker-leader", POSTGRESQL),
         ("kill-webhooks", SQLITE),
         ("kill-one-of-two-webhooks", POSTGRESQL),
+        ("kill-all-that-write-and-tell-events", POSTGRESQL),
     ],
 )
 def test_promises_hold_under_a_fault(name: str, ledger: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

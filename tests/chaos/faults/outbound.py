@@ -41,6 +41,6 @@ async def kill_all_that_write_and_tell_events(world: World) -> None:
     world.fault_ended()
 
 
-@fault("the broker is killed while programs read events from it", subscribed=True, extra_seconds=10)
+@fault("the broker is killed while programs read events from it", subscribed=True, recovers=False)
 async def kill_broker_of_events(world: World) -> None:
     await kill_broker(world)
