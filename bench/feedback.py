@@ -36,7 +36,7 @@ SECRET = "a secret of a bench and of no installation"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=int, default=3000)
-    parser.add_argument("--connections", type=int, default=8)
+    parser.add_argument("--connections", type=int, default=20, help="as many as Postfix opens to one destination")
     options = parser.parse_args()
     console, measured = Console(), {}
     table = Table("Ledger", "reports/s", f"at least {LEAST:.0f}", "CPU of the service, ms per report", "load")
