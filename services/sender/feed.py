@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from services.sender.contents import Contents
 from services.sender.db.worklist import WorklistRow
@@ -85,7 +86,8 @@ class Feed:
         if email is not None:
             return email
         group = self._group_of[relay]
-        passed, skipped = 0, None
+        passed = 0
+        skipped: UUID | None = None
         for held in batches.in_turn():
             if held.facts.relay_group != group or held.claim.campaign_id == skipped:
                 continue
