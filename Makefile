@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events bench-feedback release compose compose-demo docs clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events bench-feedback release compose compose-demo docs pictures clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -67,6 +67,12 @@ bench-page: .venv/.developing packages-for-tests ## the cost of each page with 1
 
 docs: .venv/.developing var/docs/environment/.made ## the docs as a site in var/docs/site, with every link checked
 	@$(BIN)/python -m scripts.docs_site $(ARGS)
+
+pictures: .venv/.developing packages-for-tests ## every picture of the docs again, in 10 minutes: page, terminal, dashboards, scaling; needs npm
+	@$(BIN)/python -m scripts.screenshots
+	@$(BIN)/python -m scripts.recordings
+	@$(BIN)/python -m scripts.dashboards.pictures
+	@$(BIN)/python -m scripts.sizing
 
 compose: ## everything in containers on this Docker host; makes settings, secrets and a key if there are none
 	@deploy/compose/start $(ARGS)

@@ -58,7 +58,7 @@ QUEUES = (
                 "acknowledged",
             ),
         ],
-        colors={"received": GOOD, "delivered": "purple", "acknowledged": "light-blue"},
+        colors={"received": GOOD, "delivered": "purple", "acknowledged": "orange"},
     ),
     Panel(
         "timeseries",

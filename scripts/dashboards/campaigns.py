@@ -131,6 +131,7 @@ BACK = (
             )
         ],
         width=12,
+        colors={"bounced": WARN, "complained": BAD, "delayed": "yellow", "unsubscribed": "purple", "delivered": GOOD},
         empty="No report",
     ),
     Panel(
@@ -145,6 +146,7 @@ BACK = (
             Query('sum by (reason) (increase(vashsender_feedback_refused_total{job="$job"}[1h])) > 0', "{{reason}}"),
         ],
         width=12,
+        colors={".*": BAD, "unverified": "purple", "wrong_token|unknown_address": WARN},
         empty="No report",
     ),
 )

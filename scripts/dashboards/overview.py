@@ -151,10 +151,21 @@ IN_THE_WAY = (
         "Batches rescued and repairs in the ledger, by reason.",
         COUNT,
         [
-            Query('sum by (reason) (increase(vashsender_rescues_total{job="$job"}[$__rate_interval]))', "{{reason}}"),
-            Query('sum by (reason) (increase(vashsender_repairs_total{job="$job"}[$__rate_interval]))', "{{reason}}"),
+            Query(
+                'sum by (reason) (increase(vashsender_rescues_total{job="$job"}[$__rate_interval])) > 0', "{{reason}}"
+            ),
+            Query(
+                'sum by (reason) (increase(vashsender_repairs_total{job="$job"}[$__rate_interval])) > 0', "{{reason}}"
+            ),
         ],
-        colors={".*": WARN},
+        colors={
+            ".*": WARN,
+            "restarted": GOOD,
+            "lease_expired": "yellow",
+            "ticket_lost": "purple",
+            "stalled|overdue": BAD,
+        },
+        empty="No rescue, no repair",
     ),
     Panel(
         "timeseries",

@@ -230,8 +230,9 @@ def _target(query: Query, place: int) -> Json:
 def _curves(panel: Panel) -> Json:
     return {
         "drawStyle": "line",
-        "lineWidth": 2,
-        "fillOpacity": 40 if panel.stacked else 10,
+        # A line on top of a stack would have the colour of the last series, even if that is 0.
+        "lineWidth": 0 if panel.stacked else 2,
+        "fillOpacity": 70 if panel.stacked else 10,
         "showPoints": "never",
         # So that a curve of zeros does not get a scale up to 100.
         **({"axisSoftMax": 1} if panel.unit == COUNT else {}),

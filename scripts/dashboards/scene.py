@@ -1,5 +1,6 @@
 """A few minutes of a busy installation with faults, watched by a real Prometheus: what the pictures of the dashboards
-show. Three senders, four campaigns, refusals, a relay that rests, a killed sender, cut connections to the broker."""
+show. Three senders, four campaigns, refusals, a relay that rests, a killed sender, cut connections to the broker,
+reports that come in, and a webhook that fails for a while."""
 
 import asyncio
 import json
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.local.ports import free_port
+from scripts.dashboards.outside import Program, name_bounce_domain, report
 from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.databases import migrated_sqlite
 from tests.support.prometheus import Prometheus, prometheus
@@ -23,7 +26,7 @@ GONE = b"550 5.1.1 no such user\r\n"
 LATER = b"451 4.2.0 mailbox busy, try again later\r\n"
 
 DOMAINS = ("example.com", "example.org", "example.net")
-DOMAINS = ("example.com", "example.org", "example.net")
+SECRET = "a secret of a scene and of no installation"
 CAMPAIGNS: tuple[tuple[str, int, Mapping[str, Any]], ...] = (
     ("Spring news", 40_000, {}),
     ("Invitation: open day", 9_000, {"emails_per_second": 30}),
@@ -39,6 +42,7 @@ class Scene:
     system: System
     vhost: BrokerVhost
     relay: RecordingRelay
+    program: Program
     targets: Path
 
     def watch(self) -> None:
@@ -68,7 +72,7 @@ async def play(scene: Scene) -> None:
     system, relay = scene.system, scene.relay
     ids = []
     for name, size, fields in CAMPAIGNS:
-        word = name.split()[0].lower()
+        word = name.split()[0].strip(":").lower()
         addresses = [f"{word}-{number}@{DOMAINS[number % len(DOMAINS)]}" for number in range(size)]
         ids.append(await system.create(addresses, name=name, retry_delay_seconds=RETRY_SECONDS, **fields))
     for campaign in ids[:2]:
@@ -82,7 +86,9 @@ async def play(scene: Scene) -> None:
     await system.send(ids[3])
     await asyncio.sleep(SECONDS * 0.1)
     await asyncio.to_thread(scene.vhost.close_connections)
+    scene.program.fails = True
     await asyncio.sleep(SECONDS * 0.13)
+    scene.program.fails = False
     system.processes["sender-2"].kill()
     await asyncio.sleep(SECONDS * 0.12)
     system.processes["sender-2"].launch()
@@ -93,11 +99,23 @@ async def play(scene: Scene) -> None:
     await asyncio.sleep(SECONDS * 0.22)
 
 
+async def start(system: System, program: Program, url: str) -> int:
+    """Everything but the senders that come later. Returns the port for reports."""
+    port = free_port()
+    system.service_settings["webhooks"] = {"webhook_networks": "127.0.0.1/32", "publish_events": "true"}
+    await name_bounce_domain(url)
+    await system.start(senders=1)
+    system.launch("feedback", lmtp_port=str(port), smtp_port=str(free_port()))
+    system.launch("webhooks")
+    await asyncio.gather(*(system.processes[name].wait_ready() for name in ("feedback", "webhooks")))
+    await system.post("/webhooks", {"url": program.url})
+    return port
+
+
 @asynccontextmanager
 async def played(folder: Path) -> AsyncIterator[Prometheus]:
     """Prometheus after the scene, while everything still runs."""
-    run = TestRun.new()
-    relay = RecordingRelay()
+    run, relay, program = TestRun.new(), RecordingRelay(), Program()
     relay.behaviour.rcpt = refuse
     relay.behaviour.seconds_per_email = SECONDS_PER_EMAIL
     relay.start()
@@ -106,16 +124,27 @@ async def played(folder: Path) -> AsyncIterator[Prometheus]:
             url = await asyncio.to_thread(servers.enter_context, migrated_sqlite(run, folder))
             broker = await asyncio.to_thread(run.broker)
             vhost = await asyncio.to_thread(servers.enter_context, new_vhost(broker))
-            settings = {"smtp_connections": "8", "relay_rest_seconds": "8", "batch_size": "200"}
-            async with installation(folder, url, vhost.admin_url, vhost.services_url, relay, **settings) as system:
-                await system.start(senders=1)
+            settings = {
+                "smtp_connections": "8",
+                "relay_rest_seconds": "8",
+                "batch_size": "200",
+                "secret_key": SECRET,
+            }
+            async with (
+                program.running(),
+                installation(folder, url, vhost.admin_url, vhost.services_url, relay, **settings) as system,
+            ):
+                port = await start(system, program, url)
                 targets = {
                     "vashsender": {n: p.http_url.removeprefix("http://") for n, p in system.processes.items()},
                     "rabbitmq": {"rabbit@broker": f"127.0.0.1:{broker.prometheus_port}"},
                 }
                 with prometheus(folder / "prometheus", targets, vhost.name) as server:
-                    await play(Scene(system, vhost, relay, folder / "prometheus" / "vashsender.json"))
-                    yield server
+                    async with asyncio.TaskGroup() as tasks:
+                        reports = tasks.create_task(report(relay, port))
+                        await play(Scene(system, vhost, relay, program, folder / "prometheus" / "vashsender.json"))
+                        yield server
+                        reports.cancel()
     finally:
         relay.stop()
         run.end()
