@@ -174,7 +174,7 @@ def attack(process: ServiceProcess, teams: list[Team], examples: int, steps: int
                 )
             )
         except FlakyStrategyDefinition:
-            # The server keeps what earlier sequences did, so the same requests get other answers, and other rules follow.
+            # The server keeps what earlier sequences did: the same requests get other answers, and other rules follow.
             assert not wrong, wrong
             continue
         break
