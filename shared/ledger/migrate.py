@@ -1,6 +1,7 @@
 """Migrations: Alembic makes them for `vashsender db upgrade`; the readiness check only compares revisions, and so a
 service does not import it."""
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 def _config(url: str) -> "Config":
     from alembic.config import Config
 
-    config = Config()
+    config = Config(stdout=sys.stdout)  # not that of the moment in which Alembic was imported
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["url"] = url
     return config

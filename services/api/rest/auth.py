@@ -87,9 +87,10 @@ class JsonRoute(KeyRoute):
                 raise HTTPException(415, "Send the body without Content-Encoding. Imports may be packed.")
             async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as posted:
                 try:
-                    check_values(await posted.body())
+                    body = await posted.body()
                 except ClientDisconnect:
                     raise CutOffError("The body was cut off. Nothing was done; repeat the request.") from None
+                await check_values(body)
                 return await handle(posted)
 
         return with_bound
