@@ -183,6 +183,7 @@ class KilledError(Exception):
     pass
 
 
+@pytest.mark.more
 async def test_a_process_that_dies_before_it_has_noted_what_it_published_loses_nothing(
     rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +213,7 @@ async def test_a_process_that_dies_before_it_has_noted_what_it_published_loses_n
     assert messages[0].message_id == messages[500].message_id
 
 
+@pytest.mark.more
 async def test_while_the_broker_is_away_nothing_is_lost_and_it_goes_on_by_itself(
     rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ async def test_a_missing_exchange_loses_nothing(rig: Rig, vhost: BrokerVhost, mo
         assert await reader.numbers(2) == [1, 2]
 
 
+@pytest.mark.more
 async def test_a_full_queue_that_nothing_reads_drops_its_oldest_and_harms_no_other(
     rig: Rig, vhost: BrokerVhost
 ) -> None:
@@ -338,6 +341,7 @@ def event(position: int) -> dict[str, Any]:
     return {"id": identity, "type": "recipient.sent", "position": position, "data": {"number": position}}
 
 
+@pytest.mark.more
 async def test_two_processes_publish_each_event_once(rig: Rig, vhost: BrokerVhost) -> None:
     one, two = rig.publisher(), rig.publisher()
     async with queue(vhost, "events.all") as reader:
@@ -364,6 +368,7 @@ async def test_events_past_their_retention_are_counted(rig: Rig, vhost: BrokerVh
     assert metrics.registry.get_sample_value("vashsender_exchange_events_total", {"outcome": "forgotten"}) == 2
 
 
+@pytest.mark.more
 async def test_during_an_alarm_events_wait_and_come_once(sqlite_url: str, own_broker: PrivateBroker) -> None:
     ledger = Ledger(sqlite_url, pool_size=3)
     with new_vhost(own_broker) as vhost:
