@@ -124,7 +124,7 @@ async def _pause(connection: AsyncConnection, campaign_id: UUID, batch_id: int) 
     """Pauses a campaign one of whose batches may stop or end each sender that holds it. After a resume the batch gets
     as many tries again."""
     reason = (
-        f"Batch {batch_id} was taken back {batches.MOST_FRUITLESS} times from senders that made no progress with it:"
+        f"Batch {batch_id} was taken back again and again from senders that made no progress with it:"
         " its content may stop them. Look at the senders' logs, then resume."
     )
     paused, sending = CampaignStatus.PAUSED, (CampaignStatus.SENDING,)

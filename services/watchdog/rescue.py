@@ -14,7 +14,7 @@ from services.watchdog.findings import Finding, Kind, RescueReason
 from services.watchdog.heartbeats import Stalled
 from shared.events import SenderHeartbeat
 from shared.ledger import instances, timeline
-from shared.ledger.batches import in_state, lease_expired, requeue, takes_place
+from shared.ledger.batches import RESCUE_POINTS, in_state, lease_expired, requeue, takes_place
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
@@ -50,7 +50,7 @@ async def leases(ledger: Ledger) -> Sequence[Finding]:
                 batch.batch_id,
                 batch.generation,
             )
-            for batch in await requeue(connection, col(Batch.id).in_(owners), lease_expired(), rescued=True)
+            for batch in await requeue(connection, col(Batch.id).in_(owners), lease_expired(), rescued=RESCUE_POINTS)
         ]
         await _note(connection, findings)
     return findings
@@ -80,7 +80,7 @@ async def stalled(ledger: Ledger, suspects: Sequence[Stalled]) -> Sequence[Findi
                     col(Batch.id) == batch.batch_id,
                     col(Batch.generation) == batch.generation,
                     in_state(BatchState.SENDING),
-                    rescued=True,
+                    rescued=RESCUE_POINTS,
                 )
             ]
             await _note(connection, taken)

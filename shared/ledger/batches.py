@@ -21,9 +21,9 @@ NEARLY_OUT = 10
 LIMITED_PER_PLACE = 128
 """Batches under a limit that a sender holds beside those with a place, at most, for each of its places."""
 
-MOST_FRUITLESS = 3
-"""A batch that was rescued this often without progress in between may be what stops its senders: its campaign
-pauses."""
+MOST_FRUITLESS, RESCUE_POINTS, RESTART_POINTS = 12, 4, 1
+"""A batch that reaches so many points without progress in between may be what stops its senders: its campaign pauses.
+A rescue says more than a restart of its sender, which may have been killed a few times in a row."""
 
 _FREE: Mapping[str, Any] = {"owner": None, "lease_until": None, "released_at": None}
 
@@ -170,27 +170,27 @@ async def requeue(
     connection: AsyncConnection,
     *conditions: ColumnElement[bool],
     due_in_seconds: float = 0.0,
-    rescued: bool = False,
+    rescued: int = 0,
     given_back: bool = False,
 ) -> Sequence[Requeued]:
     """Makes every batch that meets the conditions wait for `due_in_seconds`: retry, resume and rescue alike.
-    `given_back`: by its owner, which did no harm to it nor it to its owner.
+    `rescued`: points, see MOST_FRUITLESS. `given_back`: by its owner, which did no harm to it nor it to its owner.
 
     An owner that still holds one finds another generation. The conditions name the generation or the lease that was
     seen, so that two concurrent calls requeue a batch once."""
     values = {**_FREE, "due_at": db_now() + due_in_seconds}
     if rescued:
-        values |= rescued_values()
+        values |= rescued_values(rescued)
     if given_back:
         values |= {"fruitless": 0, "rescued_mark": None}
     return [Requeued(*row) for row in await move(connection, BatchState.WAITING, *conditions, **values)]
 
 
-def rescued_values() -> dict[str, Any]:
-    """What a rescue counts: all of them, and those without progress since the one before."""
+def rescued_values(points: int) -> dict[str, Any]:
+    """What a rescue counts: all of them, and the points of those without progress since the one before."""
     # An email that is sent or fails takes 2 or 1 from it, one that is deferred for the first time 1.
     mark = 2 * col(Batch.pending) + col(Batch.deferred)
-    fruitless = case((col(Batch.rescued_mark) == mark, col(Batch.fruitless) + 1), else_=1)
+    fruitless = case((col(Batch.rescued_mark) == mark, col(Batch.fruitless) + points), else_=points)
     return {"rescues": col(Batch.rescues) + 1, "fruitless": fruitless, "rescued_mark": mark}
 
 

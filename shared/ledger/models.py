@@ -200,7 +200,7 @@ class Batch(SQLModel, table=True):
     #: With a rate limit: the seconds over which its emails are spread. 0: its rows only wait for their provider.
     span_seconds: float | None = Field(sa_column=Column(Float(53)), default=None)
     rescues: int = _count()
-    #: Rescues since it last made progress: see shared.ledger.batches.MOST_FRUITLESS.
+    #: Points of rescues since it last made progress: see shared.ledger.batches.MOST_FRUITLESS.
     fruitless: int = _count()
     #: Of its counts at the last rescue: another number since then is progress.
     rescued_mark: int | None = Field(sa_column=Column(BigInteger), default=None)

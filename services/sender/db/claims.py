@@ -122,7 +122,7 @@ async def resume(
             col(Batch.owner) == owner,
             col(Batch.state) == BatchState.SENDING.value,
             # One that may have ended this process again and again waits for the dispatcher, which pauses its campaign.
-            col(Batch.fruitless) < batches.MOST_FRUITLESS - 1,
+            col(Batch.fruitless) < batches.MOST_FRUITLESS - batches.RESTART_POINTS,
         )
         .order_by(col(Batch.claimed_at))
         .limit(limit)
@@ -135,14 +135,14 @@ async def resume(
             BatchState.SENDING,
             (col(Batch.id).in_(held),),
             span_seconds=func.nullif(col(Batch.span_seconds), 0.0),  # see only_waits
-            **batches.rescued_values(),
+            **batches.rescued_values(batches.RESTART_POINTS),
         )
         requeued = await batches.requeue(
             connection,
             col(Batch.owner) == owner,
             col(Batch.state) == BatchState.SENDING.value,
             col(Batch.id).not_in([claim.batch_id for claim in resumed]),
-            rescued=True,
+            rescued=batches.RESTART_POINTS,
         )
         for claim in resumed:
             text = "A sender restarted and resumed its batches"
