@@ -40,7 +40,6 @@ def broker_cluster(run: TestRun) -> Iterator[BrokerCluster]:
         ("pause-and-resume", SQLITE),
         ("kill-feedback", POSTGRESQL),
         ("kill-feedback", SQLITE),
-        ("kill-broker-leader", POSTGRESQL),
         ("stop-broker-leader", SQLITE),
         ("cut-broker-leader", POSTGRESQL),
         ("kill-webhooks", SQLITE),

@@ -1,7 +1,7 @@
 """A virtual host for one test on the shared broker."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +13,7 @@ from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, ADMIN_RIGHTS, SERVICES, SERVICES_RIGHTS
 
 REQUEST_TIMEOUT_SECONDS = 30.0
+CREATE_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,19 @@ def new_vhost(broker: PrivateBroker) -> Iterator[BrokerVhost]:
         timeout=REQUEST_TIMEOUT_SECONDS,
         trust_env=False,
     ) as api:
-        api.put(f"/vhosts/{name}").raise_for_status()
+        _create(api, name)
         for account, rights in ((ADMIN, ADMIN_RIGHTS), (SERVICES, SERVICES_RIGHTS)):
             api.put(f"/permissions/{name}/{account}", json=dict(rights)).raise_for_status()
         try:
             yield BrokerVhost(name, broker, api)
         finally:
             api.delete(f"/vhosts/{name}").raise_for_status()
+
+
+def _create(api: httpx.Client, name: str) -> None:
+    """Creates a virtual host. A cluster that has just formed may not answer at once, so it is asked again."""
+    for _ in range(CREATE_TRIES - 1):
+        with suppress(httpx.ReadTimeout):
+            api.put(f"/vhosts/{name}").raise_for_status()
+            return
+    api.put(f"/vhosts/{name}").raise_for_status()
