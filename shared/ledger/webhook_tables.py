@@ -36,7 +36,7 @@ class WebhookEndpoint(SQLModel, table=True):
     last_success_at: float | None = Field(sa_column=Column(Float(53)), default=None)
     #: Events set aside one after the other, since one was accepted.
     refused_in_a_row: int = Field(sa_column=Column(Integer, nullable=False, server_default=sql("0")), default=0)
-    #: Who delivers now, and until when without renewal.
+    #: Who delivers now, and until when without renewal; without an owner: when the last delivery ended.
     lease_owner: str | None = Field(sa_column=Column(String(64)), default=None)
     lease_until: float | None = Field(sa_column=Column(Float(53)), default=None)
 

@@ -161,9 +161,7 @@ async def due(connection: AsyncConnection, owner: str, without: Collection[UUID]
             col(table.id).not_in(without),
         )
         # Those that have waited longest for a place.
-        .order_by(
-            func.coalesce(col(table.next_attempt_at), col(table.last_success_at), col(table.created_at)), col(table.id)
-        )
+        .order_by(func.coalesce(col(table.lease_until), col(table.created_at)), col(table.id))
         .limit(most)
     )
     return list(found.scalars())
@@ -214,11 +212,11 @@ async def renew(connection: AsyncConnection, owner: str, lease_seconds: float) -
 
 
 async def release(connection: AsyncConnection, endpoint_id: UUID, owner: str) -> None:
-    """Ends a claim."""
+    """Ends a claim, and notes when: those that had a place last come last."""
     await connection.execute(
         update(WebhookEndpoint)
         .where(col(WebhookEndpoint.id) == endpoint_id, col(WebhookEndpoint.lease_owner) == owner)
-        .values(lease_owner=None, lease_until=None)
+        .values(lease_owner=None, lease_until=db_now())
     )
 
 
@@ -285,11 +283,8 @@ async def count_set_aside(connection: AsyncConnection, endpoint: Endpoint) -> in
 def _free_for(owner: str) -> ColumnElement[bool]:
     """No other process has the endpoint. A lease that ends later than any can was given before the clock was set
     back."""
-    until = col(WebhookEndpoint.lease_until)
-    now = db_now()
-    return or_(
-        col(WebhookEndpoint.lease_owner) == owner, until.is_(None), until < now, until > now + LONGEST_LEASE_SECONDS
-    )
+    has, until, now = col(WebhookEndpoint.lease_owner), col(WebhookEndpoint.lease_until), db_now()
+    return or_(has.is_(None), has == owner, until < now, until > now + LONGEST_LEASE_SECONDS)
 
 
 def _mine(endpoint: Endpoint, owner: str) -> tuple[ColumnElement[bool], ...]:

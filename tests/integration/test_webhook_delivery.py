@@ -289,6 +289,21 @@ async def test_endpoints_that_never_end_share_the_places_with_others(rig: Rig, m
     await courier.drain()
 
 
+async def test_an_endpoint_that_wants_none_of_the_events_takes_its_turn_like_the_others(rig: Rig) -> None:
+    """It never has a success, and with each new event there is something to look through for it."""
+    await rig.set(types="campaign.paused")
+    async with rig.ledger.write() as connection:
+        other, _ = await webhooks.create(connection, DEFAULT_PROJECT, URL, ())
+    rig.receiver.secrets = []
+    turns = []
+    for number in range(6):
+        await rig.tell(number)
+        async with rig.ledger.read() as connection:
+            turns += await webhooks.due(connection, uuid4().hex, (), 1)
+        await rig.delivery.run(turns[-1])
+    assert set(turns) == {rig.id, other}
+
+
 async def test_a_slow_endpoint_delays_no_other(rig: Rig) -> None:
     async with rig.ledger.write() as connection:
         other, other_secret = await webhooks.create(connection, DEFAULT_PROJECT, URL + "/slow", ())
