@@ -143,7 +143,7 @@ class Publisher:
         if refused:
             counter.labels("refused").inc(refused)
             log.error("events.refused", project_id=project_id, events=refused)
-        if after > claimed.published:
+        if 0 < claimed.published < after:  # 0: publishing has only now been switched on, and nothing is missed
             counter.labels("forgotten").inc(after - claimed.published)
             log.error("events.fell_behind", project_id=project_id, events=after - claimed.published)
 
