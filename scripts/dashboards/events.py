@@ -85,7 +85,7 @@ EXCHANGE = (
     Panel(
         "timeseries",
         "Publishing fails for",
-        "The broker is away, has an alarm, or refuses the account. Events wait in the ledger.",
+        "The broker is away, or refuses the account. Events wait in the ledger, as during an alarm of the broker.",
         "s",
         [Query('max(vashsender_exchange_failing_seconds{job="$job"})', "seconds")],
         colors={"seconds": WARN},

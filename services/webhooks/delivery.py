@@ -37,7 +37,7 @@ GONE = 410
 NOT_ABOUT_THE_EVENTS = frozenset({401, 407, 408, GONE, 425, 429})
 """4xx that say nothing about what was sent: the whole POST is tried again later."""
 GONE_TRIES = 4
-"""An endpoint that says so often that it is gone is disabled, as Standard Webhooks asks."""
+"""An endpoint that says that it is gone is disabled at this failure in a row, as Standard Webhooks asks."""
 
 SET_ASIDE_IN_A_ROW = 3
 """An endpoint that refuses more events than this one after the other is broken; none of them is to blame."""
