@@ -1,5 +1,6 @@
 """The metrics that all services share. Each service adds its own to the same registry."""
 
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, PlatformCollector, ProcessCollector
@@ -8,6 +9,14 @@ PREFIX = "vashsender"
 RESCUES_HELP = "Batches rescued from their owners, by reason; a sender that was `restarted` counts its own."
 
 BREAKER_TRIPS_HELP = "Campaigns that a breaker has paused: `relay` refuses nearly everyone, or `list` looks old."
+
+
+def counter(registry: CollectorRegistry, name: str, documentation: str, label: str, values: Iterable[str]) -> Counter:
+    """A counter that has these values of its label from the start: from 0 to 1 is an increase, from nothing is none."""
+    made = Counter(name, documentation, [label], registry=registry)
+    for value in values:
+        made.labels(value)
+    return made
 
 
 class Metrics:
@@ -20,14 +29,13 @@ class Metrics:
         GCCollector(registry=self.registry)
         build = Gauge(f"{PREFIX}_build_info", "Always 1.", ["service", "version"], registry=self.registry)
         build.labels(service, version("vashsender")).set(1)
-        self.wakeups = Counter(
+        self.wakeups = counter(
+            self.registry,
             f"{PREFIX}_wakeups_total",
             "Ticks and rounds that found something to do, by what started them: `event`, `clock` or `sweep`.",
-            ["cause"],
-            registry=self.registry,
+            "cause",
+            ("event", "clock", "sweep"),
         )
-        for cause in ("event", "clock", "sweep"):
-            self.wakeups.labels(cause)
         self.published = Counter(
             f"{PREFIX}_events_published_total",
             "Events published: `confirmed` by the broker, or `lost` while it was away (the clock makes up for those).",

@@ -16,7 +16,7 @@ from shared.ledger.database import Ledger
 from shared.ledger.models import Campaign
 from shared.ledger.repair import Reason
 from shared.ledger.states import FINAL, OPEN, CampaignStatus
-from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, Metrics
+from shared.metrics import BREAKER_TRIPS_HELP, PREFIX, Metrics, counter
 
 CAMPAIGNS_SHOWN = 50
 
@@ -28,14 +28,13 @@ class DispatcherMetrics:
         registry = common.registry
         self.common = common
         self._ledger = ledger
-        self.released = Counter(
+        self.released = counter(
+            registry,
             f"{PREFIX}_batches_released_total",
             "Batches released: `fresh` for the first time, `again` after a retry, pause, rescue or recall.",
-            ["kind"],
-            registry=registry,
+            "kind",
+            ("fresh", "again"),
         )
-        for kind in ("fresh", "again"):
-            self.released.labels(kind)
         self.released_emails = Counter(
             f"{PREFIX}_released_emails_total", "Open recipients in released batches.", registry=registry
         )

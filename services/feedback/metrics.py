@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from shared.feedback.meaning import Kind
-from shared.metrics import PREFIX
+from shared.metrics import PREFIX, counter
 
 RESULTS = ("recorded", "unverified", "repeated", "ignored")
 REFUSALS = ("unknown_address", "wrong_token", "busy", "too_many_recipients", "too_long", "database")
@@ -22,14 +22,13 @@ class FeedbackMetrics:
         for kind in Kind:
             for result in RESULTS:
                 self.reports.labels(kind.value, result)
-        self.refused = Counter(
+        self.refused = counter(
+            registry,
             f"{PREFIX}_feedback_refused_total",
             "Mails and recipients refused at the door, by reason.",
-            ["reason"],
-            registry=registry,
+            "reason",
+            REFUSALS,
         )
-        for reason in REFUSALS:
-            self.refused.labels(reason)
         self.connections = Gauge(
             f"{PREFIX}_feedback_connections", "Open connections that bring mail.", registry=registry
         )

@@ -8,7 +8,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.outbox_tables import EventStream
 from shared.ledger.webhook_tables import WebhookEndpoint
 from shared.ledger.webhooks import EndpointState
-from shared.metrics import PREFIX, Metrics
+from shared.metrics import PREFIX, Metrics, counter
 
 
 class WebhookMetrics:
@@ -19,23 +19,21 @@ class WebhookMetrics:
         self.common = common
         self._ledger = ledger
         self._publishes = publishes
-        self.events = Counter(
+        self.events = counter(
+            registry,
             f"{PREFIX}_webhook_events_total",
             "Events of webhooks: `delivered`; `set_aside` because the endpoint refused that one; `forgotten`, past"
             " their retention before the endpoint took them.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
+            ("delivered", "set_aside", "forgotten"),
         )
-        for outcome in ("delivered", "set_aside", "forgotten"):
-            self.events.labels(outcome)
-        self.posts = Counter(
+        self.posts = counter(
+            registry,
             f"{PREFIX}_webhook_posts_total",
             "POSTs to endpoints: `accepted`, `refused` (4xx), or `failed` in another way.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
+            ("accepted", "refused", "failed"),
         )
-        for outcome in ("accepted", "refused", "failed"):
-            self.posts.labels(outcome)
         self.post_seconds = Histogram(
             f"{PREFIX}_webhook_post_seconds", "Time until an endpoint has answered, or not.", registry=registry
         )
@@ -60,15 +58,14 @@ class WebhookMetrics:
             registry=registry,
         )
 
-        self.exchange_events = Counter(
+        self.exchange_events = counter(
+            registry,
             f"{PREFIX}_exchange_events_total",
             "Events of projects for the exchange: `published`; `refused` by a consumer's queue; `forgotten`, past their"
             " retention before the broker took them.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
+            ("published", "refused", "forgotten"),
         )
-        for outcome in ("published", "refused", "forgotten"):
-            self.exchange_events.labels(outcome)
         self.exchange_behind = Gauge(
             f"{PREFIX}_exchange_behind_events",
             "Events that are not published yet, of the project with most of them; 0 if publishing is switched off.",
