@@ -111,8 +111,7 @@ async def test_an_entry_is_lost_only_with_its_change(api: ApiRig) -> None:
 
 
 async def test_what_people_do_on_the_page_is_noted(api: ApiRig) -> None:
-    visitor = Visitor.of(api)
-    await visitor.sign_in(api.client.headers["Authorization"].removeprefix("Bearer "))
+    visitor = await Visitor.signed_in(api)
     await visitor.post(await visitor.get("/suppressions"), "/suppressions", emails="ann@example.test")
     await visitor.post(await visitor.get("/"), "/sign-out")
     found = await entries(api)

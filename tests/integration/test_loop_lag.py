@@ -147,8 +147,7 @@ async def test_no_large_request_holds_the_loop(name: str, api: ApiRig, monkeypat
 @pytest.mark.parametrize("name", FORMS)
 async def test_no_large_form_holds_the_loop(name: str, api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
     body, headers = FORMS[name]
-    visitor = Visitor.of(api)
-    await visitor.sign_in(api.client.headers["Authorization"].removeprefix("Bearer "))
+    visitor = await Visitor.signed_in(api)
     assert forms(await visitor.get("/campaigns/new"))
     steps = Steps(monkeypatch)
     longest, what = await shortest(steps, lambda: visitor.client.post("/campaigns", content=body, headers=headers))

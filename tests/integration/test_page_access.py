@@ -24,9 +24,7 @@ async def api(database_url: str) -> AsyncIterator[ApiRig]:
 
 @pytest.fixture
 async def operator(api: ApiRig) -> Visitor:
-    visitor = Visitor.of(api)
-    await visitor.sign_in(api.client.headers["Authorization"].removeprefix("Bearer "))
-    return visitor
+    return await Visitor.signed_in(api)
 
 
 async def a_reader(api: ApiRig) -> Visitor:

@@ -39,9 +39,7 @@ DRAFT = {
 @asynccontextmanager
 async def page_on(database_url: str) -> AsyncIterator[tuple[ApiRig, Visitor]]:
     async with api_on(database_url) as rig:
-        visitor = Visitor.of(rig)
-        await visitor.sign_in(rig.client.headers["authorization"].removeprefix("Bearer "))
-        yield rig, visitor
+        yield rig, await Visitor.signed_in(rig)
 
 
 async def fail(rig: ApiRig, campaign: UUID, reply: str, number: int) -> None:

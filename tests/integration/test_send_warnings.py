@@ -124,8 +124,7 @@ async def test_the_check_and_the_page_compare_with_what_the_senders_say(api: Api
     await a_sender(api, tmp_path).tick()
     after = {one["name"]: one["verdict"] for one in (await api.post(path, {}, 200))["findings"]}
     assert (after["DKIM vs1"], after["SPF of relay"]) == ("ok", "ok")
-    visitor = Visitor.of(api)
-    await visitor.sign_in(api.client.headers["Authorization"].removeprefix("Bearer "))
+    visitor = await Visitor.signed_in(api)
     campaign = await api.create(1, **{"from": FROM})
     sent = await visitor.post(await visitor.get(f"/campaigns/{campaign}"), f"/campaigns/{campaign}/send")
     shown = text(await visitor.get(sent.headers["location"]))

@@ -439,9 +439,7 @@ async def test_a_secret_is_not_stored_even_under_an_idempotency_key(api: ApiRig)
 
 
 async def test_sessions_are_listed_and_ended(api: ApiRig) -> None:
-    secret = api.client.headers["Authorization"].removeprefix("Bearer ")
-    first, second = Visitor.of(api), Visitor.of(api)
-    await first.sign_in(secret)
+    first, second = await Visitor.signed_in(api), Visitor.of(api)
     other = await key_with(api, Scope.CAMPAIGNS_READ, project=await new_project(api.ledger))
     await second.sign_in(other)
     [newest, oldest] = (await api.get("/v1/sessions"))["data"]
@@ -472,9 +470,7 @@ async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api:
 
 async def test_the_page_shows_who_is_signed_in_and_ends_sessions(api: ApiRig) -> None:
     await own(api, "example.test")
-    secret = api.client.headers["Authorization"].removeprefix("Bearer ")
-    first, second = Visitor.of(api), Visitor.of(api)
-    await first.sign_in(secret)
+    first, second = await Visitor.signed_in(api), Visitor.of(api)
     await second.sign_in(await key_with(api, Scope.CAMPAIGNS_READ, project=await new_project(api.ledger)))
     page = await first.get("/access")
     assert "<code>example.test</code>" in page

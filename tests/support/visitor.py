@@ -22,6 +22,13 @@ class Visitor:
         transport = httpx.ASGITransport(rig.app, raise_app_exceptions=False)
         return cls(httpx.AsyncClient(transport=transport, base_url=str(rig.client.base_url), headers=headers))
 
+    @classmethod
+    async def signed_in(cls, rig: ApiRig) -> "Visitor":
+        """A visitor who has signed in with the key of the rig's client."""
+        visitor = cls.of(rig)
+        await visitor.sign_in(rig.client.headers["Authorization"].removeprefix("Bearer "))
+        return visitor
+
     async def get(self, path: str, expect: int = 200) -> str:
         answer = await self.client.get(path)
         assert answer.status_code == expect, f"{path}: {answer.status_code} {answer.text}"
