@@ -1,7 +1,6 @@
 """The world outside of the scene: a program that takes webhooks, and mailbox providers that report what they got."""
 
 import asyncio
-import re
 import smtplib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -10,13 +9,13 @@ from shared.ledger import domains
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from tests.support.feedback_corpus import ANN, TOKEN, arf, dsn, group
+from tests.support.http_receiver import receiver
 from tests.support.relay import Received, RecordingRelay
 
 DOMAIN, BOUNCES = "example.test", "bounces.example.test"
 REPORT_SECONDS = 1.0
 EVERY_BOUNCE, EVERY_DELAY, EVERY_UNSUBSCRIBE, EVERY_COMPLAINT, EVERY_STRANGE = 40, 90, 150, 1500, 700
 """Emails for one report of a kind."""
-LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 FAILED = ("5.1.1", "550 5.1.1 User unknown")
 
 
@@ -29,18 +28,8 @@ class Program:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        async with await asyncio.start_server(self._answer, "127.0.0.1", 0) as server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+        async with receiver(lambda _path, _headers, _body: 503 if self.fails else 204) as self.url:
             yield
-
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            found = LENGTH.search(await reader.readuntil(b"\r\n\r\n"))
-            await reader.readexactly(int(found[1]) if found else 0)
-            status = b"503 Service Unavailable" if self.fails else b"204 No Content"
-            writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-            await writer.drain()
-        writer.close()
 
 
 async def name_bounce_domain(url: str) -> None:

@@ -3,17 +3,21 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import aio_pika
 import orjson
 from standardwebhooks import Webhook
 
+from services.webhooks.delivery import BATCH_EVENTS
 from shared import topology
 from tests.support.broker import BrokerVhost
+from tests.support.http_receiver import receiver
 from tests.support.system import System
+from tests.support.waiting import until
 
 ANSWERS_PER_LOST_ONE = 17
 PATIENCE_SECONDS = 120.0
@@ -30,12 +34,15 @@ class Endpoint:
     #: As they arrived, repeated ones too.
     got: list[Mapping[str, Any]] = field(default_factory=list)
 
-    def take(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """Returns whether it answers."""
+    def take(self, headers: Mapping[str, str], body: bytes) -> int | None:
+        """Returns the status of the answer; None: none."""
         Webhook(self.secret).verify(body, dict(headers))
         self.got += orjson.loads(body)["data"]
         self.posts += 1
-        return self.posts % ANSWERS_PER_LOST_ONE != 0
+        return 204 if self.posts % ANSWERS_PER_LOST_ONE else None
+
+    def has(self, position: int) -> bool:
+        return any(event["position"] == position for event in self.got[-BATCH_EVENTS:])
 
 
 @dataclass
@@ -53,9 +60,7 @@ class Subscribers:
         problems = []
         for name, endpoint in self.endpoints.items():
             try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    while not any(event["position"] == last for event in endpoint.got[-500:]):  # noqa: ASYNC110
-                        await asyncio.sleep(0.1)
+                await until(partial(endpoint.has, last), PATIENCE_SECONDS)
             except TimeoutError:
                 problems.append(f"webhook {name}: nothing new before event {last} within {PATIENCE_SECONDS:g} s")
             problems += [f"webhook {name}: {wrong}" for wrong in _wrong(endpoint.got, last, copies)]
@@ -63,33 +68,29 @@ class Subscribers:
 
     async def _last_position(self) -> int:
         """That of the campaign's end, which is written after everything else."""
-        after = "0"
-        async with self.system.client() as client, asyncio.timeout(PATIENCE_SECONDS):
-            while True:
-                wanted = {"types": "campaign.finished", "after": after}
-                page = (await client.get("/events", params=wanted)).raise_for_status().json()
-                if page["data"]:
-                    position: int = page["data"][-1]["position"]
-                    return position
-                if page["next_cursor"] == after:
-                    await asyncio.sleep(0.1)
-                after = page["next_cursor"]
+        wanted = {"types": "campaign.finished"}
+        async with (
+            asyncio.timeout(PATIENCE_SECONDS),
+            self.system.client() as client,
+            client.stream("GET", "/events/stream", params=wanted) as events,
+        ):
+            async for line in events.raise_for_status().aiter_lines():
+                if line.startswith("id:"):
+                    return int(line.removeprefix("id:"))
+        raise AssertionError("the stream of events ended before the campaign")
 
     async def _read_queue(self, last: int) -> list[Mapping[str, Any]]:
         """Everything on the queue, as soon as the last event is there."""
         got: list[Mapping[str, Any]] = []
         async with await aio_pika.connect(self.vhost.admin_url) as connection:
             queue = await (await connection.channel()).get_queue(QUEUE, ensure=False)
-            try:
-                async with asyncio.timeout(PATIENCE_SECONDS):
-                    while not got or got[-1]["position"] < last:
-                        message = await queue.get(no_ack=True, fail=False)
-                        if message is not None:
-                            got.append(orjson.loads(message.body))
-                        else:
-                            await asyncio.sleep(0.1)
-            except TimeoutError:
-                pass  # what is missing is said below
+            with suppress(TimeoutError):  # what is missing is said afterwards
+                async with asyncio.timeout(PATIENCE_SECONDS), queue.iterator() as messages:
+                    async for message in messages:
+                        await message.ack()
+                        got.append(orjson.loads(message.body))
+                        if got[-1]["position"] >= last:
+                            break
         return got
 
 
@@ -115,34 +116,13 @@ def _wrong(got: list[Mapping[str, Any]], last: int, copies: Mapping[str, int]) -
 async def listening(system: System, vhost: BrokerVhost) -> AsyncIterator[Subscribers]:
     """Starts to listen, before there is a campaign. The services run."""
     endpoints = {"/one": Endpoint(), "/two": Endpoint()}
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                fields = (line.split(": ", 1) for line in head.splitlines()[1:] if line)
-                headers = {name.lower(): value for name, value in fields}
-                body = await reader.readexactly(int(headers["content-length"]))
-                if not endpoints[head.split()[1]].take(headers, body):
-                    return
-                writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the service was killed
-        finally:
-            writer.close()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
+    async with receiver(lambda path, headers, body: endpoints[path].take(headers, body)) as url:
         system.service_settings["webhooks"] = SETTINGS
         await system.launch("webhooks").wait_ready()
         async with await aio_pika.connect(vhost.admin_url) as connection:
             queue = await (await connection.channel()).declare_queue(QUEUE, durable=True)
             await queue.bind(topology.EVENTS_EXCHANGE, "#")
         for path, endpoint in endpoints.items():
-            made = await system.post("/webhooks", {"url": f"http://127.0.0.1:{port}{path}"})
+            made = await system.post("/webhooks", {"url": url + path})
             endpoint.secret = made["secret"]
         yield Subscribers(system, vhost, endpoints)
-    finally:
-        server.close()

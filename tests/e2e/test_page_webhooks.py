@@ -1,15 +1,17 @@
 """The page *Webhooks* in headless Chromium, with the real services and a receiver that can fail."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 import pytest
 from standardwebhooks import Webhook
 
+from tests.support import http_receiver
 from tests.support.browser import Person, chromium, person
 from tests.support.system import System
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 PATIENCE_SECONDS = 60.0
@@ -29,36 +31,21 @@ class Receiver:
     status: int = 204
     ids: list[str] = field(default_factory=list)
 
-    async def wait_for(self, number: int) -> None:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            while len(self.ids) < number:  # noqa: ASYNC110 - a service posts them
-                await asyncio.sleep(0.05)
+    def take(self, _path: str, headers: Mapping[str, str], body: bytes) -> int:
+        Webhook(self.secret).verify(body, dict(headers))
+        if self.status < 300:
+            self.ids += [event["id"] for event in orjson.loads(body)["data"]]
+        return self.status
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                fields = (line.split(": ", 1) for line in head.splitlines()[1:] if line)
-                headers = {name.lower(): value for name, value in fields}
-                body = await reader.readexactly(int(headers["content-length"]))
-                Webhook(self.secret).verify(body, headers)
-                if self.status < 300:
-                    self.ids += [event["id"] for event in orjson.loads(body)["data"]]
-                writer.write(f"HTTP/1.1 {self.status} Said\r\ncontent-length: 0\r\n\r\n".encode())
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+    async def wait_for(self, number: int) -> None:
+        await until(lambda: len(self.ids) >= number, PATIENCE_SECONDS)
 
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    receiver = Receiver()
-    listening = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
-    receiver.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/hook"
-    yield receiver
-    listening.close()
+    made = Receiver()
+    async with http_receiver.receiver(made.take) as made.url:
+        yield made
 
 
 async def shows(user: Person, words: str) -> None:
