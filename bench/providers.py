@@ -7,17 +7,14 @@ Prints how many emails per second began, beside how many the limit allows at the
 import argparse
 import asyncio
 import os
-from pathlib import Path
 
-from bench.campaign import folder, ledger_url, private_broker
-from cli.local.broker import PrivateBroker
-from cli.local.broker_files import ADMIN, SERVICES
-from shared.ledger import migrate
+from bench.recorded import recorded
 from tests.support.limits import most_at_once
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
+from tests.support.waiting import until
 
-POLL_SECONDS = 0.02
+SECONDS = 600.0
 BUSY_SHARE = 0.9
 """The last emails of a campaign are too few to fill every sender's share: they do not count."""
 
@@ -32,42 +29,30 @@ def main() -> None:
     parser.add_argument("--join", action="store_true")
     parser.add_argument("--database", default="postgresql", choices=["sqlite", "postgresql"])
     options = parser.parse_args()
-    with private_broker() as broker, folder() as work, ledger_url(options.database, work) as url:
-        migrate.upgrade(url)
-        print(asyncio.run(run(work, url, broker, options)))
+    print(asyncio.run(run(options)))
 
 
-async def run(work: Path, url: str, broker: PrivateBroker, options: argparse.Namespace) -> str:
+async def run(options: argparse.Namespace) -> str:
     """One campaign, and what came of it."""
     relay = RecordingRelay()
-    relay.start()
     relay.behaviour.seconds_per_email = options.latency
-    try:
-        async with installation(
-            work,
-            url,
-            broker.amqp_url(ADMIN),
-            broker.amqp_url(SERVICES),
-            relay,
-            provider_limits=f"example.test={options.in_flight}",
-            smtp_connections=str(2 * options.in_flight),
-            batch_size="100",
-        ) as system:
-            await system.start(options.senders)
-            campaign = await system.create(options.emails)
-            await system.send(campaign)
-            await _trouble(system, relay, options)
-            await system.wait_closed(campaign, 600)
-    finally:
-        relay.stop()
+    settings = {
+        "provider_limits": f"example.test={options.in_flight}",
+        "smtp_connections": str(2 * options.in_flight),
+        "batch_size": "100",
+    }
+    async with recorded(options.database, options.senders, relay, **settings) as system:
+        campaign = await system.create(options.emails)
+        await system.send(campaign)
+        await _trouble(system, relay, options)
+        await system.wait_closed(campaign, SECONDS)
     return _told(relay, options)
 
 
 async def _trouble(system: System, relay: RecordingRelay, options: argparse.Namespace) -> None:
     if not (options.kill or options.join):
         return
-    while len(relay.received) < options.emails / 3:  # noqa: ASYNC110 - other processes send
-        await asyncio.sleep(POLL_SECONDS)
+    await until(lambda: len(relay.received) >= options.emails / 3, SECONDS)
     if options.kill:
         system.processes["sender-1"].kill()
         system.processes["sender-1"].launch()
