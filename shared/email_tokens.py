@@ -18,7 +18,8 @@ from uuid import UUID
 from shared.unsubscribe import PURPOSE
 
 TOKEN_CHARACTERS = 32
-TOKEN = re.compile(rf"[a-z2-7]{{{TOKEN_CHARACTERS}}}", re.IGNORECASE)
+# Without ASCII, `k` and `s` would also match the Kelvin sign and the long s.
+TOKEN = re.compile(rf"[a-z2-7]{{{TOKEN_CHARACTERS}}}", re.IGNORECASE | re.ASCII)
 
 BOUNCE, UNSUBSCRIBE = "bounce+", "unsubscribe+"
 """What stands before the token in an address at a bounce domain. Greylisters ignore what follows `bounce+`."""

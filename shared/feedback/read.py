@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 
-from shared.email_tokens import TOKEN_CHARACTERS
+from shared.email_tokens import TOKEN
 from shared.feedback import plain, words
 from shared.feedback.meaning import Found, Kind
 from shared.feedback.mime import MOST_BYTES, RETURNED, Part, decoded, fields, head_and_body, parse
@@ -15,12 +15,12 @@ MOST_TOKENS = 20
 _HEAD_BYTES = 100_000
 LONGEST_TEXT = 500
 
-_MAIL_TOKEN = rf"(?:bounce|unsubscribe)(?:\+|%2B)([a-z2-7]{{{TOKEN_CHARACTERS}}})(?![a-z0-9])"
-_MESSAGE_ID = rf"<([a-z2-7]{{{TOKEN_CHARACTERS}}})@"
+_MAIL_TOKEN = rf"(?:bounce|unsubscribe)(?:\+|%2B)({TOKEN.pattern})(?![a-z0-9])"
+_MESSAGE_ID = rf"<({TOKEN.pattern})@"
 _LINK_TOKEN = r"(?:/|%2F)u(?:/|%2F)([A-Za-z0-9_-]{56})(?![A-Za-z0-9_-])"
-_TOKENS = re.compile(rf"(?i:{_MAIL_TOKEN}|{_MESSAGE_ID})|{_LINK_TOKEN}")
-_UNSUBSCRIBE_ADDRESS = re.compile(rf"unsubscribe\+[a-z2-7]{{{TOKEN_CHARACTERS}}}@", re.IGNORECASE)
-_OUR_ADDRESS = re.compile(rf"(?:bounce|unsubscribe)\+[a-z2-7]{{{TOKEN_CHARACTERS}}}@", re.IGNORECASE)
+_TOKENS = re.compile(rf"(?ai:{_MAIL_TOKEN}|{_MESSAGE_ID})|{_LINK_TOKEN}")
+_UNSUBSCRIBE_ADDRESS = re.compile(rf"(?ai)unsubscribe\+{TOKEN.pattern}@")
+_OUR_ADDRESS = re.compile(rf"(?ai)(?:bounce|unsubscribe)\+{TOKEN.pattern}@")
 _NOT_COMPLAINTS = ("not-spam", "auth-failure", "dmarc", "virus-report-test")
 _REPLY_HEADERS = (
     "x-autoreply",

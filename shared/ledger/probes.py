@@ -19,7 +19,7 @@ LIFE_SECONDS = 86_400.0
 MOST_BYTES = 100_000
 """Of one email."""
 
-_ADDRESS = re.compile(rf"probe\+({TOKEN.pattern})", re.IGNORECASE)
+_ADDRESS = re.compile(rf"probe\+({TOKEN.pattern})", TOKEN.flags)
 _OCTETS = 20
 
 

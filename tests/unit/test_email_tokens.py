@@ -53,6 +53,10 @@ def test_tokens_of_neighbours_have_nothing_in_common() -> None:
     assert first == maker.make(5).mail
 
 
-@given(st.text(max_size=40) | st.from_regex("[a-z2-7]{32}", fullmatch=True))
+@given(
+    st.text(max_size=40)
+    | st.from_regex("[a-z2-7]{32}", fullmatch=True)
+    | st.text("sk\u017f\u212a2", min_size=32, max_size=32)
+)
 def test_any_other_text_names_no_one(text: str) -> None:
     assert not any(is_genuine(one, CAMPAIGN) for one in named_by([SECRET], text))

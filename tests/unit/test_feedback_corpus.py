@@ -157,6 +157,14 @@ def test_made_up_mails_do_not_take_long(octets: bytes) -> None:
     assert time.process_time() - before < SECONDS
 
 
+@pytest.mark.parametrize("sign", ["\u017f", "\u212a"], ids=["the long s", "the Kelvin sign"])
+def test_what_only_looks_like_a_token_is_none(sign: str) -> None:
+    """They are an `s` and a `k` to a regular expression that ignores case."""
+    written = f"To: bounce+{sign * 32}@b.example.com\n\n<{sign * 32}@example.com> unsubscribe+{sign * 32}@b.example.com"
+    assert read(written.encode()).tokens == ()
+    assert read(written.encode(), f"unsubscribe+{sign * 32}@b.example.com").kind is Kind.UNKNOWN
+
+
 def a_status(*groups: str) -> bytes:
     return dsn("MAILER-DAEMON@mx.example.net", "Undelivered", "x", *groups)
 
