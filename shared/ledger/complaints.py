@@ -37,7 +37,6 @@ AGAIN_SECONDS = 600.0
 """A day that is not over is counted again after this time: more emails leave."""
 
 MOST_COMPLAINTS = 50_000
-MOST_CAMPAIGNS = 500
 """That are looked at, the newest."""
 
 _DAY = 86_400.0
@@ -118,15 +117,10 @@ async def _known(connection: AsyncConnection, now: float) -> Mapping[_Day, tuple
 async def _delivered(connection: AsyncConnection, providers: Providers, of: _Day, complained: int) -> int:
     """Emails that the provider took on that day, counted until there are too many for an alert."""
     begin, end = of.day * _DAY, (of.day + 1) * _DAY
-    sent_then = (
-        select(col(Campaign.id))
-        .where(
-            col(Campaign.project_id) == of.project_id,
-            col(Campaign.started_at) < end,
-            or_(col(Campaign.finished_at).is_(None), col(Campaign.finished_at) >= begin),
-        )
-        .order_by(col(Campaign.id).desc())
-        .limit(MOST_CAMPAIGNS)
+    sent_then = select(col(Campaign.id)).where(
+        col(Campaign.project_id) == of.project_id,
+        col(Campaign.started_at) < end,
+        or_(col(Campaign.finished_at).is_(None), col(Campaign.finished_at) >= begin),
     )
     key = col(Recipient.email_key)
     position = func.strpos if connection.dialect.name == "postgresql" else func.instr
@@ -193,9 +187,13 @@ async def held(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> M
 
 
 async def lift(connection: AsyncConnection, project_id: UUID) -> None:
-    """A person resumes a campaign that was held: what was judged so far holds no other."""
+    """A person resumes a campaign that was held: the providers and days that hold one now hold no other."""
     await connection.execute(
         update(ComplaintRate)
-        .where(col(ComplaintRate.project_id) == project_id, col(ComplaintRate.lifted_at).is_(None))
+        .where(
+            col(ComplaintRate.project_id) == project_id,
+            col(ComplaintRate.lifted_at).is_(None),
+            _reaches(HOLD_PER_THOUSAND),
+        )
         .values(lifted_at=db_now())
     )

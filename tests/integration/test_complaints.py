@@ -167,6 +167,22 @@ async def test_the_next_campaign_waits_for_a_person_who_lifts_what_held_it(api: 
     assert await held(api, await queued(api)) == []  # the same day, about which a person has decided
 
 
+async def test_resume_lifts_only_what_a_person_was_told(api: ApiRig) -> None:
+    people = await a_sent_campaign(api, {"yahoo.com": 2000, "gmail.com": 5000})
+    paused, waiting = await queued(api), await queued(api)
+    await api.request("POST", f"/v1/campaigns/{paused}/pause", 202, json={})
+    await complain(api, [*people["yahoo.com"][:8], *people["gmail.com"][:5]])
+    assert await judged(api) == (2, 1)
+    await api.request("POST", f"/v1/campaigns/{paused}/resume", 202, json={})
+    assert await held(api, paused, waiting) == ["yahoo", "yahoo"]
+    assert await lifecycle.start(api.ledger, [paused]) == set()
+    await api.request("POST", f"/v1/campaigns/{paused}/resume", 202, json={})
+    assert await held(api, paused, waiting) == []
+    await complain(api, people["gmail.com"][:15])  # too few before to hold anything
+    assert await judged(api) == (2, 2)
+    assert await held(api, paused, waiting) == ["gmail", "gmail"]
+
+
 async def test_old_days_are_forgotten(api: ApiRig) -> None:
     async with api.ledger.write() as connection:
         long_ago = int(await clock(connection) // DAY) - complaints.KEPT_DAYS
@@ -195,7 +211,8 @@ async def test_a_day_is_counted_again_while_emails_leave(api: ApiRig) -> None:
     assert await judged(api) == (1, 1)
     async with api.ledger.write() as connection:
         await connection.execute(
-            update(ComplaintRate).values(judged_at=col(ComplaintRate.judged_at) - complaints.AGAIN_SECONDS)
+            # On that day, and long enough ago, at any time of the day and also if it is over by now.
+            update(ComplaintRate).values(judged_at=col(ComplaintRate.day) * DAY - complaints.AGAIN_SECONDS)
         )
     assert await judged(api) == (1, 0)
     assert await rates(api) == {"yahoo": (5, 2000)}

@@ -41,6 +41,7 @@ from shared.ledger.states import FINAL, BatchState, CampaignStatus
 from shared.relay_groups import RelayGroups
 from shared.templates import Content
 
+PAUSED_BY_REQUEST = "Paused by request."
 _COPIED_TO_TEST = (
     "from_email",
     "from_name",
@@ -195,9 +196,9 @@ async def send_test(
 async def pause(connection: AsyncConnection, campaign: CampaignRef) -> Accepted:
     """No email starts later than a second after the commit; those in flight are finished."""
     row = await campaign_row.lock(connection, campaign)
-    reason = "Paused by request."
-    await campaign_row.move(connection, row, CampaignStatus.PAUSED, "pause", reason=reason, blocked_by=None)
-    await timeline.record(connection, campaign.id, "paused", reason)
+    columns = {"reason": PAUSED_BY_REQUEST, "blocked_by": None}
+    await campaign_row.move(connection, row, CampaignStatus.PAUSED, "pause", **columns)
+    await timeline.record(connection, campaign.id, "paused", PAUSED_BY_REQUEST)
     return await _accepted(connection, campaign, "pause")
 
 
@@ -218,7 +219,7 @@ async def resume(
         if retry and (await counts(connection, campaign.id))["failed"]:
             columns["reopen"] = RETRY_FAILED.reopen
     await spread.forget(connection, campaign.id)
-    if row.started_at is None:
+    if row.started_at is None and row.reason != PAUSED_BY_REQUEST:
         await complaints.lift(connection, campaign.project_id)
     await campaign_row.move(connection, row, CampaignStatus.QUEUED, "resume", **columns)
     await timeline.record(connection, campaign.id, "resumed", text)
