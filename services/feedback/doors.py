@@ -128,12 +128,13 @@ class _Rate:
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
-        self._left = per_second
+        self._most = max(per_second, 1.0)  # else a rate below one would never allow any
+        self._left = self._most
         self._at = time.monotonic()
 
     def take(self) -> bool:
         now = time.monotonic()
-        self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
+        self._left = min(self._most, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:
             return False
