@@ -191,13 +191,14 @@ async def test_many_reports_in_one_transaction(api: ApiRig) -> None:
     campaign, tokens = await a_sent_campaign(api, *emails)
     async with api.ledger.write() as connection:
         incoming = []
-        for number, token in enumerate([*tokens, *tokens]):
+        for number, token in enumerate([*tokens, *tokens, *tokens]):
             person = await report_people.identify(connection, [KEY], [token.mail])
             assert person is not None
             found = Found(Kind.BOUNCED, (), 550, "5.1.1", "User unknown", (emails[number % 20],))
-            incoming.append(Incoming(found, f"{number % 20:064}", "mail", person))
+            digest = number if number < 20 else number - 20  # the second twenty repeat the first, the third do not
+            incoming.append(Incoming(found, f"{digest:064}", "mail", person))
         outcomes = await reports.record(connection, incoming)
-    assert [one.result for one in outcomes] == ["recorded"] * 20 + ["repeated"] * 20
+    assert [one.result for one in outcomes] == ["recorded"] * 20 + ["repeated"] * 20 + ["recorded"] * 20
     assert (await counts(api, campaign))["bounced"] == 20
     assert len(await suppressed(api)) == 20
 

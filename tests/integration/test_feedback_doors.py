@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -18,7 +19,7 @@ from services.feedback.metrics import FeedbackMetrics
 from services.feedback.recorder import Recorder
 from shared.ledger import domains, projects, reports
 from shared.ledger.database import Ledger
-from shared.ledger.models import Batch, Suppression
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Suppression
 from shared.ledger.report_tables import Report
 from shared.ledger.reports import Incoming, Outcome
 from shared.settings import FeedbackSettings, load
@@ -62,10 +63,11 @@ class Rig:
         assert (await wire.say("EHLO here" if smtp else "LHLO here")).startswith("250")
         return wire
 
-    async def reports(self) -> list[tuple[str, bool, str | None]]:
+    async def reports(self) -> list[tuple[str, bool, UUID | None]]:
+        """Kind, whether it is verified, and project."""
         async with self.ledger.read() as connection:
             found = await connection.execute(
-                select(col(Report.kind), col(Report.verified), col(Report.email)).order_by(col(Report.id))
+                select(col(Report.kind), col(Report.verified), col(Report.project_id)).order_by(col(Report.id))
             )
             return [(row[0], row[1], row[2]) for row in found]
 
@@ -108,11 +110,9 @@ async def test_a_bounce_is_in_the_ledger_before_its_250(rig: Rig, smtp: bool) ->
     wire = await rig.connect(smtp=smtp)
     octets = REPORT.replace(TOKEN.encode(), rig.tokens[0].encode())
     assert await wire.mail(rig.bounce().upper(), octets) == "250 2.0.0 recorded"
-    [(kind, verified, email)] = await rig.reports()
-    assert (kind, verified) == ("bounced", True)
+    assert await rig.reports() == [("bounced", True, DEFAULT_PROJECT)]
     assert await wire.mail(rig.bounce(), octets) == "250 2.0.0 repeated"
     assert await wire.mail(rig.bounce(1), REPORT) == "250 2.0.0 recorded"
-    assert email is not None
     async with rig.ledger.read() as connection:
         assert await connection.scalar(select(func.sum(col(Batch.bounced)))) == 2
         assert await connection.scalar(select(func.count()).select_from(Suppression)) == 2
@@ -158,11 +158,11 @@ async def test_complaints_unsubscribes_and_postmaster_are_taken(rig: Rig) -> Non
     assert await wire.mail(f"postmaster@{BOUNCES}", b"Subject: again\n\nx\n", ANN) == "250 2.0.0 unverified"
     away = b"Subject: Out of office\nAuto-Submitted: auto-replied\n\nx\n"
     assert await wire.mail(rig.bounce(2), away) == "250 2.0.0 ignored"
-    assert [(kind, verified) for kind, verified, _ in await rig.reports()] == [
-        ("complained", True),
-        ("unsubscribed", True),
-        ("unknown", False),
-        ("unknown", False),
+    assert await rig.reports() == [
+        ("complained", True, DEFAULT_PROJECT),
+        ("unsubscribed", True, DEFAULT_PROJECT),
+        ("unknown", False, None),
+        ("unknown", False, DEFAULT_PROJECT),
     ]
 
 
