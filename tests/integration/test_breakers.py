@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,21 +11,16 @@ from sqlalchemy import insert
 from cli.main import run
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import RelayRefusals
-from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 GONE = b"550 5.1.1 User unknown\r\n"
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        system.settings |= {"batch_size": "100", "relay_rest_seconds": "0.5", "relay_rest_max_seconds": "1"}
-        yield system
+async def system(system: System) -> System:
+    system.settings |= {"batch_size": "100", "relay_rest_seconds": "0.5", "relay_rest_max_seconds": "1"}
+    return system
 
 
 def people(number: int) -> list[str]:

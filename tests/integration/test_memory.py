@@ -4,15 +4,13 @@ import asyncio
 import base64
 import os
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(400)]
 
@@ -25,12 +23,8 @@ SMALL_RECIPIENTS = 50
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, postgresql_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, postgresql_url, vhost.admin_url, vhost.services_url, relay) as system:
-        yield system
+def database_url(postgresql_url: str) -> str:
+    return postgresql_url
 
 
 async def test_ten_campaigns_with_a_large_attachment_need_little_memory(system: System, relay: RecordingRelay) -> None:

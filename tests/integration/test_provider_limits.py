@@ -1,24 +1,10 @@
 """Limits of providers as the relay sees them: two senders together keep them, and all other emails go on."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.support.broker import BrokerVhost
 from tests.support.limits import most_at_once, most_in_a_second
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        yield system
+from tests.support.system import System
 
 
 def is_limited(recipient: str) -> bool:

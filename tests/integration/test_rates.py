@@ -2,15 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.broker import BrokerVhost
 from tests.support.limits import most_in_a_second
 from tests.support.relay import After, RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -18,14 +15,11 @@ DOWN_SECONDS = 10.0
 
 
 @pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        system.settings.update(relay_rest_seconds="0.5", relay_rest_max_seconds="0.5")
-        await system.start(senders=2)
-        yield system
+async def system(system: System) -> System:
+    """Two senders are at work."""
+    system.settings.update(relay_rest_seconds="0.5", relay_rest_max_seconds="0.5")
+    await system.start(senders=2)
+    return system
 
 
 def begun(relay: RecordingRelay) -> list[float]:

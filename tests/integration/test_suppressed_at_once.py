@@ -2,8 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import insert
@@ -13,19 +11,10 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Suppression
 from tests.support.broker import BrokerVhost
 from tests.support.relay import RecordingRelay
-from tests.support.system import System, installation
+from tests.support.system import System
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(240)]
-
-
-@pytest.fixture
-async def system(
-    tmp_path: Path, database_url: str, broker_vhost: BrokerVhost, relay: RecordingRelay
-) -> AsyncIterator[System]:
-    vhost = broker_vhost
-    async with installation(tmp_path, database_url, vhost.admin_url, vhost.services_url, relay) as system:
-        yield system
 
 
 async def test_a_long_transaction_a_list_and_a_broker_without_queues(
