@@ -159,3 +159,20 @@ async def test_no_long_query_holds_the_loop(query: str, api: ApiRig, monkeypatch
     steps = Steps(monkeypatch)
     longest, what = await shortest(steps, lambda: api.client.get(f"/v1/campaigns?{query}"))
     assert longest < MOST_SECONDS, what
+
+
+@pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&gzip=true"])
+async def test_no_export_of_large_recipients_holds_the_loop(
+    query: str, api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = await api.create()
+    fields = {str(number): '", ' * 3_000 for number in range(5)}
+    people = (json.dumps({"email": f"p{number}@example.test", **fields}) for number in range(100))
+    answer = await api.client.post(
+        RECIPIENTS.format(campaign=campaign), content="\n".join(people).encode(), headers=NDJSON
+    )
+    assert answer.json()["accepted"] == 100
+    steps = Steps(monkeypatch)
+    path = f"{RECIPIENTS.format(campaign=campaign)}/export?{query}"
+    longest, what = await shortest(steps, lambda: api.client.get(path))
+    assert longest < MOST_SECONDS, what
