@@ -34,10 +34,11 @@ def _write(path: Path, parts: Iterator[bytes]) -> int:
             begun = Path(file.name)
             try:
                 written = sum(file.write(part) for part in _watched(path.name, parts))
+                file.flush()
+                begun.replace(path)
             except BaseException:
                 begun.unlink()
                 raise
-        begun.replace(path)
     except VashSenderError:
         raise  # a timeout of the API is an OSError, too
     except OSError as error:
