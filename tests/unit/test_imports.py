@@ -19,6 +19,7 @@ SIGNS = {"cryptography"}
         ("feedback", set()),
         ("sender", SIGNS),
         ("watchdog", set()),
+        ("webhooks", set()),
     ],
 )
 def test_a_service_imports_only_what_it_needs_all_the_time(service: str, needs: set[str]) -> None:
