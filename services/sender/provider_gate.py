@@ -106,6 +106,7 @@ class _Lane:
         "in_flight",
         "provider",
         "queues",
+        "recorded",
         "settled_at",
         "share",
         "used_at",
@@ -118,6 +119,8 @@ class _Lane:
         #: Emails that this sender may have in flight, until `valid_until`.
         self.share = 0
         self.valid_until = 0.0
+        #: Emails that the ledger counts for this sender: its share, or what was in flight beyond it.
+        self.recorded = 0
         self.in_flight = 0
         #: An email last started or waited.
         self.used_at = now
@@ -262,7 +265,7 @@ class ProviderGate:
 
     async def give_back(self) -> None:
         """Gives all shares back: this process starts no email any more."""
-        lanes = {key: lane for key, lane in self._lanes.items() if lane.share and not lane.in_flight}
+        lanes = {key: lane for key, lane in self._lanes.items() if lane.recorded and not lane.in_flight}
         needs = [Need(key, lane.limit, 0, claims=False) for key, lane in lanes.items()]
         with suppress(Exception):  # they end with their lease
             async with asyncio.timeout(GIVE_BACK_SECONDS), self._ledger.write() as connection:
@@ -294,7 +297,7 @@ class ProviderGate:
     def _unsettled(self, now: float) -> dict[Key, _Lane]:
         """The lanes whose shares are to be settled, new ones first; forgets those that are not used any more."""
         for key, lane in list(self._lanes.items()):
-            if not (lane.in_flight or lane.share or lane.waits() or lane.is_wanted(now)):
+            if not (lane.recorded or lane.is_wanted(now)):
                 del self._lanes[key]
                 self._open.pop(key, None)
         due = [
@@ -302,7 +305,7 @@ class ProviderGate:
             for key, lane in self._lanes.items()
             if lane.provider.in_flight is not None
             and now - lane.settled_at >= SETTLE_SECONDS
-            and (lane.share or lane.is_wanted(now))
+            and (lane.recorded or lane.is_wanted(now))
         ]
         due.sort(key=lambda one: one[1].settled_at)
         if len(due) > MOST_SETTLED:
@@ -326,8 +329,10 @@ class ProviderGate:
             log.warning("database.unreachable", error=in_a_line(error))
             await asyncio.sleep(RETRY_SECONDS)
             return
-        for key, lane in lanes.items():
+        for need in needs:
+            key, lane = need.key, lanes[need.key]
             lane.share, lane.valid_until = shares[key], before + self._lease_seconds * LEASE_SHARE
+            lane.recorded = max(lane.share, need.in_flight)
             if lane.waits():
                 self._open[key] = None
         self._wake_feed()

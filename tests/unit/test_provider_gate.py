@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Sequence
+from unittest.mock import MagicMock
 from uuid import UUID
 
 import pytest
@@ -13,7 +15,7 @@ from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.provider_gate import ProviderGate, _Lane
-from shared.ledger.provider_shares import Key, fair_share
+from shared.ledger.provider_shares import Key, Need, fair_share
 from shared.providers import Provider, Providers
 from tests.support.held import held_batch, row
 from tests.unit.test_sender_feed import LEDGER, SETTINGS, unrecorded
@@ -34,6 +36,7 @@ def lend(gate: ProviderGate, share: int) -> None:
     assert gate.key_of(RELAY, "person@gmail.com") == KEY
     lane = gate._lanes[KEY]
     lane.share, lane.valid_until = share, time.monotonic() + 60
+    lane.recorded = share
     gate._open[KEY] = None
 
 
@@ -255,4 +258,28 @@ def test_an_unused_lane_is_forgotten(gate: ProviderGate) -> None:
     lend(gate, 0)
     later = time.monotonic() + provider_gate.KEPT_SECONDS + 1
     assert gate._unsettled(later) == {}
+    assert gate._lanes == {}
+
+
+async def test_emails_beyond_a_share_are_given_back_once_they_have_ended(
+    gate: ProviderGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger counts them until then: so it is told, although the share is gone."""
+    told: list[Need] = []
+
+    async def settle(_connection: object, _owner: str, needs: Sequence[Need], _seconds: float) -> dict[Key, int]:
+        told.extend(needs)
+        return {need.key: 0 for need in needs}
+
+    monkeypatch.setattr(provider_gate.provider_shares, "settle", settle)
+    monkeypatch.setattr(gate, "_ledger", MagicMock())
+    lend(gate, 2)
+    gate.started(KEY)
+    await gate._settle(gate._unsettled(time.monotonic()))
+    gate.ended(KEY, 60.0)
+    lane = gate._lanes[KEY]
+    lane.settled_at = lane.used_at = time.monotonic() - 60
+    await gate._settle(gate._unsettled(time.monotonic()))
+    assert [(need.in_flight, need.claims) for need in told] == [(1, True), (0, False)]
+    assert gate._unsettled(time.monotonic()) == {}
     assert gate._lanes == {}
