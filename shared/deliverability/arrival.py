@@ -105,7 +105,7 @@ async def verify(dns: Dns, octets: bytes) -> list[Signed]:
 
 
 async def _verified(dns: Dns, message: dkim_verify.Message, signature: dkim_verify.Field) -> Signed:
-    tags = dkim_verify.tags_of(signature.value)
+    tags = dkim_verify.signature_tags(signature)
     domain, selector = tags.get("d", "")[:253].lower(), tags.get("s", "")[:253]
     name = f"{selector}._domainkey.{domain}"
     try:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from shared.deliverability.dns import Dns
@@ -19,19 +20,39 @@ async def wrong_with_record(dns: Dns, name: str, ours: "RSAPublicKey") -> str:
         return f"there is no TXT record at {name}"
     if len(records) > 1:
         return f"there are {len(records)} TXT records at {name}, so receivers may take any"
-    tags = {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in records[0].split(";"))}
-    return f"{name}: {wrong}" if (wrong := _wrong(tags, ours)) else ""
+    return f"{name}: {wrong}" if (wrong := _wrong(tags_of(records[0]), ours)) else ""
 
 
-def _wrong(tags: dict[str, str], ours: "RSAPublicKey") -> str:
+def tags_of(text: str) -> Mapping[str, str]:
+    """Of a record or a signature (RFC 6376, 3.2). Of a tag that stands there twice, the first."""
+    tags: dict[str, str] = {}
+    for part in text.split(";"):
+        name, equals, value = part.partition("=")
+        if equals:
+            tags.setdefault(name.strip(), value.strip())
+    return tags
+
+
+def refused_by(tags: Mapping[str, str]) -> str:
+    """Why a record with these tags verifies no email that is signed with SHA-256; empty if it does."""
     if tags.get("v", "DKIM1") != "DKIM1":
         return f"v={tags['v'][:40]} is not DKIM1"
+    if "sha256" not in _list(tags.get("h", "sha256")):
+        return f"h={tags['h'][:40]} does not allow sha256"
+    if not {"*", "email"} & _list(tags.get("s", "*")):
+        return f"s={tags['s'][:40]} does not allow email"
+    return ""
+
+
+def _list(text: str) -> set[str]:
+    return {one.strip() for one in text.split(":")}
+
+
+def _wrong(tags: Mapping[str, str], ours: "RSAPublicKey") -> str:
+    if why := refused_by(tags):
+        return why
     if tags.get("k", "rsa") != "rsa":
         return f"k={tags['k'][:40]}, but our key is rsa"
-    if "sha256" not in tags.get("h", "sha256").split(":"):
-        return f"h={tags['h'][:40]} does not allow sha256"
-    if not {"*", "email"} & set(tags.get("s", "*").split(":")):
-        return f"s={tags['s'][:40]} does not allow email"
     if "p" not in tags:
         return "it has no key (p=)"
     if not tags["p"]:

@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from shared.deliverability.dkim_record import refused_by, tags_of
+
 LEAST_BITS = 1024  # RFC 8301, 3.2
 SIGNATURE = b"dkim-signature"
 
@@ -58,19 +60,13 @@ def parse(octets: bytes) -> Message:
     return Message(headers, body)
 
 
-def tags_of(text: bytes) -> Mapping[str, str]:
-    """RFC 6376, 3.2. Of a tag that stands there twice, the first."""
-    tags: dict[str, str] = {}
-    for part in text.decode("utf-8", "replace").split(";"):
-        name, equals, value = part.partition("=")
-        if equals:
-            tags.setdefault(name.strip(), value.strip())
-    return tags
+def signature_tags(signature: Field) -> Mapping[str, str]:
+    return tags_of(signature.value.decode("utf-8", "replace"))
 
 
 def verify(message: Message, signature: Field, record: str) -> None:
     """`record` is the TXT record of the signature's selector. Raises SignatureError."""
-    tags = tags_of(signature.value)
+    tags = signature_tags(signature)
     _check_tags(tags)
     of_headers, _, of_body = tags.get("c", "simple/simple").partition("/")
     canonical = {"simple": _simple, "relaxed": _relaxed}
@@ -85,7 +81,7 @@ def verify(message: Message, signature: Field, record: str) -> None:
     signed = [_header(field, relaxed=relaxed) + b"\r\n" for field in _chosen(message, tags["h"])]
     unsigned = signature._replace(value=_SIGNED_DATA.sub(rb"\1\2", signature.value))
     signed.append(_header(unsigned, relaxed=relaxed))
-    _check(tags["a"], b"".join(signed), _decoded(tags["b"], "b"), tags_of(record.encode()))
+    _check(tags["a"], b"".join(signed), _decoded(tags["b"], "b"), tags_of(record))
 
 
 def _check_tags(tags: Mapping[str, str]) -> None:
@@ -137,6 +133,8 @@ def _check(algorithm: str, signed: bytes, signature: bytes, record: Mapping[str,
     kind, _, digest = algorithm.partition("-")
     if (kind, digest) not in (("rsa", "sha256"), ("ed25519", "sha256")):
         raise SignatureError(f"a={algorithm[:40]} is not accepted any more")
+    if why := refused_by(record):
+        raise SignatureError(f"the record: {why}")
     if record.get("k", "rsa") != kind:
         raise SignatureError(f"the record has a key for {record['k'][:40]}")
     if not record.get("p"):

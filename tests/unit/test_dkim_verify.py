@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.deliverability.dkim_verify import SignatureError, parse, tags_of, verify
+from shared.deliverability.dkim_verify import SignatureError, parse, signature_tags, verify
 
 MESSAGE = (
     b"From: News <news@example.com>\r\nTo: ann@example.net\r\nSubject: Hello\r\n\tand  more\r\nX-A: 1\r\nX-A: 2\r\n\r\n"
@@ -141,7 +141,7 @@ def test_each_tag_is_judged(case: str) -> None:
 
 @pytest.mark.parametrize("missing", ["a", "b", "bh", "d", "h", "s", "v"])
 def test_a_signature_needs_its_tags(missing: str) -> None:
-    tags = {**tags_of(parse(signed("relaxed/relaxed")).signatures[0].value)}
+    tags = {**signature_tags(parse(signed("relaxed/relaxed")).signatures[0])}
     del tags[missing]
     header = "; ".join(f"{name}={value}" for name, value in tags.items())
     assert f"{missing}= is missing" in ours(f"DKIM-Signature: {header}\r\n".encode() + MESSAGE)
@@ -158,3 +158,10 @@ def test_any_bytes_are_judged(octets: bytes) -> None:
     for signature in message.signatures:
         with pytest.raises(SignatureError):
             verify(message, signature, keys("rsa")[1])
+
+
+@pytest.mark.parametrize("tag", ["v=DKIM2", "h=sha1", "s=tlsrpt"])
+def test_a_record_for_something_else_verifies_no_email(tag: str) -> None:
+    record = keys("rsa")[1].removeprefix("v=DKIM1; ")
+    assert ours(signed("relaxed/relaxed"), record) == ""
+    assert tag in ours(signed("relaxed/relaxed"), f"{tag}; {record}")
