@@ -69,7 +69,7 @@ async def declare(url: str) -> None:
 
 
 async def missing_topology(url: str) -> list[str]:
-    """The queues that the broker lacks. Raises like `declare`."""
+    """The queues and exchanges that the broker lacks. Raises like `declare`."""
     with broker_errors():
         return await topology.check(url, timeout_seconds=TOPOLOGY_SECONDS)
 

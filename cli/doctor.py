@@ -82,7 +82,7 @@ async def _broker(config: LocalSettings) -> list[Examined]:
         Examined(
             "topology",
             not missing,
-            f"missing: {', '.join(missing)}" if missing else "every queue exists",
+            f"missing: {', '.join(missing)}" if missing else "every queue and exchange exists",
             "`vashsender topology declare`",
         ),
         *await _replicas(config),

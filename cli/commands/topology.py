@@ -23,7 +23,7 @@ def declare() -> None:
 
 @app.command()
 def check(as_json: Json = False) -> None:
-    """Check that every queue exists. Exits with 78 if one is missing."""
+    """Check that every queue and exchange exists. Exits with 78 if one is missing."""
     import asyncio
 
     from cli import access
@@ -37,4 +37,4 @@ def check(as_json: Json = False) -> None:
     if missing:
         raise ConfigurationError(f"missing: {', '.join(missing)}. Run `vashsender topology declare`.")
     if not as_json:
-        say("every queue exists")
+        say("every queue and exchange exists")

@@ -112,11 +112,15 @@ async def test_one_in_a_thousand_alerts_and_three_hold(api: ApiRig) -> None:
 async def test_an_email_counts_on_the_day_it_was_sent(api: ApiRig) -> None:
     earlier = await a_sent_campaign(api, {"yahoo.com": 1100}, days_ago=3)
     today = await a_sent_campaign(api, {"yahoo.com": 1100})
+    async with api.ledger.write() as connection:  # the last 100 of the earlier campaign were sent today
+        late = col(Recipient.id).in_(earlier["yahoo.com"][1000:])
+        await connection.execute(update(Recipient).where(late).values(sent_at=NOON))
+        await connection.execute(update(Campaign).where(col(Campaign.started_at) < NOON - DAY).values(finished_at=NOON))
     await complain(api, [*earlier["yahoo.com"][:4], *today["yahoo.com"][:4]])
     assert await judged(api) == (0, 0)
     await complain(api, earlier["yahoo.com"][:5])
     assert await judged(api) == (0, 0)  # the alert is about the last two days
-    assert await rates(api) == {"yahoo": (5, 1100)}
+    assert await rates(api) == {"yahoo": (5, 1000)}
     assert list(await held(api, await queued(api))) == ["yahoo"]
 
 

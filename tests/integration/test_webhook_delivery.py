@@ -295,7 +295,7 @@ async def test_an_endpoint_that_wants_none_of_the_events_takes_its_turn_like_the
     async with rig.ledger.write() as connection:
         other, _ = await webhooks.create(connection, DEFAULT_PROJECT, URL, ())
     rig.receiver.secrets = []
-    turns = []
+    turns: list[UUID] = []
     for number in range(6):
         await rig.tell(number)
         async with rig.ledger.read() as connection:

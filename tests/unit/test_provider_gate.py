@@ -15,6 +15,7 @@ from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.provider_gate import ProviderGate, _Lane
+from shared.ledger import provider_shares
 from shared.ledger.provider_shares import Key, Need, fair_share
 from shared.providers import Provider, Providers
 from tests.support.held import held_batch, row
@@ -271,7 +272,7 @@ async def test_emails_beyond_a_share_are_given_back_once_they_have_ended(
         told.extend(needs)
         return {need.key: 0 for need in needs}
 
-    monkeypatch.setattr(provider_gate.provider_shares, "settle", settle)
+    monkeypatch.setattr(provider_shares, "settle", settle)
     monkeypatch.setattr(gate, "_ledger", MagicMock())
     lend(gate, 2)
     gate.started(KEY)
