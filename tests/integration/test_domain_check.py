@@ -266,6 +266,9 @@ async def test_a_project_checks_its_own_domains_over_http(zone: Zone, sqlite_url
         assert ("DMARC", "ok") in shown
         assert ("DKIM", "unknown") in shown, "no sender has said which keys sign"
         assert [verdict for name, verdict in shown if name.startswith("SPF")] == ["ok", "wrong"]
+        assert await api.request("POST", "/v1/domains/example.com/check") == await api.post(
+            "/v1/domains/example.com/check", {}, 200
+        ), "without a body it checks with the defaults"
         below = await api.post("/v1/domains/news.example.com/check", {"envelope_domain": "example.com"}, 200)
         assert ("alignment of SPF", "ok") in [(one["name"], one["verdict"]) for one in below["findings"]]
         asked = len(server.asked)

@@ -2,7 +2,11 @@
 
 import re
 
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter, ValidationError
+
 from scripts.api_reference import METHODS, contract, examples, reference
+from services.api.rest import mount
 
 
 def test_every_request_has_one_example() -> None:
@@ -20,3 +24,21 @@ def test_the_page_shows_each_example_and_every_shape_that_it_links_to() -> None:
     linked = set(re.findall(r"\[(\w+)\]\(#\w+\)", page))
     assert {"CampaignOut", "CampaignStatus", "Problem"} <= linked
     assert linked <= set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
+
+
+def test_a_request_that_may_say_nothing_needs_no_body() -> None:
+    """`curl -X POST` does the same as `{}` where every field has a default."""
+    optional, not_needed = set(), set()
+    for route in (one for part in mount.PARTS for one in part.router.routes if isinstance(one, APIRoute)):
+        body = route.body_field
+        if body is None or "POST" not in (route.methods or ()):
+            continue
+        if not body.field_info.is_required():
+            optional.add(route.path)
+        try:
+            TypeAdapter(body.field_info.annotation).validate_python({})
+            not_needed.add(route.path)
+        except ValidationError:
+            continue
+    assert "/v1/domains/{domain}/check" in optional
+    assert optional == not_needed

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Body, Path, Request
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.shapes.domain_checks import DomainCheckIn, DomainCheckOut, DomainFinding
@@ -18,7 +18,10 @@ router = APIRouter(prefix="/v1/domains", tags=["domains"], route_class=JsonRoute
 
 @router.post("/{domain}/check", summary="Check a domain as receivers do")
 async def check_domain(
-    domain: Annotated[str, Path(max_length=253)], body: DomainCheckIn, project: ProjectDep, request: Request
+    domain: Annotated[str, Path(max_length=253)],
+    project: ProjectDep,
+    request: Request,
+    body: Annotated[DomainCheckIn, Body()] = DomainCheckIn(),
 ) -> DomainCheckOut:
     """DMARC, alignment, DKIM, SPF, bounces, the unsubscribe link. It changes nothing. What it compares with, our DKIM
     key and the addresses of the relays, is what the senders say."""
