@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select
 from sqlmodel import col
 
 from bench.campaign import ledger_url
+from bench.tables import show_table
 from cli.local.ports import free_ports
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--reports", type=int, default=3000)
     parser.add_argument("--connections", type=int, default=20, help="as many as Postfix opens to one destination")
     options = parser.parse_args()
-    console, measured = Console(), {}
+    measured: dict[str, dict[str, float]] = {}
     table = Table("Ledger", "reports/s", f"at least {LEAST:.0f}", "CPU of the service, ms per report", "load")
     for name in ("sqlite", "postgresql"):
         with tempfile.TemporaryDirectory(prefix="vashsender-bench-") as folder, ledger_url(name, Path(folder)) as url:
@@ -47,7 +47,7 @@ def main() -> None:
         rate, cpu = measured[name]["reports_per_second"], measured[name]["cpu_milliseconds"]
         load = f"{os.getloadavg()[0]:.1f}"
         table.add_row(name, f"{rate:.0f}", "yes" if rate >= LEAST else "NO", f"{cpu:.2f}", load)
-    console.print(table)
+    show_table(table)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(measured, indent=2) + "\n")
 
