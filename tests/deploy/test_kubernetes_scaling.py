@@ -63,36 +63,43 @@ class Kubelet:
     started: float = field(default_factory=time.monotonic)
     seen: list[dict[str, float]] = field(default_factory=list)
     replicas: int = 0
+    #: The last status of the HorizontalPodAutoscaler that KEDA made.
+    autoscaler: Mapping[str, Any] = field(default_factory=dict)
 
     async def run(self) -> None:
-        while True:
-            await self._follow()
-            await asyncio.sleep(0.5)
+        """Until it is cancelled. The api server says what changes."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_deployment())
+            tasks.create_task(self._follow_autoscaler())
 
-    async def _follow(self) -> None:
-        arguments = ("deployment", OBJECT, f"--namespace={NAMESPACE}")
-        wanted = (await asyncio.to_thread(self.cluster.get, *arguments))["status"].get("replicas", 0)
-        self._note(wanted, await asyncio.to_thread(self._autoscaler))
-        self.replicas = wanted
+    async def _follow_deployment(self) -> None:
+        async for deployment in self.cluster.watch(f"apis/apps/v1/namespaces/{NAMESPACE}/deployments"):
+            if deployment["metadata"]["name"] == OBJECT:
+                await self._run_senders(deployment["status"].get("replicas", 0))
+
+    async def _follow_autoscaler(self) -> None:
+        path = f"apis/autoscaling/v2/namespaces/{NAMESPACE}/horizontalpodautoscalers"
+        async for found in self.cluster.watch(path):
+            self.autoscaler = found.get("status", {})
+            self._note()
+
+    async def _run_senders(self, replicas: int) -> None:
+        self.replicas = replicas
+        self._note()
         running = sorted(name for name in self.system.processes if name.startswith("sender-"))
-        for number in range(len(running) + 1, self.replicas + 1):
+        for number in range(len(running) + 1, replicas + 1):
             self.system.launch("sender", f"sender-{number}")
-        stopped = [self.system.processes.pop(name) for name in running[self.replicas :]]
+        stopped = [self.system.processes.pop(name) for name in running[replicas:]]
         addresses = {name: one.http_url.removeprefix("http://") for name, one in self.system.processes.items()}
         write_targets(self.targets, addresses, {"namespace": NAMESPACE})
         await asyncio.gather(*(process.stop() for process in stopped))
 
-    def _autoscaler(self) -> dict[str, Any]:
-        """The status of the HorizontalPodAutoscaler that KEDA made; empty before that."""
-        items = self.cluster.get("hpa", f"--namespace={NAMESPACE}")["items"]
-        found: dict[str, Any] = items[0].get("status", {}) if items else {}
-        return found
-
-    def _note(self, replicas: int, status: Mapping[str, Any]) -> None:
+    def _note(self) -> None:
+        status = self.autoscaler
         current = status.get("currentReplicas", 0)
         # A status without a metric comes from before the first one was read.
         metrics = [one["external"] for one in status.get("currentMetrics") or () if one.get("external")]
-        entry = {"replicas": replicas, "current": current, "desired": status.get("desiredReplicas", 0)}
+        entry = {"replicas": self.replicas, "current": current, "desired": status.get("desiredReplicas", 0)}
         for metric in metrics:
             # The status has the average of a replica.
             entry[metric["metric"]["name"]] = number(metric["current"]["averageValue"]) * current

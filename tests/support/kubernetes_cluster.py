@@ -7,9 +7,10 @@ No kubelet runs, so pods are created and admitted but never start. The binaries 
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,21 @@ class Cluster:
         done = self.kubectl("get", *arguments, "--output=json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    async def watch(self, path: str) -> AsyncIterator[Any]:
+        """The resources at a path such as `apis/apps/v1/namespaces/x/deployments`, then each again when it changes."""
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with (
+            httpx.AsyncClient(verify=context, trust_env=False, headers=headers, timeout=None) as client,
+            client.stream("GET", f"{self.url}/{path}", params={"watch": "true"}) as answer,
+        ):
+            assert answer.is_success, answer.status_code
+            async for line in answer.aiter_lines():
+                event = json.loads(line)
+                assert event["type"] != "ERROR", event
+                yield event["object"]
+        raise AssertionError(f"the api server ended the watch of {path}")
 
     def apply(self, text: str) -> str:
         """Applies resources on the server with strict validation, and returns what kubectl said. Fails on a warning."""
