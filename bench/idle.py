@@ -16,6 +16,7 @@ from bench.campaign import REPORTS, cpu_seconds, folder, ledger_url, private_bro
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
+from cli.local.ports import free_port
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
 from tests.support.ledger import add_campaign
@@ -63,6 +64,8 @@ async def _measure(
         work, url, broker.amqp_url(ADMIN), broker.amqp_url(SERVICES), relay=None, relays=relay
     ) as system:
         await system.start(senders=1)
+        others = [system.launch("webhooks"), system.launch("feedback", lmtp_port=str(free_port()))]
+        await asyncio.gather(*(process.wait_ready() for process in others))
         await asyncio.sleep(SETTLE_SECONDS)
         before = cpu_seconds(system)
         await asyncio.sleep(seconds)

@@ -2,15 +2,17 @@
 
 The pages in docs/ are written for GitHub, and stay so. For the site, README, CONTRIBUTING, SECURITY and CHANGELOG are
 pages beside them; links to source files become plain text, or links below `--source URL`; and the contract of the API
-becomes a page (api_reference.py).
+becomes a page (api_reference.py). The menu has the headings of docs/index.md and the pages below each.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.api_reference import contract, reference
@@ -20,20 +22,45 @@ DOCS = ROOT / "docs"
 PAGES = ROOT / "var" / "docs" / "pages"
 SITE = ROOT / "var" / "docs" / "site"
 MKDOCS = ROOT / "var" / "docs" / "environment" / "bin" / "mkdocs"
+CONFIGURATION = ROOT / "var" / "docs" / "mkdocs.json"
 BESIDE = {"README.md": "start.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "SECURITY.md": "SECURITY.md",
           "CHANGELOG.md": "CHANGELOG.md", "LICENSE": "LICENSE"}  # fmt: skip
 REFERENCE = "reference.md"
+RUNBOOKS = "Runbooks"
+FIRST = {"Start": ["start.md", "index.md"]}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+ROW = re.compile(r"^\| (\[.*?\)) \|", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```|^(?:    .*\n)+|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 
 
 def main() -> int:
     options = _options()
     prepare(options.source)
+    pages = sorted(str(page.relative_to(PAGES)) for page in PAGES.rglob("*.md"))
+    menu = contents((PAGES / "index.md").read_text(), pages)
+    folders = {"docs_dir": str(PAGES), "site_dir": str(SITE)}
+    CONFIGURATION.write_text(json.dumps({"INHERIT": str(ROOT / "mkdocs.yml"), **folders, "nav": menu}))
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(
-        [str(MKDOCS), "build", "--quiet", "--clean"], cwd=ROOT, env=environment, check=False
+        [str(MKDOCS), "build", "--quiet", "--clean", "--config-file", str(CONFIGURATION)],
+        cwd=ROOT,
+        env=environment,
+        check=False,
     ).returncode
+
+
+def contents(index: str, pages: Sequence[str]) -> list[dict[str, list[str]]]:
+    """The menu: for each heading of the index the pages in the table below it. Raises LookupError for a page that the
+    index does not name."""
+    menu = [FIRST]
+    for section in index.split("\n## ")[1:]:
+        rows = ROW.findall(section)
+        menu.append({section.partition("\n")[0]: [target for row in rows for _, _, target in LINK.findall(row)]})
+    menu.append({RUNBOOKS: [page for page in pages if page.startswith("runbooks/")]})
+    named = {page for part in menu for group in part.values() for page in group}
+    if missing := set(pages) - named:
+        raise LookupError(f"docs/index.md does not name {', '.join(sorted(missing))}")
+    return menu
 
 
 def prepare(source: str = "") -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from scripts.docs_site import contents
+
 ROOT = Path(__file__).parents[2]
 INDEX = ROOT / "docs" / "index.md"
 
@@ -60,3 +62,16 @@ def test_every_page_is_reachable_from_the_index() -> None:
 
 def test_the_readme_links_to_the_index() -> None:
     assert INDEX in {resolve(ROOT / "README.md", target) for target in links(ROOT / "README.md")}
+
+
+def test_pictures_are_files_that_the_site_shows_as_well() -> None:
+    """GitHub draws Mermaid, and `make docs` would show its source."""
+    assert [page.name for page in pages() if re.search(r"^```mermaid", page.read_text(), re.MULTILINE)] == []
+
+
+def test_the_menu_of_the_site_has_the_parts_of_the_index() -> None:
+    index = "# Docs\n\n## Run it\n\n| page | answers |\n|---|---|\n| [A](a.md), [B](b.md) | See [C](c.md)? |\n"
+    menu = contents(index, ["a.md", "b.md", "index.md", "runbooks/x.md", "start.md"])
+    assert menu[1:] == [{"Run it": ["a.md", "b.md"]}, {"Runbooks": ["runbooks/x.md"]}]
+    with pytest.raises(LookupError, match=r"does not name c\.md"):
+        contents(index, ["a.md", "b.md", "c.md"])
