@@ -2,8 +2,8 @@
 
 The whole system on this machine, as in `bench.campaign`. The contestants take turns in each round: no subscriber;
 events are written and nothing reads them now; a webhook is delivered to meanwhile by the service `webhooks`, which
-shares the processors with the senders, as its receiver does. Prints the median of each and its share of the first, and
-writes JSON to var/bench/subscriber.json.
+shares the processors with the senders, as its receiver does. Prints the median of each, its share of the first, and the
+CPU time of all services, and writes JSON to var/bench/subscriber.json.
 """
 
 import argparse
@@ -13,12 +13,13 @@ import multiprocessing
 import os
 import statistics
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, ledger_url, private_broker
 from bench.events_out import receive
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
@@ -32,6 +33,18 @@ LEAST = 0.9
 WEBHOOKS = {"webhook_networks": "127.0.0.1/32"}
 
 
+@dataclass(frozen=True)
+class Run:
+    """One campaign. From `send` to the last row recorded."""
+
+    emails_per_second: float
+    cpu_microseconds_per_email: dict[str, float]
+
+    @property
+    def cpu(self) -> float:
+        return sum(self.cpu_microseconds_per_email.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipients", type=int, default=10_000)
@@ -42,7 +55,7 @@ def main() -> None:
     receiver = multiprocessing.Process(target=receive, args=(ports,), daemon=True)
     receiver.start()
     url = f"http://127.0.0.1:{ports.get()}/"
-    rates: dict[str, dict[str, list[float]]] = {
+    runs: dict[str, dict[str, list[Run]]] = {
         database: {name: [] for name in CONTESTANTS} for database in options.databases
     }
     with private_broker() as broker, smtp_sink() as port:
@@ -53,17 +66,15 @@ def main() -> None:
                     with folder() as work, ledger_url(database, work) as ledger:
                         migrate.upgrade(ledger)
                         subscriber = url if name == "webhook" else name
-                        rate = asyncio.run(one_run(work, ledger, broker, relay, subscriber, options.recipients))
-                    rates[database][name].append(rate)
-                    print(f"{database}, {name}: {rate:.0f} emails/s")
+                        run = asyncio.run(one_run(work, ledger, broker, relay, subscriber, options.recipients))
+                    runs[database][name].append(run)
+                    print(f"{database}, {name}: {run.emails_per_second:.0f} emails/s", run.cpu_microseconds_per_email)
     receiver.terminate()
-    report(rates, options)
+    report(runs, options)
 
 
-async def one_run(
-    work: Path, ledger: str, broker: PrivateBroker, relay: str, subscriber: str, recipients: int
-) -> float:
-    """Emails a second from `send` to the last row recorded. `subscriber`: `none`, `events`, or the URL of a webhook."""
+async def one_run(work: Path, ledger: str, broker: PrivateBroker, relay: str, subscriber: str, recipients: int) -> Run:
+    """`subscriber`: `none`, `events`, or the URL of a webhook."""
     async with installation(
         work, ledger, broker.amqp_url(ADMIN), broker.amqp_url(SERVICES), relay=None, relays=relay, smtp_connections="8"
     ) as system:
@@ -76,23 +87,34 @@ async def one_run(
             await system.launch("webhooks").wait_ready()
             await system.post("/webhooks", {"url": subscriber})
         campaign = await system.create(recipients, html=HTML, text=TEXT)
+        before = cpu_seconds(system)
         began = time.monotonic()
         await system.send(campaign)
         await system.wait_until(campaign, lambda answer: answer["counts"]["sent"] == recipients, 300)
-        return recipients / (time.monotonic() - began)
+        rate = recipients / (time.monotonic() - began)
+        cpu = {name: 1e6 * (used - before[name]) / recipients for name, used in cpu_seconds(system).items()}
+        return Run(round(rate, 1), {name: round(used, 1) for name, used in cpu.items()})
 
 
-def report(rates: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> None:
-    table = Table("ledger", "subscriber", "emails/s", "share", title=f"{options.recipients} recipients, 10 KB")
-    for database, by_name in rates.items():
+def report(runs: dict[str, dict[str, list[Run]]], options: argparse.Namespace) -> None:
+    headings = ("ledger", "subscriber", "emails/s", "share", "CPU of all services\nus/email")
+    table = Table(*headings, title=f"{options.recipients} recipients, 10 KB, median of {options.runs}")
+    for database, by_name in runs.items():
         for name, found in by_name.items():
             # Of the runs of one round, whose conditions are most alike.
-            share = statistics.median(one / other for one, other in zip(found, by_name["none"], strict=True))
+            pairs = zip(found, by_name["none"], strict=True)
+            share = statistics.median(one.emails_per_second / other.emails_per_second for one, other in pairs)
             enough = "" if name == "none" else f"{share:.0%}, at least {LEAST:.0%}: {'yes' if share >= LEAST else 'NO'}"
-            table.add_row(database, name, f"{statistics.median(found):.0f}", enough)
+            rate = statistics.median(run.emails_per_second for run in found)
+            table.add_row(database, name, f"{rate:.0f}", enough, f"{statistics.median(run.cpu for run in found):.0f}")
     show_table(table, Console())
     REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / "subscriber.json").write_text(json.dumps({"load": os.getloadavg()[0], "rates": rates}, indent=2) + "\n")
+    by_database = {
+        database: {name: [asdict(run) for run in found] for name, found in by_name.items()}
+        for database, by_name in runs.items()
+    }
+    report = {"load": os.getloadavg()[0], "runs": by_database}
+    (REPORTS / "subscriber.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

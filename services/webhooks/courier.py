@@ -12,7 +12,7 @@ from shared.ledger import webhooks
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import WebhooksSettings
 
-LOOK_SECONDS = 0.2
+LOOK_SECONDS = 0.5
 RENEW_SECONDS = 3.0
 
 log = logs.get()

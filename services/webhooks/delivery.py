@@ -3,12 +3,14 @@
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import orjson
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.webhooks import signature
@@ -28,6 +30,10 @@ BATCH_BYTES = 1_000_000
 
 LEASE_SECONDS = 10.0
 """Without renewal; the courier renews it while a POST lasts."""
+
+ROUND_SECONDS = 1.0
+"""For which batches are delivered before the ledger is told: each write to it holds up others. What a killed process
+has delivered in this time comes again."""
 
 RETRY_SECONDS = (5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1800.0, 3600.0)
 """The waits after the first failures; the last is repeated."""
@@ -51,12 +57,32 @@ SLICE_SECONDS = 5.0
 log = logs.get()
 
 
+class _Event(NamedTuple):
+    position: int
+    json: bytes
+
+
 class Poster(Protocol):
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer: ...
 
 
+@dataclass(slots=True)
+class _Round:
+    """One claim of an endpoint, and what has come of it."""
+
+    #: As the ledger has it.
+    endpoint: Endpoint
+    secrets: Sequence[str]
+    #: No POST begins later, by the monotonic clock.
+    ends_at: float
+    #: Events up to here are accepted, or of no type that the endpoint wants.
+    accepted: int
+    #: Of the newest POST that was accepted; None: none was, or the ledger has it.
+    status: int | None = None
+
+
 class Delivery:
-    """One claim of one endpoint. It dies at any moment without harm: what was accepted but not noted is sent again."""
+    """Delivers to endpoints. It dies at any moment without harm: what was accepted but not noted is sent again."""
 
     def __init__(self, ledger: Ledger, client: Poster, metrics: WebhookMetrics, owner: str, give_up_seconds: float):
         self._ledger = ledger
@@ -69,108 +95,124 @@ class Delivery:
         """Delivers until there is nothing left, a POST fails, or another process has the endpoint; or for 5 s if others
         wait for a place."""
         began = time.monotonic()
-        try:
-            while await self._step(endpoint_id):
-                if others_wait() and time.monotonic() - began > SLICE_SECONDS:
-                    return
-        finally:
-            async with self._ledger.write() as connection:
-                await webhooks.release(connection, endpoint_id, self._owner)
+        while await self._round(endpoint_id, lambda: others_wait() and time.monotonic() - began > SLICE_SECONDS):
+            pass
 
-    async def _step(self, endpoint_id: UUID) -> bool:
-        """One batch; returns whether to go on."""
+    async def _round(self, endpoint_id: UUID, makes_room: Callable[[], bool]) -> bool:
+        """Batches for about a second, between two writes to the ledger; returns whether to go on."""
+        ends_at = time.monotonic() + ROUND_SECONDS
         async with self._ledger.write() as connection:
             endpoint = await webhooks.claim(connection, endpoint_id, self._owner, LEASE_SECONDS)
             if endpoint is None:
                 return False
             secrets = await webhooks.valid_secrets(connection, endpoint_id)
-        async with self._ledger.read() as connection:
-            again = await connection.scalar(
-                select(col(WebhookSetAside.position))
-                .where(col(WebhookSetAside.endpoint_id) == endpoint_id, col(WebhookSetAside.again).is_(True))
-                .order_by(col(WebhookSetAside.position))
-                .limit(1)
-            )
-            after = endpoint.cursor if again is None else again - 1
-            stream = await event_feed.stream_of(connection, endpoint.project_id)
-            after = max(after, stream.forgotten_position)
-            found = await event_feed.read(
-                connection, endpoint.project_id, after, BATCH_EVENTS if again is None else 1, endpoint.types
-            )
-        if again is not None:
-            return await self._try_again(endpoint, secrets, again, found.data)
-        if found.until <= endpoint.cursor:
-            return False
-        if stream.forgotten_position > endpoint.cursor:
-            missed = stream.forgotten_position - endpoint.cursor
-            self._metrics.events.labels("forgotten").inc(missed)
-            log.error("webhook.fell_behind", webhook_id=str(endpoint_id), events=missed)
-        events = [event for event in found.data if _is_for(event, endpoint_id)]
-        if not events:
-            return await self._settle(endpoint, found.until)
-        whole = _within(events, BATCH_BYTES)
-        until = found.until if len(whole) == len(events) else int(whole[-1]["position"])
-        return await self._deliver(endpoint, secrets, whole, until)
+        now = _Round(endpoint, secrets, ends_at, endpoint.cursor)
+        goes_on = False
+        try:
+            while (is_left := await self._step(now)) and time.monotonic() < now.ends_at:
+                pass
+            goes_on = is_left and not makes_room()
+        finally:
+            async with self._ledger.write() as connection:
+                # If a replay has moved the cursor, it goes on from there.
+                goes_on = not await self._note(connection, now) or goes_on
+                if not goes_on:
+                    await webhooks.release(connection, endpoint_id, self._owner)
+        return goes_on
 
-    async def _deliver(
-        self, endpoint: Endpoint, secrets: Sequence[str], events: Sequence[dict[str, Any]], until: int
-    ) -> bool:
+    async def _step(self, now: _Round) -> bool:
+        """One batch; returns whether to go on."""
+        async with self._ledger.read() as connection:
+            ahead = await webhooks.ahead(connection, now.endpoint)
+            wanted = now.accepted if ahead.again is None else ahead.again - 1
+            after = max(wanted, ahead.forgotten_position)
+            limit = BATCH_EVENTS if ahead.again is None else 1
+            found = await event_feed.read(connection, now.endpoint.project_id, after, limit, now.endpoint.types)
+        if ahead.again is not None:
+            return await self._try_again(now, ahead.again, _encoded(found.data))
+        if found.until <= now.accepted:
+            return False
+        if ahead.forgotten_position > now.accepted:
+            missed = ahead.forgotten_position - now.accepted
+            self._metrics.events.labels("forgotten").inc(missed)
+            log.error("webhook.fell_behind", webhook_id=str(now.endpoint.id), events=missed)
+        events = [event for event in found.data if _is_for(event, now.endpoint.id)]
+        batch = _encoded(events)
+        until = found.until if len(batch) == len(events) else batch[-1].position
+        if not batch:
+            now.accepted = until
+        elif not await self._deliver(now, batch, until):
+            return False
+        return now.accepted < ahead.last_position
+
+    async def _deliver(self, now: _Round, batch: Sequence[_Event], until: int) -> bool:
         """Delivers events, of which the last one is at or before the position `until`. A refused batch is halved: the
         first half is next."""
-        answer = await self._post(endpoint, secrets, events)
+        answer = await self._post(now, batch)
         if answer.is_accepted:
-            self._metrics.events.labels("delivered").inc(len(events))
-            return await self._settle(endpoint, until, **SUCCESS, last_status=answer.status, last_success_at=db_now())
-        if not _is_refusal(answer):
-            return await self._fail(endpoint, answer)
-        if len(events) > 1:
-            half = events[: len(events) // 2]
-            return await self._deliver(endpoint, secrets, half, int(half[-1]["position"]))
-        if endpoint.refused_in_a_row >= SET_ASIDE_IN_A_ROW:
-            return await self._fail(endpoint, answer)
-        return await self._set_aside(endpoint, events[0], until, answer)
+            self._metrics.events.labels("delivered").inc(len(batch))
+            now.accepted, now.status = until, answer.status
+            return True
+        if _is_refusal(answer) and len(batch) > 1:
+            half = batch[: len(batch) // 2]
+            return await self._deliver(now, half, half[-1].position)
+        async with self._ledger.write() as connection:
+            await self._note(connection, now)
+        if _is_refusal(answer) and now.endpoint.refused_in_a_row < SET_ASIDE_IN_A_ROW:
+            return await self._set_aside(now, batch[0].position, until, answer)
+        return await self._fail(now.endpoint, answer)
 
-    async def _try_again(
-        self, endpoint: Endpoint, secrets: Sequence[str], position: int, events: Sequence[dict[str, Any]]
-    ) -> bool:
+    async def _try_again(self, now: _Round, position: int, batch: Sequence[_Event]) -> bool:
         """Delivers one event that was set aside, because a person asked."""
-        here = (col(WebhookSetAside.endpoint_id) == endpoint.id, col(WebhookSetAside.position) == position)
-        if not events or events[0]["position"] != position:  # past its retention
+        here = (col(WebhookSetAside.endpoint_id) == now.endpoint.id, col(WebhookSetAside.position) == position)
+        if not batch or batch[0].position != position:  # past its retention
             async with self._ledger.write() as connection:
                 await connection.execute(delete(WebhookSetAside).where(*here))
             return True
-        answer = await self._post(endpoint, secrets, events)
-        if not answer.is_accepted and not _is_refusal(answer):
-            return await self._fail(endpoint, answer)
+        answer = await self._post(now, batch)
         async with self._ledger.write() as connection:
             if answer.is_accepted:
                 await connection.execute(delete(WebhookSetAside).where(*here))
                 self._metrics.events.labels("delivered").inc()
-            else:
+                return True
+            if _is_refusal(answer):
                 new = {"again": False, "status": answer.status, "error": answer.error}
                 await connection.execute(update(WebhookSetAside).where(*here).values(**new))
-        return True
+                return True
+            await self._note(connection, now)
+        return await self._fail(now.endpoint, answer)
 
-    async def _post(self, endpoint: Endpoint, secrets: Sequence[str], events: Sequence[Mapping[str, Any]]) -> Answer:
-        message_id = f"{endpoint.id}-{events[0]['position']}-{events[-1]['position']}"
-        now = time.time()
-        moment = datetime.fromtimestamp(now, UTC).isoformat().replace("+00:00", "Z")
-        body = orjson.dumps({"type": "events", "timestamp": moment, "data": events})
+    async def _post(self, now: _Round, batch: Sequence[_Event]) -> Answer:
+        message_id = f"{now.endpoint.id}-{batch[0].position}-{batch[-1].position}"
+        at = time.time()
+        moment = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        body = b'{"type":"events","timestamp":"%s","data":[%s]}' % (
+            moment.encode(),
+            b",".join([event.json for event in batch]),
+        )
+        headers = signature.headers(now.secrets, message_id, int(at), body)
         began = time.monotonic()
-        answer = await self._client.post(endpoint.url, signature.headers(secrets, message_id, int(now), body), body)
+        answer = await self._client.post(now.endpoint.url, headers, body)
         self._metrics.post_seconds.observe(time.monotonic() - began)
         outcome = "accepted" if answer.is_accepted else "refused" if _is_refusal(answer) else "failed"
         self._metrics.posts.labels(outcome).inc()
         return answer
 
-    async def _settle(self, endpoint: Endpoint, until: int, **values: Any) -> bool:
-        """Goes on in any case: if a replay has moved the cursor, from there."""
-        async with self._ledger.write() as connection:
-            await webhooks.settle(connection, endpoint, self._owner, until, **values)
-        return True
+    async def _note(self, connection: AsyncConnection, now: _Round) -> bool:
+        """Notes what was accepted. False: the claim is lost, or a replay has moved the cursor."""
+        if now.accepted <= now.endpoint.cursor:
+            return True
+        values = {**SUCCESS, "last_status": now.status, "last_success_at": db_now()} if now.status is not None else {}
+        is_noted = await webhooks.settle(connection, now.endpoint, self._owner, now.accepted, **values)
+        now.endpoint = replace(now.endpoint, cursor=now.accepted)
+        if now.status is not None:
+            now.endpoint, now.status = replace(now.endpoint, failures=0, refused_in_a_row=0), None
+        return is_noted
 
-    async def _set_aside(self, endpoint: Endpoint, event: Mapping[str, Any], until: int, answer: Answer) -> bool:
+    async def _set_aside(self, now: _Round, position: int, until: int, answer: Answer) -> bool:
         """Goes on without the one event that the endpoint refuses."""
+        endpoint = now.endpoint
+        now.ends_at = 0.0  # with a new claim, which knows how many were refused in a row
         async with self._ledger.write() as connection:
             is_full = await webhooks.count_set_aside(connection, endpoint) >= MOST_SET_ASIDE
         if is_full:
@@ -189,7 +231,7 @@ class Delivery:
                 return True
             new = {
                 "endpoint_id": endpoint.id,
-                "position": event["position"],
+                "position": position,
                 "at": db_now(),
                 "status": answer.status,
                 "error": answer.error,
@@ -197,7 +239,7 @@ class Delivery:
             }
             await rows.upsert(connection, WebhookSetAside, new, key=("endpoint_id", "position"))
         self._metrics.events.labels("set_aside").inc()
-        log.warning("webhook.set_aside", webhook_id=str(endpoint.id), position=event["position"], status=answer.status)
+        log.warning("webhook.set_aside", webhook_id=str(endpoint.id), position=position, status=answer.status)
         return True
 
     async def _fail(self, endpoint: Endpoint, answer: Answer) -> bool:
@@ -245,11 +287,14 @@ def _is_for(event: Mapping[str, Any], endpoint_id: UUID) -> bool:
     return event["type"] != FactType.WEBHOOK_TEST or bool(event["data"].get("webhook_id") == str(endpoint_id))
 
 
-def _within(events: Sequence[dict[str, Any]], most: int) -> Sequence[dict[str, Any]]:
-    """The first events that take at most so many bytes together; at least one."""
+def _encoded(events: Sequence[Mapping[str, Any]]) -> Sequence[_Event]:
+    """The first events that take at most BATCH_BYTES together; at least one."""
+    batch: list[_Event] = []
     size = 0
-    for number, event in enumerate(events):
-        size += len(orjson.dumps(event))
-        if number and size > most:
-            return events[:number]
-    return events
+    for event in events:
+        encoded = _Event(event["position"], orjson.dumps(event))
+        size += len(encoded.json)
+        if batch and size > BATCH_BYTES:
+            break
+        batch.append(encoded)
+    return batch

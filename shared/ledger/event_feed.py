@@ -7,15 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, any_, literal, select
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, any_, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.errors import DataError
-from shared.ledger import rows
+from shared.ledger import outbox, rows
 from shared.ledger.facts import FactType
 from shared.ledger.models import Recipient
-from shared.ledger.outbox import MOST_FACTS
 from shared.ledger.outbox_tables import EventStream, Outbox
 
 WINDOW = 10_000
@@ -83,40 +82,46 @@ async def read(
 
     Looks at a bounded number of events, so it may return none although later ones match: go on at `until`."""
     found = await connection.execute(
-        select(col(Outbox.position), col(Outbox.at), col(Outbox.facts))
+        select(col(Outbox.position), col(Outbox.size), col(Outbox.at), col(Outbox.facts))
         .where(
             col(Outbox.project_id) == project_id,
             # The row that holds `after` may hold later ones, too.
-            col(Outbox.position) > after - MOST_FACTS,
+            col(Outbox.position) > after - outbox.MOST_FACTS,
             col(Outbox.position) <= after + (WINDOW if types else limit),
         )
         .order_by(col(Outbox.position))
     )
     chosen: list[dict[str, Any]] = []
     until = after
+    project = str(project_id)
     for row in found:
-        for position, fact in enumerate(orjson.loads(row.facts), row.position):
+        if row.position + row.size <= after + 1:
+            continue
+        if len(chosen) == limit:
+            break
+        at = datetime.fromtimestamp(row.at, UTC).isoformat().replace("+00:00", "Z")
+        for position, fact in enumerate(outbox.unpack(row.facts), row.position):
             if position <= after:
                 continue
             if len(chosen) == limit:
                 break
             until = position
             if not types or fact["type"] in types:
-                chosen.append(_event(project_id, position, row.at, fact))
+                chosen.append(_event(project, position, at, fact))
     await _add_addresses(connection, chosen)
     return Events(chosen, until)
 
 
-def _event(project_id: UUID, position: int, at: float, fact: dict[str, Any]) -> dict[str, Any]:
+def _event(project: str, position: int, at: str, fact: dict[str, Any]) -> dict[str, Any]:
     kind = fact.pop("type")
     return {
-        "id": f"{project_id}-{position}",
+        "id": f"{project}-{position}",
         "version": VERSION,
         "type": kind,
-        "at": datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z"),
+        "at": at,
         "position": position,
-        "project_id": str(project_id),
-        "data": {name: value for name, value in fact.items() if value is not None},
+        "project_id": project,
+        "data": fact,
     }
 
 
@@ -125,9 +130,13 @@ async def _add_addresses(connection: AsyncConnection, events: Sequence[dict[str,
     ids = {event["data"]["recipient_id"] for event in events if "recipient_id" in event["data"]}
     if not ids:
         return
-    is_one: ColumnElement[bool] = col(Recipient.id).in_(ids)
-    if connection.dialect.name == "postgresql":  # a list would be a new statement for every number of ids
+    # One parameter: a list of them would be another statement for every number of ids.
+    is_one: ColumnElement[bool]
+    if connection.dialect.name == "postgresql":
         is_one = col(Recipient.id) == any_(literal(list(ids), ARRAY(BigInteger)))
+    else:
+        one = func.json_each(orjson.dumps(list(ids)).decode()).table_valued("value")
+        is_one = col(Recipient.id).in_(select(one.c.value))
     found = await connection.execute(select(col(Recipient.id), col(Recipient.email)).where(is_one))
     emails = {row.id: row.email for row in found}
     for event in events:

@@ -5,7 +5,7 @@ reader that has read up to a position has missed nothing before it. Per recipien
 facts: ids are given while the recipient's batch is locked.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -107,13 +107,34 @@ def facts_of(campaign_id: UUID, results: Collection[Any]) -> Sequence[Fact]:
 def pack(project_id: UUID, facts: Sequence[Fact]) -> Sequence[Packed]:
     """The rows for some facts."""
     parts = (facts[start : start + MOST_FACTS] for start in range(0, len(facts), MOST_FACTS))
-    return [Packed(project_id, len(part), orjson.dumps([_stored(fact) for fact in part]).decode()) for part in parts]
+    return [Packed(project_id, len(part), _text(part)) for part in parts]
 
 
-def _stored(fact: Fact) -> Mapping[str, Any]:
-    # As text: each driver returns UUIDs of another class.
-    campaign_id = None if fact.campaign_id is None else str(fact.campaign_id)
-    return {"type": fact.type, "campaign_id": campaign_id, "recipient_id": fact.recipient_id, **fact.details}
+def unpack(text: str) -> Iterator[dict[str, Any]]:
+    """The facts of a row, in their order: `type`, and those of `campaign_id`, `recipient_id` and details it has."""
+    row = orjson.loads(text)
+    common = row["all"]
+    return ({**common, **fact} for fact in row["each"])
+
+
+def _text(facts: Sequence[Fact]) -> str:
+    """What all facts of the row have in common is kept once: each byte is written with a group commit, and on SQLite
+    again with the position."""
+    stored = [
+        {"type": fact.type, "campaign_id": fact.campaign_id, "recipient_id": fact.recipient_id, **fact.details}
+        for fact in facts
+    ]
+    last = stored[-1]
+    common = {
+        name: value
+        for name, value in stored[0].items()
+        # Most of what differs at all differs between the first and the last.
+        if value is not None and last.get(name) == value and _is_in_all(stored, name, value)
+    }
+    each = [
+        {name: value for name, value in fact.items() if name not in common and value is not None} for fact in stored
+    ]
+    return orjson.dumps({"all": common, "each": each}, default=str).decode()
 
 
 INSERT_AFTER_LOCKS = f"""
@@ -132,6 +153,11 @@ def as_json(packed: Sequence[Packed]) -> str:
     return orjson.dumps([{"project_id": str(o.project_id), "size": o.size, "facts": o.facts} for o in packed]).decode()
 
 
+def _is_in_all(stored: Sequence[Mapping[str, Any]], name: str, value: object) -> bool:
+    others = [fact.get(name) for fact in stored]
+    return others.count(value) == len(others)
+
+
 async def place(ledger: Ledger) -> int:
     """Gives positions to committed rows that have none; returns how many facts they hold.
 
@@ -143,13 +169,17 @@ async def place(ledger: Ledger) -> int:
         project_ids = sorted(found.scalars())
     placed = 0
     for project_id in project_ids:
-        async with ledger.write() as connection:
-            placed += await _place(connection, project_id)
+        is_more = True
+        while is_more:
+            async with ledger.write() as connection:
+                sizes = await _place(connection, project_id)
+            placed += sum(sizes)
+            is_more = len(sizes) == ROWS_PLACED
     return placed
 
 
-async def _place(connection: AsyncConnection, project_id: UUID) -> int:
-    """Two statements: the second sees what was committed until the stream was locked."""
+async def _place(connection: AsyncConnection, project_id: UUID) -> Sequence[int]:
+    """Returns the sizes of the rows. Two statements: the second sees what was committed until the stream was locked."""
     stream = await rows.lock(
         connection,
         EventStream.last_position,
@@ -157,7 +187,7 @@ async def _place(connection: AsyncConnection, project_id: UUID) -> int:
         returning=(col(EventStream.last_position),),
     )
     if stream is None:
-        return 0
+        return ()
     last = stream.last_position
     unplaced = (
         select(col(Outbox.id), col(Outbox.size))
@@ -173,11 +203,11 @@ async def _place(connection: AsyncConnection, project_id: UUID) -> int:
         .values(position=positions.c.position)
         .returning(col(Outbox.size))
     )
-    size = sum(given.scalars())
+    sizes = given.scalars().all()
     await connection.execute(
-        update(EventStream).where(col(EventStream.project_id) == project_id).values(last_position=last + size)
+        update(EventStream).where(col(EventStream.project_id) == project_id).values(last_position=last + sum(sizes))
     )
-    return size
+    return sizes
 
 
 async def forget(ledger: Ledger, kept_seconds: float, most: int) -> int:

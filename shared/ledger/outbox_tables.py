@@ -49,4 +49,4 @@ class Outbox(SQLModel, table=True):
     position: int | None = Field(sa_column=Column(BigInteger), default=None)
     #: How many facts it has.
     size: int = Field(sa_column=Column(Integer, nullable=False))
-    facts: str = Field(sa_column=Column(Text, nullable=False))  # a JSON list; see shared.ledger.outbox
+    facts: str = Field(sa_column=Column(Text, nullable=False))  # JSON; see shared.ledger.outbox.unpack

@@ -45,6 +45,18 @@ class Endpoint:
     failures: int
 
 
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What lies ahead of a delivery."""
+
+    #: Of the newest event of the project.
+    last_position: int
+    #: Events up to this position are deleted.
+    forgotten_position: int
+    #: Of the next event that was set aside and that a person wants to try again.
+    again: int | None
+
+
 async def update_wanted(connection: AsyncConnection, project_id: UUID) -> None:
     """Has facts written if the project asked for events or has an endpoint. Call it whenever either changes."""
     await event_feed.ensure_stream(connection, project_id)
@@ -200,6 +212,20 @@ async def claim(connection: AsyncConnection, endpoint_id: UUID, owner: str, leas
         row.refused_in_a_row,
         row.failures,
     )
+
+
+async def ahead(connection: AsyncConnection, endpoint: Endpoint) -> Ahead:
+    """In one statement. Nothing, if the project was deleted meanwhile."""
+    again = select(func.min(col(WebhookSetAside.position))).where(
+        col(WebhookSetAside.endpoint_id) == endpoint.id, col(WebhookSetAside.again).is_(True)
+    )
+    found = await connection.execute(
+        select(
+            col(EventStream.last_position), col(EventStream.forgotten_position), again.scalar_subquery().label("again")
+        ).where(col(EventStream.project_id) == endpoint.project_id)
+    )
+    row = found.first()
+    return Ahead(0, 0, None) if row is None else Ahead(row.last_position, row.forgotten_position, row.again)
 
 
 async def renew(connection: AsyncConnection, owner: str, lease_seconds: float) -> None:

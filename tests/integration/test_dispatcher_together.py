@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-import orjson
 import pytest
 from sqlalchemy import event, insert, select, text
 from sqlmodel import col
@@ -12,6 +11,7 @@ from sqlmodel import col
 from services.dispatcher import closing, dispatcher
 from services.dispatcher.breakers import ALL_SECONDS, Breakers
 from shared.events import CampaignFinished
+from shared.ledger import outbox
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.outbox_tables import EventStream, Outbox
@@ -69,7 +69,7 @@ async def test_the_programs_of_a_project_are_told_of_each_campaign(ledger: Ledge
     await run(ledger, DispatcherRig.on(ledger))
     async with ledger.read() as connection:
         stored = (await connection.scalars(select(col(Outbox.facts)))).all()
-    told = [fact for row in stored for fact in orjson.loads(row)]
+    told = [fact for row in stored for fact in outbox.unpack(row)]
     for kind in ("campaign.started", "campaign.finished"):
         assert {fact["campaign_id"] for fact in told if fact["type"] == kind} == set(map(str, ids))
     assert all(fact["counts"]["sent"] == 5 for fact in told if fact["type"] == "campaign.finished")

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 from sqlalchemy import event, insert, select, update
 from sqlmodel import col
@@ -42,7 +41,7 @@ async def subscribe(ledger: Ledger, *, wanted: bool = True) -> None:
 async def told(ledger: Ledger) -> list[dict[str, Any]]:
     async with ledger.read() as connection:
         found = await connection.execute(select(col(Outbox.facts), col(Outbox.size)).order_by(col(Outbox.id)))
-        rows = [(orjson.loads(row.facts), row.size) for row in found]
+        rows = [(list(outbox.unpack(row.facts)), row.size) for row in found]
     assert all(len(facts) == size for facts, size in rows)
     return [fact for facts, _ in rows for fact in facts]
 

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -119,6 +120,45 @@ async def test_events_are_delivered_in_order_in_batches(rig: Rig) -> None:
     row = await rig.row()
     assert (row.cursor, row.failures, row.last_status, row.lease_owner) == (1200, 0, 200, None)
     assert await rig.due() == []
+
+
+async def test_a_backlog_takes_two_writes_for_each_round_however_many_batches_it_has(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On SQLite each of them holds up the senders."""
+    monkeypatch.setattr(delivery, "ROUND_SECONDS", 3600.0)
+    await rig.tell(*range(2200))
+    writes: list[int] = []
+
+    async def count(_connection: AsyncConnection) -> None:
+        writes.append(len(rig.receiver.posts))
+
+    rig.ledger.before_commit = count
+    await rig.run()
+    assert rig.receiver.got == list(range(2200))
+    assert writes == [0, 5], "the claim, and what was accepted with the end of the claim"
+    await rig.tell(*range(2200, 3000))
+    writes.clear()
+    monkeypatch.setattr(delivery, "ROUND_SECONDS", 0.0)
+    await rig.run()
+    assert rig.receiver.got == list(range(3000))
+    assert writes == [5, 6, 6, 7], "a slow endpoint: each batch is noted"
+
+
+async def test_what_an_endpoint_took_before_it_failed_is_noted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "ROUND_SECONDS", 3600.0)
+    rig.receiver.judge = lambda numbers: 500 if 700 in numbers else 200
+    await rig.set(failures=3, failing_since=1.0)
+    await rig.tell(*range(1200))
+    await rig.run()
+    row = await rig.row()
+    assert (row.cursor, row.failures, row.last_status, row.lease_owner) == (500, 1, 500, None)
+    assert row.failing_since > 1.0
+    assert row.last_success_at is not None
+    rig.receiver.judge = lambda numbers: 422 if 700 in numbers else 200
+    await rig.run()
+    assert rig.receiver.got == [number for number in range(1200) if number != 700]
+    assert await rig.set_aside() == [701]
 
 
 async def test_an_endpoint_gets_what_is_written_after_it_was_made_and_of_its_types(rig: Rig) -> None:

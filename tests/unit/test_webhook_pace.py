@@ -1,4 +1,4 @@
-"""The service webhooks looks five times a second while there is something to tell, and once a second otherwise."""
+"""The service webhooks looks at each tick while there is something to tell, and once a second otherwise."""
 
 import pytest
 
