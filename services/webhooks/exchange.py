@@ -6,18 +6,14 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-import orjson
-import pamqp.frame
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
 from aiormq.exceptions import DeliveryError
-from pamqp.body import ContentBody
-from pamqp.commands import Basic
-from pamqp.header import ContentHeader
 from yarl import URL
 
-from shared import broker, topology
+from services.webhooks.frames import Frames
+from shared import broker
 from shared.broker_url import with_one_host
 from shared.reception import account_of
 
@@ -27,7 +23,6 @@ HEARTBEAT_SECONDS = 10
 CONFIRM_SECONDS = 30.0
 """Without a confirmation for this long, a queue is broken: the broker itself answers, or the heartbeat would fail."""
 CLOSE_SECONDS = 2.0
-PERSISTENT = 2
 WRITTEN_AT_ONCE = 500
 """Messages that are made without a pause for other work."""
 
@@ -71,9 +66,10 @@ class EventsExchange:
         channel = await self._open()
         confirmations: list[Confirmation] = []
         try:
+            frames = Frames(channel.number, channel.max_content_size, project_id, self._account)
             for start in range(0, len(events), WRITTEN_AT_ONCE):
                 part = events[start : start + WRITTEN_AT_ONCE]
-                confirmations += await _write(channel, self._frames(channel, project_id, part), len(part))
+                confirmations += await _write(channel, frames.of(part), len(part))
                 await asyncio.sleep(0)
             await self._wait(confirmations)
         finally:
@@ -91,29 +87,6 @@ class EventsExchange:
             assert isinstance(underlay, Channel)
             self._channel = underlay
         return self._channel
-
-    def _frames(self, channel: Channel, project_id: UUID, events: Sequence[Mapping[str, Any]]) -> bytes:
-        """The frames of all messages (AMQP 0-9-1, section 4.2)."""
-        methods: dict[str, bytes] = {}
-        out = bytearray()
-        for event in events:
-            kind, body = event["type"], orjson.dumps(event)
-            if kind not in methods:
-                method = Basic.Publish(exchange=topology.EVENTS_EXCHANGE, routing_key=routing_key(project_id, kind))
-                methods[kind] = pamqp.frame.marshal(method, channel.number)
-            properties = Basic.Properties(
-                content_type="application/json",
-                delivery_mode=PERSISTENT,
-                message_id=event["id"],
-                message_type=kind,
-                user_id=self._account,
-            )
-            out += methods[kind]
-            out += pamqp.frame.marshal(ContentHeader(body_size=len(body), properties=properties), channel.number)
-            for start in range(0, len(body), channel.max_content_size):
-                part = ContentBody(body[start : start + channel.max_content_size])
-                out += pamqp.frame.marshal(part, channel.number)
-        return bytes(out)
 
     async def _wait(self, confirmations: Sequence[Confirmation]) -> None:
         """Until each is confirmed or refused, or none was for 30 s. Raises the first other error: the end of the
@@ -142,11 +115,6 @@ class EventsExchange:
         except TimeoutError:
             return True
         return False
-
-
-def routing_key(project_id: UUID, kind: str) -> str:
-    """`PROJECT.TYPE`, so that a program can be given the events of one project and no other."""
-    return f"{project_id}.{kind}"
 
 
 async def _write(channel: Channel, frames: bytes, messages: int) -> Sequence[Confirmation]:
