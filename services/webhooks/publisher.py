@@ -126,11 +126,12 @@ class Publisher:
         """Publishes events; returns how many a queue has refused each time."""
         tries = 1 if time.monotonic() < self._hurried.get(project_id, 0.0) else TRIES
         left = events
-        for number in range(tries):
-            if number:
-                await asyncio.sleep(AGAIN_SECONDS)
-            refused = await self._exchange.publish(project_id, left) if left else ()
+        while left and tries:
+            tries -= 1
+            refused = await self._exchange.publish(project_id, left)
             left = [event for event in left if event["position"] in refused]
+            if left and tries:
+                await asyncio.sleep(AGAIN_SECONDS)
         if left:
             self._hurried[project_id] = time.monotonic() + PATIENCE_BACK_SECONDS
         else:

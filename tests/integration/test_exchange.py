@@ -132,10 +132,13 @@ def number_of(message: AbstractIncomingMessage) -> int:
     return int(orjson.loads(message.body)["data"]["number"])
 
 
-async def test_events_arrive_in_order_with_the_ids_of_the_api(rig: Rig, vhost: BrokerVhost) -> None:
+async def test_events_arrive_in_order_with_the_ids_of_the_api(
+    rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing_module, "AGAIN_SECONDS", 3600.0)  # for what a queue refuses alone
     await rig.tell(*range(1200))
     async with queue(vhost, "events.all") as reader:
-        await rig.publisher().tick()
+        await asyncio.wait_for(rig.publisher().tick(), PATIENCE_SECONDS)
         messages = await reader.messages(lambda taken: len(taken) == 1200)
         assert await reader.is_empty()
     assert [number_of(message) for message in messages] == list(range(1200))
