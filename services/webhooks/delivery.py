@@ -31,7 +31,7 @@ BATCH_BYTES = 1_000_000
 LEASE_SECONDS = 10.0
 """Without renewal; the courier renews it while a POST lasts."""
 
-ROUND_SECONDS = 1.0
+CLAIM_SECONDS = 1.0
 """For which batches are delivered before the ledger is told: each write to it holds up others. What a killed process
 has delivered in this time comes again."""
 
@@ -67,13 +67,13 @@ class Poster(Protocol):
 
 
 @dataclass(slots=True)
-class _Round:
+class _Claim:
     """One claim of an endpoint, and what has come of it."""
 
     #: As the ledger has it.
     endpoint: Endpoint
     secrets: Sequence[str]
-    #: No POST begins later, by the monotonic clock.
+    #: From then on, by the monotonic clock, the next POST takes a new claim.
     ends_at: float
     #: Events up to here are accepted, or of no type that the endpoint wants.
     accepted: int
@@ -95,81 +95,85 @@ class Delivery:
         """Delivers until there is nothing left, a POST fails, or another process has the endpoint; or for 5 s if others
         wait for a place."""
         began = time.monotonic()
-        while await self._round(endpoint_id, lambda: others_wait() and time.monotonic() - began > SLICE_SECONDS):
+
+        def makes_room() -> bool:
+            return others_wait() and time.monotonic() - began > SLICE_SECONDS
+
+        while await self._under_a_claim(endpoint_id, makes_room):
             pass
 
-    async def _round(self, endpoint_id: UUID, makes_room: Callable[[], bool]) -> bool:
+    async def _under_a_claim(self, endpoint_id: UUID, makes_room: Callable[[], bool]) -> bool:
         """Batches for about a second, between two writes to the ledger; returns whether to go on."""
-        ends_at = time.monotonic() + ROUND_SECONDS
+        ends_at = time.monotonic() + CLAIM_SECONDS
         async with self._ledger.write() as connection:
             endpoint = await webhooks.claim(connection, endpoint_id, self._owner, LEASE_SECONDS)
             if endpoint is None:
                 return False
             secrets = await webhooks.valid_secrets(connection, endpoint_id)
-        now = _Round(endpoint, secrets, ends_at, endpoint.cursor)
+        claim = _Claim(endpoint, secrets, ends_at, endpoint.cursor)
         goes_on = False
         try:
-            while (is_left := await self._step(now)) and time.monotonic() < now.ends_at:
+            while (is_left := await self._step(claim)) and time.monotonic() < claim.ends_at:
                 pass
             goes_on = is_left and not makes_room()
         finally:
             async with self._ledger.write() as connection:
                 # If a replay has moved the cursor, it goes on from there.
-                goes_on = not await self._note(connection, now) or goes_on
+                goes_on = not await self._note(connection, claim) or goes_on
                 if not goes_on:
                     await webhooks.release(connection, endpoint_id, self._owner)
         return goes_on
 
-    async def _step(self, now: _Round) -> bool:
+    async def _step(self, claim: _Claim) -> bool:
         """One batch; returns whether to go on."""
         async with self._ledger.read() as connection:
-            ahead = await webhooks.ahead(connection, now.endpoint)
-            wanted = now.accepted if ahead.again is None else ahead.again - 1
+            ahead = await webhooks.ahead(connection, claim.endpoint)
+            wanted = claim.accepted if ahead.again is None else ahead.again - 1
             after = max(wanted, ahead.forgotten_position)
             limit = BATCH_EVENTS if ahead.again is None else 1
-            found = await event_feed.read(connection, now.endpoint.project_id, after, limit, now.endpoint.types)
+            found = await event_feed.read(connection, claim.endpoint.project_id, after, limit, claim.endpoint.types)
         if ahead.again is not None:
-            return await self._try_again(now, ahead.again, _encoded(found.data))
-        if found.until <= now.accepted:
+            return await self._try_again(claim, ahead.again, _encoded(found.data))
+        if found.until <= claim.accepted:
             return False
-        if ahead.forgotten_position > now.accepted:
-            missed = ahead.forgotten_position - now.accepted
+        if ahead.forgotten_position > claim.accepted:
+            missed = ahead.forgotten_position - claim.accepted
             self._metrics.events.labels("forgotten").inc(missed)
-            log.error("webhook.fell_behind", webhook_id=str(now.endpoint.id), events=missed)
-        events = [event for event in found.data if _is_for(event, now.endpoint.id)]
+            log.error("webhook.fell_behind", webhook_id=str(claim.endpoint.id), events=missed)
+        events = [event for event in found.data if _is_for(event, claim.endpoint.id)]
         batch = _encoded(events)
         until = found.until if len(batch) == len(events) else batch[-1].position
         if not batch:
-            now.accepted = until
-        elif not await self._deliver(now, batch, until):
+            claim.accepted = until
+        elif not await self._deliver(claim, batch, until):
             return False
-        return now.accepted < ahead.last_position
+        return claim.accepted < ahead.last_position
 
-    async def _deliver(self, now: _Round, batch: Sequence[_Event], until: int) -> bool:
+    async def _deliver(self, claim: _Claim, batch: Sequence[_Event], until: int) -> bool:
         """Delivers events, of which the last one is at or before the position `until`. A refused batch is halved: the
         first half is next."""
-        answer = await self._post(now, batch)
+        answer = await self._post(claim, batch)
         if answer.is_accepted:
             self._metrics.events.labels("delivered").inc(len(batch))
-            now.accepted, now.status = until, answer.status
+            claim.accepted, claim.status = until, answer.status
             return True
         if _is_refusal(answer) and len(batch) > 1:
             half = batch[: len(batch) // 2]
-            return await self._deliver(now, half, half[-1].position)
+            return await self._deliver(claim, half, half[-1].position)
         async with self._ledger.write() as connection:
-            await self._note(connection, now)
-        if _is_refusal(answer) and now.endpoint.refused_in_a_row < SET_ASIDE_IN_A_ROW:
-            return await self._set_aside(now, batch[0].position, until, answer)
-        return await self._fail(now.endpoint, answer)
+            await self._note(connection, claim)
+        if _is_refusal(answer) and claim.endpoint.refused_in_a_row < SET_ASIDE_IN_A_ROW:
+            return await self._set_aside(claim, batch[0].position, until, answer)
+        return await self._fail(claim.endpoint, answer)
 
-    async def _try_again(self, now: _Round, position: int, batch: Sequence[_Event]) -> bool:
+    async def _try_again(self, claim: _Claim, position: int, batch: Sequence[_Event]) -> bool:
         """Delivers one event that was set aside, because a person asked."""
-        here = (col(WebhookSetAside.endpoint_id) == now.endpoint.id, col(WebhookSetAside.position) == position)
+        here = (col(WebhookSetAside.endpoint_id) == claim.endpoint.id, col(WebhookSetAside.position) == position)
         if not batch or batch[0].position != position:  # past its retention
             async with self._ledger.write() as connection:
                 await connection.execute(delete(WebhookSetAside).where(*here))
             return True
-        answer = await self._post(now, batch)
+        answer = await self._post(claim, batch)
         async with self._ledger.write() as connection:
             if answer.is_accepted:
                 await connection.execute(delete(WebhookSetAside).where(*here))
@@ -179,40 +183,42 @@ class Delivery:
                 new = {"again": False, "status": answer.status, "error": answer.error}
                 await connection.execute(update(WebhookSetAside).where(*here).values(**new))
                 return True
-            await self._note(connection, now)
-        return await self._fail(now.endpoint, answer)
+            await self._note(connection, claim)
+        return await self._fail(claim.endpoint, answer)
 
-    async def _post(self, now: _Round, batch: Sequence[_Event]) -> Answer:
-        message_id = f"{now.endpoint.id}-{batch[0].position}-{batch[-1].position}"
+    async def _post(self, claim: _Claim, batch: Sequence[_Event]) -> Answer:
+        message_id = f"{claim.endpoint.id}-{batch[0].position}-{batch[-1].position}"
         at = time.time()
         moment = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
         body = b'{"type":"events","timestamp":"%s","data":[%s]}' % (
             moment.encode(),
             b",".join([event.json for event in batch]),
         )
-        headers = signature.headers(now.secrets, message_id, int(at), body)
+        headers = signature.headers(claim.secrets, message_id, int(at), body)
         began = time.monotonic()
-        answer = await self._client.post(now.endpoint.url, headers, body)
+        answer = await self._client.post(claim.endpoint.url, headers, body)
         self._metrics.post_seconds.observe(time.monotonic() - began)
         outcome = "accepted" if answer.is_accepted else "refused" if _is_refusal(answer) else "failed"
         self._metrics.posts.labels(outcome).inc()
         return answer
 
-    async def _note(self, connection: AsyncConnection, now: _Round) -> bool:
+    async def _note(self, connection: AsyncConnection, claim: _Claim) -> bool:
         """Notes what was accepted. False: the claim is lost, or a replay has moved the cursor."""
-        if now.accepted <= now.endpoint.cursor:
+        if claim.accepted <= claim.endpoint.cursor:
             return True
-        values = {**SUCCESS, "last_status": now.status, "last_success_at": db_now()} if now.status is not None else {}
-        is_noted = await webhooks.settle(connection, now.endpoint, self._owner, now.accepted, **values)
-        now.endpoint = replace(now.endpoint, cursor=now.accepted)
-        if now.status is not None:
-            now.endpoint, now.status = replace(now.endpoint, failures=0, refused_in_a_row=0), None
+        values: Mapping[str, Any] = {}
+        if claim.status is not None:
+            values = {**SUCCESS, "last_status": claim.status, "last_success_at": db_now()}
+        is_noted = await webhooks.settle(connection, claim.endpoint, self._owner, claim.accepted, **values)
+        claim.endpoint = replace(claim.endpoint, cursor=claim.accepted)
+        if claim.status is not None:
+            claim.endpoint, claim.status = replace(claim.endpoint, failures=0, refused_in_a_row=0), None
         return is_noted
 
-    async def _set_aside(self, now: _Round, position: int, until: int, answer: Answer) -> bool:
+    async def _set_aside(self, claim: _Claim, position: int, until: int, answer: Answer) -> bool:
         """Goes on without the one event that the endpoint refuses."""
-        endpoint = now.endpoint
-        now.ends_at = 0.0  # with a new claim, which knows how many were refused in a row
+        endpoint = claim.endpoint
+        claim.ends_at = 0.0  # with a new claim, which knows how many were refused in a row
         async with self._ledger.write() as connection:
             is_full = await webhooks.count_set_aside(connection, endpoint) >= MOST_SET_ASIDE
         if is_full:

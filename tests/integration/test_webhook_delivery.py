@@ -122,11 +122,11 @@ async def test_events_are_delivered_in_order_in_batches(rig: Rig) -> None:
     assert await rig.due() == []
 
 
-async def test_a_backlog_takes_two_writes_for_each_round_however_many_batches_it_has(
+async def test_a_backlog_takes_two_writes_for_each_claim_however_many_batches_it_has(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On SQLite each of them holds up the senders."""
-    monkeypatch.setattr(delivery, "ROUND_SECONDS", 3600.0)
+    monkeypatch.setattr(delivery, "CLAIM_SECONDS", 3600.0)
     await rig.tell(*range(2200))
     writes: list[int] = []
 
@@ -139,14 +139,14 @@ async def test_a_backlog_takes_two_writes_for_each_round_however_many_batches_it
     assert writes == [0, 5], "the claim, and what was accepted with the end of the claim"
     await rig.tell(*range(2200, 3000))
     writes.clear()
-    monkeypatch.setattr(delivery, "ROUND_SECONDS", 0.0)
+    monkeypatch.setattr(delivery, "CLAIM_SECONDS", 0.0)
     await rig.run()
     assert rig.receiver.got == list(range(3000))
     assert writes == [5, 6, 6, 7], "a slow endpoint: each batch is noted"
 
 
 async def test_what_an_endpoint_took_before_it_failed_is_noted(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery, "ROUND_SECONDS", 3600.0)
+    monkeypatch.setattr(delivery, "CLAIM_SECONDS", 3600.0)
     rig.receiver.judge = lambda numbers: 500 if 700 in numbers else 200
     await rig.set(failures=3, failing_since=1.0)
     await rig.tell(*range(1200))
