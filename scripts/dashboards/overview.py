@@ -64,13 +64,18 @@ MOVING = (
     Panel(
         "timeseries",
         "By outcome and reply",
-        "Results recorded per second, by outcome and first digit of the relay's reply (0: no reply).",
+        "Results recorded per second, by outcome and class of the relay's reply, such as 5xx.",
         PER_SECOND,
         [
             Query(
-                'sum by (outcome, reply_class) (rate(vashsender_emails_total{job="$job"}[$__rate_interval]))',
-                "{{outcome}} {{reply_class}}",
-            )
+                "sum by (outcome, reply_class) "
+                '(rate(vashsender_emails_total{job="$job", reply_class!="0"}[$__rate_interval]))',
+                "{{outcome}} {{reply_class}}xx",
+            ),
+            Query(
+                'sum by (outcome) (rate(vashsender_emails_total{job="$job", reply_class="0"}[$__rate_interval]))',
+                "{{outcome}}, no reply",
+            ),
         ],
         stacked=True,
         colors=STATUSES,

@@ -242,8 +242,8 @@ LEDGER = (
     Panel(
         "timeseries",
         "CPU",
-        "Cores used; a replica cannot use more than one.",
-        "none",
+        "Share of a core. Above 100 % while threads sign with DKIM.",
+        "percentunit",
         [
             Query(
                 'rate(process_cpu_seconds_total{job="$job", instance=~"$instance"}[$__rate_interval])' + OF_SENDERS,
