@@ -27,7 +27,7 @@ BASIC, WEIGHT = 60, 0
 class Frames:
     """Makes the frames for the events of one project on one channel."""
 
-    def __init__(self, channel: int, largest_body: int, project_id: UUID, account: str) -> None:
+    def __init__(self, channel: int, largest_body: int, project_id: UUID, account: str | None) -> None:
         """`largest_body`: bytes that one frame may hold; a longer body takes several."""
         self._channel = channel
         self._largest_body = largest_body
