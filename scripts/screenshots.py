@@ -1,30 +1,37 @@
-"""The pictures of the page in docs/images/: a ledger with made-up campaigns, the real API, headless Chromium.
+"""The pictures of the page in docs/images/: made-up campaigns, the real API and RabbitMQ, headless Chromium.
 
-`python -m scripts.screenshots` renews them all; needs Debian's chromium.
+`python -m scripts.screenshots` renews them all; needs Debian's chromium and rabbitmq-server.
 """
 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
 from playwright.async_api import Browser, async_playwright
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
 
+from bench.campaign import private_broker
+from cli.local.broker import PrivateBroker
+from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
+from shared import topology
 from shared.content import CampaignContent
 from shared.ledger import history, instances, migrate
 from shared.ledger.counts import STATUSES
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
 from shared.ledger.keys import create_key
-from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, ProgressPoint, Recipient, Timeline
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, ProgressPoint, Recipient, ServiceInstance, Timeline
 from shared.sign_in import make_link
 from shared.signing import Use, derived_key
 from tests.support.browser import CHROMIUM, LAUNCH_ARGUMENTS
@@ -44,9 +51,16 @@ REPLIES = (
 )
 NAMES = ("ann", "boris", "clara", "dmitri", "elena", "farid", "greta", "hugo", "irina", "jonas", "kira", "leo", "olga")
 DOMAINS = ("example.com", "example.org", "mail.example.net")
+QUEUES = {topology.CAMPAIGNS: (2, 0), topology.EMAIL: (3, 12), topology.DEFAULT: (2, 1), topology.HEARTBEATS: (1, 0)}
+"""Consumers and tickets. Each consumer takes two, as a sender does."""
 
 
-async def main() -> None:
+def main() -> None:
+    with private_broker() as broker:
+        asyncio.run(make_pictures(broker))
+
+
+async def make_pictures(broker: PrivateBroker) -> None:
     work = Path(tempfile.mkdtemp(prefix="vashsender-pictures-"))
     url = f"sqlite+aiosqlite:///{work / 'ledger.db'}"
     await asyncio.to_thread(migrate.upgrade, url)
@@ -55,7 +69,7 @@ async def main() -> None:
     address = f"http://127.0.0.1:{port}"
     settings = {
         "VASHSENDER_DATABASE_URL": url,
-        "VASHSENDER_AMQP_URL": "amqp://127.0.0.1:1/",
+        "VASHSENDER_AMQP_URL": broker.amqp_url(SERVICES),
         "VASHSENDER_SECRET_KEY": SECRET,
         "VASHSENDER_VAR_DIR": str(work),
     }
@@ -67,7 +81,8 @@ async def main() -> None:
         api.launch()
         await api.wait_health("/health/live", 200)
         IMAGES.mkdir(parents=True, exist_ok=True)
-        async with async_playwright() as playwright:
+        await topology.declare(broker.amqp_url(ADMIN))
+        async with busy_queues(broker.amqp_url(ADMIN)), async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=LAUNCH_ARGUMENTS)
             for scheme in SCHEMES:
                 async with ledger.read() as connection:
@@ -78,6 +93,25 @@ async def main() -> None:
         api.kill()
         await ledger.close()
         shutil.rmtree(work, ignore_errors=True)
+
+
+@asynccontextmanager
+async def busy_queues(url: str) -> AsyncIterator[None]:
+    """Queues with consumers, of which the busy ones have tickets that wait and tickets that they work on."""
+
+    async def keep(_message: AbstractIncomingMessage) -> None:
+        return
+
+    async with await aio_pika.connect(url) as connection:
+        for name, (consumers, tickets) in QUEUES.items():
+            for _ in range(consumers):
+                channel = await connection.channel()
+                await channel.set_qos(prefetch_count=2)
+                queue = await channel.get_queue(name, ensure=False)
+                await queue.consume(keep)
+            for _ in range(tickets):
+                await channel.default_exchange.publish(aio_pika.Message(b"{}"), name)
+        yield
 
 
 async def picture_all(
@@ -99,7 +133,7 @@ async def picture_all(
             await add_services(connection, campaign)
         await page.goto(f"{address}{path}")
         await page.wait_for_timeout(900)  # colours and widths no longer change
-        await page.screenshot(path=IMAGES / f"{name}-{scheme}.png")
+        await page.screenshot(path=IMAGES / f"{name}-{scheme}.png", full_page=True)
     await context.close()
 
 
@@ -166,7 +200,9 @@ async def add_sending(connection: AsyncConnection, now: float) -> UUID:
 
 async def add_services(connection: AsyncConnection, campaign: UUID) -> None:
     """Processes that are alive now: three busy senders, of which one cannot reach the second relay."""
-    for service in ("api", "dispatcher", "watchdog"):
+    # The API on this machine has a row, too.
+    await connection.execute(delete(ServiceInstance).where(~col(ServiceInstance.host).like("mail-%")))
+    for service in ("api", "dispatcher", "feedback", "watchdog", "webhooks"):
         await instances.seen(
             connection, instance=f"{service}@mail-1", service=service, host="mail-1", uptime_seconds=86_400
         )
@@ -321,4 +357,4 @@ async def add_failures(connection: AsyncConnection, campaign: UUID) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
