@@ -58,7 +58,7 @@ def receive(ports: "multiprocessing.Queue[int]") -> None:
         ports.put(server.sockets[0].getsockname()[1])
         await server.serve_forever()
 
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 async def measure(database: Path, port: int, broker: PrivateBroker, number: int) -> dict[str, float]:

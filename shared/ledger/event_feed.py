@@ -100,7 +100,7 @@ async def read(
         if len(chosen) == limit:
             break
         at = datetime.fromtimestamp(row.at, UTC).isoformat().replace("+00:00", "Z")
-        for position, fact in enumerate(outbox.unpack(row.facts), row.position):
+        for position, fact in enumerate(outbox.unpack(row.facts, row.size), row.position):
             if position <= after:
                 continue
             if len(chosen) == limit:

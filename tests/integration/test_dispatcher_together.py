@@ -68,8 +68,8 @@ async def test_the_programs_of_a_project_are_told_of_each_campaign(ledger: Ledge
     ids = [await add_campaign(ledger, 5) for _ in range(3)]
     await run(ledger, DispatcherRig.on(ledger))
     async with ledger.read() as connection:
-        stored = (await connection.scalars(select(col(Outbox.facts)))).all()
-    told = [fact for row in stored for fact in outbox.unpack(row)]
+        stored = (await connection.execute(select(col(Outbox.facts), col(Outbox.size)))).all()
+    told = [fact for row in stored for fact in outbox.unpack(row.facts, row.size)]
     for kind in ("campaign.started", "campaign.finished"):
         assert {fact["campaign_id"] for fact in told if fact["type"] == kind} == set(map(str, ids))
     assert all(fact["counts"]["sent"] == 5 for fact in told if fact["type"] == "campaign.finished")

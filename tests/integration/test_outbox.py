@@ -41,7 +41,7 @@ async def subscribe(ledger: Ledger, *, wanted: bool = True) -> None:
 async def told(ledger: Ledger) -> list[dict[str, Any]]:
     async with ledger.read() as connection:
         found = await connection.execute(select(col(Outbox.facts), col(Outbox.size)).order_by(col(Outbox.id)))
-        rows = [(list(outbox.unpack(row.facts)), row.size) for row in found]
+        rows = [(list(outbox.unpack(row.facts, row.size)), row.size) for row in found]
     assert all(len(facts) == size for facts, size in rows)
     return [fact for facts, _ in rows for fact in facts]
 
@@ -300,4 +300,4 @@ async def test_old_rows_are_deleted_in_steps_and_only_once_placed(ledger: Ledger
 
 def test_an_open_recipient_is_no_fact() -> None:
     results = [Result(1, "r@example.com", "pending", 0, status.value, 1) for status in OPEN]
-    assert outbox.facts_of(UUID(int=1), results) == []
+    assert outbox.pack_columns(DEFAULT_PROJECT, outbox.columns_of_results(UUID(int=1), results)) == []

@@ -28,7 +28,7 @@ def test_a_row_keeps_each_fact_as_it_was(details: list[dict[str, Any]], is_one_c
         for number, (campaign, one) in enumerate(zip(campaigns_told, details, strict=True))
     ]
     [row] = outbox.pack(DEFAULT_PROJECT, facts)
-    assert list(outbox.unpack(row.facts)) == [
+    assert list(outbox.unpack(row.facts, row.size)) == [
         {
             "type": "recipient.sent",
             "campaign_id": str(fact.campaign_id),

@@ -18,9 +18,8 @@ from services.sender.results import Result
 from shared.ledger import batches, breakers, outbox, recipients, rows, spread
 from shared.ledger.breakers import Noted
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.facts import Fact
 from shared.ledger.models import Batch, Recipient, Suppression
-from shared.ledger.outbox import Packed
+from shared.ledger.outbox import Columns, Packed
 from shared.ledger.recipients import UnexpectedError
 from shared.ledger.states import RecipientStatus
 
@@ -121,11 +120,13 @@ async def _record_in_one_transaction(
 
 def _told(groups: Sequence[Group]) -> Sequence[Packed]:
     """What goes into the outbox: the facts of each project that wants them, in as few rows as possible."""
-    by_project = defaultdict[UUID, list[Fact]](list)
+    by_project = defaultdict[UUID, list[Columns]](list)
     for group in groups:
         if group.wants_events:
-            by_project[group.project_id] += outbox.facts_of(group.campaign_id, group.results)
-    return [row for project_id, facts in by_project.items() for row in outbox.pack(project_id, facts)]
+            by_project[group.project_id].append(outbox.columns_of_results(group.campaign_id, group.results))
+    return [
+        row for project_id, parts in by_project.items() for row in outbox.pack_columns(project_id, outbox.join(parts))
+    ]
 
 
 def _deltas(changes: Sequence[Result]) -> Counter[str]:
