@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import aio_pika
 import uvloop
@@ -69,9 +69,8 @@ async def measure(database: Path, port: int, broker: PrivateBroker, number: int)
         async with ledger.write() as connection:
             url = f"http://127.0.0.1:{port}/"
             endpoint_id, _ = await webhooks.create(connection, DEFAULT_PROJECT, url, ())
-            details = {"attempts": 1, "code": 250, "reply": "2.0.0 Ok: queued", "relay": "r:25", "queue_id": "4bXyZ"}
-            facts = [Fact(FactType.RECIPIENT_SENT, endpoint_id, one, details) for one in range(FACTS_AT_ONCE)]
-            for _ in range(number // FACTS_AT_ONCE):
+            for first in range(0, number, FACTS_AT_ONCE):
+                facts = [a_fact(endpoint_id, one) for one in range(first, first + FACTS_AT_ONCE)]
                 await outbox.write(connection, outbox.pack(DEFAULT_PROJECT, facts))
         began = time.monotonic()
         total = await outbox.place(ledger)
@@ -98,6 +97,14 @@ async def measure(database: Path, port: int, broker: PrivateBroker, number: int)
     finally:
         await client.close()
         await ledger.close()
+
+
+def a_fact(campaign_id: UUID, recipient_id: int) -> Fact:
+    """As Postfix answers."""
+    queue_id = f"4bXyZ{recipient_id:06}"
+    details = {"attempts": 1, "code": 250, "enhanced_code": "2.0.0", "relay": "relay:25", "queue_id": queue_id}
+    details["reply"] = f"2.0.0 Ok: queued as {queue_id}"
+    return Fact(FactType.RECIPIENT_SENT, campaign_id, recipient_id, details)
 
 
 def show(what: str, events: int, began: float, cpu: float) -> float:

@@ -15,7 +15,7 @@ from shared.ledger import event_feed, publishing
 from shared.ledger.database import Ledger, in_a_line
 from shared.ledger.publishing import Claimed
 
-PUBLISH_SECONDS = 0.2
+PUBLISH_SECONDS = 0.5
 READ_EVENTS = 500
 BATCH_EVENTS = 10_000
 """Published, and not yet confirmed, at most. A broker confirms what it keeps on disk only a few times a second."""
