@@ -17,6 +17,7 @@ from cli.commands import (
     demo,
     dkim,
     domain,
+    erase,
     events,
     health,
     inspect,
@@ -69,6 +70,7 @@ machine.add_to(app)
 demo.add_to(app)
 app.add_typer(campaign.app, name="campaign")
 app.add_typer(suppressions.app, name="suppressions")
+erase.add_to(app)
 app.add_typer(events.app, name="events")
 app.add_typer(webhook.app, name="webhook")
 app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")

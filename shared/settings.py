@@ -312,6 +312,15 @@ class CommonSettings(BaseSettings):
         derived = tuple(derived_key(secret, use) for secret in self.secret_keys)
         return (*derived, *self.secret_keys) if use is Use.UNSUBSCRIBE else derived
 
+    @property
+    def hash_roots(self) -> tuple[bytes, ...]:
+        """What opens the secret of the hashes of erased addresses: see shared.ledger.hashed."""
+        return tuple(derived_key(key, Use.HASHED) for key in self._unsubscribe_keys)
+
+    @property
+    def _unsubscribe_keys(self) -> tuple[bytes, ...]:
+        return self.signing_keys(Use.UNSUBSCRIBE)
+
     def instance_name(self, service: str) -> str:
         return self.instance or f"{service}-{socket.gethostname()}-{os.getpid()}"
 
@@ -545,6 +554,10 @@ class SenderSettings(CommonSettings):
         """1 for `sender-1`, and for a slot name without a number."""
         number = self.slot.rpartition("-")[2]
         return int(number) if number.isdecimal() and int(number) else 1
+
+    @property
+    def _unsubscribe_keys(self) -> tuple[bytes, ...]:
+        return _keys(self.unsubscribe_key) or self.signing_keys(Use.UNSUBSCRIBE)
 
     @property
     def unsubscribe_signing_key(self) -> bytes:

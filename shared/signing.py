@@ -31,8 +31,10 @@ class Use(Enum):
     SES = "ses hook"
     #: The TXT record by which a project proves a domain.
     DOMAIN = "domain proof"
-    #: Unsubscribe links. The only key that senders have.
+    #: Unsubscribe links. The only key that senders have; the next is derived from it.
     UNSUBSCRIBE = "unsubscribe link"
+    #: Opens the secret of the hashes of erased addresses.
+    HASHED = "hashed address"
 
 
 class TokenError(DataError):

@@ -10,7 +10,8 @@ app = typer.Typer(help="Suppressed addresses, through the API.", no_args_is_help
 
 Campaign = Annotated[str | None, typer.Option("--campaign", help="Only those that this campaign led to.")]
 Reason = Annotated[
-    str | None, typer.Option("--reason", help="Only those with this reason: manual, unsubscribed, bounced, complained.")
+    str | None,
+    typer.Option("--reason", help="Only those with this reason: manual, unsubscribed, bounced, complained, erased."),
 ]
 
 
@@ -29,7 +30,8 @@ def list_(
     with ApiClient(url, key) as api:
         rows = api.get("/v1/suppressions", limit=limit, reason=reason)["data"]
     columns = ("email", "reason", "provisional", "campaign_id", "created_at", "detail")
-    show_list(rows, columns, [tuple(row.get(name) for name in columns) for row in rows], as_json)
+    shown = [row | {"email": row["email"] or "erased person"} for row in rows]
+    show_list(rows, columns, [tuple(row.get(name) for name in columns) for row in shown], as_json)
 
 
 @app.command()

@@ -89,6 +89,9 @@ ask "$api/v1/suppressions?reason=manual"
 # DELETE /v1/suppressions
 ask -X DELETE "$api/v1/suppressions?email=gone@example.com"
 
+# POST /v1/erase
+ask $api/v1/erase -H "$json" -d '{"email": "gone@example.com"}'
+
 # POST /v1/campaigns
 campaign=$(ask $api/v1/campaigns -H "$json" -H "Idempotency-Key: spring-1" -d '{
   "name": "Spring news",

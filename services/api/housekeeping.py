@@ -1,15 +1,20 @@
 """The API's own clock: says that this process is alive, ends imports that will not finish, forgets what is over."""
 
+import asyncio
 import time
 
 from services.api.context import Api
-from services.api.usecases import idempotency_keys, import_rows
+from services.api.usecases import erasing, idempotency_keys, import_rows
 from shared import logs
-from shared.ledger import complaints, instances, sessions
+from shared.ledger import complaints, hashed, instances, sessions
 from shared.ledger.database import is_unavailable
+from shared.ledger.hashed import SealedSecretError
 from shared.providers import Providers
 
 TICK_SECONDS = 5.0
+ERASE_SECONDS = 1.0
+STEPS_IN_A_ROW = 20
+"""Of one erasure, before others get their turn."""
 FORGET_SECONDS = 300.0
 """How often expired idempotency keys and old sessions are deleted. It reads whole tables."""
 JUDGE_SECONDS = 60.0
@@ -39,7 +44,32 @@ class Housekeeping:
             async with self._api.ledger.write() as connection:
                 await idempotency_keys.forget_expired(connection, self._api.settings.idempotency_seconds)
                 await sessions.forget(connection)
+            await self._keep_hashes_open()
             self._forget_at = time.monotonic() + FORGET_SECONDS
+
+    async def erase(self) -> None:
+        """A tick: works on erasures until there is nothing to do. In between, others write."""
+        while True:
+            async with self._api.ledger.read() as connection:
+                self._api.metrics.erasures.set(await erasing.count_unfinished(connection))
+                due = await erasing.due(connection)
+            if not due:
+                return
+            for erasure_id in due:
+                for _ in range(STEPS_IN_A_ROW):
+                    began = time.monotonic()
+                    if not await erasing.step(self._api.ledger, erasure_id):
+                        self._api.metrics.erased.inc()
+                        log.info("person.erased", erasure_id=erasure_id)
+                        break
+                    await asyncio.sleep(time.monotonic() - began)
+
+    async def _keep_hashes_open(self) -> None:
+        try:
+            async with self._api.ledger.write() as connection:
+                await hashed.maintain(connection, self._api.settings.hash_roots)
+        except SealedSecretError as error:
+            log.error("hashes.sealed", error=str(error))
 
     async def judge_complaints(self) -> None:
         """A tick: see shared.ledger.complaints."""

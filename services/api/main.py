@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from services.api.context import Api
-from services.api.housekeeping import JUDGE_SECONDS, TICK_SECONDS, Housekeeping
+from services.api.housekeeping import ERASE_SECONDS, JUDGE_SECONDS, TICK_SECONDS, Housekeeping
 from services.api.metrics import ApiMetrics
 from services.api.page import mount as page
 from services.api.rest import mount as rest
@@ -30,6 +30,7 @@ async def serve(process: Process[ApiSettings]) -> None:
 
     await process.run(
         process.clock(housekeeping.tick, TICK_SECONDS, may_last=True),
+        process.clock(housekeeping.erase, ERASE_SECONDS, may_last=True),
         process.clock(housekeeping.judge_complaints, JUDGE_SECONDS, may_last=True),
         app=AllowedHosts(create_app(api, process.health, shared_port=not process.has_health_port), process.settings),
         drain=housekeeping.farewell,

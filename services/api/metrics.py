@@ -33,6 +33,8 @@ class ApiMetrics:
             "Messages at /hooks/ses that SNS has not signed, or that could not be verified.",
             registry=registry,
         )
+        self.erasures = Gauge(f"{PREFIX}_erasures_unfinished", "People whose erasure is under way.", registry=registry)
+        self.erased = Counter(f"{PREFIX}_erasures_total", "Erasures finished by this process.", registry=registry)
         self.complaint_rates = Gauge(
             f"{PREFIX}_complaint_rates",
             "Providers whose users called too many of a project's emails of the last two days spam: `alert` from 0.1 %"

@@ -187,7 +187,9 @@ class Feed:
 
     def _prepare(self, held: HeldBatch, row: WorklistRow, relay: str, key: Key | None, now: float) -> Email | None:
         """Renders one email, and counts it; None if its recipient is closed without an attempt."""
-        if held.is_suppressed(row):
+        if not row.email:
+            held.close(row, RecipientStatus.CANCELLED)  # the person was erased before a batch covered the recipient
+        elif held.is_suppressed(row):
             held.close(row, RecipientStatus.SUPPRESSED)
         elif row.intended and held.facts.retries.at_most_once:
             held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.sender.smtp.contract import Outcome, Verdict
+from shared.address_text import without_address
 from shared.faults.breakers import refusal_of
 from shared.ledger.breakers import Noted
 
@@ -76,8 +77,8 @@ class RefusalWatch:
         if relay is None or relay.refusal != refusal:
             if len(self._relays) >= MOST_KEPT:
                 self._forget_all()
-            relay = self._relays[key] = _Relay(refusal, outcome.reply)
-        relay.reply = f"{code} {outcome.reply}"
+            relay = self._relays[key] = _Relay(refusal, "")
+        relay.reply = f"{code} {without_address(outcome.reply, recipient)}"
         relay.in_a_row += 1
         relay.seen.append(seen)
         if relay.in_a_row >= SUSPICIOUS_AFTER:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from services.sender.smtp.contract import Outcome
+from shared.address_text import without_address
 from shared.faults.breakers import refusal_of
 from shared.faults.meaning import Consequence
 from shared.faults.spread import Refused
@@ -24,7 +25,7 @@ class SpreadWatch:
         refusal = refusal_of(code, outcome.reply)
         seen, replies = self._seen.setdefault(campaign_id, ([], {}))
         seen.append(Refused(recipient_id, recipient.rpartition("@")[2].lower(), refusal))
-        replies[refusal] = f"{outcome.relay}: {code} {outcome.reply}"
+        replies[refusal] = f"{outcome.relay}: {code} {without_address(outcome.reply, recipient)}"
 
     def take(self) -> Mapping[UUID, Noted]:
         """What is to be written with the results that are recorded next, by campaign."""

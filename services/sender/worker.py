@@ -214,8 +214,9 @@ class Worker:
 
     async def _read_slice(self, held: HeldBatch) -> None:
         size = held.worklist.next_rows(self._settings.slice_size)
+        project_id, roots = held.facts.project_id, self._settings.hash_roots
         rows = await until_available(
-            lambda: read_worklist(self._ledger, held.claim, held.facts.project_id, held.worklist.after_id, size)
+            lambda: read_worklist(self._ledger, held.claim, project_id, held.worklist.after_id, size, roots)
         )
         held.add_slice(rows, size)
         if rows:

@@ -140,6 +140,9 @@ async def _add_addresses(connection: AsyncConnection, events: Sequence[dict[str,
     found = await connection.execute(select(col(Recipient.id), col(Recipient.email)).where(is_one))
     emails = {row.id: row.email for row in found}
     for event in events:
-        recipient_id = event["data"].get("recipient_id")
-        if recipient_id in emails:
-            event["data"]["email"] = emails[recipient_id]
+        email = emails.get(event["data"].get("recipient_id", 0))
+        if email:
+            event["data"]["email"] = email
+        elif email == "":  # erased: what a relay said may name the person
+            for name in ("reply", "queue_id", "reporter"):
+                event["data"].pop(name, None)

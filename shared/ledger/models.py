@@ -36,6 +36,7 @@ LIVE_ONLY = sql("state IN ('waiting', 'released', 'sending')")
 NOT_CLOSED = sql("status IN ('scheduled', 'queued', 'sending', 'paused', 'stopping')")
 SCHEDULED = sql("status = 'scheduled'")
 REOPENING = sql("reopen IS NOT NULL")
+HASHED = sql("email = ''")
 
 
 def _moment(*, nullable: bool = True, **kwargs: Any) -> Any:
@@ -152,6 +153,7 @@ class Recipient(SQLModel, table=True):
     id: int = _big_id()
     campaign_id: UUID = _campaign_key()
     import_id: int | None = Field(sa_column=Column(BigInteger), default=None)
+    #: Empty: the person was erased.
     email: str = Field(sa_column=Column(String(320), nullable=False))
     email_key: str = Field(sa_column=Column(String(320), nullable=False))
     data: str | None = Field(sa_column=Column(Text), default=None)  # the values of the fields, as JSON
@@ -243,9 +245,13 @@ class Import(SQLModel, table=True):
 
 
 class Suppression(SQLModel, table=True):
-    __table_args__ = (UniqueConstraint("project_id", "email_key", name="suppression_once"),)
+    __table_args__ = (
+        UniqueConstraint("project_id", "email_key", name="suppression_once"),
+        Index("suppression_hashed", "project_id", postgresql_where=HASHED, sqlite_where=HASHED),
+    )
     id: int = _big_id()
     project_id: UUID = _project_key()
+    #: Empty: the address is erased, and `email_key` is its hash (shared.ledger.hashed).
     email: str = Field(sa_column=Column(String(320), nullable=False))
     email_key: str = Field(sa_column=Column(String(320), nullable=False))
     reason: str = Field(sa_column=Column(String(32), nullable=False))  # unsubscribed, bounced, manual, complained

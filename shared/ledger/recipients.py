@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, TextClause, case, func, text, update
+from sqlalchemy import ColumnElement, Row, String, TextClause, case, cast, func, literal, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -140,6 +140,40 @@ async def reopen(
         values["attempts"] = 0
     is_source = col(Recipient.status) == source.value
     return await _move(connection, campaign_id, first_id, last_id, is_source, status=target.value, **values)
+
+
+async def cancel_some(connection: AsyncConnection, recipient_ids: Sequence[int]) -> Sequence[Row[Any]]:
+    """Cancels those of the recipients that are open, because they are erased; returns `id`, `campaign_id`, and the
+    `status` that each has now. As with close_open, one whose body may have left becomes unknown."""
+    closed = await connection.execute(
+        update(Recipient)
+        .where(col(Recipient.id).in_(recipient_ids), col(Recipient.status).in_([status.value for status in OPEN]))
+        .values(
+            status=case(
+                (col(Recipient.intent_at).is_not(None), RecipientStatus.UNKNOWN.value),
+                else_=RecipientStatus.CANCELLED.value,
+            ),
+            next_attempt_at=None,
+        )
+        .returning(col(Recipient.id), col(Recipient.campaign_id), col(Recipient.status))
+    )
+    return sorted(closed.all())
+
+
+async def blank(connection: AsyncConnection, recipient_ids: Sequence[int]) -> None:
+    """Erases who these recipients are. The results of their emails stay."""
+    await connection.execute(
+        update(Recipient)
+        .where(col(Recipient.id).in_(recipient_ids))
+        .values(
+            email="",
+            # No address has this form; what follows the @ is their domain where domains are counted.
+            email_key=literal("erased:") + cast(col(Recipient.id), String) + literal("@"),
+            data=None,
+            reply=None,
+            queue_id=None,
+        )
+    )
 
 
 def check(source: str, target: str) -> None:

@@ -72,6 +72,8 @@ class Effects:
             self._noted.add((person.campaign_id, found.kind))
 
     def suppress(self, person: Person, found: Found, reason: Reason) -> None:
+        if person.is_erased:
+            return  # suppressed by its hash
         entry = Entry(person.address, reason, found.text[:200] or None, person.campaign_id)
         self._entries[person.project_id].setdefault(person.address.key, entry)
 

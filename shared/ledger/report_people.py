@@ -1,6 +1,6 @@
 """Whom a report is about: only a token of ours that is genuine, or what a provider has signed, names a recipient."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -21,6 +21,9 @@ NEWEST_CAMPAIGNS = 200
 IDS_AT_ONCE = 1000
 """Recipients that one statement looks for."""
 
+NO_ADDRESS = Address("", "")
+"""Of an erased person."""
+
 _LARGEST_ID = 2**63 - 1
 
 
@@ -35,6 +38,11 @@ class Person:
     #: None: no batch covers it, so no email has left.
     batch_id: int | None
     status: str
+
+    @property
+    def is_erased(self) -> bool:
+        """Only the counts of its campaign are left of the person."""
+        return not self.address.email
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,7 @@ def _readings(secrets: Sequence[bytes], token: str) -> Iterator[_Reading]:
         yield _Reading(recipient_id, campaign_id.__eq__)
 
 
-_BATCH = (
+BATCH_OF_RECIPIENT = (
     select(col(Batch.id))
     .where(
         col(Batch.campaign_id) == col(Recipient.campaign_id),
@@ -98,6 +106,8 @@ _BATCH = (
     .limit(1)
     .scalar_subquery()
 )
+"""The id of the batch that covers `recipient`; NULL if none does."""
+
 # Made once: to make it takes longer than to run it.
 _PEOPLE = (
     select(
@@ -107,7 +117,7 @@ _PEOPLE = (
         col(Recipient.email),
         col(Recipient.email_key),
         col(Recipient.status),
-        _BATCH,
+        BATCH_OF_RECIPIENT,
     )
     .join(Campaign, col(Campaign.id) == col(Recipient.campaign_id))
     .where(col(Recipient.id).in_(bindparam("ids", expanding=True)))
@@ -121,6 +131,16 @@ async def _people(connection: AsyncConnection, ids: Sequence[int]) -> Mapping[in
         for row in await connection.execute(_PEOPLE, {"ids": ids[start : start + IDS_AT_ONCE]}):
             people[row[0]] = Person(row[0], row[1], row[2], Address(row[3], row[4]), row[6], row[5])
     return people
+
+
+async def erased_among(connection: AsyncConnection, recipient_ids: Collection[int]) -> Collection[int]:
+    """Those of the recipients that are erased by now. Call it while their batches are locked."""
+    if not recipient_ids:
+        return ()
+    found = await connection.scalars(
+        select(col(Recipient.id)).where(col(Recipient.id).in_(recipient_ids), col(Recipient.email) == "")
+    )
+    return found.all()
 
 
 async def by_queue_id(connection: AsyncConnection, project_id: UUID, email: str, queue_id: str) -> Person | None:

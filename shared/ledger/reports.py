@@ -17,10 +17,10 @@ from sqlmodel import col
 from shared.addresses import Address, AddressError, parse_address
 from shared.feedback.about import about
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import batches, report_effects, rows
+from shared.ledger import batches, report_effects, report_people, rows
 from shared.ledger.database import db_now
 from shared.ledger.report_effects import COUNTED, Effects
-from shared.ledger.report_people import Person
+from shared.ledger.report_people import NO_ADDRESS, Person
 from shared.ledger.report_tables import Report
 
 KEPT_UNVERIFIED = 10_000
@@ -72,6 +72,8 @@ async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> S
         return [Outcome("ignored", one.found.kind) for one in incoming]
     people = {one.person.recipient_id: one.person for one in kept if one.person is not None}
     await batches.lock_all(connection, {one.batch_id for one in people.values() if one.batch_id is not None})
+    erased = await report_people.erased_among(connection, people)
+    incoming, kept = [_forgetting(one, erased) for one in incoming], [_forgetting(one, erased) for one in kept]
     known = await _known(connection, people)
     added = await _insert(connection, [one for one in kept if known[_of(one)] < MOST_OF_A_KIND])
     full = {(one.project_id, one.address.key) for one in _full(kept)}
@@ -93,6 +95,14 @@ async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> S
             effects.suppress(one.person, one.found, "unsubscribed")
     await effects.write(connection)
     return outcomes
+
+
+def _forgetting(one: Incoming, erased: Collection[int]) -> Incoming:
+    """The report without its person, if that was erased meanwhile: only the kind and the codes count."""
+    if one.person is None or one.person.recipient_id not in erased:
+        return one
+    found = replace(one.found, addresses=(), text="", reporter="")
+    return replace(one, found=found, person=replace(one.person, address=NO_ADDRESS))
 
 
 def _about_person(one: Incoming) -> Incoming:
@@ -145,6 +155,8 @@ def _row(one: Incoming) -> Mapping[str, Any]:
     person, found = one.person, one.found
     judgement = found.judgement()
     address = person.address if person is not None else _address(found)
+    if person is not None and person.is_erased:
+        address = None
     return {
         "digest": one.digest,
         "project_id": person.project_id if person is not None else one.project_id,

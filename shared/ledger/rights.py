@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
+import shared.ledger.erasure_tables
 import shared.ledger.models
 import shared.ledger.outbox_tables
 import shared.ledger.report_tables
@@ -48,6 +49,8 @@ _LIMITS = (
 _WANTED: Mapping[str, Columns] = {SELECT: ("project_id", "wanted")}
 _TOLD: Mapping[str, Columns] = {INSERT: ALL}
 _RESERVED = ("next_at", "hour", "hour_count", "day", "day_count")
+# Who a recipient is, and that an open one of an erased person is cancelled.
+_ERASED = ("email", "email_key", "data", "reply", "queue_id", "status", "next_attempt_at")
 _CAMPAIGN_WITHOUT_CONTENT: Columns = (
     *("id", "project_id", "name", "status", "stop_as", "reopen", "reason", "blocked_by", "delivery"),
     *("breaker", "list_breaker_off"),
@@ -56,7 +59,7 @@ _CAMPAIGN_WITHOUT_CONTENT: Columns = (
 )
 
 RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
-    # Accepts campaigns and shows them; can only read the results of recipients and batches.
+    # Accepts campaigns and shows them, and erases people; writes no other results of recipients and batches.
     "api": {
         "project": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "api_key": {SELECT: ALL, INSERT: ALL, UPDATE: ("revoked_at", "expires_at", "last_used_at")},
@@ -64,21 +67,23 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "page_session": {SELECT: ALL, INSERT: ALL, UPDATE: ("seen_at", "ended_at"), DELETE: ALL},
         "audit_entry": {SELECT: ALL, INSERT: ALL},
         "campaign": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
-        "recipient": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
-        "batch": {SELECT: ALL, UPDATE: _REPORTED},
-        "report": {SELECT: ALL, INSERT: ALL},
+        "recipient": {SELECT: ALL, INSERT: ALL, UPDATE: _ERASED, DELETE: ALL},
+        "batch": {SELECT: ALL, UPDATE: (*_REPORTED, *_COUNTS, "due_at")},
+        "report": {SELECT: ALL, INSERT: ALL, UPDATE: ("email", "email_key", "text", "reporter"), DELETE: ALL},
+        "erasure": _ALL_OF_IT,
+        "hash_secret": _ALL_OF_IT,
         "complaint_rate": _ALL_OF_IT,
         "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
-        "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional",), DELETE: ALL},
-        "relay_refusals": {SELECT: ALL, DELETE: ALL},
-        "spread_refusals": {SELECT: ALL, DELETE: ALL},
+        "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional", "detail"), DELETE: ALL},
+        "relay_refusals": {SELECT: ALL, UPDATE: ("reply",), DELETE: ALL},
+        "spread_refusals": {SELECT: ALL, UPDATE: ("reply",), DELETE: ALL},
         "timeline": _NOTES,
         "progress_point": _READ,
         "idempotency_key": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "service_instance": _LIFE,
         "rate_limit": {SELECT: ALL, INSERT: ALL, UPDATE: _LIMITS, DELETE: ALL},
         "event_stream": {SELECT: ALL, INSERT: ALL, UPDATE: ("enabled", "wanted")},
-        "outbox": {SELECT: ALL, INSERT: ALL},
+        "outbox": {SELECT: ALL, INSERT: ALL, UPDATE: ("facts",)},
         "sending_fact": _READ,
         "webhook_endpoint": _ALL_OF_IT,
         # It makes secrets, and can read none.
@@ -88,7 +93,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
             UPDATE: ("expires_at",),
             DELETE: ALL,
         },
-        "webhook_set_aside": {SELECT: ALL, UPDATE: ("again",), DELETE: ALL},
+        "webhook_set_aside": {SELECT: ALL, UPDATE: ("again", "error"), DELETE: ALL},
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
@@ -139,10 +144,11 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
             UPDATE: (*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", "span_seconds", *_COUNTS, "gone"),
         },
         "suppression": {
-            SELECT: ("id", "project_id", "email_key", "campaign_id", "reason", "created_at", "provisional"),
+            SELECT: ("id", "project_id", "email", "email_key", "campaign_id", "reason", "created_at", "provisional"),
             INSERT: ALL,
             UPDATE: ("provisional",),
         },
+        "hash_secret": {SELECT: ("sealed_for", "sealed")},
         "relay_refusals": _LIFE,
         "spread_refusals": _LIFE,
         "provider_share": {**_LIFE, DELETE: ALL},

@@ -15,6 +15,8 @@ from shared.ledger.database import clock
 from shared.ledger.models import Suppression
 
 Reason = Literal["manual", "unsubscribed", "bounced", "complained"]
+AnyReason = Literal["manual", "unsubscribed", "bounced", "complained", "erased"]
+"""Erased people have no address: see shared.ledger.hashed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,7 @@ async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_p
     closed = await system.wait_closed(limited)
     assert (closed["counts"]["sent"], closed["counts"]["suppressed"]) == (3, 2)
     await _refuse_everyone(system, relay)
+    await _erase(system, "person-1@example.test")
     await _look_around(system)
     await _cancel_and_delete(system, relay)
     await _has_tried(system, webhook["id"])
@@ -166,6 +167,13 @@ async def _unsubscribe(system: System, campaign: str, key: bytes) -> None:
         (await client.post(url, data={"List-Unsubscribe": "One-Click"})).raise_for_status()
         listed = (await client.get("/suppressions")).raise_for_status().json()["data"]
     assert {row["reason"] for row in listed} == {"bounced", "unsubscribed"}
+
+
+async def _erase(system: System, email: str) -> None:
+    """A person, who is not imported again."""
+    await system.erase(email)
+    again = await system.create([email, "other@example.test"])
+    assert (await system.show(again))["counts"]["total"] == 1
 
 
 async def _look_around(system: System) -> None:

@@ -463,7 +463,7 @@ async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api:
         found = await projects.find(connection, project_id=project)
         assert found is not None
         await projects.close(connection, found)
-    tenant = Tenant(key, needs_own_domain=False, limits=Limits(1, 1, 1))
+    tenant = Tenant(key, needs_own_domain=False, limits=Limits(1, 1, 1), hash_roots=())
     with pytest.raises(ClosedProjectError):
         await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), SendSettings(3600, RelayGroups()))
 

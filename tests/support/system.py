@@ -142,6 +142,14 @@ class System:
     async def send(self, campaign: str, **fields: object) -> None:
         await self.post(f"/campaigns/{campaign}/send", fields)
 
+    async def erase(self, email: str, seconds: float = 60.0) -> None:
+        """Asks again until it is done."""
+        async with asyncio.timeout(seconds):
+            while True:
+                if (await self.post("/erase", {"email": email}))["state"] == "done":
+                    return
+                await asyncio.sleep(POLL_SECONDS)
+
     async def resume_refused(self, campaign: str, refused: str) -> None:
         """Resumes a campaign that a breaker paused, once its senders have recorded their last results."""
         async with asyncio.timeout(30), self.client() as client:

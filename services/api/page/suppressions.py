@@ -15,12 +15,13 @@ from services.api.page.route import FormDep, PageRoute, see_other
 from services.api.page.words import plural
 from services.api.shapes.common import Body, Page
 from services.api.shapes.suppressions import SuppressionOut, SuppressionsIn
-from services.api.usecases import suppressions
+from services.api.usecases import erasure, suppressions
 from services.api.usecases.errors import RefusedError
 from services.api.usecases.suppressions import Matching, Wanted
-from services.api.web.context import Project, ProjectDep
+from services.api.web.context import Project, ProjectDep, whose
 from services.api.web.problems import problem_of
 from shared.ledger.suppressions import Reason
+from shared.scopes import Scope
 
 PAGE_SIZE = 50
 
@@ -33,6 +34,7 @@ class ListQuery(BaseModel):
     added: int | None = Field(None, ge=0)
     removed: bool = False
     gone: int | None = Field(None, ge=0)
+    erased: bool = False
 
 
 class MatchingForm(Body):
@@ -58,6 +60,8 @@ class View:
 @router.get("")
 async def show(request: Request, project: ProjectDep, query: Annotated[ListQuery, Query()]) -> Response:
     notice = "Emails to this address are allowed again." if query.removed else ""
+    if query.erased:
+        notice = "The person is being erased, and gets no more emails. It is done when no row names the person."
     if query.added is not None:
         added = f"{plural(query.added, 'address', 'addresses')} added."
         notice = added if query.added else "These were suppressed already."
@@ -73,17 +77,28 @@ async def add(request: Request, form: FormDep, project: ProjectDep) -> Response:
     try:
         body = validated(SuppressionsIn, {"suppressions": [{"email": email, "detail": detail} for email in emails]})
         async with project.write() as connection:
-            suppressed = await suppressions.add(connection, project.id, body)
+            suppressed = await suppressions.add(connection, whose(project), body)
     except RefusedError as refusal:
         return await _shown(request, project, View(given=text(form, "emails")), refusal)
     return see_other(f"/suppressions?added={suppressed.added}")
+
+
+@router.post("/erase")
+async def erase(request: Request, form: FormDep, project: ProjectDep) -> Response:
+    try:
+        person = erasure.whom(text(form, "email"), project.hash_roots)
+        await erasure.erase(project.api.ledger, project.id, person)
+    except RefusedError as refusal:
+        return await _shown(request, project, View(), refusal)
+    return see_other("/suppressions?erased=true")
 
 
 @router.post("/remove")
 async def remove(request: Request, form: FormDep, project: ProjectDep) -> Response:
     try:
         async with project.write() as connection:
-            await suppressions.remove(connection, project.id, text(form, "email"))
+            may_lift = Scope.OPERATOR in project.key.scopes
+            await suppressions.remove(connection, whose(project), text(form, "email"), may_lift=may_lift)
     except RefusedError as refusal:
         return await _shown(request, project, View(), refusal)
     return see_other("/suppressions?removed=true")
@@ -111,7 +126,7 @@ async def _shown(request: Request, project: Project, view: View, refusal: Refuse
     try:
         async with project.read() as connection:
             wanted = Wanted(email=view.email or None, below=view.cursor, limit=PAGE_SIZE)
-            page = await suppressions.list_suppressions(connection, project.id, wanted)
+            page = await suppressions.list_suppressions(connection, whose(project), wanted)
     except RefusedError as wrong_address:
         refusal = refusal or wrong_address
         page = Page[SuppressionOut](data=[], next_cursor=None)

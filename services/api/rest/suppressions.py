@@ -13,8 +13,9 @@ from services.api.shapes.suppressions import RemovedSuppressions, Suppressed, Su
 from services.api.usecases import suppressions
 from services.api.usecases.errors import InvalidError
 from services.api.usecases.suppressions import Matching, Wanted
-from services.api.web.context import ProjectDep
-from shared.ledger.suppressions import Reason
+from services.api.web.context import ProjectDep, whose
+from shared.ledger.suppressions import AnyReason
+from shared.scopes import Scope
 
 router = APIRouter(prefix="/v1/suppressions", tags=["suppressions"], route_class=JsonRoute, dependencies=[key_required])
 
@@ -24,7 +25,7 @@ class Removal(BaseModel):
 
     email: str | None = Field(None, max_length=1000, examples=["ann@example.com"])
     campaign_id: UUID | None = Field(None, description="Only those that this campaign led to.")
-    reason: Reason | None = None
+    reason: AnyReason | None = None
     since: AwareDatetime | None = Field(None, description="Only those made then or later.")
     dry_run: bool = Field(False, description="Count them, and remove none.")
 
@@ -33,12 +34,12 @@ class Removal(BaseModel):
 async def list_suppressions(
     project: ProjectDep,
     email: Annotated[str | None, Query(max_length=1000, description="Only this mailbox.")] = None,
-    reason: Reason | None = None,
+    reason: AnyReason | None = None,
     cursor: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Page[SuppressionOut]:
     async with project.read() as connection:
-        return await suppressions.list_suppressions(connection, project.id, Wanted(email, reason, cursor, limit))
+        return await suppressions.list_suppressions(connection, whose(project), Wanted(email, reason, cursor, limit))
 
 
 @router.post("", response_model=Suppressed, summary="Suppress one address, or many")
@@ -46,7 +47,7 @@ async def add(body: SuppressionsIn, project: ProjectDep, once: OnceDep) -> Respo
     """Suppresses all addresses or none: if one is invalid, the error points to it. Campaigns that are being sent leave
     these recipients out from now on."""
     async with project.write() as connection:
-        suppressed = await suppressions.add(connection, project.id, body)
+        suppressed = await suppressions.add(connection, whose(project), body)
         answer = await once.keep(connection, Answer(200, suppressed))
     return answer.response()
 
@@ -59,13 +60,17 @@ async def add(body: SuppressionsIn, project: ProjectDep, once: OnceDep) -> Respo
 )
 async def remove(project: ProjectDep, which: Annotated[Removal, Query()]) -> Response:
     """Give either `email`, which answers 204, or one or more of `campaign_id`, `reason` and `since`, which must all be
-    met. To see how many there are, ask with `dry_run` first."""
+    met. To see how many there are, ask with `dry_run` first. People who were erased stay suppressed, but for the one
+    whose `email` a key with the scope `operator` gives."""
     matching = Matching(which.campaign_id, which.reason, which.since)
     if which.email is not None and (which.dry_run or matching != Matching()):
         raise InvalidError([{"parameter": "query email", "detail": "stands alone, without other conditions"}])
+    may_lift = Scope.OPERATOR in project.key.scopes
     async with project.write() as connection:
         if which.email is not None:
-            await suppressions.remove(connection, project.id, which.email)
+            await suppressions.remove(connection, whose(project), which.email, may_lift=may_lift)
             return Response(status_code=204)
-        removed = await suppressions.remove_matching(connection, project.id, matching, dry_run=which.dry_run)
+        removed = await suppressions.remove_matching(
+            connection, project.id, matching, dry_run=which.dry_run, may_lift=may_lift
+        )
     return Answer(200, removed).response()

@@ -35,7 +35,7 @@ class SuppressionsIn(Body):
 
 class SuppressionOut(Shown):
     id: int
-    email: str
+    email: str = Field(description="Empty: the person was erased.")
     reason: str
     detail: str | None
     campaign_id: UUID | None = Field(description="The campaign that led to it.")

@@ -185,7 +185,8 @@ async def send_test(
         await campaign_row.copy_content(connection, campaign.id, created)
         test = CampaignRef(campaign.tenant, created)
         await timeline.record(connection, test.id, "created", f"Test of campaign {campaign.id}.")
-        await add_inline(connection, test.id, checked, lines=len(recipients))
+        if await add_inline(connection, test, checked, lines=len(recipients)) < len(checked):
+            raise invalid("#/recipients", "names a person who was erased, and gets no emails")
         await timeline.record(connection, campaign.id, "tested", f"Test sent to {len(checked)} recipients: {test.id}.")
         accepted = replace(await _accepted(connection, test, "test"), quota=quota)
         if settle is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
 from sqlalchemy import Select, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -17,6 +18,7 @@ from services.api.usecases import campaign_row, content
 from services.api.usecases.acts import about
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import InvalidError
+from services.api.usecases.importer import ERASED
 from services.api.usecases.paging import cut
 from services.api.usecases.store import Target, store
 from services.api.usecases.summaries import show, summaries
@@ -75,7 +77,7 @@ async def create(
         await rate_limits.put(connection, campaign_scope(campaign.id), given.emails_per_second)
         await timeline.record(connection, campaign.id, "created", "Created.")
         if recipients:
-            await add_inline(connection, campaign.id, recipients, lines=len(given.recipients))
+            await add_inline(connection, campaign, recipients, lines=len(given.recipients))
         shown = content.with_warnings(await show(connection, campaign), compiled)
         if settle is not None:
             await settle(connection, shown)
@@ -143,18 +145,17 @@ async def _delete_chunk(connection: AsyncConnection, campaign_id: UUID) -> int:
 
 
 async def add_inline(
-    connection: AsyncConnection, campaign_id: UUID, recipients: Sequence[NewRecipient], *, lines: int
-) -> None:
-    """Stores recipients that came inside a request, as an import that is done. `lines` were given, duplicates
-    included."""
+    connection: AsyncConnection, campaign: CampaignRef, recipients: Sequence[NewRecipient], *, lines: int
+) -> int:
+    """Stores recipients that came inside a request, as an import that is done; returns how many. `lines` were given,
+    duplicates included."""
     created = await connection.execute(
         insert(Import)
         .values(
-            campaign_id=campaign_id,
+            campaign_id=campaign.id,
             format="inline",
             state=ImportState.DONE.value,
             lines=lines,
-            accepted=len(recipients),
             duplicates=lines - len(recipients),
             created_at=db_now(),
             updated_at=db_now(),
@@ -162,10 +163,18 @@ async def add_inline(
         )
         .returning(col(Import.id))
     )
-    await store(connection, Target(campaign_id, created.scalar_one()), recipients, 0)
+    import_id = created.scalar_one()
+    stored = await store(connection, Target(campaign, import_id), recipients, 0)
+    erased = [{"line": line, "error": ERASED} for line in stored.erased]
     await connection.execute(
-        update(Campaign).where(col(Campaign.id) == campaign_id).values(total=col(Campaign.total) + len(recipients))
+        update(Import)
+        .where(col(Import.id) == import_id)
+        .values(accepted=stored.accepted, invalid=len(erased), problems=orjson.dumps(erased).decode())
     )
+    await connection.execute(
+        update(Campaign).where(col(Campaign.id) == campaign.id).values(total=col(Campaign.total) + stored.accepted)
+    )
+    return stored.accepted
 
 
 def unique(given: Sequence[RecipientIn], compiled: Content) -> list[NewRecipient]:

@@ -111,6 +111,23 @@ class ReopeningError(ConflictError):
     retry_after_seconds = 2
 
 
+class ErasedPersonError(RefusedError):
+    kind = "erased-person"
+    title = "The person was erased"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This person was erased. If the person asks for emails again, an operator allows them: with a key that has"
+            " the scope operator, remove the suppression of this address."
+        )
+
+
+class ErasureRunningError(ConflictError):
+    kind = "erasure-running"
+    title = "The person is still being erased"
+    retry_after_seconds = 5
+
+
 class ChangedMeanwhileError(ConflictError):
     kind = "changed-meanwhile"
     title = "The campaign was changed by another request"
@@ -215,6 +232,13 @@ class UnavailableError(RefusedError):
     kind = "unavailable"
     title = "Not available now"
     retry_after_seconds = 2
+
+
+class HashesSealedError(RefusedError):
+    """Who was erased cannot be known, so no recipient or suppression is added."""
+
+    kind = "hashes-sealed"
+    title = "The secret of the hashes of erased people cannot be opened"
 
 
 class StoppingError(UnavailableError):

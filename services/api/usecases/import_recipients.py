@@ -110,7 +110,7 @@ async def import_recipients(
         compiled = await content.compiled(stored_content)
         importer = Importer(
             imports.ledger,
-            Target(campaign.id, import_id),
+            Target(campaign, import_id),
             PARSERS[unpacked.format](compiled, unpacked.options),
             imports.limits(unpacked.format),
             key.renew if key else None,

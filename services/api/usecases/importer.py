@@ -24,6 +24,7 @@ PATIENCE_SECONDS = 5.0
 PIECES_AHEAD = 2
 CHUNK_BYTES = 4_000_000
 MAX_PROBLEMS = 1000
+ERASED = "This person was erased, and gets no emails."
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ class Importer:
             made = Progress(self._accepted + stored.accepted, stored.first_id, stored.last_id)
             await import_rows.progress(connection, self._target.import_id, made)
         self._accepted += stored.accepted
-        self._duplicates += len(rows) - stored.accepted
+        self._invalid += len(stored.erased)
+        self._duplicates += len(rows) - stored.accepted - len(stored.erased)
+        self._note([LineProblem(line, ERASED) for line in stored.erased])
         self._note([LineProblem(line, "This address is in the campaign already.") for line in stored.duplicates])
         self._note([LineProblem(line, "This address is in the file already.") for line in repeated])
 

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.formats.new_recipient import NewRecipient
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.usecases.erasure import erased_among
 from shared.ledger.models import Recipient
 from shared.ledger.rows import insert_missing
 
@@ -22,24 +24,34 @@ class Stored:
     first_id: int | None  # of the new recipients; None if none were new
     last_id: int | None
     duplicates: Sequence[int]  # lines whose mailbox the campaign has already; no more than were asked for
+    erased: Sequence[int] = ()  # lines of people who were erased
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where recipients go."""
 
-    campaign_id: UUID
+    campaign: CampaignRef
     import_id: int
+
+    @property
+    def campaign_id(self) -> UUID:
+        return self.campaign.id
 
 
 async def store(
     connection: AsyncConnection, target: Target, rows: Sequence[NewRecipient], duplicates_wanted: int
 ) -> Stored:
-    """Stores rows whose keys differ from each other, except those that the campaign has already.
+    """Stores rows whose keys differ from each other, except those that the campaign has already, and people who were
+    erased. Raises HashesSealedError.
 
     One import of a campaign is open at a time, so recipients from before the chunk have smaller ids."""
+    tenant = target.campaign.tenant
+    keys = await erased_among(connection, tenant.project_id, tenant.hash_roots, [row.key for row in rows])
+    erased = [row.line for row in rows if row.key in keys]
+    rows = [row for row in rows if row.key not in keys] if keys else rows
     if not rows:
-        return Stored(0, None, None, ())
+        return Stored(0, None, None, (), erased)
     if connection.dialect.name == "postgresql":
         accepted, first_id, last_id = await _into_postgresql(connection, target, rows)
     else:
@@ -50,7 +62,7 @@ async def store(
         duplicates = await _known_before(
             connection, target.campaign_id, rows, first_id or _BEYOND_ALL_IDS, min(missed, duplicates_wanted)
         )
-    return Stored(accepted, first_id, last_id, duplicates)
+    return Stored(accepted, first_id, last_id, duplicates, erased)
 
 
 # One parameter per column instead of one per value: the driver sends three arrays, and the server unpacks them.

@@ -1,6 +1,6 @@
 """The project that asks, and the domains it may send from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -22,6 +22,8 @@ class Tenant:
     needs_own_domain: bool
     #: Of a project that sets none.
     limits: Limits
+    #: See CommonSettings.hash_roots.
+    hash_roots: Sequence[bytes]
 
     @property
     def project_id(self) -> UUID:

@@ -1,5 +1,6 @@
 """What a request handler is given: the parts of this process, and the project it may touch."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,7 @@ from services.api.context import Api
 from services.api.usecases.actions import Accepted
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.quotas import Limits
+from services.api.usecases.suppressions import Whose
 from services.api.usecases.tenant import Tenant
 from shared import logs
 from shared.ledger.keys import Key
@@ -35,7 +37,13 @@ class Project:
     def tenant(self) -> Tenant:
         settings = self.api.settings
         limits = Limits(settings.tests_per_hour, settings.open_imports, settings.open_streams)
-        return Tenant(self.key, needs_own_domain=settings.environment != "development", limits=limits)
+        needs_own_domain = settings.environment != "development"
+        return Tenant(self.key, needs_own_domain, limits, self.hash_roots)
+
+    @property
+    def hash_roots(self) -> Sequence[bytes]:
+        """What opens the secret of the hashes of erased addresses."""
+        return self.api.settings.hash_roots
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A reading transaction."""
@@ -57,6 +65,11 @@ class Project:
             await self.api.publish(accepted.event)
 
         return BackgroundTask(publish)
+
+
+def whose(project: Project) -> Whose:
+    """The suppressions of the project."""
+    return Whose(project.id, project.hash_roots)
 
 
 def api_of(request: Request) -> Api:

@@ -32,6 +32,7 @@ class HttpError(RefusedError):
 
 STATUS: Mapping[type[RefusedError], int] = {
     errors.CutOffError: 400,
+    errors.ErasedPersonError: 403,
     errors.ForeignDomainError: 403,
     errors.NotFoundError: 404,
     errors.TooSlowError: 408,
@@ -43,6 +44,7 @@ STATUS: Mapping[type[RefusedError], int] = {
     errors.MalformedFileError: 422,
     errors.LimitReachedError: 429,
     errors.InternalError: 500,
+    errors.HashesSealedError: 503,
     errors.UnavailableError: 503,
 }
 

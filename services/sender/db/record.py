@@ -157,6 +157,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
                     col(Recipient.attempts),
                     col(Recipient.queue_id),
                     col(Recipient.relay),
+                    col(Recipient.email),
                 ).where(col(Recipient.id).in_(ids))
             )
         }
@@ -164,14 +165,17 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
         stood: list[Result] = []  # written by our first try, whose answer did not arrive
         deltas = Counter[str]()
         duplicates = 0
-        for result in group.results:
-            row = found.get(result.recipient_id)
+        for given in group.results:
+            row = found.get(given.recipient_id)
             if row is None:
                 continue
+            is_erased = not row.email
+            # What a relay says may name the person.
+            result = replace(given, reply=None, queue_id=None, suppress=False) if is_erased else given
             as_expected = row.status == result.was and row.attempts == result.attempts_was
             if result.is_fact and row.status == RecipientStatus.SENT:
                 # Our first try left the same relay and queue id; another copy of the email has others.
-                if (row.queue_id, row.relay) == (result.queue_id, result.relay):
+                if is_erased or (row.queue_id, row.relay) == (result.queue_id, result.relay):
                     stood.append(result)
                 else:
                     duplicates += 1
@@ -247,16 +251,19 @@ def _of(judged: Mapping[int, Judged], group: Group) -> Judged:
 
 
 async def _suppress(connection: AsyncConnection, group: Group) -> None:
-    """Adds the addresses whose mailbox does not exist to the project's suppression list."""
+    """Adds the addresses whose mailbox does not exist to the project's suppression list, but no one who was erased."""
     gone = [result for result in group.results if result.suppress]
     if not gone:
         return
     found = await connection.execute(
         select(col(Recipient.id), col(Recipient.email_key)).where(
-            col(Recipient.id).in_([result.recipient_id for result in gone])
+            col(Recipient.id).in_([result.recipient_id for result in gone]), col(Recipient.email) != ""
         )
     )
     keys = {row.id: row.email_key for row in found}
+    gone = [result for result in gone if result.recipient_id in keys]
+    if not gone:
+        return
     await connection.execute(
         rows.insert_missing(connection, Suppression).values(created_at=db_now()),
         [
@@ -269,6 +276,5 @@ async def _suppress(connection: AsyncConnection, group: Group) -> None:
                 "campaign_id": group.campaign_id,
             }
             for result in gone
-            if result.recipient_id in keys
         ],
     )

@@ -2,19 +2,24 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from sqlalchemy import or_, select
 from sqlmodel import col
 
 from services.sender.db.claims import Claim
+from shared import logs
+from shared.ledger import hashed
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.hashed import SealedSecretError
 from shared.ledger.models import Recipient, Suppression
 from shared.ledger.states import OPEN
 
 DUE_WITHIN_SECONDS = 15.0
 """A recipient due within this time belongs to the worklist already."""
+
+log = logs.get()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +38,11 @@ class WorklistRow:
 
 
 async def read_worklist(
-    ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int
+    ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int, hash_roots: Sequence[bytes] = ()
 ) -> Sequence[WorklistRow]:
     """The next open and due recipients of the batch, by id: at most `limit` above `after_id`. Suppressed ones are
-    marked, but not those in doubt."""
+    marked, but not those in doubt. With `hash_roots` (CommonSettings.hash_roots) also those suppressed by their hash,
+    if a process of another release has imported them."""
     suppressed = (
         select(col(Suppression.email_key))
         .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
@@ -54,6 +60,7 @@ async def read_worklist(
             suppressed,
             col(Recipient.email_key),
             col(Recipient.next_attempt_at) - db_now(),
+            hashed.has_any(project_id),
         )
         .where(
             col(Recipient.campaign_id) == held.campaign_id,
@@ -69,6 +76,14 @@ async def read_worklist(
         .limit(limit)
     )
     async with ledger.read() as connection:
-        found = await connection.execute(statement)
+        found = (await connection.execute(statement)).all()
         now = time.monotonic()
-        return [WorklistRow(*row[:-1], now + row[-1] if row[-1] is not None else 0.0) for row in found]
+        rows = [WorklistRow(*row[:-2], now + row[-2] if row[-2] is not None else 0.0) for row in found]
+        if not hash_roots or not found or not found[0][-1]:
+            return rows
+        try:
+            keys = await hashed.suppressed_among(connection, hash_roots, project_id, [row.email_key for row in rows])
+        except SealedSecretError as error:
+            log.warning("hashes.sealed", error=str(error))  # the API imports nothing before that is mended
+            return rows
+    return [replace(row, suppressed=True) if row.email_key in keys else row for row in rows]
