@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import func, insert, select, update
 from sqlmodel import col
 
+from services.api.housekeeping import Housekeeping
+from services.api.usecases import erasing
 from shared.email_tokens import EmailTokens, TokenMaker
 from shared.feedback.meaning import Found, Kind
 from shared.ledger import projects, report_people, reports
@@ -246,3 +248,28 @@ async def test_delayed_and_then_given_up_is_one_bounce(api: ApiRig) -> None:
     assert (await give(api, a_bounce(ann, group("failed", "4.4.7", "451 4.4.7 expired"))))["kind"] == "bounced"
     assert (await counts(api, campaign))["bounced"] == 1
     assert await suppressed(api) == []
+
+
+async def test_reports_about_an_erased_person_count_and_bring_no_address_back(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bounce with our token, one without, and a click on the link that is still in the mailbox."""
+    monkeypatch.setattr(erasing, "SETTLE_SECONDS", -1.0)
+    campaign, [tokens] = await a_sent_campaign(api)
+    await api.post("/v1/erase", {"email": ANN}, 202)
+    await Housekeeping(api.api, "api-test").erase()
+    assert (await api.post("/v1/erase", {"email": ANN}, 200))["recipients"] == 1
+
+    assert (await give(api, a_bounce(tokens)))["result"] == "recorded"
+    assert (await give(api, dsn("MAILER-DAEMON@mx.example.net", "Undelivered", "x", GONE)))["result"] == "unverified"
+    page = await api.client.post(f"/u/{tokens.link}")
+    assert page.status_code == 200
+
+    assert ANN not in page.text
+    assert (await counts(api, campaign))["bounced"] == 1
+    assert (await counts(api, campaign))["unsubscribed"] == 1
+    assert await suppressed(api) == [("", "erased")]
+    async with api.ledger.read() as connection:
+        found = (await connection.execute(select(Report.__table__))).all()  # type: ignore[attr-defined]
+    assert len(found) == 3
+    assert ANN not in str(found)

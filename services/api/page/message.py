@@ -72,7 +72,7 @@ async def message(request: Request, campaign: CampaignDep, project: ProjectDep, 
         campaign=shown,
         look=look,
         seen=seen,
-        suggested=[one.email for one in people.data],
+        suggested=[one.email for one in people.data if one.email],
         problem=problem.document if problem else None,
         sources=[
             (title, source[:SOURCE_CHARACTERS], len(source) > SOURCE_CHARACTERS)

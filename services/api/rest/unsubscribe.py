@@ -104,6 +104,9 @@ def _template() -> tuple[str, str]:
 
 
 def _masked(email: str) -> str:
-    """Enough for its owner to recognise; too little for a person to whom the email was forwarded."""
+    """Enough for its owner to recognise; too little for a person to whom the email was forwarded. Nothing is left of an
+    address that was erased."""
+    if not email:
+        return "•••"
     local, _, domain = email.rpartition("@")
     return escape(f"{local[:1]}•••@{domain}")

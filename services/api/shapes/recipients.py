@@ -35,7 +35,7 @@ class RecipientIn(Body):
 
 class RecipientOut(Shown):
     id: int
-    email: str
+    email: str = Field(description="Empty: the person was erased.")
     data: StoredFields
     status: RecipientStatus
     attempts: int

@@ -60,8 +60,8 @@ def _has_report(campaign_id: UUID, kind: str) -> ColumnElement[bool]:
 
 
 async def first(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any] | None:
-    """Id, email and data of the campaign's first recipient; None if there are none."""
-    return await _one(connection, campaign)
+    """Id, email and data of the campaign's first recipient who is not erased; None if there are none."""
+    return await _one(connection, campaign, col(Recipient.email) != "")
 
 
 async def by_address(connection: AsyncConnection, campaign: CampaignRef, address: Address) -> Row[Any] | None:

@@ -1,8 +1,8 @@
 """What came back after a relay's 250: reports given to us, and listed."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -14,14 +14,17 @@ from sqlmodel import col
 from services.api.shapes.common import Page
 from services.api.shapes.reports import ReportOut, TakenOut
 from services.api.usecases.acts import about
+from services.api.usecases.erasure import erased_among
 from services.api.usecases.paging import cut
+from shared.addresses import AddressError, parse_address
+from shared.feedback.meaning import Found
 from shared.feedback.read import digest, read
 from shared.feedback.ses import read_event
 from shared.ledger import report_people, reports
 from shared.ledger.database import Ledger
 from shared.ledger.report_tables import Report
 from shared.ledger.reports import Incoming
-from shared.signing import make_token, read_token
+from shared.signing import Use, derived_key, make_token, read_token
 
 GROUPS_SHOWN = 50
 
@@ -55,6 +58,8 @@ async def take(ledger: Ledger, secrets: Sequence[bytes], project_id: UUID, octet
     found = await asyncio.to_thread(read, octets)
     async with ledger.write() as connection:
         person = await report_people.identify(connection, secrets, found.tokens, project_id)
+        if person is None:
+            found = await _without_erased(connection, secrets, project_id, found)
         incoming = Incoming(found, digest(octets, str(project_id)), "api", person, project_id)
         [outcome] = await reports.record(connection, [incoming])
         about(result=outcome.result)
@@ -89,9 +94,29 @@ async def take_event(
                 person = await report_people.by_queue_id(connection, project_id, found.addresses[0], one.queue_id)
             said = f"{one.queue_id} {found.kind} {found.addresses} {found.code} {found.enhanced} {found.text}"
             digest = sha256(f"ses {project_id} {said}".encode("utf-8", "replace")).hexdigest()
+            if person is None:
+                found = await _without_erased(connection, secrets, project_id, found)
             [outcome] = await reports.record(connection, [Incoming(found, digest, "ses", person, project_id)])
         taken.append(TakenOut(result=outcome.result, kind=outcome.kind.value, report_id=outcome.report_id))
     return taken
+
+
+async def _without_erased(
+    connection: AsyncConnection, secrets: Sequence[bytes], project_id: UUID, found: Found
+) -> Found:
+    """An unverified report that names a person who was erased keeps its kind and codes only."""
+    roots = [derived_key(secret, Use.HASHED) for secret in secrets]
+    if await erased_among(connection, project_id, roots, set(_keys(found.addresses))):
+        return replace(found, addresses=(), of_each=(), text="", reporter="")
+    return found
+
+
+def _keys(written: Sequence[str]) -> Iterator[str]:
+    for text in written:
+        try:
+            yield parse_address(text).key
+        except AddressError:
+            continue
 
 
 async def list_reports(connection: AsyncConnection, project_id: UUID, wanted: Wanted) -> Page[ReportOut]:
