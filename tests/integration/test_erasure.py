@@ -15,9 +15,10 @@ from services.sender.db import claims
 from services.sender.db.record import Group, record
 from services.sender.db.worklist import read_worklist
 from services.sender.results import Result
-from shared.ledger import hashed
+from shared.ledger import hashed, outbox
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.erasure_tables import Erasure, HashSecret
+from shared.ledger.facts import Fact, FactType
 from shared.ledger.models import (
     DEFAULT_PROJECT,
     Batch,
@@ -29,7 +30,7 @@ from shared.ledger.models import (
     Suppression,
     Timeline,
 )
-from shared.ledger.outbox_tables import EventStream, Outbox
+from shared.ledger.outbox_tables import EventStream
 from shared.ledger.report_tables import Report
 from shared.settings import SenderSettings, load
 from shared.signing import Use
@@ -93,11 +94,11 @@ async def test_nothing_in_the_ledger_names_the_person_afterwards(rig: ApiRig) ->
     await rename(
         rig.ledger, first, "Ann@example.test", status="failed", data='{"name":"Ann"}', reply=said, queue_id="Q1"
     )
-    facts = f'[{{"type":"recipient.failed","recipient_id":{first},"reply":"{said}"}}]'
+    facts = [Fact(FactType.RECIPIENT_FAILED, seeded.id, first, {"reply": said})]
     async with rig.ledger.write() as connection:
         await connection.execute(update(Batch).values(pending=2, failed=1))
         await connection.execute(insert(EventStream).values(project_id=DEFAULT_PROJECT, wanted=True))
-        await connection.execute(insert(Outbox).values(project_id=DEFAULT_PROJECT, at=db_now(), size=1, facts=facts))
+        await outbox.tell(connection, DEFAULT_PROJECT, facts)
         await connection.execute(update(Campaign).values(reason=f"refused: {said}", blocked_by=said))
         for model, values in (
             (Timeline, {"campaign_id": seeded.id, "at": 0.0, "last_at": 0.0, "kind": "paused", "text": said}),
