@@ -42,8 +42,8 @@ def erase(
     if as_json:
         show_json(answer)
     else:
-        where = f" in {answer['projects_done']} of {answer['projects']} projects" if all_projects else ""
-        say(f"{answer['state']}: {answer['recipients']} recipients erased{where}")
+        where = f"; projects done: {answer['projects_done']} of {answer['projects']}" if all_projects else ""
+        say(f"{answer['state']}; recipients erased: {answer['recipients']}{where}")
     if answer["state"] != "done" and timeout:
         raise ApiTimeoutError("The erasure goes on. Repeat the command to see how far it is.")
 

@@ -16,7 +16,7 @@ from services.sender.db.record import Group, record
 from services.sender.db.worklist import read_worklist
 from services.sender.results import Result
 from shared.ledger import hashed, outbox
-from shared.ledger.database import Ledger, db_now
+from shared.ledger.database import Ledger
 from shared.ledger.erasure_tables import Erasure, HashSecret
 from shared.ledger.facts import Fact, FactType
 from shared.ledger.models import (
