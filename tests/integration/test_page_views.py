@@ -322,6 +322,23 @@ async def test_suppressions_are_added_found_and_removed(database_url: str) -> No
         assert [(one["email"], one["reason"]) for one in listed] == [("Ann@example.test", "manual")]
 
 
+async def test_a_person_is_erased_and_shown_without_an_address(database_url: str) -> None:
+    async with page_on(database_url) as (rig, visitor):
+        page = await visitor.get("/suppressions")
+        erased = await visitor.post(page, "/suppressions/erase", email="Ann@example.test")
+        page = await visitor.get(erased.headers["location"])
+        assert "The person is being erased" in page
+        assert "Erased person" in page
+        assert "ann@example.test" not in page.lower()
+        assert "Erased person" in await visitor.get("/suppressions?email=ann@example.test")
+        assert "Erased person" not in await visitor.get("/suppressions?email=bob@example.test")
+        await visitor.post(page, "/suppressions/erase", expect=422, email="nobody")
+        campaign = await rig.create(["ann@example.test", "bob@example.test"])
+        assert await rig.emails(campaign) == ["bob@example.test"]
+        early = await visitor.post(page, "/suppressions/remove", expect=409, email="ann@example.test")
+        assert "still being erased" in early.text
+
+
 async def test_many_suppressions_are_counted_before_they_are_removed(database_url: str) -> None:
     async with page_on(database_url) as (rig, visitor):
         page = await visitor.get("/suppressions")
