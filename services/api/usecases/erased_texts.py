@@ -20,9 +20,13 @@ from shared.ledger.report_tables import Report
 from shared.ledger.webhook_tables import WebhookEndpoint, WebhookSetAside
 
 
-async def of_campaigns(connection: AsyncConnection, mentions: Mentions, campaign_ids: Sequence[UUID]) -> None:
-    """What the ledger says about these campaigns."""
+async def in_campaigns(connection: AsyncConnection, mentions: Mentions, campaign_ids: Sequence[UUID]) -> None:
+    """In the rows of these campaigns. Call it before their batches are locked: all do it in this order."""
     await _clean(connection, mentions, Campaign, ("reason", "blocked_by"), col(Campaign.id).in_(campaign_ids))
+
+
+async def of_campaigns(connection: AsyncConnection, mentions: Mentions, campaign_ids: Sequence[UUID]) -> None:
+    """What else the ledger says about these campaigns."""
     for model, names in _OF_CAMPAIGN.items():
         await _clean(connection, mentions, model, names, model.campaign_id.in_(campaign_ids))  # type: ignore[attr-defined]
 

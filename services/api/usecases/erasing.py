@@ -101,6 +101,7 @@ async def _campaigns(connection: AsyncConnection, person: Person, cursor: str | 
     ids = found.all()
     if not ids:
         return Step(None)
+    await erased_texts.in_campaigns(connection, person.mentions, ids)
     erased = await _recipients(connection, person, ids)
     await erased_texts.of_campaigns(connection, person.mentions, ids)
     return Step(str(ids[-1]), erased)
