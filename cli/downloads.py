@@ -15,17 +15,20 @@ FORMATS = {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
 
 def export_recipients(api: ApiClient, campaign_id: str, path: Path, status: str | None) -> int:
     """Writes a campaign's recipients into a file; returns its bytes. Raises DataError."""
+    return _export(api, f"/v1/campaigns/{campaign_id}/recipients/export", path, status=status)
+
+
+def export_suppressions(api: ApiClient, path: Path, reason: str | None) -> int:
+    """Writes a project's suppressions into a file; returns its bytes. Raises DataError."""
+    return _export(api, "/v1/suppressions/export", path, reason=reason)
+
+
+def _export(api: ApiClient, url: str, path: Path, **wanted: str | None) -> int:
     packed = path.name.endswith(".gz")
     suffix = Path(path.name.removesuffix(".gz")).suffix
     if suffix not in FORMATS:
         raise DataError(f"{path}: the name must end with {', '.join(FORMATS)}, or with one of these and .gz")
-    parts = api.download(
-        f"/v1/campaigns/{campaign_id}/recipients/export",
-        format=FORMATS[suffix],
-        gzip=str(packed).lower(),
-        status=status,
-    )
-    return _write(path, parts)
+    return _write(path, api.download(url, format=FORMATS[suffix], gzip=str(packed).lower(), **wanted))
 
 
 def _write(path: Path, parts: Iterator[bytes]) -> int:

@@ -1,5 +1,6 @@
 """`vashsender suppressions`: addresses to which a project does not write, through the API."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,6 +33,23 @@ def list_(
     columns = ("email", "reason", "provisional", "campaign_id", "created_at", "detail")
     shown = [row | {"email": row["email"] or "erased person"} for row in rows]
     show_list(rows, columns, [tuple(row.get(name) for name in columns) for row in shown], as_json)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="The file: .csv or .ndjson, and .gz to pack it.")],
+    reason: Reason = None,
+    url: Url = "",
+    key: Key = "",
+) -> None:
+    """Write all suppressed addresses into a file."""
+    from cli.client import ApiClient
+    from cli.downloads import export_suppressions
+    from cli.output import say
+
+    with ApiClient(url, key) as api:
+        written = export_suppressions(api, path, reason)
+    say(f"{path}: {written:,} bytes")
 
 
 @app.command()

@@ -86,6 +86,9 @@ ask $api/v1/suppressions -H "$json" -d '{"email": "gone@example.com", "detail": 
 # GET /v1/suppressions
 ask "$api/v1/suppressions?reason=manual"
 
+# GET /v1/suppressions/export
+ask "$api/v1/suppressions/export?format=ndjson&gzip=true" > suppressions.ndjson.gz
+
 # DELETE /v1/suppressions
 ask -X DELETE "$api/v1/suppressions?email=gone@example.com"
 

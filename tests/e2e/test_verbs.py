@@ -217,6 +217,8 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     rows = command.json("campaign", "recipients", campaign, "--status", "sent")
     assert {row["email"] for row in rows} == {"", "b@x.test"}
     assert "erased person" in command.ok("suppressions", "list")
+    assert command("suppressions", "export", str(tmp_path / "all.csv")).returncode == 0
+    assert ",,erased," in (tmp_path / "all.csv").read_text()
 
     story = command("logs", "--campaign", campaign, "-n", "500").stdout.splitlines()
     assert {json.loads(line)["service"] for line in story} >= {"dispatcher", "sender"}

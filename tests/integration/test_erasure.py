@@ -1,16 +1,18 @@
 """Erasing a person: nothing in the ledger names the person afterwards, the counts stay, and no email goes out again."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 from sqlalchemy import insert, select, text, update
 from sqlmodel import SQLModel, col
 
 from services.api.housekeeping import Housekeeping
-from services.api.usecases import erased_texts, erasing
+from services.api.usecases import erased_texts, erasing, suppression_export
 from services.sender.db import claims
 from services.sender.db.record import Group, record
 from services.sender.db.worklist import read_worklist
@@ -365,3 +367,26 @@ async def test_a_plan_without_a_search_through_all_recipients(postgresql_url: st
         )
     await ledger.close()
     assert "suppression_hashed" in plan
+
+
+async def test_suppressions_are_exported_without_the_erased_address(
+    rig: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CSV and NDJSON, packed or not, whatever the number of slices; also while the person is being erased."""
+    monkeypatch.setattr(suppression_export, "SLICE_ROWS", 2)
+    people = [f"person-{number}@example.test" for number in range(5)]
+    await rig.post("/v1/suppressions", {"suppressions": [{"email": one, "detail": "=1"} for one in people]}, 200)
+    await rig.post("/v1/erase", {"email": ANN}, 202)
+
+    csv = await rig.client.get("/v1/suppressions/export")
+    packed = await rig.client.get("/v1/suppressions/export?format=ndjson&gzip=true")
+
+    assert csv.headers["content-type"].startswith("text/csv")
+    lines = csv.text.splitlines()
+    expected = [["", "erased", ""], *([one, "manual", "'=1"] for one in people)]
+    assert sorted(line.split(",")[1:4] for line in lines[1:]) == expected
+    rows = [orjson.loads(line) for line in gzip.decompress(packed.content).splitlines()]
+    assert sorted(row["email"] for row in rows) == ["", *people]
+    assert list(rows[0]) == lines[0].split(",")
+    only = await rig.client.get("/v1/suppressions/export?format=ndjson&reason=erased")
+    assert len(only.text.splitlines()) == 1

@@ -4,16 +4,19 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import AwareDatetime, BaseModel, Field
 
 from services.api.rest.auth import JsonRoute, key_required
 from services.api.rest.idempotency import Answer, OnceDep
 from services.api.shapes.common import Page
 from services.api.shapes.suppressions import RemovedSuppressions, Suppressed, SuppressionOut, SuppressionsIn
-from services.api.usecases import suppressions
+from services.api.usecases import suppression_export, suppressions
 from services.api.usecases.errors import InvalidError
+from services.api.usecases.export_lines import Format
 from services.api.usecases.suppressions import Matching, Wanted
 from services.api.web.context import ProjectDep, whose
+from services.api.web.downloads import file_of
 from shared.ledger.suppressions import AnyReason
 from shared.scopes import Scope
 
@@ -40,6 +43,28 @@ async def list_suppressions(
 ) -> Page[SuppressionOut]:
     async with project.read() as connection:
         return await suppressions.list_suppressions(connection, whose(project), Wanted(email, reason, cursor, limit))
+
+
+@router.get(
+    "/export",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {"text/csv": {}, "application/x-ndjson": {}, "application/gzip": {}},
+            "description": "One suppression a line.",
+        }
+    },
+    summary="Export suppressed addresses, in the order in which they were added",
+)
+async def export(
+    project: ProjectDep,
+    reason: AnyReason | None = None,
+    file_format: Annotated[Format, Query(alias="format")] = "csv",
+    gzip: Annotated[bool, Query(description="Packs the file.")] = False,
+) -> StreamingResponse:
+    """All of them as a stream. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
+    lines = suppression_export.lines(project.api.ledger, project.id, reason, file_format)
+    return file_of(lines, "suppressions", file_format, packed=gzip)
 
 
 @router.post("", response_model=Suppressed, summary="Suppress one address, or many")

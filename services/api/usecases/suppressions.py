@@ -56,14 +56,14 @@ class Whose:
 
 
 _HASHED = col(Suppression.email_key).startswith(hashed.PREFIX)
-_SHOWN = or_(col(Suppression.email) != "", _HASHED)
+SHOWN = or_(col(Suppression.email) != "", _HASHED)
 """Not the address that keeps a person suppressed while the person is being erased."""
 
 
 async def list_suppressions(connection: AsyncConnection, whose: Whose, wanted: Wanted) -> Page[SuppressionOut]:
     """Raises InvalidError if `email` is no address, and HashesSealedError."""
     query = select(Suppression.__table__).where(  # type: ignore[attr-defined]
-        col(Suppression.project_id) == whose.project_id, _SHOWN
+        col(Suppression.project_id) == whose.project_id, SHOWN
     )
     if wanted.email is not None:
         address = _asked_for(wanted.email)

@@ -1,5 +1,7 @@
 """Files that the API and the page send as streams."""
 
+from collections.abc import AsyncIterator
+
 from fastapi.responses import StreamingResponse
 
 from services.api.usecases import recipient_export
@@ -15,7 +17,12 @@ def recipients_file(
     """A campaign's recipients as a download. The campaign must exist."""
     lines = recipient_export.lines(ledger, campaign, wanted, file_format)
     what = wanted.status or wanted.reported or "recipients"
-    name = f"{campaign.id}-{what}.{file_format}{'.gz' if packed else ''}"
+    return file_of(lines, f"{campaign.id}-{what}", file_format, packed=packed)
+
+
+def file_of(lines: AsyncIterator[bytes], what: str, file_format: Format, *, packed: bool = False) -> StreamingResponse:
+    """Lines as a download that is named after what it holds."""
+    name = f"{what}.{file_format}{'.gz' if packed else ''}"
     return StreamingResponse(
         gzipped(lines) if packed else lines,
         headers={"Content-Disposition": f'attachment; filename="{name}"'},

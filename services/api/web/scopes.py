@@ -49,6 +49,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "POST /v1/feedback/raw": _AUDIENCE,
     "GET /v1/feedback/ses": _AUDIENCE,
     "GET /v1/suppressions": _READ,
+    "GET /v1/suppressions/export": _READ,
     "POST /v1/suppressions": _AUDIENCE,
     "DELETE /v1/suppressions": _AUDIENCE,
     "POST /v1/erase": _AUDIENCE,
