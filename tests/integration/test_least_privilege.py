@@ -218,7 +218,9 @@ def _health_check(made: Accounts) -> "subprocess.CompletedProcess[str]":
 INTO_CAMPAIGN = "INSERT INTO campaign (id, project_id, name) VALUES (gen_random_uuid(), gen_random_uuid(), 'mine')"
 
 FORBIDDEN_SQL = (
-    ("api", "UPDATE recipient SET status = 'sent'"),
+    ("api", "UPDATE recipient SET sent_at = 1"),
+    ("api", "UPDATE recipient SET attempts = 0"),
+    ("api", "UPDATE batch SET generation = 1"),
     ("api", "UPDATE batch SET state = 'done'"),
     ("api", "DELETE FROM batch"),
     ("api", "UPDATE api_key SET scopes = 'operator'"),
