@@ -137,6 +137,36 @@ async def test_every_result_that_closes_a_recipient_is_told(ledger: Ledger, to: 
     assert all(fact["recipient_id"] == recipient_id and fact["relay"] == "r" for fact in facts)
 
 
+async def test_a_group_commit_of_several_batches_writes_one_row_for_their_project(ledger: Ledger) -> None:
+    await subscribe(ledger)
+    groups: list[Group] = []
+    expected: list[dict[str, Any]] = []
+    for statuses in (("sent", "deferred", "failed"), ("deferred",), ("sent",)):
+        seeded = await seed_campaign(ledger, len(statuses))
+        claim = await claims.claim(ledger, seeded.batch_ids[0], 1, "me", 15.0)
+        assert claim is not None
+        results = [
+            Result(one, "r@example.com", "pending", 0, status, 1, 60.0 if status == "deferred" else None, queue_id="q")
+            for one, status in zip(seeded.recipient_ids, statuses, strict=True)
+        ]
+        batch = (claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT)
+        groups.append(Group(*batch, results, wants_events=True))
+        expected += [
+            {
+                "type": f"recipient.{result.status}",
+                "campaign_id": str(seeded.id),
+                "recipient_id": result.recipient_id,
+                "attempts": 1,
+                "queue_id": "q",
+            }
+            for result in results
+            if result.status != "deferred"
+        ]
+    await record(ledger, groups, 15.0)
+    assert await told(ledger) == expected
+    assert len(await placed(ledger)) == 1
+
+
 @pytest.mark.parametrize("to", [RecipientStatus.CANCELLED, RecipientStatus.EXPIRED])
 async def test_closing_open_recipients_is_told(ledger: Ledger, to: RecipientStatus) -> None:
     await subscribe(ledger)
