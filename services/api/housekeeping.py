@@ -5,6 +5,7 @@ import time
 
 from services.api.context import Api
 from services.api.usecases import erasing, idempotency_keys, import_rows
+from services.api.usecases.erasure_steps import Progress
 from shared import logs
 from shared.ledger import complaints, hashed, instances, sessions
 from shared.ledger.database import is_unavailable
@@ -53,16 +54,22 @@ class Housekeeping:
             async with self._api.ledger.read() as connection:
                 self._api.metrics.erasures.set(await erasing.count_unfinished(connection))
                 due = await erasing.due(connection)
-            if not due:
+            if not any([await self._some_steps(erasure_id) for erasure_id in due]):
                 return
-            for erasure_id in due:
-                for _ in range(STEPS_IN_A_ROW):
-                    began = time.monotonic()
-                    if not await erasing.step(self._api.ledger, erasure_id):
-                        self._api.metrics.erased.inc()
-                        log.info("person.erased", erasure_id=erasure_id)
-                        break
-                    await asyncio.sleep(time.monotonic() - began)
+
+    async def _some_steps(self, erasure_id: int) -> bool:
+        """Works on one erasure. False: it waits for senders, and had nothing else to do."""
+        for done in range(STEPS_IN_A_ROW):
+            began = time.monotonic()
+            progress = await erasing.step(self._api.ledger, erasure_id)
+            if progress is Progress.DONE:
+                self._api.metrics.erased.inc()
+                log.info("person.erased", erasure_id=erasure_id)
+                return True
+            if progress is not Progress.MORE:
+                return done > 0
+            await asyncio.sleep(time.monotonic() - began)
+        return True
 
     async def _keep_hashes_open(self) -> None:
         try:

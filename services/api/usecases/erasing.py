@@ -16,11 +16,11 @@ from sqlmodel import col
 
 from services.api.usecases import erased_texts
 from services.api.usecases.erasure import FIRST_PHASE
-from services.api.usecases.erasure_steps import Person, Phase, Step
+from services.api.usecases.erasure_steps import Person, Phase, Progress, Step
 from shared.address_text import Mentions
 from shared.addresses import Address
 from shared.ledger import batches, outbox, recipients, rows
-from shared.ledger.database import Ledger, db_now
+from shared.ledger.database import Ledger, clock, db_now
 from shared.ledger.erasure_tables import UNFINISHED, Erasure
 from shared.ledger.facts import OF_RECIPIENT, Fact
 from shared.ledger.models import Batch, Campaign, Recipient, Suppression
@@ -44,7 +44,7 @@ async def due(connection: AsyncConnection) -> Sequence[int]:
         select(col(Erasure.id))
         .where(UNFINISHED, col(Erasure.asked_at) < db_now() - SETTLE_SECONDS)
         .order_by(col(Erasure.asked_at))
-        .limit(100)
+        .limit(1000)
     )
     return found.all()
 
@@ -53,8 +53,8 @@ async def count_unfinished(connection: AsyncConnection) -> int:
     return await connection.scalar(select(func.count()).select_from(Erasure).where(UNFINISHED)) or 0
 
 
-async def step(ledger: Ledger, erasure_id: int) -> bool:
-    """Does one chunk of an erasure. False: it is finished."""
+async def step(ledger: Ledger, erasure_id: int) -> Progress:
+    """Does one chunk of an erasure."""
     async with ledger.write() as connection:
         found = await rows.lock(
             connection,
@@ -67,21 +67,23 @@ async def step(ledger: Ledger, erasure_id: int) -> bool:
             ),
         )
         if found is None:
-            return False
+            return Progress.GONE
         address = Address(found.email, found.email_key)
         person = Person(found.project_id, address, Mentions(address))
         done = await _PHASES[found.phase](connection, person, found.cursor)
+        if done.waits:
+            return Progress.WAITS
         here = update(Erasure).where(col(Erasure.id) == erasure_id)
         await connection.execute(here.values(cursor=done.cursor, recipients=col(Erasure.recipients) + done.recipients))
         if done.cursor is not None:
-            return True
+            return Progress.MORE
         following = _AFTER.get(found.phase)
         if following is not None:
             await connection.execute(here.values(phase=following))
-            return True
+            return Progress.MORE
         await _suppress_by_hash_only(connection, person)
         await connection.execute(here.values(email=None, email_key=None, finished_at=db_now()))
-        return False
+        return Progress.DONE
 
 
 async def _suppress_by_hash_only(connection: AsyncConnection, person: Person) -> None:
@@ -151,6 +153,24 @@ async def _count(connection: AsyncConnection, before: Mapping[int, Row[Any]], cl
         )
 
 
+async def _senders(connection: AsyncConnection, person: Person, cursor: str | None) -> Step:
+    """Waits until no sender can have a recipient as it was: every batch was let go that was claimed before the last one
+    was erased. Until then the address has to stay suppressed. A sender holds a batch for some minutes at most."""
+    if cursor is None:
+        return Step(str(await clock(connection)))
+    held = (
+        select(col(Batch.id))
+        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        .where(
+            col(Campaign.project_id) == person.project_id,
+            batches.in_state(BatchState.SENDING),
+            col(Batch.claimed_at) <= float(cursor),
+        )
+        .limit(1)
+    )
+    return Step(None) if await connection.scalar(held) is None else Step(cursor, waits=True)
+
+
 async def _reports(connection: AsyncConnection, person: Person, _cursor: str | None) -> Step:
     """What came back about the person's emails keeps its kind. Unverified reports say nothing without the address."""
     key = col(Report.email_key) == person.address.key
@@ -165,6 +185,7 @@ async def _reports(connection: AsyncConnection, person: Person, _cursor: str | N
 
 _PHASES: Mapping[str, Phase] = {
     FIRST_PHASE: _campaigns,
+    "senders": _senders,
     "reports": _reports,
     "suppressions": erased_texts.SUPPRESSIONS,
     "events": erased_texts.EVENTS,

@@ -1,6 +1,7 @@
 """What the phases of an erasure are given, and what they say."""
 
 from collections.abc import Awaitable, Callable
+from enum import Enum, auto
 from typing import NamedTuple
 from uuid import UUID
 
@@ -25,6 +26,18 @@ class Step(NamedTuple):
     cursor: str | None
     #: Recipients that were erased.
     recipients: int = 0
+    #: It has to wait for senders, and did nothing.
+    waits: bool = False
+
+
+class Progress(Enum):
+    """How an erasure stands after a transaction."""
+
+    MORE = auto()
+    WAITS = auto()
+    DONE = auto()
+    #: Another process has finished it.
+    GONE = auto()
 
 
 Phase = Callable[[AsyncConnection, Person, str | None], Awaitable[Step]]
