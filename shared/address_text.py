@@ -3,7 +3,7 @@
 import re
 from functools import cached_property
 
-from sqlalchemy import ColumnElement, func, or_
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, or_
 
 from shared.addresses import Address
 
@@ -25,7 +25,7 @@ class Mentions:
         self._domains = sorted(domains)
         self._forms = sorted({f"{one}@{part}" for one in (local, xtext) for part in domains}, key=len, reverse=True)
 
-    def found_in(self, column: ColumnElement[str]) -> ColumnElement[bool]:
+    def found_in(self, column: SQLColumnExpression[str]) -> ColumnElement[bool]:
         """Whether a column may name the address; `without` decides. SQLite compares only ASCII without case."""
         local = self._local if self._local.isascii() else ""
         needles = {f"{local}{sign}{domain}" for sign in "@=" for domain in self._domains if domain.isascii()}

@@ -142,7 +142,7 @@ async def reopen(
     return await _move(connection, campaign_id, first_id, last_id, is_source, status=target.value, **values)
 
 
-async def cancel_some(connection: AsyncConnection, recipient_ids: Sequence[int]) -> Sequence[Row[Any]]:
+async def cancel_some(connection: AsyncConnection, recipient_ids: Sequence[int]) -> Sequence[Row[int, UUID, str]]:
     """Cancels those of the recipients that are open, because they are erased; returns `id`, `campaign_id`, and the
     `status` that each has now. As with close_open, one whose body may have left becomes unknown."""
     closed = await connection.execute(
@@ -157,7 +157,7 @@ async def cancel_some(connection: AsyncConnection, recipient_ids: Sequence[int])
         )
         .returning(col(Recipient.id), col(Recipient.campaign_id), col(Recipient.status))
     )
-    return sorted(closed.all())
+    return sorted(closed.all(), key=lambda row: row.id)
 
 
 async def blank(connection: AsyncConnection, recipient_ids: Sequence[int]) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Row, update
+from sqlalchemy import ColumnElement, Insert, Row, TextClause, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 
 async def lock(
-    connection: AsyncConnection, unchanged: Any, *conditions: ColumnElement[bool], returning: Sequence[Any]
+    connection: AsyncConnection, unchanged: Any, *conditions: ColumnElement[bool] | TextClause, returning: Sequence[Any]
 ) -> Row[*tuple[Any, ...]] | None:
     """Locks the row that meets the conditions until the transaction ends; None if there is no such row.
 

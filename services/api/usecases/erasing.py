@@ -129,7 +129,9 @@ async def _recipients(connection: AsyncConnection, person: Person, campaign_ids:
     return len(found)
 
 
-async def _count(connection: AsyncConnection, before: Mapping[int, Row[Any]], closed: Sequence[Row[Any]]) -> None:
+async def _count(
+    connection: AsyncConnection, before: Mapping[int, Row[Any]], closed: Sequence[Row[int, UUID, str]]
+) -> None:
     """Changes the counts of the batches. One that has nothing left to send need not wait for a retry."""
     deltas = defaultdict[int, Counter[str]](Counter)
     for row in closed:

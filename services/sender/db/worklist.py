@@ -78,7 +78,10 @@ async def read_worklist(
     async with ledger.read() as connection:
         found = (await connection.execute(statement)).all()
         now = time.monotonic()
-        rows = [WorklistRow(*row[:-2], now + row[-2] if row[-2] is not None else 0.0) for row in found]
+        rows: list[WorklistRow] = []
+        for *facts, due_in, _has_hashes in found:
+            facts.append(now + due_in if due_in is not None else 0.0)
+            rows.append(WorklistRow(*facts))
         if not hash_roots or not found or not found[0][-1]:
             return rows
         try:
