@@ -26,6 +26,7 @@ from cli.commands import (
     machine,
     project,
     queues,
+    retention,
     suppressions,
     topology,
     webhook,
@@ -83,6 +84,7 @@ app.add_typer(project.app, name="project")
 app.add_typer(domain.app, name="domain")
 app.add_typer(key.app, name="key")
 app.add_typer(audit.app, name="audit")
+app.add_typer(retention.app, name="retention")
 app.add_typer(dkim.app, name="dkim")
 app.add_typer(access.app, name="access")
 app.add_typer(config.app, name="config")

@@ -56,7 +56,7 @@ async def create_key(config: CommonSettings, wish: KeyWish) -> str:
     sender_domains = tuple(sorted({_domain(one) for one in wish.domains})) or None
     lives_seconds = None if wish.expires_days is None else wish.expires_days * DAY_SECONDS
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        project = await _project(connection, wish.project)
+        project = await project_of(connection, wish.project)
         _require_open(project)
         wanted = NewKey(_name(wish.name), project.id, scopes, lives_seconds, sender_domains)
         key_id, secret = await keys.create(connection, wanted)
@@ -108,7 +108,7 @@ async def list_projects(config: CommonSettings) -> Sequence[ProjectRow]:
 
 async def rename_project(config: CommonSettings, name: str, new_name: str) -> None:
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        project = await _project(connection, name)
+        project = await project_of(connection, name)
         await projects.rename(connection, project, _name(new_name))
         target = f"name={name} new={new_name}"
         await audit.record(connection, actor(), "project rename", target=target, project_id=project.id)
@@ -116,7 +116,7 @@ async def rename_project(config: CommonSettings, name: str, new_name: str) -> No
 
 async def close_project(config: CommonSettings, name: str) -> None:
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        project = await _project(connection, name)
+        project = await project_of(connection, name)
         await projects.close(connection, project)
         await audit.record(connection, actor(), "project close", target=f"name={name}", project_id=project.id)
 
@@ -126,7 +126,7 @@ async def project_limits(
 ) -> dict[str, Any]:
     """The limits of a project, after those given were changed: its own of the API, and its rates of emails."""
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        project = await _project(connection, name)
+        project = await project_of(connection, name)
         scope = project_scope(project.id)
         if own:
             project = await projects.change(connection, project, own)
@@ -145,7 +145,7 @@ async def project_limits(
 async def add_domain(config: CommonSettings, name: str, project: str) -> DomainRow:
     domain = _domain(name)
     async with ledger_of(config) as ledger, ledger.write() as connection:
-        owner = await _project(connection, project)
+        owner = await project_of(connection, project)
         _require_open(owner)
         added = await domains.add(connection, domain, owner.id, "operator")
         await audit.record(connection, actor(), "domain add", target=f"domain={domain}", project_id=owner.id)
@@ -174,7 +174,7 @@ async def bounce_domain_of(config: CommonSettings, name: str) -> str | None:
 async def list_domains(config: CommonSettings, project: str | None = None) -> Sequence[DomainRow]:
     """Domains by name: of a project, or of all."""
     async with ledger_of(config) as ledger, ledger.read() as connection:
-        owner_id = None if project is None else (await _project(connection, project)).id
+        owner_id = None if project is None else (await project_of(connection, project)).id
         return await domains.list_domains(connection, owner_id)
 
 
@@ -193,7 +193,7 @@ async def list_audit(
     """What was done, newest first. `since` is in UTC."""
     moment = None if since is None else since.replace(tzinfo=UTC).timestamp()
     async with ledger_of(config) as ledger, ledger.read() as connection:
-        project_id = None if project is None else (await _project(connection, project)).id
+        project_id = None if project is None else (await project_of(connection, project)).id
         return await audit.list_entries(connection, Wanted(project_id, actor_id, moment, limit=limit))
 
 
@@ -209,7 +209,8 @@ async def forget_audit(config: CommonSettings, older_than_days: float) -> int:
                 return deleted
 
 
-async def _project(connection: AsyncConnection, name: str) -> ProjectRow:
+async def project_of(connection: AsyncConnection, name: str) -> ProjectRow:
+    """Raises DataError if there is none of this name."""
     # `default` is known by its id, whatever it is called now.
     found = await projects.find(connection, name=name)
     if found is None and name == DEFAULT:

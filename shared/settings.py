@@ -165,6 +165,13 @@ class CommonSettings(BaseSettings):
     instance_lost_seconds: float = Field(
         20.0, gt=0, description="Seconds without a heartbeat after which a sender no longer counts as alive."
     )
+    retention_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="Days after the end of a campaign for which its recipients and results are kept, unless its project"
+        " says otherwise; 0: for ever. See `docs/forgetting.md`.",
+    )
     secret_key: SecretStr = Field(
         SecretStr(""),
         description="The secret that all signing keys are derived from, for the api and the command. Older ones follow"
@@ -381,6 +388,11 @@ class ApiSettings(CommonSettings):
         description="Event streams that a project may hold open on one API process, unless it sets its own limit.",
     )
     webhooks_per_project: int = Field(20, ge=0, description="Webhooks that a project may have.")
+    retention_steady_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        description="Seconds for which the database's clock must have run without a step before retention deletes.",
+    )
     page_session_seconds: float = Field(
         43_200.0, ge=60, description="Seconds for which a person stays signed in to the page."
     )

@@ -15,7 +15,7 @@ project=$(ask $api/v1/projects -H "$json" -d '{"name": "shop"}' | jq -r .id)
 ask $api/v1/projects/$project
 
 # PATCH /v1/projects/{project_id}
-ask -X PATCH $api/v1/projects/$project -H "$json" -d '{"sender_id": "exampleshop", "tests_per_hour": 20}'
+ask -X PATCH $api/v1/projects/$project -H "$json" -d '{"sender_id": "exampleshop", "tests_per_hour": 20, "retention_days": 90}'
 
 # POST /v1/projects/{project_id}/close
 ask -X POST $api/v1/projects/$project/close

@@ -7,6 +7,7 @@ from services.api.housekeeping import ERASE_SECONDS, JUDGE_SECONDS, TICK_SECONDS
 from services.api.metrics import ApiMetrics
 from services.api.page import mount as page
 from services.api.rest import mount as rest
+from services.api.retention import RETENTION_SECONDS, Retention
 from services.api.web.headers import OneMeaning
 from services.api.web.hosts import AllowedHosts
 from services.api.web.observe import Observe
@@ -23,6 +24,7 @@ async def serve(process: Process[ApiSettings]) -> None:
     metrics = ApiMetrics(process.metrics.registry)
     api = Api(process.settings, process.ledger, metrics, process.bus.publish, process.stopping)
     housekeeping = Housekeeping(api, process.instance)
+    retention = Retention(api, process.instance)
     if process.settings.environment == "production" and not process.has_health_port:
         log.warning("metrics.public", advice="set VASHSENDER_HEALTH_PORT, so that strangers cannot read /metrics")
     # It takes campaigns and unsubscribes without the broker: the dispatcher finds them in the ledger.
@@ -32,6 +34,7 @@ async def serve(process: Process[ApiSettings]) -> None:
         process.clock(housekeeping.tick, TICK_SECONDS, may_last=True),
         process.clock(housekeeping.erase, ERASE_SECONDS, may_last=True),
         process.clock(housekeeping.judge_complaints, JUDGE_SECONDS, may_last=True),
+        process.clock(retention.tick, RETENTION_SECONDS, may_last=True),
         app=AllowedHosts(create_app(api, process.health, shared_port=not process.has_health_port), process.settings),
         drain=housekeeping.farewell,
     )

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from shared.metrics import PREFIX
+from shared.metrics import PREFIX, counter
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 600.0)
 
@@ -44,6 +44,28 @@ class ApiMetrics:
         )
         for level in ("alert", "hold"):
             self.complaint_rates.labels(level)
+        self.forgotten_rows = counter(
+            registry,
+            f"{PREFIX}_forgotten_rows_total",
+            "Rows deleted because their campaign is past the retention of its project.",
+            "table",
+            ("recipient", "report"),
+        )
+        self.forgotten = Counter(
+            f"{PREFIX}_forgotten_campaigns_total",
+            "Campaigns marked as past the retention of their project.",
+            registry=registry,
+        )
+        self.oldest_result = Gauge(
+            f"{PREFIX}_oldest_result_seconds",
+            "Seconds since the end of the oldest campaign that has its results; 0 without one.",
+            registry=registry,
+        )
+        self.retention_overdue = Gauge(
+            f"{PREFIX}_retention_overdue_campaigns",
+            "Campaigns past the retention of their project that have their results still.",
+            registry=registry,
+        )
         self.undone = Counter(
             f"{PREFIX}_imports_undone_total",
             "Imports whose rows were removed again: `failed`, `cancelled` or `timed_out`.",

@@ -21,7 +21,10 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     breakers = Breakers(
         process.ledger, metrics, process.settings.list_breaker_share, dispatcher.out_lately, dispatcher.wake
     )
-    outbox = OutboxClerk(process.ledger, metrics, process.settings.events_kept_seconds, dispatcher.out_lately)
+    settings = process.settings
+    outbox = OutboxClerk(
+        process.ledger, metrics, settings.events_kept_seconds, dispatcher.out_lately, settings.retention_days
+    )
 
     process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)
     process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_event, prefetch=PREFETCH)

@@ -27,10 +27,13 @@ class OutboxClerk:
         metrics: DispatcherMetrics,
         kept_seconds: float,
         out_lately: Callable[[], Collection[UUID]] | None = None,
+        retention_days: int = 0,
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
         self._kept_seconds = kept_seconds
+        #: Of projects that set none; 0: for ever.
+        self._retention_days = retention_days
         #: Campaigns that have batches out, or had until a moment ago.
         self._out_lately = out_lately
 
@@ -42,5 +45,7 @@ class OutboxClerk:
 
     async def forget(self) -> None:
         """A tick: deletes some of the oldest rows, if they are past their retention."""
-        while deleted := await outbox.forget(self._ledger, self._kept_seconds, ROWS_FORGOTTEN):
+        while deleted := await outbox.forget(
+            self._ledger, self._kept_seconds, ROWS_FORGOTTEN, default_days=self._retention_days
+        ):
             self._metrics.events_forgotten.inc(deleted)

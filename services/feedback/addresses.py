@@ -11,7 +11,8 @@ from services.feedback.grouped import Grouped
 from shared.email_tokens import BOUNCE, TOKEN, UNSUBSCRIBE
 from shared.ledger import probes
 from shared.ledger.database import Ledger
-from shared.ledger.report_people import Person, identify_all
+from shared.ledger.forgetting.people import Forgotten
+from shared.ledger.report_people import Person, forgotten_all, identify_all
 from shared.ledger.tenants import Domain
 
 KNOWN_SECONDS = 10.0
@@ -71,9 +72,14 @@ class Addresses:
             raise WrongTokenError
         return project_id
 
-    async def _identify(self, tokens: Sequence[str]) -> Sequence[Person | None]:
+    async def _identify(self, tokens: Sequence[str]) -> Sequence[Person | Forgotten | None]:
         async with self._ledger.read() as connection:
-            return await identify_all(connection, self._secrets, [[token] for token in tokens])
+            people = await identify_all(connection, self._secrets, [[token] for token in tokens])
+            unknown = [() if person else (token,) for token, person in zip(tokens, people, strict=True)]
+            if not any(unknown):
+                return people
+            forgotten = await forgotten_all(connection, self._secrets, unknown)
+            return [person or late for person, late in zip(people, forgotten, strict=True)]
 
     async def _owner(self, domain: str) -> UUID | None:
         """The project that a bounce domain belongs to. One that is not known yet is looked for at once."""

@@ -5,7 +5,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from shared.feedback.meaning import Kind
 from shared.metrics import PREFIX, counter
 
-RESULTS = ("recorded", "unverified", "repeated", "ignored")
+RESULTS = ("recorded", "unverified", "repeated", "ignored", "forgotten")
 REFUSALS = ("unknown_address", "wrong_token", "busy", "too_many_recipients", "too_long", "database")
 
 

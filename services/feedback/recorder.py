@@ -11,7 +11,7 @@ from shared.feedback.meaning import Found
 from shared.ledger import probes, reports
 from shared.ledger.database import Ledger
 from shared.ledger.probes import Arrival
-from shared.ledger.report_people import identify_all
+from shared.ledger.report_people import forgotten_all, identify_all
 from shared.ledger.reports import Incoming, Outcome
 
 
@@ -59,8 +59,10 @@ class Recorder:
     async def _write(self, mails: Sequence[_Mail]) -> Sequence[Outcome]:
         async with self._ledger.write() as connection:
             people = await identify_all(connection, self._secrets, [mail.found.tokens for mail in mails])
+            unknown = [() if person else mail.found.tokens for mail, person in zip(mails, people, strict=True)]
+            forgotten = await forgotten_all(connection, self._secrets, unknown)
             incoming = [
-                Incoming(mail.found, mail.digest, "mail", person, mail.project_id)
-                for mail, person in zip(mails, people, strict=True)
+                Incoming(mail.found, mail.digest, "mail", person, mail.project_id, late)
+                for mail, person, late in zip(mails, people, forgotten, strict=True)
             ]
             return await reports.record(connection, incoming)

@@ -13,7 +13,7 @@ from hashlib import sha256
 from secrets import token_bytes
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, String, any_, delete, literal, literal_column, select, text
+from sqlalchemy import ARRAY, ColumnElement, String, any_, delete, literal, literal_column, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -21,6 +21,7 @@ from shared.errors import VashSenderError
 from shared.ledger import rows
 from shared.ledger.database import db_now
 from shared.ledger.erasure_tables import HashSecret
+from shared.ledger.forgetting_tables import ForgottenPeople
 from shared.ledger.models import Project, Suppression
 
 PREFIX = "hashed:"
@@ -115,7 +116,8 @@ def has_any(project_id: UUID) -> ColumnElement[bool]:
 async def _is_needed(connection: AsyncConnection) -> bool:
     """Whether there is a hash in any project."""
     is_hashed = select(col(Suppression.id)).where(col(Suppression.email) == literal_column("''")).exists()
-    return bool(await connection.scalar(select(is_hashed)))
+    is_forgotten = select(col(ForgottenPeople.first_id)).exists()
+    return bool(await connection.scalar(select(or_(is_hashed, is_forgotten))))
 
 
 async def _has_any(connection: AsyncConnection, project_id: UUID) -> bool:

@@ -37,6 +37,7 @@ NOT_CLOSED = sql("status IN ('scheduled', 'queued', 'sending', 'paused', 'stoppi
 SCHEDULED = sql("status = 'scheduled'")
 REOPENING = sql("reopen IS NOT NULL")
 HASHED = sql("email = ''")
+KEPT = sql("forgotten_at IS NULL")
 
 
 def _moment(*, nullable: bool = True, **kwargs: Any) -> Any:
@@ -73,6 +74,8 @@ class Project(SQLModel, table=True):
     tests_per_hour: int | None = Field(sa_column=Column(Integer), default=None)
     open_imports: int | None = Field(sa_column=Column(Integer), default=None)
     open_streams: int | None = Field(sa_column=Column(Integer), default=None)
+    #: Days for which results of campaigns that ended are kept. 0: for ever. None: the setting of the same name.
+    retention_days: int | None = Field(sa_column=Column(Integer), default=None)
 
 
 class ApiKey(SQLModel, table=True):
@@ -107,6 +110,7 @@ class Campaign(SQLModel, table=True):
         Index("campaign_deadlines", "deliver_by", postgresql_where=NOT_CLOSED, sqlite_where=NOT_CLOSED),
         Index("campaign_reopening", "id", postgresql_where=REOPENING, sqlite_where=REOPENING),
         Index("campaign_by_end", "finished_at"),
+        Index("campaign_kept", "finished_at", postgresql_where=KEPT, sqlite_where=KEPT),
     )
     id: UUID = Field(default_factory=uuid7, primary_key=True)
     project_id: UUID = _project_key()
@@ -139,6 +143,8 @@ class Campaign(SQLModel, table=True):
     deliver_by: float | None = _moment()
     started_at: float | None = _moment()
     finished_at: float | None = _moment()
+    #: From then on it has no results: see shared.ledger.forgetting. Never unset.
+    forgotten_at: float | None = _moment()
 
 
 class Recipient(SQLModel, table=True):

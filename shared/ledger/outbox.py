@@ -19,11 +19,13 @@ from sqlmodel import col
 from shared.ledger import rows
 from shared.ledger.database import POSTGRESQL_NOW, SQLITE_NOW, Ledger, db_now
 from shared.ledger.facts import OF_RECIPIENT, Fact
-from shared.ledger.models import Campaign
+from shared.ledger.models import Campaign, Project
 from shared.ledger.outbox_tables import EventStream, Outbox
 
 MOST_FACTS = 500
 """Facts in one row."""
+
+DAY_SECONDS = 86_400.0
 
 ROWS_PLACED = 500
 """Rows of one project that are placed in one transaction."""
@@ -228,12 +230,18 @@ async def _place(connection: AsyncConnection, project_id: UUID) -> Sequence[int]
     return sizes
 
 
-async def forget(ledger: Ledger, kept_seconds: float, most: int) -> int:
-    """Deletes placed rows that are older than `kept_seconds`, at most `most` of each project; returns how many."""
+async def forget(ledger: Ledger, kept_seconds: float, most: int, *, default_days: int = 0) -> int:
+    """Deletes placed rows that are older than `kept_seconds`, or than the retention of their project; at most `most` of
+    each project. Returns how many. `default_days`: the retention of projects that set none; 0: for ever."""
     async with ledger.read() as connection:
-        project_ids = sorted((await connection.execute(select(col(EventStream.project_id)))).scalars())
+        projects = await connection.execute(
+            select(col(EventStream.project_id), col(Project.retention_days))
+            .join(Project, col(Project.id) == col(EventStream.project_id))
+            .order_by(col(EventStream.project_id))
+        )
+        kept = {row.project_id: _kept(kept_seconds, row.retention_days, default_days) for row in projects}
     deleted = 0
-    for project_id in project_ids:
+    for project_id, seconds in kept.items():
         oldest = (
             select(col(Outbox.id), col(Outbox.position), col(Outbox.size), col(Outbox.at))
             .where(col(Outbox.project_id) == project_id, col(Outbox.position).is_not(None))
@@ -241,7 +249,7 @@ async def forget(ledger: Ledger, kept_seconds: float, most: int) -> int:
             .limit(most)
         ).subquery()
         async with ledger.write() as connection:
-            found = (await connection.execute(select(oldest).where(oldest.c.at < db_now() - kept_seconds))).all()
+            found = (await connection.execute(select(oldest).where(oldest.c.at < db_now() - seconds))).all()
             if found:
                 await connection.execute(delete(Outbox).where(col(Outbox.id).in_([row.id for row in found])))
                 until = max(row.position + row.size - 1 for row in found)
@@ -252,3 +260,8 @@ async def forget(ledger: Ledger, kept_seconds: float, most: int) -> int:
                 )
         deleted += len(found)
     return deleted
+
+
+def _kept(kept_seconds: float, days: int | None, default_days: int) -> float:
+    days = default_days if days is None else days
+    return min(kept_seconds, days * DAY_SECONDS) if days else kept_seconds

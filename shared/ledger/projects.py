@@ -39,10 +39,12 @@ class ProjectRow:
     tests_per_hour: int | None
     open_imports: int | None
     open_streams: int | None
+    #: Days for which results are kept; 0: for ever. None: the setting.
+    retention_days: int | None
 
 
 _PROJECTS = select(Project.__table__)  # type: ignore[attr-defined]
-_MARKS = ("tests_per_hour", "open_imports", "open_streams", "sender_id")
+_MARKS = ("tests_per_hour", "open_imports", "open_streams", "sender_id", "retention_days")
 
 
 async def list_projects(connection: AsyncConnection) -> Sequence[ProjectRow]:
@@ -79,7 +81,7 @@ async def rename(connection: AsyncConnection, project: ProjectRow, name: str) ->
 
 
 async def change(connection: AsyncConnection, project: ProjectRow, values: Mapping[str, object]) -> ProjectRow:
-    """Changes its limits of the API and its `sender_id`."""
+    """Changes its limits of the API, its `sender_id` and its retention."""
     changed = {name: value for name, value in values.items() if name in _MARKS}
     if changed:
         await connection.execute(update(Project).where(col(Project.id) == project.id).values(**changed))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import bindparam, select
@@ -11,6 +12,8 @@ from sqlmodel import col
 
 from shared.addresses import Address, AddressError, parse_address
 from shared.email_tokens import TOKEN, is_genuine, named_by
+from shared.ledger.forgetting import people as forgotten_people
+from shared.ledger.forgetting.people import Forgotten
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.signing import TokenError
 from shared.unsubscribe import read_token
@@ -45,6 +48,9 @@ class Person:
         return not self.address.email
 
 
+_P = TypeVar("_P", Person, Forgotten)
+
+
 @dataclass(frozen=True, slots=True)
 class _Reading:
     """A recipient that a text names if the test of its campaign holds."""
@@ -61,6 +67,14 @@ async def identify(
     return person
 
 
+async def forgotten(
+    connection: AsyncConnection, secrets: Sequence[bytes], tokens: Iterable[str], project_id: UUID | None = None
+) -> Forgotten | None:
+    """The same for recipients of forgotten campaigns, which `identify` does not find."""
+    [one] = await forgotten_all(connection, secrets, [tokens], project_id)
+    return one
+
+
 async def identify_all(
     connection: AsyncConnection,
     secrets: Sequence[bytes],
@@ -68,12 +82,32 @@ async def identify_all(
     project_id: UUID | None = None,
 ) -> Sequence[Person | None]:
     """The same for the tokens of several reports, in their order."""
-    readings = [[reading for token in tokens for reading in _readings(secrets, token)] for tokens in reports]
-    people = await _people(connection, sorted({reading.recipient_id for some in readings for reading in some}))
+    readings, ids = _all_readings(secrets, reports)
+    people = await _people(connection, ids)
     return [_first_named(some, people, project_id) for some in readings]
 
 
-def _first_named(readings: Iterable[_Reading], people: Mapping[int, Person], project_id: UUID | None) -> Person | None:
+async def forgotten_all(
+    connection: AsyncConnection,
+    secrets: Sequence[bytes],
+    reports: Sequence[Iterable[str]],
+    project_id: UUID | None = None,
+) -> Sequence[Forgotten | None]:
+    """The same for recipients of forgotten campaigns."""
+    readings, ids = _all_readings(secrets, reports)
+    people = await forgotten_people.find(connection, ids)
+    return [_first_named(some, people, project_id) for some in readings]
+
+
+def _all_readings(
+    secrets: Sequence[bytes], reports: Sequence[Iterable[str]]
+) -> tuple[Sequence[Sequence[_Reading]], Sequence[int]]:
+    """Of each report, and the ids of all."""
+    readings = [[reading for token in tokens for reading in _readings(secrets, token)] for tokens in reports]
+    return readings, sorted({reading.recipient_id for some in readings for reading in some})
+
+
+def _first_named(readings: Iterable[_Reading], people: Mapping[int, _P], project_id: UUID | None) -> _P | None:
     for reading in readings:
         person = people.get(reading.recipient_id)
         if person is not None and reading.is_named(person.campaign_id) and project_id in (None, person.project_id):
@@ -120,7 +154,7 @@ _PEOPLE = (
         BATCH_OF_RECIPIENT,
     )
     .join(Campaign, col(Campaign.id) == col(Recipient.campaign_id))
-    .where(col(Recipient.id).in_(bindparam("ids", expanding=True)))
+    .where(col(Recipient.id).in_(bindparam("ids", expanding=True)), col(Campaign.forgotten_at).is_(None))
 )
 
 

@@ -17,8 +17,9 @@ from sqlmodel import col
 from shared.addresses import Address, AddressError, parse_address
 from shared.feedback.about import about
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import batches, report_effects, report_people, rows
+from shared.ledger import batches, late_reports, report_effects, report_people, rows
 from shared.ledger.database import db_now
+from shared.ledger.forgetting.people import Forgotten
 from shared.ledger.report_effects import COUNTED, Effects
 from shared.ledger.report_people import NO_ADDRESS, Person
 from shared.ledger.report_tables import Report
@@ -46,13 +47,15 @@ class Incoming:
     person: Person | None
     #: The project that gave us an unverified one, if it is known.
     project_id: UUID | None = None
+    #: The recipient of a forgotten campaign that it is about.
+    forgotten: Forgotten | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a report."""
 
-    #: `recorded`, `unverified`, `repeated` or `ignored`.
+    #: `recorded`, `unverified`, `repeated`, `ignored`, or `forgotten`: the results of its campaign were deleted.
     result: str
     #: What it says of its recipient.
     kind: Kind
@@ -67,9 +70,12 @@ async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> S
     The number of statements does not grow with the number of reports. Rows are locked in one order, to avoid deadlocks:
     batches by id, new reports by digest, suppressions by address."""
     incoming = [_about_person(one) for one in incoming]
-    kept = [one for one in incoming if one.found.kind in KEPT]
+    await late_reports.take(
+        connection, [(one.forgotten, one.found.kind) for one in incoming if one.forgotten is not None]
+    )
+    kept = [one for one in incoming if one.found.kind in KEPT and one.forgotten is None]
     if not kept:
-        return [Outcome("ignored", one.found.kind) for one in incoming]
+        return [_not_kept(one) for one in incoming]
     people = {one.person.recipient_id: one.person for one in kept if one.person is not None}
     await batches.lock_all(connection, {one.batch_id for one in people.values() if one.batch_id is not None})
     erased = await report_people.erased_among(connection, people)
@@ -80,8 +86,8 @@ async def record(connection: AsyncConnection, incoming: Sequence[Incoming]) -> S
     effects = Effects(await report_effects.always_full(connection, full))
     outcomes: list[Outcome] = []
     for one in incoming:
-        if one.found.kind not in KEPT:
-            outcomes.append(Outcome("ignored", one.found.kind))
+        if one.found.kind not in KEPT or one.forgotten is not None:
+            outcomes.append(_not_kept(one))
             continue
         report_id = added.pop(one.digest, None)
         outcomes.append(_outcome(one, report_id))
@@ -103,6 +109,10 @@ def _forgetting(one: Incoming, erased: Collection[int]) -> Incoming:
         return one
     found = replace(one.found, addresses=(), text="", reporter="")
     return replace(one, found=found, person=replace(one.person, address=NO_ADDRESS))
+
+
+def _not_kept(one: Incoming) -> Outcome:
+    return Outcome("ignored" if one.forgotten is None else "forgotten", one.found.kind)
 
 
 def _about_person(one: Incoming) -> Incoming:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import SQLModel
 
 import shared.ledger.erasure_tables
+import shared.ledger.forgetting_tables
 import shared.ledger.models
 import shared.ledger.outbox_tables
 import shared.ledger.report_tables
@@ -59,7 +60,8 @@ _CAMPAIGN_WITHOUT_CONTENT: Columns = (
 )
 
 RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
-    # Accepts campaigns and shows them, and erases people; writes no other results of recipients and batches.
+    # Accepts campaigns and shows them, erases people, and deletes what is past its retention; writes no other results
+    # of recipients and batches.
     "api": {
         "project": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "api_key": {SELECT: ALL, INSERT: ALL, UPDATE: ("revoked_at", "expires_at", "last_used_at")},
@@ -72,6 +74,9 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "report": {SELECT: ALL, INSERT: ALL, UPDATE: ("email", "email_key", "text", "reporter"), DELETE: ALL},
         "erasure": _ALL_OF_IT,
         "hash_secret": _ALL_OF_IT,
+        "forgotten_campaign": _LIFE,
+        "forgotten_people": {SELECT: ALL, INSERT: ALL},
+        "bookmark": _LIFE,
         "complaint_rate": _ALL_OF_IT,
         "import": {SELECT: ALL, INSERT: ALL, UPDATE: ALL},
         "suppression": {SELECT: ALL, INSERT: ALL, UPDATE: ("provisional", "detail"), DELETE: ALL},
@@ -97,6 +102,7 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     },
     # Moves campaigns and batches; sees no address and no content.
     "dispatcher": {
+        "project": {SELECT: ("id", "retention_days")},
         "campaign": {
             SELECT: _CAMPAIGN_WITHOUT_CONTENT,
             UPDATE: (
@@ -162,10 +168,11 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     "feedback": {
         "project": {SELECT: ("id",)},
         "domain": {SELECT: ("name", "project_id", "bounce_domain")},
-        "campaign": {SELECT: ("id", "project_id")},
+        "campaign": {SELECT: ("id", "project_id", "forgotten_at")},
         "recipient": {SELECT: ("id", "campaign_id", "email", "email_key", "status")},
         "batch": {SELECT: ALL, UPDATE: _REPORTED},
         "report": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
+        "forgotten_people": _READ,
         "probe": {
             SELECT: ("token", "created_at", "arrived_at"),
             UPDATE: ("arrived_at", "protocol", "peer", "helo", "sender", "message"),

@@ -11,6 +11,7 @@ from cli.main import run
 from shared.ledger import keys
 from shared.ledger.database import Ledger
 from shared.scopes import Scope
+from tests.support.ended import ended_campaign
 
 Command = Callable[..., str]
 
@@ -90,3 +91,35 @@ def test_what_commands_change_is_in_the_audit(command: Command) -> None:
     assert entries[0]["project_id"] == entries[1]["project_id"]
     command("audit", "forget", "--older-than-days", "400")
     assert len(command("audit", "list", "--json").splitlines()) == 2
+
+
+def test_retention_is_shown_set_and_carried_out(
+    command: Command, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def prepare() -> None:
+        ledger = Ledger(database_url, pool_size=1)
+        try:
+            await ended_campaign(ledger, 12, days_ago=40)
+        finally:
+            await ledger.close()
+
+    asyncio.run(prepare())
+    command("project", "create", "shop")
+    assert "Pass --yes" in command("retention", "set", "shop", "30", code=64)
+    assert "there is no project" in command("retention", "set", "other", "30", "--yes", code=65)
+    for wrong in ("0", "-1", "ever", "36501", "1.5"):
+        assert "neither a number of days" in command("retention", "set", "--yes", "--", "shop", wrong, code=64)
+    command("retention", "set", "shop", "30", "--yes")
+    command("retention", "set", "default", "forever")
+    shown = {one["project"]: one for one in json.loads(command("retention", "show", "--json"))}
+    assert (shown["shop"]["days"], shown["default"]["days"], shown["default"]["due_campaigns"]) == (30, 0, 0)
+    monkeypatch.setenv("VASHSENDER_RETENTION_DAYS", "35")
+    monkeypatch.setenv("VASHSENDER_TRANSACTION_SECONDS", "0.5")
+    command("retention", "set", "default", "default", "--yes")
+    table = command("retention", "show")
+    assert "35 days (setting)" in table
+    command("retention", "run", "--yes")
+    shown = {one["project"]: one for one in json.loads(command("retention", "show", "--json"))}
+    assert (shown["default"]["due_campaigns"], shown["default"]["kept_recipients"]) == (0, 0)
+    noted = [json.loads(line)["action"] for line in command("audit", "list", "--json").splitlines()]
+    assert noted[:2] == ["retention run", "retention set"]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.api.usecases import replies
+from shared.reply_text import general
 
 
 def row(email: str, reply: str | None, code: int | None = 550, enhanced: str | None = "5.1.1") -> Any:
@@ -32,7 +33,7 @@ def test_the_same_refusal_of_many_addresses_is_one_group() -> None:
 
 
 def test_what_all_replies_share_is_kept() -> None:
-    assert replies.general("5.7.1 blocked, see RFC 5321 and policy 12") == "5.7.1 blocked, see RFC … and policy 12"
+    assert general("5.7.1 blocked, see RFC 5321 and policy 12") == "5.7.1 blocked, see RFC … and policy 12"
 
 
 def test_missing_replies_form_one_group() -> None:

@@ -44,7 +44,7 @@ def test_data_is_escaped() -> None:
         csrf="token",
         section="campaigns",
         tab="failures",
-        campaign=SimpleNamespace(id="1", name=EVIL, counts=counts),
+        campaign=SimpleNamespace(id="1", name=EVIL, counts=counts, forgotten_at=None),
         status="failed",
         statuses=("failed", "deferred", "unknown"),
         found=groups,

@@ -60,6 +60,7 @@ class View:
         self.curve = overview.curve
         self.timeline = overview.timeline
         self.imports = overview.imports
+        self.forgotten = overview.forgotten
 
     @property
     def possible(self) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Projects: created, renamed and closed by operators."""
+"""Projects: created, renamed and closed by operators, who also say how long results are kept."""
 
 from uuid import UUID
 
@@ -14,7 +14,12 @@ from services.api.usecases.errors import RefusedError
 from services.api.web.context import Project, ProjectDep
 from services.api.web.problems import problem_of
 
-NOTICES = {"created": "The project was created.", "renamed": "The project was renamed.", "closed": "It is closed."}
+NOTICES = {
+    "created": "The project was created.",
+    "renamed": "The project was renamed.",
+    "kept": "The retention was set.",
+    "closed": "It is closed.",
+}
 
 router = APIRouter(prefix="/access/projects", include_in_schema=False, route_class=PageRoute)
 
@@ -51,6 +56,20 @@ async def rename(request: Request, form: FormDep, project: ProjectDep) -> Respon
     return see_other("/access/projects?told=renamed")
 
 
+@router.post("/retention")
+async def keep(request: Request, form: FormDep, project: ProjectDep) -> Response:
+    """Sets for how many days results are kept; empty: the setting decides."""
+    try:
+        which = validated(WhichProject, {"project_id": text(form, "project_id")})
+        days = text(form, "retention_days").strip()
+        patch = validated(ProjectPatch, {"retention_days": days or None})
+        async with project.write() as connection:
+            await tenants.change_project(connection, which.project_id, patch)
+    except RefusedError as refusal:
+        return await _shown(request, project, refusal=refusal)
+    return see_other("/access/projects?told=kept")
+
+
 @router.post("/close")
 async def close(request: Request, form: FormDep, project: ProjectDep) -> Response:
     try:
@@ -73,6 +92,7 @@ async def _shown(request: Request, project: Project, notice: str = "", refusal: 
         section="access",
         tab="projects",
         projects=projects,
+        default_days=project.api.settings.retention_days,
         notice=notice,
         problem=problem.document if problem else None,
     )

@@ -25,6 +25,7 @@ async def failures(
     if status not in WITH_REPLIES:
         status = RecipientStatus.FAILED
     async with project.read() as connection:
+        await campaign_row.find_kept(connection, campaign)
         summary = await summaries.summary(connection, campaign)
         total = getattr(summary.counts, status.value)
         found = await replies.by_reply(connection, campaign.id, status, total)
@@ -44,6 +45,7 @@ async def failures(
 @router.get("/reports")
 async def reported(request: Request, campaign: CampaignDep, project: ProjectDep) -> Response:
     async with project.read() as connection:
+        await campaign_row.find_kept(connection, campaign)
         summary = await summaries.summary(connection, campaign)
         groups = await reports.by_reason(connection, campaign.id)
     return render.page(request, "reports.html", section="campaigns", tab="failures", campaign=summary, groups=groups)
@@ -56,7 +58,7 @@ Status = Annotated[str, Query(pattern=f"^({'|'.join(RecipientStatus)}|)$")]
 @router.get("/recipients/export")
 async def export(campaign: CampaignDep, project: ProjectDep, status: Status = "") -> Response:
     async with project.read() as connection:
-        await campaign_row.find(connection, campaign)
+        await campaign_row.find_kept(connection, campaign)
     wanted = Wanted(RecipientStatus(status) if status else None, 0, 0)
     return recipients_file(project.api.ledger, campaign, wanted, "csv")
 

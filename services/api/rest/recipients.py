@@ -67,6 +67,6 @@ class Exported(Which):
 async def export(campaign: CampaignDep, project: ProjectDep, which: Annotated[Exported, Query()]) -> StreamingResponse:
     """All of them as a stream. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
     async with project.read() as connection:
-        await campaign_row.find(connection, campaign)
+        await campaign_row.find_kept(connection, campaign)
     wanted = Wanted(which.status, 0, 0, which.reported)
     return recipients_file(project.api.ledger, campaign, wanted, which.format, packed=which.gzip)

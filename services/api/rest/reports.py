@@ -41,7 +41,7 @@ class Filter(BaseModel):
 async def list_reports(project: ProjectDep, which: Annotated[Filter, Query()]) -> Page[ReportOut]:
     wanted = Wanted(which.campaign_id, which.kind, which.verified, which.cursor, which.limit)
     async with project.read() as connection:
-        return await reports.list_reports(connection, project.id, wanted)
+        return await reports.list_reports(connection, project.tenant, wanted)
 
 
 @router.post("/feedback/raw", summary="Give us a bounce or a complaint, as a whole mail", openapi_extra=_BODY)

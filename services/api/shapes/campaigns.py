@@ -175,6 +175,28 @@ class CampaignSummary(Shown):
     deliver_by: Moment | None
     started_at: Moment | None
     finished_at: Moment | None
+    forgotten_at: Moment | None = Field(
+        None, description="When its recipients, results and content were deleted, after the project's retention."
+    )
+
+
+class RefusalOut(BaseModel):
+    """Recipients with the same status and reply, or reports with the same reason."""
+
+    status: str = Field(description="Of the recipients, or the kind of the reports.", examples=["failed"])
+    code: str = Field(examples=["550 5.1.1"])
+    text: str = Field(examples=["<…>: No such user here"])
+    number: int
+
+
+class ForgottenOut(BaseModel):
+    """What is left of a campaign's results."""
+
+    days: int = Field(description="The retention after which they were deleted.")
+    is_done: bool = Field(description="False: rows are still being deleted.")
+    recipients: int = Field(description="Deleted so far.")
+    reports: int = Field(description="Deleted so far.")
+    refusals: list[RefusalOut] = Field(description="The most frequent first.")
 
 
 class SendWarningOut(Shown):
@@ -214,4 +236,5 @@ class CampaignOut(CampaignSummary):
     max_retries: int | None = Field(description="null: the senders' retry schedule decides.")
     retry_delay_seconds: int | None
     rescued: int = Field(description="How often a batch was taken from a sender that had died or stopped moving.")
+    forgotten: ForgottenOut | None = Field(None, description="A summary, if `forgotten_at` is set.")
     reopening: str | None = Field(description="The request of retry-failed or resolve-unknown that is in progress.")

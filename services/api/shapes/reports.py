@@ -30,9 +30,10 @@ class ReportOut(Shown):
 class TakenOut(Shown):
     """What came of a report."""
 
-    result: Literal["recorded", "unverified", "repeated", "ignored"] = Field(
+    result: Literal["recorded", "unverified", "repeated", "ignored", "forgotten"] = Field(
         description="`unverified`: kept for a person, because nothing proves whom it is about. `ignored`: an automatic"
-        " reply, or a notice that an email was delivered."
+        " reply, or a notice that an email was delivered. `forgotten`: the results of its campaign were deleted after"
+        " their retention; who unsubscribes or complains is suppressed nevertheless."
     )
     kind: str = Field(description="What it says.", examples=["bounced"])
     report_id: int | None = None

@@ -56,6 +56,13 @@ class ProjectPatch(Body):
     open_streams: int | None = Field(
         None, ge=0, le=MOST, description="Event streams at once on one API process. Null: the setting of that name."
     )
+    retention_days: int | None = Field(
+        None,
+        ge=0,
+        le=MOST_DAYS,
+        description="Days after the end of a campaign for which its recipients and results are kept; then they are"
+        " deleted for good. 0: for ever. Null: the setting of that name.",
+    )
 
 
 class ProjectOut(Shown):
@@ -67,6 +74,7 @@ class ProjectOut(Shown):
     tests_per_hour: int | None = Field(description="Null: the setting of that name. So are the following.")
     open_imports: int | None
     open_streams: int | None
+    retention_days: int | None = Field(description="Days for which results are kept. 0: for ever.")
 
 
 class Projects(BaseModel):

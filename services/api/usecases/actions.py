@@ -282,9 +282,9 @@ async def _decided(connection: AsyncConnection, row: Row[Any], refused: str | No
 
 
 async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
-    """Raises NotFoundError, and InvalidError for stored content that cannot be sent."""
+    """Raises NotFoundError, ForgottenError, and InvalidError for stored content that cannot be sent."""
     async with ledger.read() as connection:
-        await campaign_row.find(connection, campaign)
+        await campaign_row.find_kept(connection, campaign)
         stored = await campaign_row.texts_of(connection, campaign.id)
     return await content.compiled(stored)
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from services.api.shapes.campaigns import Mailbox
-from services.api.usecases.errors import ImportOpenError, NotFoundError, WrongStateError, invalid
+from services.api.shapes.common import moment
+from services.api.usecases.errors import ForgottenError, ImportOpenError, NotFoundError, WrongStateError, invalid
 from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
 from shared.ledger.models import Campaign, Import
@@ -64,6 +65,13 @@ async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     return _found(found.first())
 
 
+async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
+    """The same, for what needs its content or recipients. Raises NotFoundError and ForgottenError."""
+    row = await find(connection, campaign)
+    _require_kept(row)
+    return row
+
+
 async def content_bytes(connection: AsyncConnection, campaign_id: UUID) -> int:
     """How long the content is, without reading it: in bytes, or in characters on SQLite. The campaign must exist."""
     length = func.octet_length if connection.dialect.name == "postgresql" else func.length
@@ -97,9 +105,12 @@ async def copy_content(connection: AsyncConnection, source: UUID, to: UUID) -> N
 
 
 async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
-    """The campaign as `find` gives it, locked until the transaction ends. Raises NotFoundError."""
+    """The campaign as `find` gives it, locked until the transaction ends. Raises NotFoundError, and ForgottenError:
+    nothing can be done with a campaign without its results."""
     mine = (col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
-    return _found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
+    row = _found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
+    _require_kept(row)
+    return row
 
 
 async def move(connection: AsyncConnection, row: Row[Any], to: CampaignStatus, action: str, **values: Any) -> None:
@@ -167,6 +178,8 @@ def reply_to_columns(reply_to: Mailbox | None) -> dict[str, str | None]:
 
 def possible(row: Row[Any]) -> tuple[str, ...]:
     """What can be done with a campaign in its status."""
+    if row.forgotten_at is not None:
+        return ()
     status = CampaignStatus(row.status)
     editable, may = status in EDITABLE, CAMPAIGN_TRANSITIONS[status]
     reopens = status not in EDITABLE and (CampaignStatus.QUEUED in may or CampaignStatus.PAUSED in may)
@@ -191,6 +204,16 @@ def wrong_state(row: Row[Any], action: str) -> WrongStateError:
         campaign_status=row.status,
         possible=possible(row),
     )
+
+
+def _require_kept(row: Row[Any]) -> None:
+    if row.forgotten_at is not None:
+        at = moment(row.forgotten_at)
+        raise ForgottenError(
+            f"The recipients, results and content of this campaign were deleted on {at:%Y-%m-%d at %H:%M} UTC, after"
+            f" the retention of its project. Its counts, timeline and a summary stay: GET /v1/campaigns/{row.id}.",
+            forgotten_at=at.isoformat().replace("+00:00", "Z"),
+        )
 
 
 def _found(row: Row[Any] | None) -> Row[Any]:

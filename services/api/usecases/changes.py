@@ -51,12 +51,12 @@ async def change(
     groups: RelayGroups,
 ) -> CampaignOut:
     """Changes what the patch sets; the default deadline is `deliver_within_seconds` after the start. Raises
-    NotFoundError, InvalidError, ForeignDomainError and ConflictError."""
+    NotFoundError, ForgottenError, InvalidError, ForeignDomainError and ConflictError."""
     given = patch.model_fields_set
     _require_values(patch)
     campaign_row.require_group(groups, patch.relay_group)
     async with ledger.read() as connection:
-        found = await campaign_row.find(connection, campaign)
+        found = await campaign_row.find_kept(connection, campaign)
         previous = await campaign_row.content_of(connection, campaign.id) if given & set(CONTENT) else ""
     compiled, columns = None, _changed_columns(patch)
     if given & set(CONTENT):

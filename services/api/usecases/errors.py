@@ -58,6 +58,13 @@ class EventsGoneError(RefusedError):
     title = "Events were deleted before they were read"
 
 
+class ForgottenError(RefusedError):
+    """The results were deleted after the retention of the project."""
+
+    kind = "forgotten"
+    title = "The results of this campaign were deleted"
+
+
 class ConflictError(RefusedError):
     """The state of things does not allow it now."""
 

@@ -72,9 +72,9 @@ async def content_bytes(ledger: Ledger, campaign: CampaignRef) -> int:
 
 
 async def preview(ledger: Ledger, settings: ApiSettings, campaign: CampaignRef, given: PreviewIn) -> Preview:
-    """Raises NotFoundError, and InvalidError for an address that is not a recipient's."""
+    """Raises NotFoundError, ForgottenError, and InvalidError for an address that is not a recipient's."""
     async with ledger.read() as connection:
-        row = await campaign_row.find(connection, campaign)
+        row = await campaign_row.find_kept(connection, campaign)
         stored = await campaign_row.content_of(connection, campaign.id)
         of_project = select(col(Project.name), col(Project.sender_id)).where(col(Project.id) == campaign.project_id)
         project = (await connection.execute(of_project)).one()

@@ -8,7 +8,7 @@ from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.api.shapes.campaigns import CampaignSummary
+from services.api.shapes.campaigns import CampaignSummary, ForgottenOut
 from services.api.shapes.common import Page, moment
 from services.api.shapes.imports import ImportOut
 from services.api.shapes.progress import LiveRates, Progress, TimelineEntry
@@ -16,7 +16,7 @@ from services.api.usecases import campaign_row
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.import_reports import list_imports
 from services.api.usecases.paging import cut
-from services.api.usecases.summaries import summaries, summary
+from services.api.usecases.summaries import forgotten, summaries, summary
 from shared.ledger import history
 from shared.ledger.database import clock
 from shared.ledger.history import Point
@@ -35,6 +35,7 @@ class Overview:
     curve: Sequence[Point]  # from the start to now, or to the end; empty before the start
     timeline: Sequence[TimelineEntry]  # newest first
     imports: Sequence[ImportOut]  # the newest, while recipients can be added
+    forgotten: ForgottenOut | None  # what is left of deleted results
 
 
 async def look(connection: AsyncConnection, campaign: CampaignRef, previous: Progress | None) -> Progress:
@@ -77,7 +78,9 @@ async def overview(connection: AsyncConnection, campaign: CampaignRef, *, entrie
         _ENTRIES.where(col(Timeline.campaign_id) == campaign.id).order_by(col(Timeline.id).desc()).limit(entries)
     )
     recent = (await list_imports(connection, campaign, None, imports)).data if shown.status in EDITABLE else ()
-    return Overview(row, shown, _whole(points, row, end), [TimelineEntry.model_validate(one) for one in newest], recent)
+    left = None if row.forgotten_at is None else await forgotten(connection, row.id)
+    entries_shown = [TimelineEntry.model_validate(one) for one in newest]
+    return Overview(row, shown, _whole(points, row, end), entries_shown, recent, left)
 
 
 def _whole(points: Sequence[Point], row: Row[Any], end: Point) -> list[Point]:

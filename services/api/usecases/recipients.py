@@ -36,15 +36,15 @@ class Wanted:
 
 
 async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> Page[RecipientOut]:
-    """Raises NotFoundError."""
+    """Raises NotFoundError and ForgottenError."""
     rows, following = cut(await read(connection, campaign, wanted), wanted.limit)
     shown = [RecipientOut.model_validate({**row._asdict(), "waiting_for": waiting_for(row)}) for row in rows]
     return Page(data=shown, next_cursor=following)
 
 
 async def read(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> list[Row[Any]]:
-    """The rows, one more than wanted if there are as many. Raises NotFoundError."""
-    row = await campaign_row.find(connection, campaign)
+    """The rows, one more than wanted if there are as many. Raises NotFoundError and ForgottenError."""
+    row = await campaign_row.find_kept(connection, campaign)
     listed = await _listed(connection, campaign.id)
     if wanted.reported is not None:
         listed.append(_has_report(campaign.id, wanted.reported))

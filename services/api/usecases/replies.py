@@ -17,16 +17,13 @@ from sqlmodel import col
 from services.api.usecases.provider_waits import OUR_WORDS
 from shared.ledger.models import Batch, Recipient
 from shared.ledger.states import RecipientStatus
+from shared.reply_text import general
 
 ROWS_GROUPED = 1000
 ROWS_READ = 20_000
 """Rows in the ranges that are searched for them."""
 EXAMPLES = 3
 GROUPS_SHOWN = 50
-
-_ADDRESS = re.compile(r"<?[^\s<>@]+@[^\s<>@]+\.?>?")
-_PECULIAR = re.compile(r"\b(?=\w*\d)\w{6,}\b|\b\d{4,}\b")
-"""Words that only one email has: queue ids, times, counters."""
 
 _MEANINGS: Sequence[tuple[str, str]] = (
     (r"5\.1\.([12346]|10)|5\.2\.1|5\.7\.13", "The mailbox or its domain does not exist."),
@@ -133,11 +130,6 @@ def group(rows: Iterable[Any]) -> list[Group]:
         if len(found.examples) < EXAMPLES:
             found.examples.append(row)
     return sorted(groups.values(), key=lambda one: -one.count)[:GROUPS_SHOWN]
-
-
-def general(reply: str) -> str:
-    """A reply without what only one email has: addresses, queue ids, long numbers."""
-    return _PECULIAR.sub("…", _ADDRESS.sub("…", reply)).strip()
 
 
 def _all_over(held: Sequence[tuple[int, int, int]]) -> Iterable[tuple[int, int, int]]:

@@ -13,9 +13,12 @@ from sqlmodel import col
 
 from services.api.shapes.common import Page
 from services.api.shapes.reports import ReportOut, TakenOut
+from services.api.usecases import campaign_row
 from services.api.usecases.acts import about
+from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.erasure import erased_among
 from services.api.usecases.paging import cut
+from services.api.usecases.tenant import Tenant
 from shared.addresses import AddressError, parse_address
 from shared.feedback.meaning import Found
 from shared.feedback.read import digest, read
@@ -58,9 +61,12 @@ async def take(ledger: Ledger, secrets: Sequence[bytes], project_id: UUID, octet
     found = await asyncio.to_thread(read, octets)
     async with ledger.write() as connection:
         person = await report_people.identify(connection, secrets, found.tokens, project_id)
+        forgotten = None
         if person is None:
+            forgotten = await report_people.forgotten(connection, secrets, found.tokens, project_id)
+        if person is None and forgotten is None:
             found = await _without_erased(connection, secrets, project_id, found)
-        incoming = Incoming(found, digest(octets, str(project_id)), "api", person, project_id)
+        incoming = Incoming(found, digest(octets, str(project_id)), "api", person, project_id, forgotten)
         [outcome] = await reports.record(connection, [incoming])
         about(result=outcome.result)
     return TakenOut(result=outcome.result, kind=outcome.kind.value, report_id=outcome.report_id)
@@ -90,13 +96,18 @@ async def take_event(
         found = one.found
         async with ledger.write() as connection:
             person = await report_people.identify(connection, secrets, found.tokens, project_id)
-            if person is None and found.addresses:
+            forgotten = None
+            if person is None:
+                forgotten = await report_people.forgotten(connection, secrets, found.tokens, project_id)
+            if person is None and forgotten is None and found.addresses:
                 person = await report_people.by_queue_id(connection, project_id, found.addresses[0], one.queue_id)
             said = f"{one.queue_id} {found.kind} {found.addresses} {found.code} {found.enhanced} {found.text}"
             digest = sha256(f"ses {project_id} {said}".encode("utf-8", "replace")).hexdigest()
-            if person is None:
+            if person is None and forgotten is None:
                 found = await _without_erased(connection, secrets, project_id, found)
-            [outcome] = await reports.record(connection, [Incoming(found, digest, "ses", person, project_id)])
+            [outcome] = await reports.record(
+                connection, [Incoming(found, digest, "ses", person, project_id, forgotten)]
+            )
         taken.append(TakenOut(result=outcome.result, kind=outcome.kind.value, report_id=outcome.report_id))
     return taken
 
@@ -119,7 +130,11 @@ def _keys(written: Sequence[str]) -> Iterator[str]:
             continue
 
 
-async def list_reports(connection: AsyncConnection, project_id: UUID, wanted: Wanted) -> Page[ReportOut]:
+async def list_reports(connection: AsyncConnection, tenant: Tenant, wanted: Wanted) -> Page[ReportOut]:
+    """Raises ForgottenError for a campaign whose results were deleted, NotFoundError for one that there is not."""
+    project_id = tenant.project_id
+    if wanted.campaign_id is not None:
+        await campaign_row.find_kept(connection, CampaignRef(tenant, wanted.campaign_id))
     query = select(Report.__table__).where(col(Report.project_id) == project_id)  # type: ignore[attr-defined]
     if wanted.campaign_id is not None:
         query = query.where(col(Report.campaign_id) == wanted.campaign_id)

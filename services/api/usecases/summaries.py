@@ -9,12 +9,14 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Mailbox
+from services.api.shapes.campaigns import CampaignOut, CampaignSummary, ForgottenOut, Mailbox, RefusalOut
 from services.api.usecases import campaign_row, limits
 from services.api.usecases.campaign_row import CampaignRef
 from shared import retries
 from shared.ledger.counts import counts_of
 from shared.ledger.database import clock
+from shared.ledger.forgetting.summary import refusals
+from shared.ledger.forgetting_tables import ForgottenCampaign
 from shared.ledger.models import Batch
 
 
@@ -49,8 +51,25 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
         "attachments": [one["filename"] for one in content.get("attachments", ())],
         "reopening": row.reopen,
         "rescued": await _rescued(connection, row.id),
+        "forgotten": None if row.forgotten_at is None else await forgotten(connection, row.id),
     }
     return CampaignOut.model_validate(shown)
+
+
+async def forgotten(connection: AsyncConnection, campaign_id: UUID) -> ForgottenOut:
+    """What is left of the results of a campaign that is forgotten."""
+    found = await connection.execute(
+        select(ForgottenCampaign.__table__).where(col(ForgottenCampaign.campaign_id) == campaign_id)  # type: ignore[attr-defined]
+    )
+    row = found.one()
+    groups = [RefusalOut(**one._asdict()) for one in refusals(row.refusals)]
+    return ForgottenOut(
+        days=row.days,
+        is_done=row.ended_at is not None,
+        recipients=row.recipients,
+        reports=row.reports,
+        refusals=groups,
+    )
 
 
 def _reply_to(row: Row[Any]) -> str | Mailbox | None:

@@ -38,6 +38,7 @@ STATUS: Mapping[type[RefusedError], int] = {
     errors.TooSlowError: 408,
     errors.ConflictError: 409,
     errors.EventsGoneError: 410,
+    errors.ForgottenError: 410,
     errors.TooLargeError: 413,
     errors.InvalidError: 422,
     errors.UnknownFieldError: 422,

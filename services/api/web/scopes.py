@@ -115,6 +115,7 @@ SCOPES: Mapping[str, Scope | None] = {
     "GET /access/projects": _OPERATOR,
     "POST /access/projects": _OPERATOR,
     "POST /access/projects/rename": _OPERATOR,
+    "POST /access/projects/retention": _OPERATOR,
     "POST /access/projects/close": _OPERATOR,
     "GET /access/audit": _OPERATOR,
     "GET /suppressions": _READ,
