@@ -120,7 +120,12 @@ class Ledger:
         if not self.is_sqlite:
             arguments = connect_args(application, context, is_pooled=self._is_pooled)
         self.engine = create_async_engine(
-            address, pool_size=pool_size, max_overflow=0, pool_timeout=30, connect_args=dict(arguments)
+            address,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            connect_args=dict(arguments),
+            hide_parameters=True,  # an error in a log must name no recipient
         )
         #: Runs at the end of each writing transaction, in it.
         self.before_commit: Callable[[AsyncConnection], Awaitable[None]] | None = None

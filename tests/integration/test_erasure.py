@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 from sqlalchemy import insert, select, text, update
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import SQLModel, col
 
 from services.api.housekeeping import Housekeeping
@@ -400,3 +401,13 @@ async def test_suppressions_are_exported_without_the_erased_address(
     assert list(rows[0]) == lines[0].split(",")
     only = await rig.client.get("/v1/suppressions/export?format=ndjson&reason=erased")
     assert len(only.text.splitlines()) == 1
+
+
+async def test_an_error_of_the_database_names_no_address(database_url: str) -> None:
+    """Processes log errors that they did not foresee with all they say."""
+    ledger = Ledger(database_url)
+    with pytest.raises(DBAPIError) as raised:
+        async with ledger.write() as connection:
+            await connection.execute(text("INSERT INTO nowhere (email) VALUES (:email)"), {"email": ANN})
+    await ledger.close()
+    assert ANN not in str(raised.value)
