@@ -16,7 +16,7 @@ from services.feedback.addresses import Addresses
 from shared.email_tokens import EmailTokens, TokenMaker
 from shared.feedback.meaning import Found, Kind
 from shared.ledger import domains, hashed, outbox, projects, report_people, reports, timeline
-from shared.ledger.database import Ledger, db_now
+from shared.ledger.database import Ledger, clock, db_now
 from shared.ledger.facts import Fact, FactType
 from shared.ledger.forgetting import deletion, due, lease
 from shared.ledger.forgetting import run as running
@@ -236,7 +236,7 @@ async def test_of_two_processes_one_deletes(ledger: Ledger, monkeypatch: pytest.
     async def held_up(seconds: float) -> None:
         await (go_on.wait() if at_work.is_set() else wait(seconds))
 
-    monkeypatch.setattr(running.asyncio, "sleep", held_up)
+    monkeypatch.setattr(asyncio, "sleep", held_up)
     first = asyncio.create_task(forgetter(ledger, "first", observe=count("first")).run())
     await at_work.wait()
     second = await forgetter(ledger, "second", observe=count("second")).run()
@@ -269,7 +269,7 @@ async def test_a_process_that_stood_still_finds_that_another_has_taken_over(
             async with ledger.write() as connection:
                 assert await lease.hold(connection, "third") is not None
 
-    monkeypatch.setattr(running.asyncio, "sleep", stand_still)
+    monkeypatch.setattr(asyncio, "sleep", stand_still)
     result = await forgetter(ledger, "first", observe=lambda _: steps.append("first")).run()
     assert not result.is_ours
     assert result.ended == 0
@@ -477,7 +477,7 @@ async def jump(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, days: float, *, 
             await connection.execute(update(Campaign).values({moment: col(moment) - days * DAY_SECONDS}))
     if process_too:
         real = time.time
-        monkeypatch.setattr(due.time, "time", lambda: real() + days * DAY_SECONDS)
+        monkeypatch.setattr(time, "time", lambda: real() + days * DAY_SECONDS)
 
 
 async def test_a_wrong_clock_of_the_database_deletes_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -491,7 +491,7 @@ async def test_a_wrong_clock_of_the_database_deletes_nothing(ledger: Ledger, mon
 async def test_a_wrong_clock_of_the_process_deletes_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = await ended_campaign(ledger, days_ago=2)
     real = time.time
-    monkeypatch.setattr(lease.time, "time", lambda: real() + 1000 * DAY_SECONDS)
+    monkeypatch.setattr(time, "time", lambda: real() + 1000 * DAY_SECONDS)
     result = await forgetter(ledger).run()
     assert result.marked == 0
     assert "differ by 86400000 s" in result.doubt
@@ -509,8 +509,8 @@ async def test_a_step_of_all_clocks_makes_retention_wait(ledger: Ledger, step: f
 
     async def watched(since: float, last: float) -> None:
         async with ledger.write() as connection:
-            now = await lease.clock(connection)
-            value = {"owner": None, "until": 0.0, "steady_since": now - since, "seen_at": now - last}
+            now = await clock(connection)
+            value: dict[str, object] = {"owner": None, "until": 0.0, "steady_since": now - since, "seen_at": now - last}
             await lease._write(connection, value)
 
     await watched(2 * DAY_SECONDS, step)

@@ -40,7 +40,7 @@ async def begin(connection: AsyncConnection, campaign: Due) -> bool:
     reopened or marked before."""
     now = await clock(connection)
     subject = await _subject(connection, campaign.campaign_id)
-    content = {"subject": subject, "html": None, "text": None, "attachments": []}
+    content: dict[str, object] = {"subject": subject, "html": None, "text": None, "attachments": []}
     marked = await connection.execute(
         update(Campaign)
         .where(col(Campaign.id) == campaign.campaign_id, *due.past(campaign.days, now))
@@ -152,7 +152,7 @@ async def _read(connection: AsyncConnection, most: int, *conditions: ColumnEleme
     return [row for row in found if row.id - found[0].id < people.WIDTH]
 
 
-async def _reports(connection: AsyncConnection, campaign_id: UUID, most: int) -> Sequence[Row[Any]]:
+async def _reports(connection: AsyncConnection, campaign_id: UUID, most: int) -> Sequence[Row[*tuple[Any, ...]]]:
     some = select(col(Report.id)).where(col(Report.campaign_id) == campaign_id).limit(most)
     gone = await connection.execute(
         delete(Report)

@@ -40,7 +40,7 @@ class Forgotten:
 
 async def keep(connection: AsyncConnection, campaign_id: UUID, hashed_keys: Mapping[int, str]) -> None:
     """Keeps the keys of recipients of a campaign, by ascending id. All ids lie within WIDTH."""
-    first_id, last_id = next(iter(hashed_keys)), next(reversed(hashed_keys.keys()))
+    first_id, last_id = min(hashed_keys), max(hashed_keys)
     packed = b"".join(
         _ONE.pack(recipient_id - first_id, bytes.fromhex(key.removeprefix(hashed.PREFIX)))
         for recipient_id, key in hashed_keys.items()
