@@ -68,7 +68,7 @@ class Poster(Protocol):
 
 @dataclass(slots=True)
 class _Claim:
-    """One claim of an endpoint, and what has come of it."""
+    """One claim of an endpoint, and its results so far."""
 
     #: As the ledger has it.
     endpoint: Endpoint
@@ -118,7 +118,7 @@ class Delivery:
             goes_on = is_left and not makes_room()
         finally:
             async with self._ledger.write() as connection:
-                # If a replay has moved the cursor, it goes on from there.
+                # If a replay has moved the cursor, delivery continues there.
                 goes_on = not await self._note(connection, claim) or goes_on
                 if not goes_on:
                     await webhooks.release(connection, endpoint_id, self._owner)
