@@ -1,4 +1,4 @@
-"""Frames that publish events (AMQP 0-9-1, sections 2.3.5 and 4.2). Only what differs between events is built for each one."""
+"""Frames that publish events (AMQP 0-9-1, sections 2.3.5 and 4.2). Only what differs between events is built again."""
 
 import struct
 from collections.abc import Mapping, Sequence
