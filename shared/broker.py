@@ -11,6 +11,8 @@ import random
 import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,10 @@ from shared.broker_url import hosts_of, with_one_host
 
 CONNECT_SECONDS = 5.0
 """How long one attempt may take: resolving, connecting, TLS, and the broker's answers until the connection is open."""
+RESTORE_SECONDS = 15.0
+"""How long a new connection may take until its channels and consumers are there again."""
+READY_SECONDS = 10.0
+"""How long anything waits for a connection that is being made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,26 @@ class LastingConnection(aio_pika.RobustConnection):
     def __init__(self, url: URL, loop: asyncio.AbstractEventLoop | None = None, **kwargs: Any) -> None:
         servers: ServersInTurn = kwargs.pop("servers")
         super().__init__(url, loop, **kwargs)
+        self._servers = servers
         self.kwargs["transport_factory"] = servers
+
+    async def _on_connected(self) -> None:
+        """Restores the channels and consumers. If that takes too long, the connection is made again, to the next
+        server: a queue that has just lost its leader may leave the request for a consumer without an answer."""
+        transport = self._servers.transport
+        try:
+            async with asyncio.timeout(RESTORE_SECONDS):
+                await super()._on_connected()
+        except TimeoutError:
+            if transport is not None:
+                transport.abort()
+            raise
+
+    async def ready(self) -> None:
+        """Raises TimeoutError after READY_SECONDS. The task that makes the connection calls this too, while it restores
+        a channel; if the connection broke just then, it would wait for itself forever."""
+        async with asyncio.timeout(READY_SECONDS):
+            await super().ready()
 
     async def is_blocked(self) -> bool:
         """Whether the broker takes no messages from it, because of a memory or disk alarm."""
@@ -115,6 +140,20 @@ class LastingConnection(aio_pika.RobustConnection):
         except TimeoutError:
             return True
         return False
+
+
+@contextmanager
+def broken_is_an_error() -> Iterator[None]:
+    """Raises ConnectionError if the connection breaks. aiormq cancels what waits for a connection that has been silent
+    for too long, which looks as if the waiting task had been cancelled."""
+    task = asyncio.current_task()
+    cancelled_before = task.cancelling() if task is not None else 0
+    try:
+        yield
+    except asyncio.CancelledError:
+        if task is None or task.cancelling() > cancelled_before:
+            raise
+        raise ConnectionError("the connection broke") from None
 
 
 async def connect(url: str, *, timeout_seconds: float = 30.0, name: str = "") -> AbstractConnection:

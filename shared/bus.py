@@ -9,50 +9,34 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from aiormq.exceptions import ChannelAccessRefused
 from faststream import AckPolicy
-from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitQueue
+from faststream.rabbit import Channel, ExchangeType, RabbitExchange, RabbitQueue
 from faststream.rabbit.annotations import RabbitMessage
 from faststream.rabbit.schemas.queue import QueueType
 from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
 
 from shared import logs, topology
-from shared.broker import CONNECT_SECONDS, LastingConnection, ServersInTurn
+from shared.broker import CONNECT_SECONDS, broken_is_an_error
 from shared.broker_url import with_one_host
+from shared.consumers import Consumer, watch
 from shared.events import Event
+from shared.lasting_broker import LastingBroker
 from shared.metrics import Metrics
 from shared.reception import KEPT_BYTES, Keeping, Reception, Refused, RefusedEventError, account_of, read
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat; aiormq gives a silent server up after three of them (33 s)
+START_SECONDS = 30.0  # for two connections and all consumers
 TROUBLE_SECONDS = 15.0  # an older loss says nothing about now: there may be no other event to publish
 GRACEFUL_SECONDS = 0.0  # FastStream waits for no handler: services drain themselves before the bus closes
 
 E = TypeVar("E", bound=Event)
 log = logs.get()
-
-
-class _Broker(RabbitBroker):
-    """One connection, made again when it breaks, to each server of the broker in turn."""
-
-    def __init__(self, url: str, **how: Any) -> None:
-        super().__init__(url, **how)
-        self.servers = ServersInTurn(url)
-        self._connection_kwargs["connection_class"] = partial(LastingConnection, servers=self.servers)
-
-    async def leave(self, transport: asyncio.WriteTransport | None) -> None:
-        """Breaks the connection if it still uses this transport, so that it is made again, to another server if there
-        is one. Does nothing during an alarm: the broker answers then, but takes no messages, on any server."""
-        if transport is None or transport is not self.servers.transport:
-            return
-        if not (isinstance(self._connection, LastingConnection) and await self._connection.is_blocked()):
-            log.warning("broker.silent", action="connecting again")
-            transport.abort()
 
 
 class Bus:
@@ -69,8 +53,8 @@ class Bus:
     ) -> None:
         """`reception` judges whose events are accepted; without one, everybody's are."""
 
-        def broker(role: str) -> _Broker:
-            return _Broker(
+        def broker(role: str) -> LastingBroker:
+            return LastingBroker(
                 str(URL(with_one_host(url)).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
                 logger=None,
                 graceful_timeout=GRACEFUL_SECONDS,
@@ -88,6 +72,8 @@ class Bus:
         self._timeout = publish_timeout_seconds
         self._exchange = RabbitExchange(topology.EXCHANGE, type=ExchangeType.TOPIC, durable=True, declare=False)
         self._subscribers: list[RabbitSubscriber] = []
+        self._consumers: list[Consumer] = []
+        self._watching: asyncio.Task[None] | None = None
         self._keeping = Keeping()
         #: False once the broker has said that this account may not.
         self._may_keep = True
@@ -104,7 +90,13 @@ class Bus:
         to read it, and goes to `dead` after its delivery limit. A refused event of a queue without a dead-letter
         exchange goes there at once."""
 
+        consumer = Consumer(queue, prefetch)
+
         async def handle(_body: bytes, message: RabbitMessage) -> None:
+            with consumer.handling():
+                await take(message)
+
+        async def take(message: RabbitMessage) -> None:
             outcome = "error"
             try:
                 await handler(self._read(event, message.raw_message))
@@ -128,6 +120,7 @@ class Bus:
         )
         subscriber(handle)
         self._subscribers.append(subscriber)
+        self._consumers.append(consumer)
 
     def _read(self, event: type[E], message: IncomingMessage) -> E:
         if self._reception is not None:
@@ -169,15 +162,19 @@ class Bus:
         try:
             if not self.connected.is_set():
                 raise ConnectionError(self.state)
-            async with asyncio.timeout(self._timeout):
-                await self._publisher.publish(
-                    event,
-                    exchange=self._exchange,
-                    routing_key=name,
-                    persist=True,
-                    mandatory=True,
-                    user_id=self._account,
-                )
+            if self._failed_at > self._confirmed_at and not await self._publisher.takes_messages():
+                # One event has waited for the broker; those after it do not wait one by one.
+                raise ConnectionError("the broker is still away")
+            with broken_is_an_error():
+                async with asyncio.timeout(self._timeout):
+                    await self._publisher.publish(
+                        event,
+                        exchange=self._exchange,
+                        routing_key=name,
+                        persist=True,
+                        mandatory=True,
+                        user_id=self._account,
+                    )
         except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
             if isinstance(error, TimeoutError) and self._confirmed_at < began:
@@ -198,8 +195,9 @@ class Bus:
         """Connects once. Afterwards aio-pika reconnects by itself and resumes the consumers."""
         while True:
             try:
-                await self._publisher.start()
-                await self._consumer.start()
+                async with asyncio.timeout(START_SECONDS):
+                    await self._publisher.start()
+                    await self._consumer.start()
             except Exception as error:  # noqa: BLE001 - the broker is away or topology is missing: try again
                 self.state = f"{type(error).__name__}: {error}"
                 log.warning("broker.unreachable", error=self.state)
@@ -212,6 +210,7 @@ class Bus:
                 self.connected.set()
                 self.state = ""
                 log.info("broker.connected")
+                self._watching = asyncio.create_task(watch(self._consumer, self._consumers, self._metrics))
                 return
 
     async def check(self, timeout_seconds: float) -> str:
@@ -234,20 +233,27 @@ class Bus:
     async def stop_consuming(self) -> None:
         """Takes no more events; handlers that run go on and acknowledge theirs. An event that arrives until
         the broker confirms stays unacknowledged; it is delivered again elsewhere once the bus is closed."""
+        await _end(self._watching)
         for subscriber in self._subscribers:
             with suppress(Exception):
                 async with asyncio.timeout(self._timeout):
                     await subscriber.stop()
 
     async def close(self) -> None:
-        if self._connecting is not None:
-            self._connecting.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._connecting
+        await _end(self._connecting)
+        await _end(self._watching)
         for broker in (self._consumer, self._publisher):
             with suppress(Exception):
                 async with asyncio.timeout(self._timeout):
                     await broker.stop()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    """Cancels a task and waits until it has ended."""
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _undecoded(message: RabbitMessage) -> bytes:

@@ -48,6 +48,12 @@ class Metrics:
             ["event", "outcome"],
             registry=self.registry,
         )
+        self.unserved = Counter(
+            f"{PREFIX}_consumers_unserved_total",
+            "Times that the process connected again because the events of a queue waited and its consumer got none.",
+            ["queue"],
+            registry=self.registry,
+        )
         self.broker_connected = Gauge(
             f"{PREFIX}_broker_connected", "1 while both broker connections are open.", registry=self.registry
         )

@@ -1,5 +1,6 @@
 """What a service says of the broker while it has nothing to publish."""
 
+import asyncio
 import time
 from unittest.mock import AsyncMock
 from uuid import uuid4
@@ -76,6 +77,7 @@ async def test_a_server_that_does_not_confirm_is_left_unless_it_confirmed_anothe
     bus = Bus("amqp://localhost/", Metrics("test"), name="test")
     leave = AsyncMock()
     monkeypatch.setattr(bus._publisher, "leave", leave)
+    monkeypatch.setattr(bus._publisher, "takes_messages", AsyncMock(return_value=True))
     bus.connected.set()
     event = CampaignRequested(campaign_id=uuid4())
     monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=ConnectionError("closed")))
@@ -92,3 +94,41 @@ async def test_a_server_that_does_not_confirm_is_left_unless_it_confirmed_anothe
     monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=TimeoutError))
     assert not await bus.publish(event)
     assert leave.called
+
+
+async def test_while_the_broker_is_away_one_event_waits_for_it_and_the_next_ones_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what publishes one event after the other would wait for the timeout each time."""
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test")
+    bus.connected.set()
+    publish, takes_messages = AsyncMock(side_effect=TimeoutError), AsyncMock(return_value=False)
+    monkeypatch.setattr(bus._publisher, "publish", publish)
+    monkeypatch.setattr(bus._publisher, "takes_messages", takes_messages)
+    for _ in range(3):
+        assert not await bus.publish(CampaignRequested(campaign_id=uuid4()))
+    assert publish.await_count == 1
+    takes_messages.return_value = True
+    publish.side_effect = None
+    assert await bus.publish(CampaignRequested(campaign_id=uuid4()))
+    takes_messages.return_value = False  # and an event is confirmed again: the next one may wait
+    assert await bus.publish(CampaignRequested(campaign_id=uuid4()))
+
+
+async def test_a_connection_that_breaks_does_not_cancel_what_publishes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiormq cancels what waits for a silent connection. A heartbeat that ended with it would never come again."""
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test")
+    bus.connected.set()
+    monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=asyncio.CancelledError))
+    assert not await bus.publish(CampaignRequested(campaign_id=uuid4()))
+
+    async def wait(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bus._publisher, "publish", wait)
+    monkeypatch.setattr(bus._publisher, "takes_messages", AsyncMock(return_value=True))
+    publishing = asyncio.create_task(bus.publish(CampaignRequested(campaign_id=uuid4())))
+    await asyncio.sleep(0)
+    publishing.cancel()  # a cancellation of the task itself still ends it
+    with pytest.raises(asyncio.CancelledError):
+        await publishing

@@ -83,7 +83,9 @@ async def _expect_events(world: World) -> None:
 
 
 def _expect_mail(world: World, begin: float, end: float) -> None:
-    """Adds a problem if no email came for too long between two moments."""
+    """Adds a problem if no email came for too long between two moments, or until every recipient had one."""
+    if len(world.relay.copies) >= world.recipients:
+        end = min(end, max(email.kept_at for email in world.relay.received))
     came = [begin, *(email.kept_at for email in world.relay.received if begin < email.kept_at < end), end]
     longest = max(later - earlier for earlier, later in pairwise(came))
     seconds = MAIL_SECONDS * overload_factor()
