@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
-from aiormq.exceptions import ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused, DeliveryError, PublishError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitExchange, RabbitQueue
 from faststream.rabbit.annotations import RabbitMessage
@@ -32,6 +32,7 @@ from shared.reception import KEPT_BYTES, Keeping, Reception, Refused, RefusedEve
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat; aiormq gives a silent server up after three of them (33 s)
 START_SECONDS = 30.0  # for two connections and all consumers
+REFUSAL_SECONDS = 10.0  # a queue may be without a leader for long; the events of other queues need the connection
 TROUBLE_SECONDS = 15.0  # an older loss says nothing about now: there may be no other event to publish
 GRACEFUL_SECONDS = 0.0  # FastStream waits for no handler: services drain themselves before the bus closes
 
@@ -80,6 +81,8 @@ class Bus:
         self._connecting: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
         self._confirmed_at = float("-inf")
+        #: When the connection was left because the broker refused an event.
+        self._left_refusal_at = float("-inf")
         #: Why the first connection is not up yet, for readiness; empty once it is.
         self.state = "not connected yet"
         self.connected = asyncio.Event()
@@ -177,7 +180,7 @@ class Bus:
                     )
         except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
-            if isinstance(error, TimeoutError) and self._confirmed_at < began:
+            if self._is_stuck(error, began):
                 await self._publisher.leave(transport)
             self._metrics.published.labels(name, "lost").inc()
             log.warning("event.lost", event_name=name, error=str(error) or type(error).__name__)
@@ -186,6 +189,17 @@ class Bus:
         self._confirmed_at = time.monotonic()
         self._metrics.published.labels(name, "confirmed").inc()
         return True
+
+    def _is_stuck(self, error: Exception, began: float) -> bool:
+        """Whether a new connection may confirm the event that this one did not."""
+        if isinstance(error, DeliveryError) and not isinstance(error, PublishError):
+            # A channel whose first event for a queue comes before the queue has a leader again asks the lost node each
+            # time, and refuses every event for that queue until the node is back (RabbitMQ 3.10, rabbit_fifo_client).
+            if (now := time.monotonic()) - self._left_refusal_at < REFUSAL_SECONDS:
+                return False
+            self._left_refusal_at = now
+            return True
+        return isinstance(error, TimeoutError) and self._confirmed_at < began
 
     def start(self) -> None:
         """Starts to connect in the background; services work without the broker until it is there."""

@@ -4,6 +4,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
+from aiormq.abc import AbstractChannel
 from faststream.rabbit import RabbitBroker
 
 from shared import logs
@@ -20,6 +21,8 @@ class LastingBroker(RabbitBroker):
     def __init__(self, url: str, **how: Any) -> None:
         super().__init__(url, **how)
         self.servers = ServersInTurn(url)
+        #: The channel for questions. The broker closes it if a queue is missing.
+        self._asking: AbstractChannel | None = None
         self._connection_kwargs["connection_class"] = partial(LastingConnection, servers=self.servers)
 
     @property
@@ -49,12 +52,9 @@ class LastingBroker(RabbitBroker):
             raise ConnectionError("not connected")
         with broken_is_an_error():
             async with asyncio.timeout(ANSWER_SECONDS):
-                # A channel for this look: the broker closes it if the queue is missing.
-                channel = await transport.connection.channel(publisher_confirms=False)
-                try:
-                    declared = await channel.queue_declare(queue, passive=True)
-                finally:
-                    await channel.close()
+                if self._asking is None or self._asking.is_closed:
+                    self._asking = await transport.connection.channel(publisher_confirms=False)
+                declared = await self._asking.queue_declare(queue, passive=True)
         return declared.message_count or 0
 
     async def _is_blocked(self) -> bool:

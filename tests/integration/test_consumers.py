@@ -44,7 +44,7 @@ class Services:
         await self.must_be_served()
 
     async def must_be_served(self) -> None:
-        """Returns once an event that is published from now on is handled."""
+        """Returns once an event that is published from now on is handled, and the watch goes on."""
         before = self.came
 
         async def is_served() -> bool:
@@ -52,6 +52,7 @@ class Services:
             return self.came > before
 
         await until(is_served, SECONDS)
+        assert await self.bus._consumer.count_ready(topology.CAMPAIGNS) >= 0
 
     async def channel(self) -> aiormq.Channel:
         """The consumer's channel."""

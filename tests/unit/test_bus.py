@@ -2,12 +2,14 @@
 
 import asyncio
 import time
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 from uuid import uuid4
 
 import pytest
+from aiormq.exceptions import DeliveryError, PublishError
+from pamqp.commands import Basic
 
-from shared.bus import TROUBLE_SECONDS, Bus
+from shared.bus import REFUSAL_SECONDS, TROUBLE_SECONDS, Bus
 from shared.events import CampaignRequested
 from shared.metrics import Metrics
 from shared.reception import Reception, RefusedEventError, account_of
@@ -94,6 +96,31 @@ async def test_a_server_that_does_not_confirm_is_left_unless_it_confirmed_anothe
     monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=TimeoutError))
     assert not await bus.publish(event)
     assert leave.called
+
+
+async def test_a_connection_on_which_the_broker_refuses_events_is_left_but_not_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RabbitMQ may refuse every event of a channel for a queue, but one queue's trouble must not break what the others
+    need all the time. An event that no queue takes comes back on any connection."""
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test")
+    leave = AsyncMock()
+    monkeypatch.setattr(bus._publisher, "leave", leave)
+    monkeypatch.setattr(bus._publisher, "takes_messages", AsyncMock(return_value=True))
+    bus.connected.set()
+    event = CampaignRequested(campaign_id=uuid4())
+    returned = PublishError(Mock(delivery=Basic.Return(312, "NO_ROUTE", "", "")), Mock())
+    monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=returned))
+    assert not await bus.publish(event)
+    assert not leave.called
+    monkeypatch.setattr(bus._publisher, "publish", AsyncMock(side_effect=DeliveryError(None, Basic.Nack(1))))
+    assert not await bus.publish(event)
+    assert not await bus.publish(event)
+    assert leave.call_count == 1
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + REFUSAL_SECONDS)
+    assert not await bus.publish(event)
+    assert leave.call_count == 2
 
 
 async def test_while_the_broker_is_away_one_event_waits_for_it_and_the_next_ones_do_not(
