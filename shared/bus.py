@@ -81,6 +81,8 @@ class Bus:
         self._connecting: asyncio.Task[None] | None = None
         self._failed_at = float("-inf")
         self._confirmed_at = float("-inf")
+        #: An event has waited for the broker, and those after it do not wait one by one while it is away.
+        self._waited_in_vain = False
         #: When the connection was left because the broker refused an event.
         self._left_refusal_at = float("-inf")
         #: Why the first connection is not up yet, for readiness; empty once it is.
@@ -165,8 +167,7 @@ class Bus:
         try:
             if not self.connected.is_set():
                 raise ConnectionError(self.state)
-            if self._failed_at > self._confirmed_at and not await self._publisher.takes_messages():
-                # One event has waited for the broker; those after it do not wait one by one.
+            if self._waited_in_vain and not await self._publisher.takes_messages():
                 raise ConnectionError("the broker is still away")
             with broken_is_an_error():
                 async with asyncio.timeout(self._timeout):
@@ -180,6 +181,7 @@ class Bus:
                     )
         except Exception as error:  # noqa: BLE001 - whatever it is, the services' clocks make up for it
             self._failed_at = time.monotonic()
+            self._waited_in_vain |= isinstance(error, TimeoutError)
             if self._is_stuck(error, began):
                 await self._publisher.leave(transport)
             self._metrics.published.labels(name, "lost").inc()
@@ -187,6 +189,7 @@ class Bus:
             return False
         self._failed_at = float("-inf")
         self._confirmed_at = time.monotonic()
+        self._waited_in_vain = False
         self._metrics.published.labels(name, "confirmed").inc()
         return True
 

@@ -73,9 +73,12 @@ class EventsExchange:
                 await asyncio.sleep(0)
             await self._wait(confirmations)
         finally:
-            late = [one for one in confirmations if one.cancel()]
+            for one in confirmations:
+                one.cancel()
             taken = [not one.cancelled() and one.exception() is None for one in confirmations]
-        if late:  # their confirmations must not meet another batch
+        if not all(taken):
+            # Late confirmations must not meet another batch, and a channel may refuse what another one takes, if its
+            # first event for a queue came while that queue had no leader.
             await self.close()
         return {int(event["position"]) for event, is_taken in zip(events, taken, strict=True) if not is_taken}
 

@@ -29,6 +29,7 @@ from tests.chaos.experiment import run_experiment
 from tests.chaos.servers import running_cluster, servers
 from tests.chaos.verdict import Outcome
 from tests.chaos.world import Conditions
+from tests.support.broker_cluster import BrokerCluster
 from tests.support.fork_server import ForkServer
 from tests.support.processes import ServiceProcess
 from tests.support.run import TestRun
@@ -76,6 +77,7 @@ def _run_all(
     if not options.runs:
         return outcomes
     run = TestRun.new()
+    brokers = _ThreeBrokers(run)
     ServiceProcess.fork_server = ForkServer() if options.fork else None
     try:
         for number in range(options.runs):
@@ -83,7 +85,9 @@ def _run_all(
                 for ledger in options.ledgers:
                     if ledger in fault.ledgers:
                         conditions = Conditions(ledger, options.seed + number, options.lease)
-                        outcome = _one(run, fault, conditions)
+                        outcome = _one(run, brokers, fault, conditions)
+                        if outcome.problems:
+                            brokers.stop()
                         console.print(
                             report.line(outcome), *outcome.problems, sep="\n    ", markup=False, highlight=False
                         )
@@ -91,17 +95,36 @@ def _run_all(
                         # After each experiment, so that an interrupted run keeps its results.
                         report.write(report.merged(earlier, outcomes), options.report)
     finally:
+        brokers.stop()
         run.end()
         if ServiceProcess.fork_server is not None:
             ServiceProcess.fork_server.stop()
     return outcomes
 
 
-def _one(run: TestRun, fault: Fault, conditions: Conditions) -> Outcome:
+class _ThreeBrokers:
+    """A cluster that experiments share, as each fault leaves it whole; started when first needed, in 20 s or more."""
+
+    def __init__(self, run: TestRun) -> None:
+        self._run = run
+        self._running = ExitStack()
+        self._cluster: BrokerCluster | None = None
+
+    def get(self) -> BrokerCluster:
+        if self._cluster is None:
+            self._cluster = self._running.enter_context(running_cluster(self._run))
+        return self._cluster
+
+    def stop(self) -> None:
+        self._cluster = None
+        self._running.close()
+
+
+def _one(run: TestRun, brokers: _ThreeBrokers, fault: Fault, conditions: Conditions) -> Outcome:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vashsender-chaos-")))
         postgres = run.postgres() if conditions.ledger == POSTGRESQL else None
-        broker = stack.enter_context(running_cluster(run)).nodes[0] if fault.cluster else run.broker()
+        broker = brokers.get().nodes[0] if fault.cluster else run.broker()
         pair = stack.enter_context(new_pair(run, f"pair-{fault.name}-{conditions.seed}")) if fault.has_standby else None
         broken = stack.enter_context(servers(folder, broker, postgres, pair))
         bounded = asyncio.wait_for(run_experiment(fault, conditions, broken), EXPERIMENT_TIMEOUT_SECONDS)

@@ -339,6 +339,19 @@ async def test_what_is_not_confirmed_in_time_counts_as_refused_and_the_next_batc
         proxy.stop()
 
 
+async def test_what_a_queue_refuses_is_tried_on_a_new_connection(rig: Rig, vhost: BrokerVhost) -> None:
+    """A channel may refuse what another one takes: see `EventsExchange`."""
+    exchange = rig.exchange()
+    full: dict[str, Any] = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    async with queue(vhost, "events.stubborn", **full):
+        while not await exchange.publish(DEFAULT_PROJECT, [event(1)]):
+            before = exchange._connection
+        assert before is not None
+        await exchange.publish(DEFAULT_PROJECT, [event(1)])
+        assert exchange._connection is not before
+    await exchange.close()
+
+
 def event(position: int) -> dict[str, Any]:
     identity = f"{DEFAULT_PROJECT}-{position}"
     return {"id": identity, "type": "recipient.sent", "position": position, "data": {"number": position}}

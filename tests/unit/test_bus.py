@@ -135,10 +135,17 @@ async def test_while_the_broker_is_away_one_event_waits_for_it_and_the_next_ones
     for _ in range(3):
         assert not await bus.publish(CampaignRequested(campaign_id=uuid4()))
     assert publish.await_count == 1
+    bus._waited_in_vain = False
+    publish.side_effect = ConnectionError("closed")  # it may be back in a second: the next one waits for that
+    for _ in range(3):
+        assert not await bus.publish(CampaignRequested(campaign_id=uuid4()))
+    assert publish.await_count == 4
+    publish.side_effect = TimeoutError
+    assert not await bus.publish(CampaignRequested(campaign_id=uuid4()))
     takes_messages.return_value = True
     publish.side_effect = None
     assert await bus.publish(CampaignRequested(campaign_id=uuid4()))
-    takes_messages.return_value = False  # and an event is confirmed again: the next one may wait
+    takes_messages.return_value = False  # an event was confirmed since: the next one may wait
     assert await bus.publish(CampaignRequested(campaign_id=uuid4()))
 
 
