@@ -212,9 +212,10 @@ class Bus:
         """Connects once. Afterwards aio-pika reconnects by itself and resumes the consumers."""
         while True:
             try:
-                async with asyncio.timeout(START_SECONDS):
-                    await self._publisher.start()
-                    await self._consumer.start()
+                with broken_is_an_error():
+                    async with asyncio.timeout(START_SECONDS):
+                        await self._publisher.start()
+                        await self._consumer.start()
             except Exception as error:  # noqa: BLE001 - the broker is away or topology is missing: try again
                 self.state = f"{type(error).__name__}: {error}"
                 log.warning("broker.unreachable", error=self.state)
