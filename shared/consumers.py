@@ -50,6 +50,8 @@ class Consumer:
     handled_now: int = 0
     #: When events were first seen to wait for it while none came, by the monotonic clock. None: they do not wait.
     waits_since: float | None = None
+    #: The transport at the last look. A new one has not had the time to bring anything.
+    transport: asyncio.WriteTransport | None = None
     #: How often its connection was made again because of it, since an event came.
     retries: int = 0
 
@@ -63,8 +65,10 @@ class Consumer:
         finally:
             self.handled_now -= 1
 
-    def judge(self, ready: int) -> bool:
-        """Whether it is served, if so many events are ready in its queue."""
+    def judge(self, ready: int, transport: asyncio.WriteTransport | None) -> bool:
+        """Whether it is served on this transport, if so many events are ready in its queue."""
+        if transport is not self.transport:
+            self.waits_since, self.transport = None, transport
         if not ready or self.handled_now >= self.prefetch:
             self.waits_since = None
             return True
@@ -98,7 +102,7 @@ async def look(connection: Consuming, consumers: Sequence[Consumer], metrics: Me
             log.info("consumer.not_seen", queue=consumer.queue, reason=str(error) or type(error).__name__)
             continue
         else:
-            if consumer.judge(ready):
+            if consumer.judge(ready, transport):
                 continue
             log.warning("consumer.not_served", queue=consumer.queue, ready=ready)
             metrics.unserved.labels(consumer.queue).inc()

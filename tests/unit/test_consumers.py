@@ -100,6 +100,16 @@ async def test_a_consumer_with_as_many_events_as_it_may_have_lets_others_wait(
     assert connection.left == [connection.transport]
 
 
+async def test_a_new_connection_gets_time_to_bring_events(connection: Connection, clock: Clock) -> None:
+    consumer = Consumer("email", 1)
+    connection.answers["email"] = 3
+    for _ in range(3):
+        connection.transport = Mock(spec=asyncio.WriteTransport)
+        await look(connection, [consumer], METRICS)
+        clock.now += PATIENCE_SECONDS
+    assert not connection.left
+
+
 async def test_it_waits_twice_as_long_each_time_until_an_event_comes(connection: Connection, clock: Clock) -> None:
     """A queue with a single active consumer lets the others wait, and connecting again does not help them."""
     consumer = Consumer("email", 1)
