@@ -75,7 +75,8 @@ class Consumer:
         now = time.monotonic()
         if self.waits_since is None:
             self.waits_since = now
-        return now - self.waits_since < min(PATIENCE_SECONDS * 2**self.retries, MOST_PATIENCE_SECONDS)
+        patience: float = min(PATIENCE_SECONDS * 2**self.retries, MOST_PATIENCE_SECONDS)
+        return now - self.waits_since < patience
 
     def retry(self) -> None:
         """Its connection is made again because of it."""
