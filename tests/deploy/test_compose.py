@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "spring-news"
 SUBSTITUTE_IMAGES = Path(__file__).parent / "substitute_images"
 VASHSENDER = Path(sys.executable).parent / "vashsender"
-OURS = ("api", "dispatcher", "sender", "watchdog", "webhooks")
+OURS = ("api", "dispatcher", "feedback", "sender", "watchdog", "webhooks")
+PROFILES = "development,feedback"
 ONCE = ("migrate", "topology")
 CAMPAIGN_SECONDS = 600
 TARGETS_SECONDS = 120
@@ -110,7 +111,7 @@ def stack(docker: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     project = Stack(docker, deploy / "compose")
     ours = compose.load()["services"]["api"]["image"]
     # Grafana has no substitute.
-    (project.folder / ".env").write_text(f"COMPOSE_PROFILES=development\nVASHSENDER_IMAGE={ours}\n")
+    (project.folder / ".env").write_text(f"COMPOSE_PROFILES={PROFILES}\nVASHSENDER_IMAGE={ours}\n")
     try:
         project.script("start")
         project.key = (project.folder / "secrets" / "api_key").read_text().strip()
@@ -169,10 +170,15 @@ def test_broker_and_database_are_isolated_from_outside(stack: Stack) -> None:
         (container,) = stack.containers(name)
         assert list(container["NetworkSettings"]["Networks"]) == ["vashsender_inside"]
         assert not any(container["NetworkSettings"]["Ports"].values())
-    for name in ("api", "mailbox"):
+    for name in ("api", "feedback", "mailbox"):
         (container,) = stack.containers(name)
         for bindings in container["NetworkSettings"]["Ports"].values():
             assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings or ())
+
+
+def test_a_mail_server_on_the_host_reaches_feedback(stack: Stack) -> None:
+    speak = "import smtplib; print(smtplib.LMTP('127.0.0.1', 8708, timeout=30).ehlo()[0])"
+    assert stack.engine.inside([sys.executable, "-c", speak], {}) == "250\n"
 
 
 def test_four_senders_send_the_example_and_each_is_a_target_of_prometheus(stack: Stack) -> None:
@@ -184,7 +190,7 @@ def test_four_senders_send_the_example_and_each_is_a_target_of_prometheus(stack:
     account = stack.account(campaign_id)
     assert (account.line(), account.astray) == (EXACT, 0)
     _wait_for(stack, 'count(up{job="vashsender",service="sender"} == 1) == 4')
-    _wait_for(stack, 'count(up{job="vashsender"} == 1) == 8')
+    _wait_for(stack, 'count(up{job="vashsender"} == 1) == 9')
     _wait_for(stack, 'count(up{job=~"rabbitmq.*"} == 1) == 2')
     # Those of the example that was sent before, too: its sender still runs.
     sent = sum(campaign["counts"]["sent"] for campaign in json.loads(stack.vashsender("campaign", "list", "--json")))

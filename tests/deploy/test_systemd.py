@@ -29,7 +29,8 @@ PACKAGES = (
     "logrotate",
     "nftables",
 )
-SERVICES = ("vashsender-api", "vashsender-dispatcher", "vashsender-watchdog", "vashsender-webhooks")
+FEEDBACK = "vashsender-feedback"
+SERVICES = ("vashsender-api", "vashsender-dispatcher", "vashsender-watchdog", "vashsender-webhooks", FEEDBACK)
 SENDERS = ("vashsender-sender@1", "vashsender-sender@2")
 FINAL = ("finished", "failed", "cancelled", "expired")
 CAMPAIGN = {
@@ -44,7 +45,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Machine]:
-    """Boots, installs and starts as in docs/systemd.md, with two senders and the development mailbox as relay."""
+    """Boots, installs and starts as in docs/systemd.md: two senders, feedback, and the development mailbox as relay."""
     if os.geteuid() != 0:
         pytest.fail("only root can boot a container: run make test-deploy as root", pytrace=False)
     packages.ensure(["systemd-container", "debootstrap"])
@@ -76,6 +77,7 @@ def _set_up(machine: Machine) -> None:
         "-m",
         "cli.mailbox",
     )
+    machine.run("systemctl", "enable", "--quiet", FEEDBACK)
     machine.run("systemctl", "start", "vashsender.target")
     for unit in (*SERVICES, *SENDERS):
         _wait_ready(machine, unit)
@@ -253,7 +255,8 @@ def test_rotation_loses_no_line(server: Machine) -> None:
     folder = server.tree / "var/log/vashsender"
     before = {unit: _pid(server, unit) for unit in (*SERVICES, *SENDERS)}
     server.run("logrotate", "--force", "/etc/logrotate.d/vashsender")
-    names = [f"{name}.log" for name in ("api", "dispatcher", "watchdog", "sender-1", "sender-2")]
+    written = ("api", "dispatcher", "watchdog", "feedback", "webhooks", "sender-1", "sender-2")
+    names = [f"{name}.log" for name in written]
     server.wait(lambda: all((folder / name).exists() for name in names), 100, "every service reopened its log")
     campaign.account()
     assert {unit: _pid(server, unit) for unit in before} == before
