@@ -210,16 +210,6 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert [row["id"] for row in command.json("campaign", "list", "--status", "finished")] == [campaign]
     assert command.json("campaign", "show", campaign)["timeline"]
 
-    assert code(command, "erase")[0] == 64  # the address from a pipe needs --yes
-    status, said = command.on_terminal("erase", "--all-projects", typed="Ann@example.com\ny\n")
-    assert status == 0
-    assert "projects done: 1 of 1" in said
-    rows = command.json("campaign", "recipients", campaign, "--status", "sent")
-    assert {row["email"] for row in rows} == {"", "b@x.test"}
-    assert "erased person" in command.ok("suppressions", "list")
-    assert command("suppressions", "export", str(tmp_path / "all.csv")).returncode == 0
-    assert ",,erased," in (tmp_path / "all.csv").read_text()
-
     story = command("logs", "--campaign", campaign, "-n", "500").stdout.splitlines()
     assert {json.loads(line)["service"] for line in story} >= {"dispatcher", "sender"}
 
@@ -235,6 +225,16 @@ def test_a_campaign_runs_from_the_command_line(on_shared_broker: Command, tmp_pa
     assert command.json("campaign", "show", slow)["status"] == "scheduled"
     command.ok("campaign", "cancel", slow, "--yes")
     assert command.json("campaign", "watch", slow, "--timeout", "60")["status"] == "cancelled"
+
+    assert code(command, "erase")[0] == 64  # the address from a pipe needs --yes
+    status, said = command.on_terminal("erase", "--all-projects", typed="Ann@example.com\ny\n")
+    assert status == 0
+    assert "projects done: 1 of 1" in said
+    rows = command.json("campaign", "recipients", campaign, "--status", "sent")
+    assert {row["email"] for row in rows} == {"", "b@x.test"}
+    assert "erased person" in command.ok("suppressions", "list")
+    assert command("suppressions", "export", str(tmp_path / "all.csv")).returncode == 0
+    assert ",,erased," in (tmp_path / "all.csv").read_text()
 
 
 def test_senders_scale_and_a_restart_replaces_one_process_at_a_time(on_shared_broker: Command) -> None:

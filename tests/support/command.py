@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,8 @@ class Command:
         )
         os.close(theirs)
         output = ""
+        limit = threading.Timer(COMMAND_SECONDS, process.kill)  # else a wrong `interrupt_at` would wait forever
+        limit.start()
         try:
             while True:
                 output += os.read(ours, 65_536).decode(errors="replace")
@@ -100,6 +103,7 @@ class Command:
         except OSError:  # the last process on the terminal has ended
             return process.wait(COMMAND_SECONDS), output
         finally:
+            limit.cancel()
             process.kill()
             os.close(ours)
 
