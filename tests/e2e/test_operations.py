@@ -138,6 +138,7 @@ def test_dead_messages_are_listed_and_replayed(on_shared_broker: Command, broker
     wait_for(lambda: command.json("dead", "list"))  # it is still unreadable
 
 
+@pytest.mark.more
 def test_monitor_restarts_supervisord(on_shared_broker: Command) -> None:
     command = running(on_shared_broker)
     before = command.pids()

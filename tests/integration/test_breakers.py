@@ -160,6 +160,7 @@ async def test_a_trip_that_a_sender_could_only_record_pauses_the_campaign(
     assert paused["reason"].startswith("mx refuses nearly everyone")
 
 
+@pytest.mark.more
 async def test_a_list_of_dead_addresses_pauses_once(system: System, relay: RecordingRelay) -> None:
     """30 % of 4,000: it pauses, a person resumes, and it goes on to its end."""
     relay.behaviour.rcpt = lambda rcpt, _tries: GONE if int(rcpt.split("@")[0][7:]) % 10 < 3 else None

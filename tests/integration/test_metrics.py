@@ -1,6 +1,7 @@
 """Metrics agree with the ledger, also across restarts as far as docs/metrics.md says."""
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.processes import ServiceProcess
@@ -35,6 +36,7 @@ def total(samples: Samples, metric: str, **labels: str) -> float:
     return sum(value for (found, its), value in samples.items() if found == metric and wanted <= dict(its).items())
 
 
+@pytest.mark.more
 async def test_sums_over_processes_equal_the_ledger(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.rcpt = refuse
     await system.start(senders=2)

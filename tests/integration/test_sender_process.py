@@ -279,6 +279,7 @@ async def release_again(ledger: Ledger) -> None:
         )
 
 
+@pytest.mark.more
 async def test_at_most_once_a_pause_makes_no_recipient_unknown(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender
 ) -> None:

@@ -29,6 +29,7 @@ async def test_batches_with_a_hanging_email_do_not_block_others(system: System, 
     assert taken == 0, "a batch that only waits for replies takes no slot"
 
 
+@pytest.mark.more
 async def test_retries_that_are_not_due_take_no_capacity(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.dot = lambda rcpt, tries: b"451 4.2.0 later\r\n" if rcpt in TROUBLED and not tries else After.ACCEPT
     await system.start(senders=1)
