@@ -10,7 +10,7 @@ import psutil
 from cli.local.ports import LOOPBACK, free_port
 from cli.local.postgres import PrivatePostgres
 from cli.local.postgres_user import as_server_user, give
-from shared.ledger.connect import POSTGRESQL_PLANS
+from shared.ledger.connect import LOST_CLIENT, POSTGRESQL_PLANS
 
 PROGRAM = "/usr/sbin/pgbouncer"
 ROLE = "pooled"
@@ -50,8 +50,8 @@ class Pgbouncer:
             return
         if not postgres.query(f"SELECT 1 FROM pg_roles WHERE rolname = '{ROLE}'"):
             postgres.query(f"CREATE ROLE {ROLE} SUPERUSER LOGIN PASSWORD '{postgres.password}'")
-            for name, value in POSTGRESQL_PLANS.items():
-                postgres.query(f"ALTER ROLE {ROLE} SET {name} = {value}")
+            for name, value in {**POSTGRESQL_PLANS, **LOST_CLIENT}.items():
+                postgres.query(f"ALTER ROLE {ROLE} SET {name} = '{value}'")
         self.folder.mkdir(exist_ok=True)
         port = free_port()
         text = CONFIGURATION.format(host=LOOPBACK, server_port=postgres.port, port=port, folder=self.folder)
