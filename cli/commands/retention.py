@@ -100,11 +100,11 @@ def run(yes: Yes = False) -> None:
 
 
 TOLD_ROWS = 100_000
-MOST_DAYS = 36_500
 
 
 def _days(text: str) -> int | None:
     from cli.output import UsageError
+    from shared.ledger.forgetting.due import MOST_DAYS
 
     if text in ("forever", "default"):
         return 0 if text == "forever" else None

@@ -3,9 +3,15 @@
 import csv
 import io
 import zlib
-from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Literal
+from asyncio import sleep
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import orjson
+from sqlalchemy import Row
+
+Rows = Sequence[Row[Any]]
 Format = Literal["csv", "ndjson"]
 
 MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
@@ -27,6 +33,45 @@ def csv_lines(rows: Iterable[Sequence[object]]) -> str:
     lines = io.StringIO()
     csv.writer(lines).writerows(rows)
     return lines.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """How the rows of an export are written."""
+
+    columns: Sequence[str]
+    #: The cells of a row, for CSV.
+    cells: Callable[[Row[Any]], Sequence[object]]
+    #: A row as a JSON object, for NDJSON.
+    fields: Callable[[Row[Any]], dict[str, object]]
+    #: Rows read by one transaction, and held in memory at once.
+    slice_rows: int
+    #: Rows written at once. Other requests run in between.
+    part_rows: int
+
+    def write(self, rows: Rows, file_format: Format) -> bytes:
+        if file_format == "csv":
+            return csv_lines(map(self.cells, rows)).encode()
+        return b"".join(orjson.dumps(self.fields(row), option=_NDJSON) for row in rows)
+
+
+_NDJSON = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+
+async def lines(table: Table, read: Callable[[int], Awaitable[Rows]], file_format: Format) -> AsyncIterator[bytes]:
+    """Lines of CSV with a header, or of NDJSON. `read` returns the rows by id after the one with this id: at most
+    `slice_rows`, and fewer only if they are the last. It is not called before what was read is taken."""
+    if file_format == "csv":
+        yield csv_lines([table.columns]).encode()
+    after = 0
+    while True:
+        rows = await read(after)
+        for start in range(0, len(rows), table.part_rows):
+            yield table.write(rows[start : start + table.part_rows], file_format)
+            await sleep(0)
+        if len(rows) < table.slice_rows:
+            return
+        after = rows[-1].id
 
 
 async def gzipped(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
