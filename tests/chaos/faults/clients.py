@@ -49,7 +49,12 @@ async def expire(world: World) -> None:
 
 @fault("retry-failed at random moments", extra_seconds=6)
 async def retry_failed(world: World) -> None:
-    world.relay.behaviour.rcpt = lambda rcpt, _tries: b"550 5.7.1 not yet\r\n" if chosen(rcpt, 3) else None
+    def answer(rcpt: str, _tries: int) -> bytes | None:
+        # In two ways: those that are tried again come one after the other, and the same words would trip the breaker.
+        words = b"not yet" if chosen(rcpt, 2) else b"not now"
+        return b"550 5.7.1 " + words + b"\r\n" if chosen(rcpt, 3) else None
+
+    world.relay.behaviour.rcpt = answer
     for _ in range(3):
         await world.random_pause(0.5, 1.5)
         await world.call_action("retry-failed")

@@ -11,6 +11,7 @@ from tests.chaos.world import CONNECTIONS, SECONDS_PER_EMAIL, SENDERS, UNRECORDE
 from tests.support.relay import After, Behaviour
 
 SHORT_REST = {"relay_rest_seconds": "1", "relay_rest_max_seconds": "2"}
+SHORT_PROVIDER_REST = {"provider_hold_seconds": "1", "provider_rest_seconds": "1"}
 SHORT_LIMITS = {**SHORT_REST, "email_soft_seconds": "2", "email_hard_seconds": "3"}
 MAX_GROWTH_BYTES = 10_000_000
 RETRIED = {"retry_delay_seconds": 2}
@@ -126,7 +127,7 @@ async def refuse_the_content(world: World) -> None:
 
 @fault(
     "a provider refuses us for its rate",
-    settings={"provider_hold_seconds": "1", "provider_rest_seconds": "1"},
+    settings=SHORT_PROVIDER_REST,
     extra_seconds=8,
     in_random_schedule=True,
 )

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import Sequence
 
 from tests.chaos.catalogue import FAULTS, Fault, fault
-from tests.chaos.faults.relays import SHORT_REST
+from tests.chaos.faults.relays import SHORT_PROVIDER_REST, SHORT_REST
 from tests.chaos.world import World
 
 FAULTS_PER_LANE = 3
 
 
-@fault("a random schedule of six faults, two at a time", settings=SHORT_REST, extra_seconds=30)
+@fault(
+    "a random schedule of six faults, two at a time", settings={**SHORT_REST, **SHORT_PROVIDER_REST}, extra_seconds=30
+)
 async def random_schedule(world: World) -> None:
     """One lane breaks processes, the other breaks what they depend on, so that no fault undoes the other's repair."""
     known = [
