@@ -1,7 +1,8 @@
 """Builds a release into dist/ and checks it: source archive, wheel, image. Uploads nothing.
 
-`python -m scripts.release [--no-image]`. The archives hold committed files only. The wheel is built from the unpacked
-source archive, which shows that the archive is complete.
+`python -m scripts.release [--no-image] [-- ARGUMENT OF THE IMAGE'S BUILD...]`. Only committed files are built. The wheel
+is built from the unpacked source archive, which shows that the archive is complete. The image is built by Docker, Podman
+or Buildah, the first of them that works.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tarfile
 import tempfile
 import tomllib
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,7 @@ def build(folder: Path) -> Archives:
     """Builds both from the committed files. Raises ReleaseError if something is missing in them."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="vashsender-release-") as work:
-        tree = Path(work) / "tree"
-        tree.mkdir()
-        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True)
-        subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+        tree = _committed_tree(Path(work) / "tree")
         source = folder / _backend("build_sdist", tree, folder)
         with tarfile.open(source) as opened:
             # Python 3.11.2, which Debian 12 has, knows no filters yet.
@@ -85,12 +83,20 @@ def main() -> int:
                 raise ReleaseError(f"the wheel says it is {told.stdout.strip()}, pyproject.toml {version()}")
         made = [str(archives.source), str(archives.wheel)]
         if options.image:
-            made.append(_image())
+            made.append(_image(options.build_arguments))
     except (ReleaseError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"release: {error}\n")
         return 1
     sys.stdout.write("\n".join(made) + "\n")
     return 0
+
+
+def _committed_tree(folder: Path) -> Path:
+    """Writes the files of the last commit to a new folder."""
+    folder.mkdir()
+    archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder
 
 
 def _backend(hook: str, tree: Path, folder: Path) -> str:
@@ -138,23 +144,53 @@ def _listed(paths: Iterable[str]) -> list[str]:
     return [name for name in listed.stdout.split("\0") if name]
 
 
-def _image() -> str:
-    """Builds the image with Docker, and asks it for its version."""
-    if shutil.which("docker") is None:
-        raise ReleaseError("there is no docker for the image: install it, or run with --no-image")
+def _image(build_arguments: Sequence[str]) -> str:
+    """Builds the image from the last commit, and asks it for its version."""
+    builder = _builder()
     tag = f"vashsender:{version()}"
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-    arguments = ["--build-arg", f"VERSION={version()}", "--build-arg", f"REVISION={commit.stdout.strip()}"]
-    subprocess.run(["docker", "build", "--quiet", "--tag", tag, *arguments, str(ROOT)], check=True)
-    told = subprocess.run(["docker", "run", "--rm", tag, "--version"], capture_output=True, text=True, check=True)
-    if told.stdout.strip() != version():
-        raise ReleaseError(f"the image says it is {told.stdout.strip()}, pyproject.toml {version()}")
-    return f"image {tag}"
+    commit = _output("git", "-C", str(ROOT), "rev-parse", "HEAD")
+    arguments = ["--build-arg", f"VERSION={version()}", "--build-arg", f"REVISION={commit}", *build_arguments]
+    if builder == "buildah":
+        arguments += ["--format", "docker"]  # that of OCI has no HEALTHCHECK
+    with tempfile.TemporaryDirectory(prefix="vashsender-image-") as work:
+        tree = _committed_tree(Path(work) / "tree")
+        _output(builder, "build", "--quiet", "--tag", tag, *arguments, str(tree))
+    if (told := _version_in_image(builder, tag)) != version():
+        raise ReleaseError(f"the image says it is {told}, pyproject.toml {version()}")
+    return f"image {tag}, in the storage of {builder}"
+
+
+def _builder() -> str:
+    """What builds images here. Docker and Podman may be installed and yet have nothing that answers."""
+    for name in ("docker", "podman"):
+        if shutil.which(name) and subprocess.run([name, "info"], capture_output=True, check=False).returncode == 0:
+            return name
+    if shutil.which("buildah"):
+        return "buildah"
+    raise ReleaseError("no Docker, Podman or Buildah works here for the image: install one, or run with --no-image")
+
+
+def _version_in_image(builder: str, tag: str) -> str:
+    if builder != "buildah":
+        return _output(builder, "run", "--rm", tag, "--version")
+    container = _output("buildah", "from", "--pull-never", f"localhost/{tag}")
+    try:
+        return _output("buildah", "run", container, "--", "vashsender", "--version")
+    finally:
+        _output("buildah", "rm", container)
+
+
+def _output(*command: str) -> str:
+    """Standard output of a command. Its errors are shown."""
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.release")
     parser.add_argument("--no-image", dest="image", action="store_false", help="build the archives only")
+    parser.add_argument(
+        "build_arguments", nargs="*", help="after --: for the image, such as --secret id=pip,src=pip.conf"
+    )
     return parser.parse_args()
 
 
