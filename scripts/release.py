@@ -1,8 +1,8 @@
 """Builds a release into dist/ and checks it: source archive, wheel, image. Uploads nothing.
 
-`python -m scripts.release [--no-image] [-- ARGUMENT OF THE IMAGE'S BUILD...]`. Only committed files are built. The wheel
-is built from the unpacked source archive, which shows that the archive is complete. The image is built by Docker, Podman
-or Buildah, the first of them that works.
+`python -m scripts.release [--no-image] [-- ARGUMENT OF THE IMAGE'S BUILD...]`. Only committed files are built. The
+wheel is built from the unpacked source archive, which shows that the archive is complete. The image is built by Docker,
+Podman or Buildah, the first of them that works.
 """
 
 import argparse
