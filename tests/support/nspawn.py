@@ -118,7 +118,7 @@ def install(tree: Path) -> None:
         capture_output=True,
         check=True,
     ).stdout
-    there = b"\0".join(name for name in files.split(b"\0") if name and (ROOT / name.decode()).is_file())
+    there = b"\0".join(name for name in files.split(b"\0") if name and os.path.lexists(ROOT / name.decode()))
     packed = subprocess.run(
         ["tar", "--create", "--null", "--files-from=-"], cwd=ROOT, input=there, capture_output=True, check=True
     )
