@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Float, ScalarSelect, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
@@ -136,7 +137,7 @@ class Ledger:
             event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
         else:
-            event.listen(self.engine.sync_engine, "handle_error", _leave_read_only_server)
+            event.listen(self.engine.sync_engine, "handle_error", _leave_useless_connections)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -249,8 +250,13 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _leave_read_only_server(context: ExceptionContext) -> None:
+def _leave_useless_connections(context: ExceptionContext) -> None:
     """Drops every connection of the pool after a write to a read-only server. They may lead to a primary that was
-    demoted; new ones go to the server that is the primary by then."""
-    if _sqlstate(context.original_exception) == READ_ONLY:
+    demoted; new ones go to the server that is the primary by then. And drops one connection whose driver lost step with
+    the server: it does so when the server closes the connection just as a statement begins."""
+    error = context.original_exception
+    if _sqlstate(error) == READ_ONLY:
         context.is_disconnect = True
+    elif isinstance(error.__cause__, asyncpg.InternalClientError):
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False

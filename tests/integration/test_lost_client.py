@@ -1,9 +1,12 @@
 """A client that is cut off in the middle of a transaction keeps its locks only for a moment."""
 
 import asyncio
+from unittest.mock import AsyncMock
 
+import asyncpg
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
 from shared.ledger import connect
@@ -24,10 +27,31 @@ async def test_the_locks_of_a_silent_transaction_end(postgresql_url: str, monkey
         await silent.execute(touch)
         async with asyncio.timeout(PATIENCE_SECONDS), ledger.write() as connection:
             await connection.execute(touch)
-        with pytest.raises(Exception, match=r"idle-in-transaction|closed") as caught:
+        with pytest.raises(DBAPIError) as caught:
             await silent.execute(touch)
         assert is_unavailable(caught.value)
         await silent.invalidate()
+    finally:
+        await ledger.close()
+
+
+async def test_a_connection_whose_driver_lost_step_is_not_used_again(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(postgresql_url, pool_size=1)
+    which = text("SELECT pg_backend_pid()")
+    try:
+        async with ledger.read() as connection:
+            before = await connection.scalar(which)
+        async with ledger.read() as connection:
+            with monkeypatch.context() as patch:
+                lost = asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+                patch.setattr(asyncpg.Connection, "prepare", AsyncMock(side_effect=lost))
+                with pytest.raises(DBAPIError) as caught:
+                    await connection.scalar(text("SELECT 1"))
+        assert is_unavailable(caught.value)
+        async with ledger.read() as connection:
+            assert await connection.scalar(which) != before
     finally:
         await ledger.close()
 
