@@ -22,6 +22,7 @@ from tests.support.databases import (
     through_pgbouncer,
 )
 from tests.support.fork_server import ForkServer
+from tests.support.loops import cancel_tasks_of_tasks
 from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
@@ -46,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
         # A shell starts background jobs with SIGINT ignored.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     ServiceProcess.fork_server = ForkServer()
+    cancel_tasks_of_tasks()
     # Slow is no finding: the machine may be busy.
     slow = hypothesis.HealthCheck.too_slow
     patient = hypothesis.settings(deadline=None, suppress_health_check=[slow])
