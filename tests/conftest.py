@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from cli.local import ports
 from cli.local.broker import PrivateBroker
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
@@ -40,6 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = getattr(config, "workerinput", None)
     if worker is not None:
         config.stash[run_key] = TestRun(Path(worker["run_folder"]))
+        workers = int(worker["workercount"])
+        ports.share = (int(worker["workerid"].removeprefix("gw")) % workers, workers)
     elif not config.option.collectonly:
         config.stash[run_key] = TestRun.new()
         # CI sends SIGTERM at its time limit; the run must stop its servers then as well.

@@ -2,6 +2,7 @@
 
 import random
 import socket
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from shared.ports import holder
 LOOPBACK = "127.0.0.1"
 LOWEST_RANDOM_PORT = 10_000
 EPHEMERAL_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+share = (0, 1)
+"""Which part of the ports this process chooses from, and of how many. Processes that choose at the same time must not
+meet: a port is free until its server listens."""
+
+_given: deque[int] = deque(maxlen=1000)  # chosen by this process; their servers may not listen yet
 
 
 class PortTakenError(LocalError):
@@ -39,12 +46,14 @@ def free_ports(count: int) -> list[int]:
     They are below the range for outgoing connections, so that none of those takes a port before its server starts.
     """
     lowest_ephemeral = _lowest_ephemeral_port()
-    found: set[int] = set()
+    index, shares = share
+    found: list[int] = []
     while len(found) < count:
-        port = random.randrange(LOWEST_RANDOM_PORT, lowest_ephemeral)
-        if port not in found and is_free(port):
-            found.add(port)
-    return list(found)
+        port = random.randrange(LOWEST_RANDOM_PORT + index, lowest_ephemeral, shares)
+        if port not in _given and is_free(port):
+            found.append(port)
+            _given.append(port)
+    return found
 
 
 def refuse_taken(ports: Mapping[str, int]) -> None:

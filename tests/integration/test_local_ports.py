@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from cli.local import ports
 from cli.local.ports import PortTakenError, free_ports, is_free, refuse_taken
 from shared.ports import holder
 
@@ -19,9 +20,19 @@ def taken_port() -> Iterator[int]:
 
 
 def test_free_ports_differ_and_are_free() -> None:
-    ports = free_ports(50)
-    assert len(set(ports)) == 50
-    assert all(map(is_free, ports))
+    found = free_ports(50)
+    assert len(set(found)) == 50
+    assert all(map(is_free, found))
+
+
+def test_a_port_is_not_given_twice_before_its_server_listens() -> None:
+    assert not set(free_ports(50)) & set(free_ports(50))
+
+
+def test_processes_with_different_shares_never_choose_the_same_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(3):
+        monkeypatch.setattr(ports, "share", (index, 3))
+        assert {(port - ports.LOWEST_RANDOM_PORT) % 3 for port in free_ports(20)} == {index}
 
 
 def test_an_occupied_port_is_not_free(taken_port: int) -> None:
