@@ -27,7 +27,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from tests.support.command import Command, wait_for
+from tests.support.command import Command
+from tests.support.waiting import wait_for
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 COLUMNS, ROWS = 122, 60

@@ -17,7 +17,7 @@ share = (0, 1)
 """Which part of the ports this process chooses from, and of how many. Processes that choose at the same time must not
 meet: a port is free until its server listens."""
 
-_given: deque[int] = deque(maxlen=1000)  # chosen by this process; their servers may not listen yet
+_given: deque[int] = deque(maxlen=100)  # chosen by this process; their servers may not listen yet
 
 
 class PortTakenError(LocalError):

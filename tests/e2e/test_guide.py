@@ -18,8 +18,9 @@ import pytest
 
 from cli.client import ApiClient
 from cli.local.ports import free_port, is_free
-from tests.support.command import Command, wait_for
+from tests.support.command import Command
 from tests.support.relay import RecordingRelay
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 

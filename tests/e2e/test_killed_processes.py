@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.command import Command, wait_for
+from tests.support.command import Command
 from tests.support.relay import RecordingRelay
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
 

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from cli.account import copies, settle
 from cli.client import ApiClient
 from cli.mailbox.maildir import Maildir
 from tests.support.command import Command
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -36,11 +37,11 @@ def test_everyone_gets_the_email_and_duplicates_are_bounded(on_shared_broker: Co
         began = time.time()
         api.post(f"/v1/campaigns/{campaign_id}/send")
         victim = command.pids()["sender-1"]
-        _wait_for(lambda: api.get(f"/v1/campaigns/{campaign_id}")["counts"]["sent"] >= RECIPIENTS * 0.2)
-        _wait_for(lambda: bool(held := _held_by(api, campaign_id, "sender-1")) and not seen.update(held))
+        wait_for(lambda: api.get(f"/v1/campaigns/{campaign_id}")["counts"]["sent"] >= RECIPIENTS * 0.2)
+        wait_for(lambda: bool(held := _held_by(api, campaign_id, "sender-1")) and not seen.update(held))
         os.kill(victim, signal.SIGKILL)
         killed_at = time.monotonic()
-        _wait_for(lambda: all(generation > seen.get(id_, 0) for id_, generation in _generations(api, campaign_id)))
+        wait_for(lambda: all(generation > seen.get(id_, 0) for id_, generation in _generations(api, campaign_id)))
         recovery_seconds = time.monotonic() - killed_at
 
         command.ok("campaign", "watch", campaign_id, "--timeout", "120", seconds=150)
@@ -96,10 +97,3 @@ def _held_by(api: ApiClient, campaign_id: str, slot: str) -> dict[int, int]:
 def _generations(api: ApiClient, campaign_id: str) -> Iterator[tuple[int, int]]:
     for batch in api.pages("/v1/batches", campaign_id=campaign_id):
         yield batch["id"], batch["generation"]
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)

@@ -15,9 +15,10 @@ import pytest
 
 from shared.relays.config import Tls
 from tests.support.broker import BrokerVhost
-from tests.support.command import Command, wait_for
+from tests.support.command import Command
 from tests.support.smtp.certificates import certificate_for_localhost
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
+from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.timeout(600)
 

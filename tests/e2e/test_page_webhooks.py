@@ -1,6 +1,5 @@
 """The page *Webhooks* in headless Chromium, with the real services and a receiver that can fail."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
@@ -50,10 +49,12 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 async def shows(user: Person, words: str) -> None:
     """Reloads the page until it shows this."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while words not in await user.text("main"):
-            await asyncio.sleep(0.1)
-            await user.page.reload()
+
+    async def shown() -> bool:
+        await user.page.reload()
+        return words in await user.text("main")
+
+    await until(shown, PATIENCE_SECONDS)
 
 
 async def test_a_person_makes_watches_and_mends_a_webhook(system: System, receiver: Receiver) -> None:

@@ -7,7 +7,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from shared.ledger.models import Batch
 from shared.ledger.states import BatchState
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -151,7 +152,7 @@ async def _join(system: System, watch: Watch) -> list[float]:
         return await watch.now()
 
     ready = await asyncio.gather(*(join(name) for name in COME_AND_GO))
-    await _until(lambda: all(watch.of(name) for name in COME_AND_GO))
+    await until(lambda: all(watch.of(name) for name in COME_AND_GO))
     await _assert_finished_by_holder(kept, watch)
     return [watch.of(name)[0].claimed_at - moment for name, moment in zip(COME_AND_GO, ready, strict=True)]
 
@@ -168,7 +169,7 @@ async def _leave(system: System, watch: Watch) -> list[float]:
         rows = (await connection.execute(select(col(Batch.id), col(Batch.state)).where(col(Batch.id).in_(last)))).all()
     open_ones = [last[id_] for id_, state in rows if state != BatchState.DONE.value]
     assert open_ones, "none of the three had anything left to give back"
-    await _until(lambda: all(watch.after(held) for held in open_ones))
+    await until(lambda: all(watch.after(held) for held in open_ones))
     await _assert_finished_by_holder(kept, watch)
     return [watch.after(held)[0].claimed_at - told for held in open_ones]
 
@@ -181,7 +182,7 @@ async def _held_by(name: str, watch: Watch) -> list[Held]:
         held[:] = [one for one in await watch.look() if one.owner.startswith(f"{name}@")]
         return bool(held)
 
-    await _until(found)
+    await until(found)
     return held
 
 
@@ -200,18 +201,8 @@ async def _assert_finished_by_holder(kept: list[Held], watch: Watch) -> None:
             done.update((row[0], row[1]) for row in rows)
         return len(done) == len(expected)
 
-    await _until(all_done)
+    await until(all_done)
     assert done == expected
-
-
-async def _until(condition: Callable[[], bool | Awaitable[bool]]) -> None:
-    """Polls until the condition is true."""
-    async with asyncio.timeout(60):
-        while True:
-            met = condition()
-            if met if isinstance(met, bool) else await met:
-                return
-            await asyncio.sleep(0.03)
 
 
 async def _rescues(watch: Watch) -> int:

@@ -13,6 +13,7 @@ import pytest
 
 from cli.local.programs import Program
 from cli.local.supervise import State, Supervisor
+from tests.support.waiting import wait_for
 
 WORK = """
 import os, signal, sys, time
@@ -27,7 +28,6 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while True:
     time.sleep(3600)
 """
-PATIENCE_SECONDS = 20.0
 
 
 @pytest.fixture
@@ -49,13 +49,6 @@ def program(tmp_path: Path) -> Callable[..., Program]:
         return Program(name, [sys.executable, "-c", code], {"WORD": word}, log, stop_seconds, ready_url="", ports={})
 
     return make
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.02)
 
 
 def states(supervisor: Supervisor) -> dict[str, State]:

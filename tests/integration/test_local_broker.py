@@ -1,8 +1,6 @@
 """The private RabbitMQ node: accounts, loopback, stop, kill, and no process left behind."""
 
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import aio_pika
@@ -15,16 +13,9 @@ from cli.local.ports import PortTakenError, free_ports, is_free
 from shared import topology
 from tests.support.broker import BrokerVhost
 from tests.support.run import TestRun
+from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
-WAIT_SECONDS = 60.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def listening_addresses(process: psutil.Process) -> set[str]:
@@ -93,7 +84,7 @@ def test_a_supervised_broker_replaces_the_node_of_a_killed_supervisor(run: TestR
     left = {process.pid for process in broker.processes()}
     assert left
     with subprocess.Popen(broker.command(), cwd=ROOT) as second:
-        wait_until(lambda: not left & {process.pid for process in broker.processes()})
+        wait_for(lambda: not left & {process.pid for process in broker.processes()})
         broker.wait_ready()
         second.terminate()
         assert second.wait(timeout=60) == 0

@@ -5,9 +5,9 @@ import signal
 
 from shared.ledger.database import Ledger
 from tests.conftest import ServiceFactory
-from tests.support.command import wait_for
 from tests.support.relay import After, RecordingRelay
 from tests.support.seeds import seed_campaign
+from tests.support.waiting import wait_for
 
 
 async def test_a_signal_ends_a_sender_that_was_about_to_restart(

@@ -7,17 +7,14 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
 from cli.local.ports import free_port, free_ports, is_free
-
-T = TypeVar("T")
 
 COMMAND_SECONDS = 180.0
 SENDER_PORTS = 4
@@ -141,15 +138,6 @@ class Command:
             if str(self.var) in words and process.pid != os.getpid():
                 found.append(f"{process.pid} {process.name()}")
         return found
-
-
-def wait_for(condition: Callable[[], T], seconds: float = 120.0, *, every: float = 0.1) -> T:
-    """Polls the condition until it is true. Returns its result."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"the condition was not met within {seconds:g} s"
-        time.sleep(every)
-    return found
 
 
 def _free_port_range(count: int) -> int:

@@ -4,6 +4,9 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.02
 SLOW_POLL_SECONDS = 0.5
@@ -21,8 +24,17 @@ async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
             await asyncio.sleep(POLL_SECONDS)
 
 
+def wait_for(condition: Callable[[], T], seconds: float = 120.0, *, every: float = 0.1) -> T:
+    """The same, without an event loop. Returns what the condition said."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"the condition was not met within {seconds:g} s"
+        time.sleep(every)
+    return found
+
+
 def wait_until(holds: Callable[[], object], trouble: Callable[[], object], seconds: float) -> None:
-    """The same, without an event loop. Fails with what `trouble` says."""
+    """The same, for slow conditions. Fails with what `trouble` says."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"not in {seconds:g} s: {trouble()}"
