@@ -20,6 +20,7 @@ from cli.client import ApiClient
 from cli.local.ports import free_port, is_free
 from tests.support.command import Command
 from tests.support.relay import RecordingRelay
+from tests.support.running import listening_addresses
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
@@ -250,13 +251,10 @@ class Guide:
         assert stat.S_IMODE(logs.stat().st_mode) == 0o700
         assert {stat.S_IMODE(path.stat().st_mode) for path in logs.iterdir()} == {0o600}
         assert {stat.S_IMODE(path.stat().st_mode) for path in (command.var / "run").glob("*.pid")} == {0o600}
-        addresses = {
-            connection.laddr.ip
-            for pid in command.pids().values()
-            for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True))
-            for connection in process.net_connections("inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
+        programs = [psutil.Process(pid) for pid in command.pids().values()]
+        children = [child for program in programs for child in program.children(recursive=True)]
+        addresses = listening_addresses([*programs, *children])
+        assert addresses
         assert addresses <= {"127.0.0.1", "::1"}
 
     def stop(self) -> None:

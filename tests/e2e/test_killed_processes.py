@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.command import Command
 from tests.support.relay import RecordingRelay
+from tests.support.running import name_of
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(900)]
@@ -138,7 +139,8 @@ def node_of(broker: int) -> int:
 
     def only() -> int:
         # A child of the node is briefly a copy of it.
-        nodes = [child.pid for child in psutil.Process(broker).children(recursive=True) if child.name() == "beam.smp"]
+        children = psutil.Process(broker).children(recursive=True)
+        nodes = [child.pid for child in children if name_of(child) == "beam.smp"]
         return nodes[0] if len(nodes) == 1 else 0
 
     return wait_for(only)

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support.running import lives
+
 ROOT = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 60.0
 A_TEST_THAT_HANGS = """
@@ -50,10 +52,6 @@ def postmaster_of(nested: subprocess.Popen[str], folder: Path) -> psutil.Process
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return psutil.Process(int(report.read_text()))
-
-
-def lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from tests.support.debian_tree import CACHE
+from tests.support.running import name_of
 
 ROOT = Path(__file__).parents[2]
 HOME = Path("opt/vashsender")
@@ -159,7 +160,7 @@ def _leader(container: "subprocess.Popen[bytes]", console_log: Path) -> int:
     deadline = time.monotonic() + BOOT_SECONDS
     while time.monotonic() < deadline and container.poll() is None:
         for child in psutil.Process(container.pid).children():
-            if child.name() == "systemd":
+            if name_of(child) == "systemd":
                 return child.pid
         time.sleep(POLL_SECONDS)
     raise AssertionError(f"systemd-nspawn did not boot: {console_log.read_text(errors='replace')}")
