@@ -11,6 +11,7 @@ import random
 import socket
 import ssl
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.connection import TransportFactory
-from aiormq.exceptions import AMQPConnectionError
+from aiormq.exceptions import AMQPConnectionError, InvalidFrameError
+from pamqp.commands import Connection as ConnectionFrames
 from yarl import URL
 
 from shared.broker_url import hosts_of, with_one_host
@@ -156,6 +158,17 @@ def broken_is_an_error() -> Iterator[None]:
         raise ConnectionError("the connection broke") from None
 
 
+def why_refused(error: BaseException) -> str:
+    """Says why a connection cannot be made. A broker that refuses the virtual host (it does not exist, does not run on
+    this server, is full, or the account may not use it) says which; aiormq's error has only the name of that frame."""
+    if isinstance(error, InvalidFrameError):
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            answer = frame.f_locals.get("frame")
+            if isinstance(answer, ConnectionFrames.Close):
+                return f"the broker refused the connection: {answer.reply_text}"
+    return f"{type(error).__name__}: {error}"
+
+
 async def connect(url: str, *, timeout_seconds: float = 30.0, name: str = "") -> AbstractConnection:
     """A connection for one task, which is not made again. Tries each address once.
 
@@ -168,9 +181,11 @@ async def connect(url: str, *, timeout_seconds: float = 30.0, name: str = "") ->
             connection.kwargs["transport_factory"] = servers
             try:
                 await connection.connect(timeout=CONNECT_SECONDS)
-            except (OSError, aio_pika.exceptions.AMQPError):
+            except (OSError, aio_pika.exceptions.AMQPError) as error:
                 await connection.close()
                 if servers.all_tried:
+                    if isinstance(error, InvalidFrameError):
+                        raise AMQPConnectionError(why_refused(error)) from error
                     raise
             else:
                 return connection

@@ -21,7 +21,7 @@ from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
 
 from shared import logs, topology
-from shared.broker import CONNECT_SECONDS, broken_is_an_error
+from shared.broker import CONNECT_SECONDS, broken_is_an_error, why_refused
 from shared.broker_url import with_one_host
 from shared.consumers import Consumer, watch
 from shared.events import Event
@@ -217,7 +217,7 @@ class Bus:
                         await self._publisher.start()
                         await self._consumer.start()
             except Exception as error:  # noqa: BLE001 - the broker is away or topology is missing: try again
-                self.state = f"{type(error).__name__}: {error}"
+                self.state = why_refused(error)
                 log.warning("broker.unreachable", error=self.state)
                 with suppress(Exception):
                     await self._consumer.stop()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from uuid import UUID
 
 import pytest
+from aiormq.exceptions import AMQPConnectionError
 
 from cli.local.ports import LOOPBACK, free_port
 from shared import broker, queues, topology
@@ -13,6 +14,7 @@ from shared.events import CampaignRequested
 from shared.metrics import Metrics
 from tests.support.broker import BrokerVhost
 from tests.support.proxy import Proxy
+from tests.support.waiting import until
 
 NIL = UUID(int=0)
 
@@ -73,6 +75,28 @@ async def test_a_name_leads_to_the_address_that_answers(
         server.close()
         for writer in writers:
             writer.close()
+
+
+async def test_a_refused_virtual_host_is_told_in_the_brokers_words(broker_vhost: BrokerVhost) -> None:
+    account, _, name = broker_vhost.services_url.rpartition("/")
+    forbidden, missing = f"{name}-forbidden", f"{name}-missing"
+    broker_vhost.api.put(f"/vhosts/{forbidden}").raise_for_status()
+    for vhost, words in (
+        (missing, f"vhost {missing} not found"),
+        (forbidden, f"access to vhost '{forbidden}' refused"),
+    ):
+        url = f"{account}/{vhost}"
+        with pytest.raises(AMQPConnectionError, match=words):
+            await broker.connect(url)
+        bus = Bus(url, Metrics("test"), name="test")
+        bus.start()
+        try:
+            await until(lambda bus=bus, words=words: words in bus.state)
+            assert bus.state.startswith("the broker refused the connection: NOT_ALLOWED")
+            assert words in await bus.check(1.0)
+        finally:
+            await bus.close()
+    broker_vhost.api.delete(f"/vhosts/{forbidden}").raise_for_status()
 
 
 async def test_a_bus_goes_on_with_another_server(broker_vhost: BrokerVhost, silent_port: int) -> None:

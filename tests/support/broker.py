@@ -11,9 +11,11 @@ import httpx
 
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, ADMIN_RIGHTS, SERVICES, SERVICES_RIGHTS
+from tests.support.waiting import wait_for
 
 REQUEST_TIMEOUT_SECONDS = 30.0
 CREATE_TRIES = 3
+RUNS_EVERYWHERE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def new_vhost(broker: PrivateBroker) -> Iterator[BrokerVhost]:
         trust_env=False,
     ) as api:
         _create(api, name)
+        wait_for(lambda: _runs_everywhere(api, name), RUNS_EVERYWHERE_SECONDS)
         for account, rights in ((ADMIN, ADMIN_RIGHTS), (SERVICES, SERVICES_RIGHTS)):
             api.put(f"/permissions/{name}/{account}", json=dict(rights)).raise_for_status()
         try:
@@ -92,3 +95,14 @@ def _create(api: httpx.Client, name: str) -> None:
             api.put(f"/vhosts/{name}").raise_for_status()
             return
     api.put(f"/vhosts/{name}").raise_for_status()
+
+
+def _runs_everywhere(api: httpx.Client, name: str) -> bool:
+    """Whether each node of the cluster serves the virtual host. A node that had just joined when it was created may
+    never start it by itself, and then refuses all connections to it, so such a node is asked to."""
+    states: dict[str, str] = api.get(f"/vhosts/{name}").raise_for_status().json()["cluster_state"]
+    nodes = [node["name"] for node in api.get("/nodes").raise_for_status().json() if node["running"]]
+    missing = [node for node in nodes if states.get(node) != "running"]
+    for node in missing:
+        api.post(f"/vhosts/{name}/start/{node}")
+    return not missing
