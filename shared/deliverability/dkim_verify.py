@@ -22,6 +22,7 @@ SIGNATURE = b"dkim-signature"
 
 _REQUIRED = ("a", "b", "bh", "d", "h", "s", "v")
 _SPACES = re.compile(rb"[ \t]+")
+_HEADER = re.compile(rb"([\x21-\x39\x3b-\x7e]+):")
 _LINE_END = re.compile(rb"\r?\n")
 _SIGNED_DATA = re.compile(rb"(^|;)([ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 _FOREVER = 2**40
@@ -41,6 +42,8 @@ class Field(NamedTuple):
 class Message(NamedTuple):
     headers: Sequence[Field]
     body: bytes
+    #: A line among the headers that is none (RFC 5322, 2.2), such as a lone CR; empty if there is none.
+    no_header: bytes = b""
 
     @property
     def signatures(self) -> Sequence[Field]:
@@ -49,15 +52,16 @@ class Message(NamedTuple):
 
 
 def parse(octets: bytes) -> Message:
-    """Takes any bytes: what is no header is left out. Line ends become CRLF."""
+    """Takes any bytes. Line ends become CRLF."""
     octets = _LINE_END.sub(b"\r\n", octets)
     head, _, body = octets.partition(b"\r\n\r\n")
-    headers = []
+    headers, no_header = [], b""
     for line in re.split(rb"\r\n(?![ \t])", head):
-        name, colon, value = line.partition(b":")
-        if colon:
-            headers.append(Field(name, value))
-    return Message(headers, body)
+        if found := _HEADER.match(line):
+            headers.append(Field(found[1], line[found.end() :]))
+        elif not line.startswith(b"From "):  # the first line of a mailbox file
+            no_header = no_header or line
+    return Message(headers, body, no_header)
 
 
 def signature_tags(signature: Field) -> Mapping[str, str]:
@@ -66,6 +70,8 @@ def signature_tags(signature: Field) -> Mapping[str, str]:
 
 def verify(message: Message, signature: Field, record: str) -> None:
     """`record` is the TXT record of the signature's selector. Raises SignatureError."""
+    if message.no_header:
+        raise SignatureError(f"{message.no_header[:40]!r} is no header")
     tags = signature_tags(signature)
     _check_tags(tags)
     of_headers, _, of_body = tags.get("c", "simple/simple").partition("/")
@@ -90,7 +96,7 @@ def _check_tags(tags: Mapping[str, str]) -> None:
         raise SignatureError(f"{missing[0]}= is missing")
     if tags["v"] != "1":
         raise SignatureError(f"v={tags['v'][:40]} is not 1")
-    if "from" not in tags["h"].lower().replace(" ", "").split(":"):
+    if "from" not in [name.strip().lower() for name in tags["h"].split(":")]:
         raise SignatureError("From is not signed")
     identity = tags.get("i", f"@{tags['d']}").rpartition("@")[2].lower()
     if f".{identity}" != f".{tags['d'].lower()}" and not identity.endswith(f".{tags['d'].lower()}"):
@@ -103,7 +109,7 @@ def _chosen(message: Message, names: str) -> list[Field]:
     """The signed headers. Of several with one name the last comes first (RFC 6376, 5.4.2); a missing one is empty."""
     left: dict[bytes, list[Field]] = {}
     for field in message.headers:
-        left.setdefault(field.name.strip().lower(), []).append(field)
+        left.setdefault(field.name.lower(), []).append(field)
     chosen = []
     for name in names.split(":"):
         fields = left.get(name.strip().lower().encode())
@@ -115,7 +121,8 @@ def _chosen(message: Message, names: str) -> list[Field]:
 def _header(field: Field, *, relaxed: bool) -> bytes:
     if not relaxed:
         return field.name + b":" + field.value
-    return field.name.strip().lower() + b":" + b" ".join(field.value.split())
+    unfolded = field.value.replace(b"\r\n", b"")
+    return field.name.lower() + b":" + _SPACES.sub(b" ", unfolded).strip()
 
 
 def _simple(body: bytes) -> bytes:

@@ -107,10 +107,20 @@ def test_the_example_of_rfc_8463_is_good() -> None:
     assert "key for ed25519" in ours(signed("relaxed/relaxed"), ED25519_KEY)
 
 
+@pytest.mark.parametrize("canonical", CANONICAL)
+@pytest.mark.parametrize("line", [b"\r", b"no header", b"Subject"])
+def test_a_line_that_is_no_header_breaks_it(canonical: str, line: bytes) -> None:
+    head, end, body = signed(canonical).partition(b"\r\n\r\n")
+    changed = head + b"\r\n" + line + end + body
+    assert "is no header" in ours(changed)
+    assert not theirs(changed)
+    assert ours(b"From news@example.com Fri Nov 27 15:00:00 2026\r\n" + signed(canonical)) == ""
+
+
 @given(
     st.sampled_from(CANONICAL),
     st.integers(0, 1200),
-    st.sampled_from([b"", b" ", b"\t", b"x", b"\r\n", b"\r\n ", b":"]),
+    st.sampled_from([b"", b" ", b"\t", b"x", b"\r\n", b"\r\n ", b":", b"\r", b"\n"]),
     st.booleans(),
 )
 def test_of_a_changed_message_we_say_what_dkimpy_says(canonical: str, at: int, put: bytes, instead: bool) -> None:
