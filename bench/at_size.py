@@ -28,7 +28,7 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.campaign import REPORTS, folder, ledger_url, private_broker
-from bench.page import FILL_SECONDS, ask_all, filled, new_key
+from bench.page import BATCH, FILL_SECONDS, ask_all, filled, new_key
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from services.dispatcher.deadline import Deadline
@@ -39,7 +39,7 @@ from services.sender.db.record import Group, record
 from services.sender.db.worklist import WorklistRow, read_worklist
 from services.sender.results import Result
 from shared import topology
-from shared.ledger import migrate
+from shared.ledger import campaigns, migrate
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from tests.support.services import DispatcherRig, register_sender
@@ -112,6 +112,7 @@ async def _at(number: int, options: argparse.Namespace, work: Any, url: str, amq
     try:
         steps = Steps(ledger)
         await _send(ledger, steps, options.batches)
+        await _split(ledger, steps, campaign)
         await _prove(ledger, steps, campaign)
     finally:
         await ledger.close()
@@ -173,6 +174,15 @@ def _group(held: Claim, rows: Sequence[WorklistRow]) -> Group:
         for row in rows
     ]  # fmt: skip
     return Group(held.batch_id, held.generation, held.campaign_id, DEFAULT_PROJECT, results)
+
+
+async def _split(ledger: Ledger, steps: Steps, large: UUID) -> None:
+    """Finds the range of a first batch, before which all other campaigns were imported."""
+    for _ in range(PROVEN):
+        async with steps.step(f"split, {BATCH} recipients"), ledger.write() as connection:
+            cut = await campaigns.next_range(connection, large, 0, BATCH)
+        assert cut is not None
+        assert cut.size == BATCH
 
 
 async def _prove(ledger: Ledger, steps: Steps, large: UUID) -> None:

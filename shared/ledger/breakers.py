@@ -17,11 +17,15 @@ from shared.faults import breakers
 from shared.faults.breakers import LIST_RESULTS, Breaker, Seen
 from shared.ledger import campaigns, rows, timeline
 from shared.ledger.database import clock, db_now
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient, RelayRefusals, Suppression
 from shared.ledger.states import CampaignStatus
 
 MARGIN_SECONDS = 10.0
 """Suppressions made this long before the first of the refusals alike are undone with them."""
+
+ROWS_FOR_DOMAINS = 200_000
+"""Recipients of a list whose domains are counted."""
 
 REASON = "bounced"
 """Of suppressions that follow from a relay's reply."""
@@ -202,8 +206,9 @@ async def _count_domains(connection: AsyncConnection, campaign_id: UUID) -> int:
     """The domains of a list, up to as many as are ever needed."""
     position = func.strpos if connection.dialect.name == "postgresql" else func.instr
     key = col(Recipient.email_key)
-    domains = select(func.substr(key, position(key, "@")).label("domain")).where(
-        col(Recipient.campaign_id) == campaign_id
-    )
+    # Not the whole of a list of many millions: every result of this sender waits meanwhile.
+    some = select(key.label("key")).where(recipients_after(campaign_id)).order_by(*IN_ORDER).limit(ROWS_FOR_DOMAINS)
+    keys = some.subquery()
+    domains = select(func.substr(keys.c.key, position(keys.c.key, "@")).label("domain"))
     few = domains.distinct().limit(breakers.DOMAINS_AFTER_SENT).subquery()
     return int(await connection.scalar(select(func.count()).select_from(few)) or 0)

@@ -14,6 +14,7 @@ from shared.ledger import outbox, rows
 from shared.ledger.counts import counts
 from shared.ledger.database import db_now
 from shared.ledger.facts import OF_CAMPAIGN, Fact
+from shared.ledger.in_order import IN_ORDER, LARGEST_ID, recipients_after
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.states import FINAL, NEW_CAMPAIGN, CampaignStatus, before
 
@@ -49,8 +50,8 @@ def has_uncut() -> ColumnElement[bool]:
     index."""
     beyond = (
         select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == col(Campaign.id), col(Recipient.id) > col(Campaign.cursor))
-        .order_by(col(Recipient.id))
+        .where(recipients_after(col(Campaign.id), col(Campaign.cursor)))
+        .order_by(*IN_ORDER)
         .limit(1)
     )
     return beyond.correlate(Campaign).scalar_subquery().is_not(None)
@@ -183,15 +184,14 @@ async def next_range(
     if connection.dialect.name == "postgresql":
         # Right after an import of a million rows the planner expects a handful, and would sort them all.
         await connection.execute(text("SET LOCAL enable_sort = off"))
-    following = (
+    until = LARGEST_ID if below is None else below - 1
+    ids = (
         select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after)
-        .order_by(col(Recipient.id))
+        .where(recipients_after(campaign_id, after, until))
+        .order_by(*IN_ORDER)
         .limit(limit)
+        .subquery()
     )
-    if below is not None:
-        following = following.where(col(Recipient.id) < below)
-    ids = following.subquery()
     first_id, last_id, size = (
         await connection.execute(select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids))
     ).one()

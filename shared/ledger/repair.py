@@ -18,6 +18,7 @@ from sqlmodel import col
 from shared.ledger import batches, campaigns, timeline
 from shared.ledger.counts import STATUSES, Counts
 from shared.ledger.database import Ledger
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import LIVE, OPEN, UNDER_WAY, BatchState
 
@@ -231,7 +232,8 @@ async def _has_more_rows(connection: AsyncConnection, campaign_id: UUID, after: 
     """Whether there are more than `number` recipients with an id above `after`, up to `until`."""
     some = (
         select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after, col(Recipient.id) <= until)
+        .where(recipients_after(campaign_id, after, until))
+        .order_by(*IN_ORDER)
         .limit(number + 1)
         .subquery()
     )

@@ -28,6 +28,7 @@ from shared.content import CampaignContent, stored_json
 from shared.ledger import campaigns as ledger_campaigns
 from shared.ledger import rate_limits, timeline
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Campaign, Import, Recipient
 from shared.ledger.rate_limits import campaign_scope
 from shared.ledger.states import CampaignStatus, ImportState
@@ -131,12 +132,7 @@ async def remove(ledger: Ledger, campaign: CampaignRef) -> None:
 
 
 async def _delete_chunk(connection: AsyncConnection, campaign_id: UUID) -> int:
-    chunk = (
-        select(col(Recipient.id))
-        .where(col(Recipient.campaign_id) == campaign_id)
-        .order_by(col(Recipient.id))
-        .limit(DELETE_CHUNK_ROWS)
-    )
+    chunk = select(col(Recipient.id)).where(recipients_after(campaign_id)).order_by(*IN_ORDER).limit(DELETE_CHUNK_ROWS)
     gone = await connection.execute(delete(Recipient).where(col(Recipient.id).in_(chunk)))
     await connection.execute(
         update(Campaign).where(col(Campaign.id) == campaign_id).values(total=col(Campaign.total) - gone.rowcount)

@@ -11,6 +11,7 @@ from sqlmodel import col
 from services.api.usecases import content
 from services.api.usecases.errors import RefusedError, invalid
 from shared.ledger.database import Ledger
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Recipient
 from shared.templates import Content
 from shared.templates.values import is_blank
@@ -31,8 +32,8 @@ async def require_fit(ledger: Ledger, campaign_id: UUID, compiled: Content) -> N
             rows = (
                 await connection.execute(
                     select(col(Recipient.id), col(Recipient.email), col(Recipient.data))
-                    .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after)
-                    .order_by(col(Recipient.id))
+                    .where(recipients_after(campaign_id, after))
+                    .order_by(*IN_ORDER)
                     .limit(CHUNK_ROWS)
                 )
             ).all()

@@ -19,6 +19,7 @@ from services.api.usecases.errors import ImportEndedError
 from services.api.usecases.quotas import require_room_for_import
 from shared.ledger import timeline
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import LONGEST_REPLY, Campaign, IdempotencyKey, Import, Recipient
 from shared.ledger.states import ImportState
 
@@ -201,10 +202,8 @@ def _is_abandoned() -> ColumnElement[bool]:
 async def _remove(connection: AsyncConnection, campaign_id: UUID, import_id: int, after: int) -> Sequence[int]:
     chunk = (
         select(col(Recipient.id))
-        .where(
-            col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after, col(Recipient.import_id) == import_id
-        )
-        .order_by(col(Recipient.id))
+        .where(recipients_after(campaign_id, after), col(Recipient.import_id) == import_id)
+        .order_by(*IN_ORDER)
         .limit(UNDO_CHUNK_ROWS)
     )
     gone = await connection.execute(delete(Recipient).where(col(Recipient.id).in_(chunk)).returning(col(Recipient.id)))

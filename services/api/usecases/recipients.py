@@ -16,8 +16,8 @@ from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.paging import cut
 from services.api.usecases.provider_waits import waiting_for
 from shared.addresses import Address
+from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, recipients_after, reports_after
 from shared.ledger.models import Batch, Import, Recipient
-from shared.ledger.report_tables import Report
 from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
 RANGES_AT_ONCE = 25
@@ -46,46 +46,63 @@ async def read(connection: AsyncConnection, campaign: CampaignRef, wanted: Wante
     """The rows, one more than wanted if there are as many. Raises NotFoundError and ForgottenError."""
     row = await campaign_row.find_kept(connection, campaign)
     listed = await _listed(connection, campaign.id)
+    if wanted.status is not None:
+        listed.append(col(Recipient.status) == wanted.status.value)
     if wanted.reported is not None:
-        listed.append(_has_report(campaign.id, wanted.reported))
+        return await _with_report(connection, campaign.id, listed, wanted.reported, wanted)
     if wanted.status is None:
-        return await _read(connection, [*listed, col(Recipient.id) > wanted.after], wanted.limit + 1)
-    conditions = [*listed, col(Recipient.status) == wanted.status.value]
-    return await _with_status(connection, row, conditions, wanted)
-
-
-def _has_report(campaign_id: UUID, kind: str) -> ColumnElement[bool]:
-    reported = select(col(Report.recipient_id)).where(col(Report.campaign_id) == campaign_id, col(Report.kind) == kind)
-    return col(Recipient.id).in_(reported)
+        return await _read(connection, [*listed, recipients_after(campaign.id, wanted.after)], wanted.limit + 1)
+    return await _with_status(connection, row, listed, wanted)
 
 
 async def first(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any] | None:
     """Id, email and data of the campaign's first recipient who is not erased; None if there are none."""
-    return await _one(connection, campaign, col(Recipient.email) != "")
+    return await _one(connection, campaign, recipients_after(campaign.id), col(Recipient.email) != "")
 
 
 async def by_address(connection: AsyncConnection, campaign: CampaignRef, address: Address) -> Row[Any] | None:
     """Id, email and data of the recipient with this mailbox; None if there is none."""
-    return await _one(connection, campaign, col(Recipient.email_key) == address.key)
+    mine = col(Recipient.campaign_id) == campaign.id  # so that the unique index finds it
+    return await _one(connection, campaign, mine, col(Recipient.email_key) == address.key)
 
 
 async def _one(connection: AsyncConnection, campaign: CampaignRef, *conditions: ColumnElement[bool]) -> Row[Any] | None:
     columns = [getattr(Recipient, name) for name in ("id", "email", "data")]
     listed = await _listed(connection, campaign.id)
-    found = await connection.execute(select(*columns).where(*listed, *conditions).order_by(col(Recipient.id)).limit(1))
+    found = await connection.execute(select(*columns).where(*listed, *conditions).order_by(*IN_ORDER).limit(1))
     row: Row[Any] | None = found.first()
     return row
 
 
 async def _listed(connection: AsyncConnection, campaign_id: UUID) -> list[ColumnElement[bool]]:
-    """The campaign's recipients, without those of an import that may still be refused."""
+    """Without the recipients of an import that may still be refused."""
     unfinished = await connection.execute(
         select(col(Import.id)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
     )
-    return [
-        col(Recipient.campaign_id) == campaign_id,
-        *(col(Recipient.import_id).is_distinct_from(import_id) for import_id in unfinished.scalars()),
-    ]
+    return [col(Recipient.import_id).is_distinct_from(import_id) for import_id in unfinished.scalars()]
+
+
+async def _with_report(
+    connection: AsyncConnection, campaign_id: UUID, conditions: list[ColumnElement[bool]], kind: str, wanted: Wanted
+) -> list[Row[Any]]:
+    """One more than wanted, if there are as many. Goes through the reports, which are fewer than recipients."""
+    limit, after = wanted.limit + 1, wanted.after
+    mine = col(Recipient.campaign_id) == campaign_id
+    rows: list[Row[Any]] = []
+    while len(rows) < limit:
+        found = await connection.execute(
+            select(*REPORTS_IN_ORDER)
+            .where(reports_after(campaign_id, kind, after))
+            .order_by(*REPORTS_IN_ORDER)
+            .distinct()
+            .limit(limit)
+        )
+        ids = [row.recipient_id for row in found]
+        rows += await _read(connection, [*conditions, mine, col(Recipient.id).in_(ids)], limit - len(rows))
+        if len(ids) < limit:
+            break
+        after = ids[-1]
+    return rows
 
 
 async def _with_status(
@@ -101,11 +118,12 @@ async def _with_status(
         ranges = await _ranges(connection, campaign.id, still)
         if not ranges:
             break
+        mine = col(Recipient.campaign_id) == campaign.id
         within = or_(*(col(Recipient.id).between(max(first, after + 1), last) for first, last in ranges))
-        rows += await _read(connection, [*conditions, within], still.limit)
+        rows += await _read(connection, [*conditions, mine, within], still.limit)
         after = ranges[-1][1]
     if wanted.status is RecipientStatus.PENDING and len(rows) < limit:
-        beyond = col(Recipient.id) > max(after, campaign.cursor)
+        beyond = recipients_after(campaign.id, max(after, campaign.cursor))
         rows += await _read(connection, [*conditions, beyond], limit - len(rows))
     return rows
 
@@ -130,5 +148,5 @@ async def _ranges(connection: AsyncConnection, campaign_id: UUID, wanted: Wanted
 
 
 async def _read(connection: AsyncConnection, conditions: list[ColumnElement[bool]], limit: int) -> list[Row[Any]]:
-    rows = await connection.execute(select(*_COLUMNS).where(*conditions).order_by(col(Recipient.id)).limit(limit))
+    rows = await connection.execute(select(*_COLUMNS).where(*conditions).order_by(*IN_ORDER).limit(limit))
     return list(rows)

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.usecases.provider_waits import OUR_WORDS
+from shared.ledger.in_order import IN_ORDER
 from shared.ledger.models import Batch, Recipient
 from shared.ledger.states import RecipientStatus
 from shared.reply_text import general
@@ -67,12 +68,15 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
     if not total:
         return Groups((), 0, 0)
     count = getattr(Batch, status.value)
-    held = await connection.execute(
-        select(col(Batch.id), col(Batch.size), count)
+    batches = await connection.execute(
+        select(col(Batch.first_id), col(Batch.last_id), col(Batch.size), count)
         .where(col(Batch.campaign_id) == campaign_id, count > 0)
         .order_by(col(Batch.first_id))
     )
-    # Batch by batch: each is a short range of the recipients' index.
+    held = batches.all()
+    last_ids = {row[0]: row[1] for row in held}
+    chosen = spread([(first_id, size, holds) for first_id, _, size, holds in held])
+    # Ranges in numbers: PostgreSQL knows how short they are. Joined with the batches it would read the whole table.
     rows = await connection.execute(
         select(
             col(Recipient.email),
@@ -82,17 +86,9 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
             col(Recipient.reply),
             col(Recipient.relay),
         )
-        .join_from(
-            Batch,
-            Recipient,
-            and_(
-                col(Recipient.campaign_id) == col(Batch.campaign_id),
-                col(Recipient.id).between(col(Batch.first_id), col(Batch.last_id)),
-            ),
-        )
-        .where(col(Batch.id).in_(spread([(row[0], row[1], row[2]) for row in held])))
-        .where(col(Recipient.status) == status.value)
-        .order_by(col(Recipient.id))
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.status) == status.value)
+        .where(or_(*(col(Recipient.id).between(first_id, last_ids[first_id]) for first_id in chosen)))
+        .order_by(*IN_ORDER)
         .limit(ROWS_GROUPED)
     )
     found = rows.all()
@@ -100,8 +96,8 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
 
 
 def spread(held: Sequence[tuple[int, int, int]]) -> list[int]:
-    """The batches to read, given (id, size, rows wanted) of each. If they hold more rows than may be grouped or read,
-    only some of them, spread over the campaign."""
+    """The batches to read, given (first recipient id, size, rows wanted) of each. If they hold more rows than may be
+    grouped or read, only some of them, spread over the campaign."""
     wanted = read = 0
     chosen: list[int] = []
     for batch_id, size, holds in _all_over(held):

@@ -16,6 +16,7 @@ from shared.ledger.database import clock, db_now
 from shared.ledger.forgetting import due, people, summary
 from shared.ledger.forgetting.due import Due
 from shared.ledger.forgetting_tables import ForgottenCampaign
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Batch, Campaign, Import, Recipient, RelayRefusals, SpreadRefusals, Timeline
 from shared.ledger.report_tables import Report
 from shared.ledger.states import RecipientStatus
@@ -114,17 +115,16 @@ async def _keep(
 
 async def _recipients(connection: AsyncConnection, campaign_id: UUID, cursor: int, most: int) -> Sequence[Row[Any]]:
     """Deletes the next recipients, and returns them by id."""
-    mine = col(Recipient.campaign_id) == campaign_id
     while (until := await _end_of_batches(connection, campaign_id, cursor)) is not None:
-        found = await _read(connection, most, mine, col(Recipient.id) > cursor, col(Recipient.id) <= until)
+        found = await _read(connection, most, recipients_after(campaign_id, cursor, until))
         if found:
             break
         cursor = until
     else:  # the rest of the last batch, and what no batch covers
-        found = await _read(connection, most, mine, col(Recipient.id) > cursor)
+        found = await _read(connection, most, recipients_after(campaign_id, cursor))
     if found:
         span = col(Recipient.id).between(found[0].id, found[-1].id)
-        await connection.execute(delete(Recipient).where(mine, span))
+        await connection.execute(delete(Recipient).where(col(Recipient.campaign_id) == campaign_id, span))
     return found
 
 
@@ -142,13 +142,11 @@ async def _end_of_batches(connection: AsyncConnection, campaign_id: UUID, cursor
     return end
 
 
-async def _read(connection: AsyncConnection, most: int, *conditions: ColumnElement[bool]) -> Sequence[Row[Any]]:
+async def _read(connection: AsyncConnection, most: int, wanted: ColumnElement[bool]) -> Sequence[Row[Any]]:
     columns = [
         getattr(Recipient, name) for name in ("id", "email_key", "status", "smtp_code", "enhanced_code", "reply")
     ]
-    found = (
-        await connection.execute(select(*columns).where(*conditions).order_by(col(Recipient.id)).limit(most))
-    ).all()
+    found = (await connection.execute(select(*columns).where(wanted).order_by(*IN_ORDER).limit(most))).all()
     return [row for row in found if row.id - found[0].id < people.WIDTH]
 
 

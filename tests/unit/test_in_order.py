@@ -1,0 +1,44 @@
+"""One condition finds the recipients of a campaign in order, written for each database."""
+
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Dialect
+from sqlmodel import col
+
+from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, recipients_after, reports_after
+from shared.ledger.models import Campaign, Recipient
+from shared.ledger.report_tables import Report
+
+STATEMENT = select(col(Recipient.id)).where(recipients_after(UUID(int=7), 5, 90)).order_by(*IN_ORDER)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "words"),
+    [
+        (postgresql.dialect(), "(recipient.campaign_id, recipient.id) > ("),
+        (sqlite.dialect(), "recipient.campaign_id = "),
+    ],
+)
+def test_each_database_gets_its_own_form(dialect: Dialect, words: str) -> None:
+    compiled = STATEMENT.compile(dialect=dialect)
+    assert words in str(compiled)
+    assert "recipient.campaign_id, recipient.id" in str(compiled).rpartition("ORDER BY")[2]
+    assert set(compiled.params.values()) == {UUID(int=7), 5, 90}
+
+
+def test_it_may_be_correlated_with_a_campaign() -> None:
+    beyond = select(col(Recipient.id)).where(recipients_after(col(Campaign.id), col(Campaign.cursor)))
+    statement = select(col(Campaign.id)).where(beyond.correlate(Campaign).exists())
+    text = str(statement.compile(dialect=postgresql.dialect()))
+    assert "> (campaign.id, campaign.cursor)" in text
+    assert text.count("FROM campaign") == 1
+
+
+def test_reports_are_found_by_kind() -> None:
+    statement = select(col(Report.id)).where(reports_after(UUID(int=7), "bounced", 5)).order_by(*REPORTS_IN_ORDER)
+    on_postgresql = str(statement.compile(dialect=postgresql.dialect()))
+    assert "(report.campaign_id, report.kind, report.recipient_id) > (" in on_postgresql
+    assert "report.kind = " in str(statement.compile(dialect=sqlite.dialect()))
