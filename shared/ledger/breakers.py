@@ -205,10 +205,13 @@ async def _has_sent(connection: AsyncConnection, campaign_id: UUID) -> bool:
 async def _count_domains(connection: AsyncConnection, campaign_id: UUID) -> int:
     """The domains of a list, up to as many as are ever needed."""
     position = func.strpos if connection.dialect.name == "postgresql" else func.instr
-    key = col(Recipient.email_key)
     # Not the whole of a list of many millions: every result of this sender waits meanwhile.
-    some = select(key.label("key")).where(recipients_after(campaign_id)).order_by(*IN_ORDER).limit(ROWS_FOR_DOMAINS)
-    keys = some.subquery()
-    domains = select(func.substr(keys.c.key, position(keys.c.key, "@")).label("domain"))
+    keys = (
+        select(col(Recipient.email_key))
+        .where(recipients_after(campaign_id))
+        .order_by(*IN_ORDER)
+        .limit(ROWS_FOR_DOMAINS)
+    ).subquery()
+    domains = select(func.substr(keys.c.email_key, position(keys.c.email_key, "@")).label("domain"))
     few = domains.distinct().limit(breakers.DOMAINS_AFTER_SENT).subquery()
     return int(await connection.scalar(select(func.count()).select_from(few)) or 0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, literal_column, select, text, update
+from sqlalchemy import ColumnElement, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -14,7 +14,7 @@ from shared.ledger import outbox, rows
 from shared.ledger.counts import counts
 from shared.ledger.database import db_now
 from shared.ledger.facts import OF_CAMPAIGN, Fact
-from shared.ledger.in_order import IN_ORDER, LARGEST_ID, recipients_after
+from shared.ledger.in_order import IN_ORDER, LARGEST_ID, NEVER_SORT, recipients_after
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.states import FINAL, NEW_CAMPAIGN, CampaignStatus, before
 
@@ -182,8 +182,7 @@ async def next_range(
 
     Call it in a writing transaction."""
     if connection.dialect.name == "postgresql":
-        # Right after an import of a million rows the planner expects a handful, and would sort them all.
-        await connection.execute(text("SET LOCAL enable_sort = off"))
+        await connection.execute(NEVER_SORT)
     until = LARGEST_ID if below is None else below - 1
     ids = (
         select(col(Recipient.id))

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, String, Uuid, and_, literal, tuple_
+from sqlalchemy import BigInteger, ColumnElement, String, Uuid, and_, literal, text, tuple_
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Mapped
 from sqlalchemy.sql.expression import FunctionElement
 from sqlmodel import col
 
@@ -18,6 +19,12 @@ from shared.ledger.models import Recipient
 from shared.ledger.report_tables import Report
 
 LARGEST_ID = 2**63 - 1
+
+NEVER_SORT = text(
+    "SELECT set_config(name, 'off', true) FROM unnest(ARRAY['enable_sort', 'enable_incremental_sort']) name"
+)
+"""For the transaction, on PostgreSQL. Before it has analysed a table for the first time, the planner expects a handful
+of rows, and would sort all of an import."""
 
 IN_ORDER = (col(Recipient.campaign_id), col(Recipient.id))
 """The order of `recipients_after`, that of the index `recipient_by_campaign`."""
@@ -27,7 +34,7 @@ REPORTS_IN_ORDER = (col(Report.campaign_id), col(Report.kind), col(Report.recipi
 
 
 def recipients_after(
-    campaign_id: UUID | ColumnElement[UUID], after: int | ColumnElement[int] = 0, until: int = LARGEST_ID
+    campaign_id: UUID | Mapped[UUID], after: int | Mapped[int] = 0, until: int = LARGEST_ID
 ) -> ColumnElement[bool]:
     """The campaign's recipients with ids above `after`, up to `until`. Order them by IN_ORDER."""
     campaign = literal(campaign_id, Uuid()) if isinstance(campaign_id, UUID) else campaign_id
@@ -41,12 +48,7 @@ def reports_after(campaign_id: UUID, kind: str, after: int) -> ColumnElement[boo
     return _after(REPORTS_IN_ORDER, of_kind, literal(after, BigInteger()), LARGEST_ID)
 
 
-def _after(
-    index: Sequence[ColumnElement[Any]],
-    begins_with: Sequence[ColumnElement[Any]],
-    above: ColumnElement[int],
-    until: int,
-) -> ColumnElement[bool]:
+def _after(index: Sequence[Any], begins_with: Sequence[Any], above: Any, until: int) -> ColumnElement[bool]:
     last = literal(until, BigInteger())
     as_range = and_(tuple_(*index) > tuple_(*begins_with, above), tuple_(*index) <= tuple_(*begins_with, last))
     same = [column == value for column, value in zip(index[:-1], begins_with, strict=True)]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -77,6 +78,10 @@ async def test_a_name_leads_to_the_address_that_answers(
             writer.close()
 
 
+def _says(bus: Bus, words: str) -> bool:
+    return words in bus.state
+
+
 async def test_a_refused_virtual_host_is_told_in_the_brokers_words(broker_vhost: BrokerVhost) -> None:
     account, _, name = broker_vhost.services_url.rpartition("/")
     forbidden, missing = f"{name}-forbidden", f"{name}-missing"
@@ -91,7 +96,7 @@ async def test_a_refused_virtual_host_is_told_in_the_brokers_words(broker_vhost:
         bus = Bus(url, Metrics("test"), name="test")
         bus.start()
         try:
-            await until(lambda bus=bus, words=words: words in bus.state)
+            await until(partial(_says, bus, words))
             assert bus.state.startswith("the broker refused the connection: NOT_ALLOWED")
             assert words in await bus.check(1.0)
         finally:

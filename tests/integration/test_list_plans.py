@@ -90,7 +90,8 @@ async def test_reading_one_campaign_reads_no_other(ledger: Ledger, name: str) ->
         for statement, parameters in seen:
             if ledger.is_sqlite:
                 explained = await connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, parameters)
-                of_table = [str(row[3]) for row in explained if " recipient" in str(row[3])]
+                details: list[Any] = [row[-1] for row in explained]
+                of_table = [detail for detail in details if " recipient" in detail]
                 assert all("campaign_id=?" in detail or "rowid=?" in detail for detail in of_table), of_table
             else:
                 explained = await connection.exec_driver_sql("EXPLAIN (ANALYZE, FORMAT JSON) " + statement, parameters)

@@ -3,8 +3,7 @@
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import make_url, select
 from sqlalchemy.engine import Dialect
 from sqlmodel import col
 
@@ -12,14 +11,17 @@ from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, recipients_after,
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.report_tables import Report
 
+POSTGRESQL = make_url("postgresql+asyncpg://").get_dialect()()
+SQLITE = make_url("sqlite+aiosqlite://").get_dialect()()
+
 STATEMENT = select(col(Recipient.id)).where(recipients_after(UUID(int=7), 5, 90)).order_by(*IN_ORDER)
 
 
 @pytest.mark.parametrize(
     ("dialect", "words"),
     [
-        (postgresql.dialect(), "(recipient.campaign_id, recipient.id) > ("),
-        (sqlite.dialect(), "recipient.campaign_id = "),
+        (POSTGRESQL, "(recipient.campaign_id, recipient.id) > ("),
+        (SQLITE, "recipient.campaign_id = "),
     ],
 )
 def test_each_database_gets_its_own_form(dialect: Dialect, words: str) -> None:
@@ -32,13 +34,13 @@ def test_each_database_gets_its_own_form(dialect: Dialect, words: str) -> None:
 def test_it_may_be_correlated_with_a_campaign() -> None:
     beyond = select(col(Recipient.id)).where(recipients_after(col(Campaign.id), col(Campaign.cursor)))
     statement = select(col(Campaign.id)).where(beyond.correlate(Campaign).exists())
-    text = str(statement.compile(dialect=postgresql.dialect()))
+    text = str(statement.compile(dialect=POSTGRESQL))
     assert "> (campaign.id, campaign.cursor)" in text
     assert text.count("FROM campaign") == 1
 
 
 def test_reports_are_found_by_kind() -> None:
     statement = select(col(Report.id)).where(reports_after(UUID(int=7), "bounced", 5)).order_by(*REPORTS_IN_ORDER)
-    on_postgresql = str(statement.compile(dialect=postgresql.dialect()))
+    on_postgresql = str(statement.compile(dialect=POSTGRESQL))
     assert "(report.campaign_id, report.kind, report.recipient_id) > (" in on_postgresql
-    assert "report.kind = " in str(statement.compile(dialect=sqlite.dialect()))
+    assert "report.kind = " in str(statement.compile(dialect=SQLITE))

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, select, text
+from sqlalchemy import Row, select
 from sqlmodel import col
 
 from services.api.usecases import content
 from services.api.usecases.errors import RefusedError, invalid
 from shared.ledger.database import Ledger
-from shared.ledger.in_order import IN_ORDER, recipients_after
+from shared.ledger.in_order import IN_ORDER, NEVER_SORT, recipients_after
 from shared.ledger.models import Recipient
 from shared.templates import Content
 from shared.templates.values import is_blank
@@ -27,8 +27,7 @@ async def require_fit(ledger: Ledger, campaign_id: UUID, compiled: Content) -> N
     while after is not None:
         async with ledger.read() as connection:
             if connection.dialect.name == "postgresql":
-                # Right after an import the planner expects a handful of rows, and would sort them all.
-                await connection.execute(text("SET LOCAL enable_sort = off"))
+                await connection.execute(NEVER_SORT)
             rows = (
                 await connection.execute(
                     select(col(Recipient.id), col(Recipient.email), col(Recipient.data))
