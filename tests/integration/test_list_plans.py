@@ -7,8 +7,10 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import event, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlmodel import col
+from uuid6 import uuid7
 
 from services.api.usecases import recipients, replies
 from services.api.usecases.campaign_row import CampaignRef
@@ -17,9 +19,11 @@ from services.api.usecases.tenant import Tenant
 from shared.ledger import breakers, campaigns
 from shared.ledger.database import Ledger
 from shared.ledger.forgetting import deletion
-from shared.ledger.models import DEFAULT_PROJECT
+from shared.ledger.in_order import SUPPRESSIONS_IN_ORDER, suppressions_after
+from shared.ledger.models import DEFAULT_PROJECT, Project, Suppression
 from shared.ledger.states import RecipientStatus
 from tests.support.ledger import add_campaign
+from tests.support.services import ledger_at
 
 EARLIER, OWN, BATCH = 20_000, 30_000, 500
 """Most recipients are the campaign's own: PostgreSQL then hopes to meet one soon in the order of all ids."""
@@ -100,6 +104,37 @@ async def test_reading_one_campaign_reads_no_other(ledger: Ledger, name: str) ->
                 most = OWN if name == "domains" else 2 * replies.ROWS_READ if name == "replies" else 20 * BATCH
                 assert rows_read(plan[0]["Plan"]) <= most, statement
         await transaction.rollback()
+
+
+async def test_a_projects_suppressions_are_listed_without_reading_those_of_others(postgresql_url: str) -> None:
+    """Half of the table is the project's own, and older: the newest of all are another's."""
+    async with ledger_at(postgresql_url) as ledger:
+        async with ledger.write() as connection:
+            other = uuid7()
+            await connection.execute(insert(Project).values(id=other, name="other", created_at=0.0))
+            for project in (DEFAULT_PROJECT, other):
+                await connection.execute(
+                    text(
+                        "INSERT INTO suppression (project_id, email, email_key, reason, created_at)"
+                        f" SELECT '{project}', n || '@example.com', n || '@example.com', 'manual', 0"
+                        f" FROM generate_series(1, {OWN}) AS n"
+                    )
+                )
+            await connection.execute(text("ANALYZE"))
+        newest = (
+            select(col(Suppression.id))
+            .where(suppressions_after(DEFAULT_PROJECT))
+            .order_by(*(column.desc() for column in SUPPRESSIONS_IN_ORDER))
+            .limit(50)
+        )
+        async with ledger.read() as connection:
+            ids = (await connection.scalars(newest)).all()
+            compiled = newest.compile(connection.sync_engine, compile_kwargs={"literal_binds": True})
+            plan = "\n".join(row[0] for row in await connection.execute(text(f"EXPLAIN {compiled}")))
+        assert ids == sorted(ids, reverse=True)
+        assert len(ids) == 50
+        assert "suppression_by_project" in plan, plan
+        assert "Sort" not in plan, plan
 
 
 async def test_a_split_begins_with_the_campaigns_own_first(ledger: Ledger) -> None:
