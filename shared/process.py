@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -105,13 +106,14 @@ class Process(Generic[S]):
 
     async def note_alive(self) -> None:
         """A tick: notes in the ledger that this process is alive. Senders send heartbeats instead."""
-        async with self.ledger.write() as connection:
-            await instances.seen(
-                connection,
+        await self.ledger.write_at_once(
+            partial(
+                instances.seen,
                 instance=self.instance,
                 service=self.service,
                 uptime_seconds=time.monotonic() - self._started_at,
             )
+        )
 
     async def clock(self, tick: Callable[[], Awaitable[None]], seconds: float, *, may_last: bool = False) -> None:
         """Calls `tick` every `seconds`, with a little jitter so that replicas do not act in step. A tick that fails is

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -105,8 +106,7 @@ class Dispatcher:
         asked = self._agenda.take()
         with self._metrics.round_seconds.time():
             try:
-                async with self._ledger.read() as connection:
-                    seen = await self._survey(connection, asked, cause)
+                seen = await self._survey(asked, cause)
             except BaseException:
                 self._agenda.name_all(asked)
                 raise
@@ -121,14 +121,14 @@ class Dispatcher:
             self._metrics.common.wakeups.labels(cause).inc()
         return busy
 
-    async def _survey(self, connection: AsyncConnection, asked: set[UUID], cause: str) -> Survey:
+    async def _survey(self, asked: set[UUID], cause: str) -> Survey:
         """Looks at what events and the agenda ask for, what is due, what has batches out, and what the lap finds
         (added to `asked`)."""
         is_first_lap = not self._agenda.laps
         most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE if cause == "clock" else 0
         if self._is_idle and not asked and time.monotonic() - self._capacity_at < IDLE_SECONDS:
             most = 0
-        found = await find(connection, self._agenda.lap_at, most)
+        found = await self._ledger.read_at_once(partial(find, lap_after=self._agenda.lap_at, lap_most=most))
         if most:
             if self._agenda.lap(found.lap, most):
                 self._fairness.end_lap()
@@ -136,17 +136,24 @@ class Dispatcher:
             asked.update(campaign_id for campaign_id, has_work in found.lap.items() if has_work or is_first_lap)
             if is_first_lap and not self._agenda.laps:
                 self.wake(cause=cause)
+        wanted = {*asked, *found.due}
+        if most or wanted or found.any_out:
+            self._is_idle = not (wanted or found.any_out or found.lap) and self._agenda.lap_at is None
+        if not (wanted or found.any_out or time.monotonic() - self._capacity_at >= IDLE_SECONDS):
+            return Survey({}, self._capacity, {})
+        async with self._ledger.read() as connection:
+            return await self._look(connection, wanted, any_out=found.any_out)
+
+    async def _look(self, connection: AsyncConnection, wanted: set[UUID], *, any_out: bool) -> Survey:
+        """Looks at these campaigns, and at those with batches out."""
         out: Mapping[UUID, Out] = {}
         leased = 0
-        if found.any_out:
+        if any_out:
             out, leased = await batches_out(connection)
-        wanted = {*asked, *out, *found.due}
-        if wanted or most:
-            self._is_idle = not wanted and not found.lap and self._agenda.lap_at is None
-        if wanted or time.monotonic() - self._capacity_at >= IDLE_SECONDS:
-            self._capacity_at = time.monotonic()
-            lost_seconds = self._settings.instance_lost_seconds
-            self._capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
+        wanted |= out.keys()
+        self._capacity_at = time.monotonic()
+        lost_seconds = self._settings.instance_lost_seconds
+        self._capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
         # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
         capacity = max(self._capacity, leased)
         if not wanted:

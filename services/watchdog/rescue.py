@@ -23,12 +23,16 @@ from shared.settings import WatchdogSettings
 AT_ONCE = 100
 """Batches rescued in one transaction."""
 
+_ANY_OUT = select(col(Batch.id)).where(in_state(BatchState.RELEASED, BatchState.SENDING)).limit(1)
+
 
 async def any_out(ledger: Ledger) -> bool:
     """Whether a batch is released or being sent: the others need no rescue."""
-    async with ledger.read() as connection:
-        out = select(col(Batch.id)).where(in_state(BatchState.RELEASED, BatchState.SENDING)).limit(1)
-        return (await connection.execute(out)).first() is not None
+
+    async def work(connection: AsyncConnection) -> bool:
+        return (await connection.execute(_ANY_OUT)).first() is not None
+
+    return await ledger.read_at_once(work)
 
 
 async def leases(ledger: Ledger) -> Sequence[Finding]:

@@ -38,8 +38,9 @@ class Courier:
         if not self._pace.is_due():
             return
         room = self._most - len(self._running)
-        async with self._ledger.read() as connection:
-            found = await webhooks.due(connection, self._owner, list(self._running), room + 1)
+        found = await self._ledger.read_at_once(
+            partial(webhooks.due, owner=self._owner, without=list(self._running), most=room + 1)
+        )
         self._others_wait = len(found) > room
         if found or self._running:
             self._pace.found()

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -20,9 +21,10 @@ from shared import logs
 from shared.ledger import audit, event_feed, outbox, rows, webhooks
 from shared.ledger.audit import Actor
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.event_feed import Events
 from shared.ledger.facts import Fact, FactType
 from shared.ledger.webhook_tables import WebhookSetAside
-from shared.ledger.webhooks import SUCCESS, Endpoint
+from shared.ledger.webhooks import SUCCESS, Ahead, Endpoint
 
 BATCH_EVENTS = 500
 BATCH_BYTES = 1_000_000
@@ -105,33 +107,37 @@ class Delivery:
     async def _under_a_claim(self, endpoint_id: UUID, makes_room: Callable[[], bool]) -> bool:
         """Batches for about a second, between two writes to the ledger; returns whether to go on."""
         ends_at = time.monotonic() + CLAIM_SECONDS
-        async with self._ledger.write() as connection:
+
+        async def begin(connection: AsyncConnection) -> _Claim | None:
             endpoint = await webhooks.claim(connection, endpoint_id, self._owner, LEASE_SECONDS)
             if endpoint is None:
-                return False
+                return None
             secrets = await webhooks.valid_secrets(connection, endpoint_id)
-        claim = _Claim(endpoint, secrets, ends_at, endpoint.cursor)
+            return _Claim(endpoint, secrets, ends_at, endpoint.cursor)
+
+        claim = await self._ledger.write_at_once(begin)
+        if claim is None:
+            return False
         goes_on = False
         try:
             while (is_left := await self._step(claim)) and time.monotonic() < claim.ends_at:
                 pass
             goes_on = is_left and not makes_room()
         finally:
-            async with self._ledger.write() as connection:
-                # If a replay has moved the cursor, delivery continues there.
-                goes_on = not await self._note(connection, claim) or goes_on
-                if not goes_on:
-                    await webhooks.release(connection, endpoint_id, self._owner)
+            goes_on = await self._ledger.write_at_once(partial(self._end, claim=claim, goes_on=goes_on))
+        return goes_on
+
+    async def _end(self, connection: AsyncConnection, claim: _Claim, *, goes_on: bool) -> bool:
+        """Ends a claim that does not go on; returns whether it does."""
+        # If a replay has moved the cursor, delivery continues there.
+        goes_on = not await self._note(connection, claim) or goes_on
+        if not goes_on:
+            await webhooks.release(connection, claim.endpoint.id, self._owner)
         return goes_on
 
     async def _step(self, claim: _Claim) -> bool:
         """One batch; returns whether to go on."""
-        async with self._ledger.read() as connection:
-            ahead = await webhooks.ahead(connection, claim.endpoint)
-            wanted = claim.accepted if ahead.again is None else ahead.again - 1
-            after = max(wanted, ahead.forgotten_position)
-            limit = BATCH_EVENTS if ahead.again is None else 1
-            found = await event_feed.read(connection, claim.endpoint.project_id, after, limit, claim.endpoint.types)
+        ahead, found = await self._ledger.read_at_once(partial(_next_events, claim=claim))
         if ahead.again is not None:
             return await self._try_again(claim, ahead.again, _encoded(found.data))
         if found.until <= claim.accepted:
@@ -281,6 +287,15 @@ def failures_within(seconds: float) -> int:
     while (waited := waited + (1 + JITTER) * RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]) <= seconds:
         failures += 1
     return failures
+
+
+async def _next_events(connection: AsyncConnection, claim: _Claim) -> tuple[Ahead, Events]:
+    """What is ahead of the endpoint, and the first events of it; only one if it was set aside and is tried again."""
+    ahead = await webhooks.ahead(connection, claim.endpoint)
+    wanted = claim.accepted if ahead.again is None else ahead.again - 1
+    after = max(wanted, ahead.forgotten_position)
+    limit = BATCH_EVENTS if ahead.again is None else 1
+    return ahead, await event_feed.read(connection, claim.endpoint.project_id, after, limit, claim.endpoint.types)
 
 
 def _is_refusal(answer: Answer) -> bool:

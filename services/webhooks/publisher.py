@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
 
@@ -65,8 +66,7 @@ class Publisher:
             return
         async with self._busy:
             while self._enabled and time.monotonic() >= self._not_before:
-                async with self._ledger.read() as connection:
-                    found = await publishing.due(connection, self._owner)
+                found = await self._ledger.read_at_once(partial(publishing.due, owner=self._owner))
                 if found:
                     self._pace.found()
                 went_on = [await self._publish(project_id) for project_id in found]
@@ -92,8 +92,9 @@ class Publisher:
         """One batch; returns whether it was published."""
         if not self._enabled or time.monotonic() < self._not_before:
             return False
-        async with self._ledger.write() as connection:
-            claimed = await publishing.claim(connection, project_id, self._owner, LEASE_SECONDS)
+        claimed = await self._ledger.write_at_once(
+            partial(publishing.claim, project_id=project_id, owner=self._owner, lease_seconds=LEASE_SECONDS)
+        )
         if claimed is None:
             return False
         after = max(claimed.published, claimed.forgotten)
@@ -104,8 +105,9 @@ class Publisher:
             self._note_failure(error)
             return False
         self._note_success()
-        async with self._ledger.write() as connection:
-            is_noted = await publishing.settle(connection, claimed, self._owner, until)
+        is_noted = await self._ledger.write_at_once(
+            partial(publishing.settle, claimed=claimed, owner=self._owner, until=until)
+        )
         if is_noted:
             self._count(claimed, after, len(events), refused)
         return until > claimed.published
@@ -114,8 +116,9 @@ class Publisher:
         """The next events, and the position of the last."""
         events: list[Mapping[str, Any]] = []
         while len(events) < BATCH_EVENTS:
-            async with self._ledger.read() as connection:
-                found = await event_feed.read(connection, project_id, after, READ_EVENTS)
+            found = await self._ledger.read_at_once(
+                partial(event_feed.read, project_id=project_id, after=after, limit=READ_EVENTS)
+            )
             if found.until == after:
                 break
             events += found.data

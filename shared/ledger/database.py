@@ -3,26 +3,29 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import Float, ScalarSelect, event, select
-from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy import Engine, Float, ScalarSelect, event, select
+from sqlalchemy.engine.interfaces import ExceptionContext
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
 
+from shared.ledger import sqlite
 from shared.ledger.connect import connect_args, server_of
+from shared.ledger.sqlite import OneTrip, Work
 from shared.ledger.tls import database_tls
 
-SQLITE_BUSY_SECONDS = 20
 TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A failed write counts as current trouble for this long; anything that needs to write tries again sooner."""
+
+T = TypeVar("T")
 
 UNAVAILABLE = (OperationalError, InterfaceError, PoolTimeout, OSError)
 """The errors of a statement while the database is away, restarting, full, or has no primary."""
@@ -117,7 +120,7 @@ class Ledger:
         self.is_sqlite = url.startswith("sqlite")
         self._transaction_seconds = None if self.is_sqlite else transaction_seconds
         address, self._is_pooled = server_of(address)
-        arguments: Mapping[str, Any] = {"timeout": SQLITE_BUSY_SECONDS}
+        arguments: Mapping[str, Any] = {"timeout": sqlite.BUSY_SECONDS}
         if not self.is_sqlite:
             arguments = connect_args(application, context, is_pooled=self._is_pooled)
         self.engine = create_async_engine(
@@ -134,10 +137,19 @@ class Ledger:
         self._failed_at = float("-inf")
         self._autocommit = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         if self.is_sqlite:
-            event.listen(self.engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self.engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self.engine.sync_engine, "connect", sqlite.prepare)
+            event.listen(self.engine.sync_engine, "begin", sqlite.begin)
+            self._one_trip_reads = OneTrip(self.engine, self.engine.url, "DEFERRED")
+            self._one_trip_writes = OneTrip(self.engine, self.engine.url, "IMMEDIATE")
         else:
             event.listen(self.engine.sync_engine, "handle_error", _leave_useless_connections)
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """All that execute statements, for those who listen to them."""
+        if not self.is_sqlite:
+            return [self.engine.sync_engine]
+        return [self.engine.sync_engine, self._one_trip_reads.own, self._one_trip_writes.own]
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -162,6 +174,34 @@ class Ledger:
                     yield connection
                     if self.before_commit is not None:
                         await self.before_commit(connection)
+
+    async def read_at_once(self, work: Work[T]) -> T:
+        """`work(connection)` within `read()`, for statements that a clock or a hot path executes again and again.
+
+        On SQLite it is one trip to a thread, not five for each statement. `work` runs on that thread: it may await
+        nothing but its statements (else SuspendedError), must return no open result of one, and must not touch what the
+        event loop uses meanwhile."""
+        if not self.is_sqlite:
+            async with self.read() as connection:
+                return await work(connection)
+        with self._noting_failure():
+            return await self._one_trip_reads.run(work)
+
+    async def write_at_once(self, work: Work[T]) -> T:
+        """`work(connection)` within `write()`; on SQLite in one trip, as `read_at_once`. These transactions of a
+        process take turns."""
+        if not self.is_sqlite:
+            async with self.write() as connection:
+                return await work(connection)
+
+        async def whole(connection: AsyncConnection) -> T:
+            result = await work(connection)
+            if self.before_commit is not None:
+                await self.before_commit(connection)
+            return result
+
+        with self._noting_trouble():
+            return await self._one_trip_writes.run(whole)
 
     @asynccontextmanager
     async def autocommit(self) -> AsyncIterator[AsyncConnection]:
@@ -218,36 +258,18 @@ class Ledger:
 
     async def close(self) -> None:
         # A cancelled close would leave sockets behind.
-        await asyncio.shield(self.engine.dispose())
+        await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        if self.is_sqlite:
+            await self._one_trip_reads.close()
+            await self._one_trip_writes.close()
+        await self.engine.dispose()
 
 
 async def clock(connection: AsyncConnection) -> float:
     """The database's clock, read in the current transaction."""
     return float((await connection.execute(select(db_now()))).scalar_one())
-
-
-def _prepare_sqlite(connection: DBAPIConnection, _record: object) -> None:
-    # _begin_sqlite begins transactions; the driver would begin deferred ones.
-    connection.isolation_level = None
-    try:
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            f"busy_timeout = {SQLITE_BUSY_SECONDS * 1000}",
-            "foreign_keys = ON",
-            "cache_size = -65536",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-    except BaseException:
-        connection.close()  # SQLAlchemy does not: its thread would stay, one for each try on a damaged file
-        raise
-
-
-def _begin_sqlite(connection: Any) -> None:
-    mode = connection.get_execution_options().get("vashsender_begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
 
 
 def _leave_useless_connections(context: ExceptionContext) -> None:

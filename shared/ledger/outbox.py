@@ -7,6 +7,7 @@ facts: ids are given while the recipient's batch is locked.
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import UUID
@@ -182,20 +183,20 @@ async def place(ledger: Ledger) -> int:
     """Gives positions to committed rows that have none; returns how many facts they hold.
 
     Several processes may do it at the same time: the lock of a project's stream puts them in order."""
-    async with ledger.read() as connection:
-        found = await connection.execute(
-            select(col(Outbox.project_id)).where(col(Outbox.position).is_(None)).distinct()
-        )
-        project_ids = sorted(found.scalars())
     placed = 0
-    for project_id in project_ids:
+    for project_id in await ledger.read_at_once(_with_unplaced):
         is_more = True
         while is_more:
-            async with ledger.write() as connection:
-                sizes = await _place(connection, project_id)
+            sizes = await ledger.write_at_once(partial(_place, project_id=project_id))
             placed += sum(sizes)
             is_more = len(sizes) == ROWS_PLACED
     return placed
+
+
+async def _with_unplaced(connection: AsyncConnection) -> Sequence[UUID]:
+    """Projects with rows that have no position."""
+    found = await connection.execute(select(col(Outbox.project_id)).where(col(Outbox.position).is_(None)).distinct())
+    return sorted(found.scalars())
 
 
 async def _place(connection: AsyncConnection, project_id: UUID) -> Sequence[int]:

@@ -3,12 +3,12 @@
 import json
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from services.dispatcher.dispatcher import LAP_AT_ONCE
 from shared.ledger import campaigns
 from shared.ledger.database import Ledger
-from tests.support.ledger import FakeSender, add_campaign
+from tests.support.ledger import FakeSender, add_campaign, statements_of
 from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, register_sender
 
 FINISHED_BATCHES = 20_000
@@ -81,28 +81,25 @@ def scans(ledger: Ledger, plan: list[Any]) -> list[str]:
 async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Ledger) -> None:
     """The statements are those that rounds and looks really execute, recorded at the driver."""
     await grow(ledger)
+    with statements_of(ledger) as executed:
+        dispatcher, watchdog, sender = DispatcherRig.on(ledger), WatchdogRig.on(ledger), FakeSender(ledger)
+        await register_sender(ledger, 2)
+        await add_campaign(ledger, 200)
+        await dispatcher.settle()
+        held = await sender.claim(*(await sender.released())[0])
+        assert held is not None
+        await sender.finish(held)
+        await dispatcher.settle()
+        await sender.claim(*(await sender.released())[0])
+        async with ledger.write() as connection:
+            await connection.execute(
+                text("UPDATE batch SET lease_until = 0, released_at = 0 WHERE state IN ('sending', 'released')")
+            )
+        await watchdog.watchdog.look()
     seen: dict[str, Any] = {}
-
-    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+    for statement, parameters in executed:
         if statement.startswith(("SELECT", "UPDATE")):
             seen.setdefault(statement, parameters)
-
-    event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
-    dispatcher, watchdog, sender = DispatcherRig.on(ledger), WatchdogRig.on(ledger), FakeSender(ledger)
-    await register_sender(ledger, 2)
-    await add_campaign(ledger, 200)
-    await dispatcher.settle()
-    held = await sender.claim(*(await sender.released())[0])
-    assert held is not None
-    await sender.finish(held)
-    await dispatcher.settle()
-    await sender.claim(*(await sender.released())[0])
-    async with ledger.write() as connection:
-        await connection.execute(
-            text("UPDATE batch SET lease_until = 0, released_at = 0 WHERE state IN ('sending', 'released')")
-        )
-    await watchdog.watchdog.look()
-    event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
     ours = [
         statement
         for statement in seen
@@ -123,15 +120,9 @@ async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(post
     """Right after an import PostgreSQL has no statistics of the new rows, expects a few, and would sort them all."""
     async with ledger_at(postgresql_url) as ledger:
         campaign = await add_campaign(ledger, 100_000)
-        statements: list[tuple[str, Any]] = []
-
-        def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            statements.append((statement, parameters))
-
         async with ledger.write() as connection:
-            event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
-            found = await campaigns.next_range(connection, campaign, 0, 500)
-            event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+            with statements_of(ledger) as statements:
+                found = await campaigns.next_range(connection, campaign, 0, 500)
             statement, parameters = statements[-1]
             rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", parameters)
             plan = "\n".join(row[0] for row in rows)
@@ -146,17 +137,11 @@ async def test_an_idle_round_reads_few_rows_of_postgresql_however_many_campaigns
         dispatcher = DispatcherRig.on(ledger)
         for _ in range(4):
             await dispatcher.round()
-        seen: dict[str, Any] = {}
-
-        def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-            seen.setdefault(statement, parameters)
-
-        event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
-        await dispatcher.round()
-        event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+        with statements_of(ledger) as seen:
+            await dispatcher.round()
         assert seen
         async with ledger.read() as connection:
-            for statement, parameters in seen.items():
+            for statement, parameters in dict(seen).items():
                 explain = "EXPLAIN (ANALYZE, FORMAT JSON) " + statement
                 plan = (await connection.exec_driver_sql(explain, parameters)).scalar_one()
                 [top] = json.loads(plan) if isinstance(plan, str) else plan

@@ -1,11 +1,11 @@
 """Many small campaigns: they are started and closed together, and what is idle costs next to nothing."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import insert, select, text
 from sqlmodel import col
 
 from services.dispatcher import closing, dispatcher
@@ -15,29 +15,14 @@ from shared.ledger import outbox
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.outbox_tables import EventStream, Outbox
-from tests.support.ledger import FakeSender, add_campaign, campaign_row, timeline_of
+from tests.support.ledger import FakeSender, add_campaign, campaign_row, statements_of, timeline_of
 from tests.support.services import DispatcherRig, WatchdogRig, register_sender
 
 CAMPAIGNS = 20
 
 
-@contextmanager
-def counted(ledger: Ledger) -> Iterator[list[str]]:
-    """The statements that the block executes."""
-    seen: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        seen.append(statement)
-
-    event.listen(ledger.engine.sync_engine, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(ledger.engine.sync_engine, "before_cursor_execute", note)
-
-
-def work(seen: list[str]) -> list[str]:
-    return [statement for statement in seen if not statement.startswith("BEGIN")]
+def work(seen: list[tuple[str, Any]]) -> list[str]:
+    return [statement for statement, _ in seen if not statement.startswith("BEGIN")]
 
 
 async def run(ledger: Ledger, rig: DispatcherRig) -> None:
@@ -143,7 +128,7 @@ async def test_an_idle_dispatcher_executes_one_statement_a_second(
         await add_campaign(ledger, 1, status="paused")
     rig = DispatcherRig.on(ledger)
     await rig.settle()
-    with counted(ledger) as seen:
+    with statements_of(ledger) as seen:
         for _ in range(5):
             assert not await rig.round()
     assert len(work(seen)) == 5, work(seen)
@@ -157,7 +142,7 @@ async def test_an_idle_dispatcher_executes_one_statement_a_second(
         )
     again = DispatcherRig.on(ledger)
     await again.settle()
-    with counted(ledger) as seen:
+    with statements_of(ledger) as seen:
         for _ in range(5):
             assert not await again.round()
     assert len(work(seen)) == 10, work(seen)
@@ -178,7 +163,7 @@ async def test_an_idle_dispatcher_finds_a_campaign_that_no_event_names(
 async def test_an_idle_watchdog_executes_one_statement_a_second(ledger: Ledger) -> None:
     await add_campaign(ledger, 1, status="paused")
     rig = WatchdogRig.on(ledger)
-    with counted(ledger) as seen:
+    with statements_of(ledger) as seen:
         for _ in range(5):
             await rig.watchdog.look()
     assert len(work(seen)) == 5, work(seen)
@@ -196,7 +181,7 @@ async def test_breakers_look_at_campaigns_with_batches_out_and_once_a_minute_at_
     await rig.settle()
     async with ledger.write() as connection:
         await connection.execute(text("UPDATE batch SET pending = 0, failed = size, gone = size"))
-    with counted(ledger) as seen:
+    with statements_of(ledger) as seen:
         await breakers.tick()
     assert work(seen) == []
     assert (await campaign_row(ledger, campaign)).status == "sending"

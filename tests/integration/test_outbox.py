@@ -1,13 +1,11 @@
 """The outbox: every move to a closed state is told, in the transaction that makes it, and read without gaps."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlmodel import col
 
 from services.sender.db import claims
@@ -27,7 +25,7 @@ from shared.ledger.states import (
     RecipientStatus,
     before,
 )
-from tests.support.ledger import add_campaign
+from tests.support.ledger import add_campaign, statements_of
 from tests.support.seeds import seed_campaign
 
 SOME = Fact(FactType.WEBHOOK_TEST)
@@ -210,21 +208,6 @@ async def test_a_project_that_wants_nothing_gets_no_rows(ledger: Ledger, stream:
     assert await told(ledger) == []
 
 
-@contextmanager
-def statements(ledger: Ledger) -> Iterator[list[str]]:
-    """Every statement that the ledger executes inside."""
-    executed: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        executed.append(statement)
-
-    event.listen(ledger.engine.sync_engine, "before_cursor_execute", note)
-    try:
-        yield executed
-    finally:
-        event.remove(ledger.engine.sync_engine, "before_cursor_execute", note)
-
-
 async def test_without_a_subscriber_a_group_commit_executes_not_one_statement_more(ledger: Ledger) -> None:
     """With one, SQLite executes one more, and PostgreSQL the same one with a further part."""
 
@@ -237,9 +220,9 @@ async def test_without_a_subscriber_a_group_commit_executes_not_one_statement_mo
             *(claim.batch_id, claim.generation, claim.campaign_id, DEFAULT_PROJECT, results),
             wants_events=claim.wants_events,
         )
-        with statements(ledger) as executed:
+        with statements_of(ledger) as executed:
             assert len((await record(ledger, [group], 15.0))[claim.batch_id].results) == 2
-        return executed
+        return [statement for statement, _ in executed]
 
     without = await commit()
     assert not [statement for statement in without if "outbox" in statement or "event_stream" in statement]

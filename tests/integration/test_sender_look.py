@@ -1,13 +1,13 @@
 """The look of a sender that holds many batches: it finds suppressions, and costs the same however many there are."""
 
-from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 
 from services.sender.db import claims
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Project, Suppression
+from tests.support.ledger import statements_of
 from tests.support.seeds import seed_campaign
 
 SUPPRESSIONS = 20_000
@@ -52,15 +52,9 @@ async def test_a_look_probes_an_index_for_each_email_that_starts_soon(ledger: Le
                 f" SELECT '{project}', n || '@example.test', n || '@example.test', 'manual', 0 FROM {numbers} AS n"
             )
         )
-    statements: list[tuple[str, Any]] = []
-
-    def keep(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        statements.append((statement, parameters))
-
-    event.listen(ledger.engine.sync_engine, "before_cursor_execute", keep)
     asked = {(DEFAULT_PROJECT, f"{number}@example.test") for number in range(SUPPRESSIONS - 1000, SUPPRESSIONS + 1501)}
-    _, suppressed = await claims.look(ledger, seeded.batch_ids, asked)
-    event.remove(ledger.engine.sync_engine, "before_cursor_execute", keep)
+    with statements_of(ledger) as statements:
+        _, suppressed = await claims.look(ledger, seeded.batch_ids, asked)
     assert len(suppressed) == 1001
     probes = [(statement, parameters) for statement, parameters in statements if "FROM suppression" in statement]
     assert len(probes) == 3, "1,000 addresses each, so that no statement outgrows what a database takes"

@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from shared.ledger import database
+from shared.ledger import sqlite
 from shared.ledger.database import Ledger, is_unavailable
 
 
 def locked(file: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> str:
     """Another process holds the write lock for longer than we wait."""
-    monkeypatch.setattr(database, "SQLITE_BUSY_SECONDS", 0)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0)
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     event.listen(ledger.engine.sync_engine, "engine_disposed", lambda _: other.close())
@@ -72,14 +73,17 @@ def file(sqlite_url: str, tmp_path: Path) -> Path:
     return copy
 
 
+@pytest.mark.parametrize("at_once", [False, True], ids=["write", "write_at_once"])
 @pytest.mark.parametrize("name", CASES)
-async def test_an_error_of_sqlite_is_waited_out(name: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_of_sqlite_is_waited_out(
+    name: str, at_once: bool, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = set(threading.enumerate())
     ledger = Ledger(f"sqlite+aiosqlite:///{file}")
     statement = CASES[name](file, ledger, monkeypatch)
     try:
         with pytest.raises((SQLAlchemyError, sqlite3.Error)) as caught:
-            await write(ledger, statement)
+            await write(ledger, statement, at_once=at_once)
         said = getattr(caught.value, "orig", caught.value)
         assert isinstance(said, sqlite3.Error)
         assert said.sqlite_errorname.startswith(name), said
@@ -93,10 +97,16 @@ async def test_an_error_of_sqlite_is_waited_out(name: str, file: Path, monkeypat
             await asyncio.sleep(0.01)
 
 
-async def write(ledger: Ledger, first: str) -> None:
-    async with ledger.write() as connection:
+async def write(ledger: Ledger, first: str, *, at_once: bool) -> None:
+    async def work(connection: AsyncConnection) -> None:
         if first:
             await connection.execute(text(first))
         for number in range(100):
             new = {"name": f"{number}", "value": "x" * 10_000}
             await connection.execute(text("INSERT INTO bookmark (name, value, at) VALUES (:name, :value, 0)"), new)
+
+    if at_once:
+        await ledger.write_at_once(work)
+    else:
+        async with ledger.write() as connection:
+            await work(connection)

@@ -1,12 +1,13 @@
 """Campaigns inserted straight into the ledger, a fake sender in plain SQL, and what must always be true of a ledger."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, text
+from sqlalchemy import bindparam, event, func, insert, select, text
 from sqlmodel import SQLModel, col
 from uuid6 import uuid7
 
@@ -20,6 +21,23 @@ NOW = {
     True: "((julianday('now') - 2440587.5) * 86400.0)",
     False: "CAST(extract(epoch from clock_timestamp()) AS double precision)",
 }
+
+
+@contextmanager
+def statements_of(ledger: Ledger) -> Iterator[list[tuple[str, Any]]]:
+    """Every statement that the ledger executes inside, and its parameters."""
+    executed: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        executed.append((statement, parameters))
+
+    for engine in ledger.engines:
+        event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield executed
+    finally:
+        for engine in ledger.engines:
+            event.remove(engine, "before_cursor_execute", note)
 
 
 class RecordedBus:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -100,14 +101,15 @@ class Look(NamedTuple):
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
     """Claims a released batch with one conditional update. None: the ticket is stale (claimed, rescued, paused,
     cancelled or late)."""
-    async with ledger.write() as connection:
-        claimed = await _claim(
-            connection,
-            owner,
-            lease_seconds,
-            BatchState.RELEASED,
-            (col(Batch.id) == batch_id, col(Batch.generation) == generation),
+    claimed = await ledger.write_at_once(
+        partial(
+            _claim,
+            owner=owner,
+            lease_seconds=lease_seconds,
+            state=BatchState.RELEASED,
+            conditions=(col(Batch.id) == batch_id, col(Batch.generation) == generation),
         )
+    )
     return claimed[0] if claimed else None
 
 
@@ -155,18 +157,18 @@ async def resume(
 
 async def overlooked(ledger: Ledger, patience_seconds: float) -> Ticket | None:
     """The batch released first, if its ticket must be late or lost by now: `patience_seconds` after the release."""
-    async with ledger.read() as connection:
-        found = await connection.execute(
-            select(col(Batch.id), col(Batch.generation))
-            .where(
-                in_state(BatchState.RELEASED),
-                col(Batch.released_at) < db_now() - patience_seconds,
-            )
-            .order_by(col(Batch.released_at))
-            .limit(1)
-        )
-        row = found.first()
-    return Ticket(*row) if row is not None else None
+    first = (
+        select(col(Batch.id), col(Batch.generation))
+        .where(in_state(BatchState.RELEASED), col(Batch.released_at) < db_now() - patience_seconds)
+        .order_by(col(Batch.released_at))
+        .limit(1)
+    )
+
+    async def work(connection: AsyncConnection) -> Ticket | None:
+        row = (await connection.execute(first)).first()
+        return Ticket(*row) if row is not None else None
+
+    return await ledger.read_at_once(work)
 
 
 async def renew(ledger: Ledger, batch_id: int, generation: int, lease_seconds: float) -> bool:
@@ -203,21 +205,25 @@ async def look(
 
     Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
     order of their ids."""
-    async with ledger.read() as connection:
-        found = await connection.execute(
-            select(
-                col(Batch.id),
-                col(Batch.generation),
-                col(Campaign.status),
-                func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
-                func.coalesce(col(EventStream.wanted), False),
-            )
-            .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
-            .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
-            .where(col(Batch.id).in_(batch_ids))
+    statement = (
+        select(
+            col(Batch.id),
+            col(Batch.generation),
+            col(Campaign.status),
+            func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+            func.coalesce(col(EventStream.wanted), False),
         )
+        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
+        .where(col(Batch.id).in_(batch_ids))
+    )
+
+    async def work(connection: AsyncConnection) -> tuple[Mapping[int, Look], Collection[Addressee]]:
+        found = (await connection.execute(statement)).all()
         suppressed = await _suppressed(connection, addressees)
         return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
+
+    return await ledger.read_at_once(work)
 
 
 async def _suppressed(connection: AsyncConnection, addressees: Collection[Addressee]) -> Collection[Addressee]:

@@ -105,7 +105,8 @@ async def _record_in_one_transaction(
     ledger: Ledger, groups: Sequence[Group], lease_seconds: float
 ) -> Mapping[int, Judged]:
     """Returns what the ledger says of refusals, by batch id."""
-    async with ledger.write() as connection:
+
+    async def work(connection: AsyncConnection) -> Mapping[int, Judged]:
         for group in groups:
             if not await _lock(connection, group, _deltas(group.results), lease_seconds):
                 raise UnexpectedError
@@ -116,6 +117,8 @@ async def _record_in_one_transaction(
         for group in groups:
             await _suppress(connection, group)
         return await _note_refusals(connection, groups)
+
+    return await ledger.write_at_once(work)
 
 
 def _told(groups: Sequence[Group]) -> Sequence[Packed]:
