@@ -258,7 +258,7 @@ class Delivery:
         """Notes a failure, and disables the endpoint if it has failed for too long. Ends this delivery."""
         async with self._ledger.write() as connection:
             delay = RETRY_SECONDS[min(endpoint.failures, len(RETRY_SECONDS) - 1)]
-            delay *= random.uniform(1 - JITTER, 1 + JITTER)
+            delay = max(delay * random.uniform(1 - JITTER, 1 + JITTER), answer.retry_after)
             seconds = await webhooks.note_failure(connection, endpoint, self._owner, delay, answer.status, answer.error)
             if not self._is_hopeless(endpoint, answer, seconds) or not await webhooks.disable(connection, endpoint.id):
                 log.info("webhook.failed", webhook_id=str(endpoint.id), status=answer.status, reason=answer.error)

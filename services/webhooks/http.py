@@ -23,8 +23,12 @@ CONNECT_SECONDS = 5.0
 """For each address of a host, so that one that does not answer leaves time for the next."""
 
 ERROR_CHARACTERS = 200
-RESOLVERS = 64
-"""Host names looked up at once; a slow name server holds up only its own."""
+MOST_LOOKUPS = 1000
+"""Host names looked up at once, each on a thread. One whose name servers are silent takes up to half a minute; there
+are more threads than deliveries (VASHSENDER_WEBHOOK_DELIVERIES), so it delays nobody else's."""
+
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+"""As the longest wait between two tries: an endpoint that fails for three days is disabled, whatever it says."""
 
 MOST_CONNECTIONS, MOST_IDLE, IDLE_SECONDS = 1000, 100, 30.0
 
@@ -37,6 +41,8 @@ class Answer:
     status: int | None
     #: What was wrong; empty if it was accepted.
     error: str = ""
+    #: Seconds after which the endpoint asks to be tried again (Retry-After, RFC 9110, 10.2.3); 0: it does not say.
+    retry_after: float = 0.0
 
     @property
     def is_accepted(self) -> bool:
@@ -86,7 +92,9 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
         self._may_connect = may_connect
         self._refusal = refusal
         self._inner = httpcore.AnyIOBackend()
-        self._resolvers = ThreadPoolExecutor(RESOLVERS, "resolver")
+        self._resolvers = ThreadPoolExecutor(MOST_LOOKUPS, "resolver")
+        #: Lookups under way. A name that is tried again waits for the same, so it takes one thread.
+        self._lookups: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
 
     async def connect_tcp(
         self,
@@ -128,8 +136,12 @@ class GuardedNetwork(httpcore.AsyncNetworkBackend):
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             return list(dict.fromkeys(str(info[4][0]) for info in found))
 
+        wanted = (host, port)
+        if wanted not in self._lookups:
+            self._lookups[wanted] = asyncio.get_running_loop().run_in_executor(self._resolvers, resolve)
+            self._lookups[wanted].add_done_callback(lambda _: self._lookups.pop(wanted))
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._resolvers, resolve)
+            return await asyncio.shield(self._lookups[wanted])
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from None
 
@@ -179,7 +191,15 @@ class Client:
             return Answer(response.status)
         text = " ".join(said.decode("utf-8", "replace").split())
         printable = "".join(letter for letter in text if letter.isprintable())
-        return Answer(response.status, f"{response.status} {printable}".strip()[:ERROR_CHARACTERS])
+        return Answer(
+            response.status, f"{response.status} {printable}".strip()[:ERROR_CHARACTERS], retry_after(response.headers)
+        )
+
+
+def retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float:
+    """What the header says, if it is a number of seconds; at most LONGEST_RETRY_AFTER_SECONDS."""
+    said = next((value.strip() for name, value in headers if name.lower() == b"retry-after"), b"")
+    return min(float(said), LONGEST_RETRY_AFTER_SECONDS) if said.isdigit() and len(said) < 20 else 0.0
 
 
 def trusted(ca_file: Path | None) -> ssl.SSLContext:

@@ -40,6 +40,7 @@ class Receiver:
     secrets: list[str]
     #: The status for a POST with these numbers.
     judge: Judge = lambda _numbers: 200
+    retry_after: float = 0.0
     got: list[int] = field(default_factory=list)
     posts: list[list[int]] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
@@ -56,7 +57,7 @@ class Receiver:
             self.got += numbers
             self.ids += [event["id"] for event in events]
             return Answer(status)
-        return Answer(status or None, "no")
+        return Answer(status or None, "no", self.retry_after)
 
 
 @dataclass
@@ -184,6 +185,36 @@ async def test_a_refused_batch_is_halved_until_the_bad_event_is_found(rig: Rig) 
     assert len(rig.receiver.posts) < 30
     row = await rig.row()
     assert (row.cursor, row.failing_since) == (100, None)
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_every_bad_event_of_a_full_batch_is_found_and_no_other_is_lost(rig: Rig, status: int) -> None:
+    bad = {0, 1, 7, 249, 250, 251, 400, 499}
+    rig.receiver.judge = lambda numbers: status if bad & set(numbers) else 200
+    await rig.tell(*range(500))
+    await rig.run()
+    assert rig.receiver.got == [number for number in range(500) if number not in bad]
+    assert await rig.set_aside() == [number + 1 for number in sorted(bad)]
+    assert len(rig.receiver.posts) < 20 * len(bad)
+
+
+async def test_an_endpoint_that_takes_only_small_bodies_gets_everything(rig: Rig) -> None:
+    rig.receiver.judge = lambda numbers: 413 if len(numbers) > 40 else 200
+    await rig.tell(*range(500))
+    await rig.run()
+    assert rig.receiver.got == list(range(500))
+    assert await rig.set_aside() == []
+
+
+async def test_an_endpoint_says_when_it_wants_the_next_try(rig: Rig) -> None:
+    rig.receiver.judge = lambda _numbers: 429
+    rig.receiver.retry_after = 600.0
+    await rig.tell(1, 2)
+    await rig.run()
+    row = await rig.row()
+    assert 590 < row.next_attempt_at - await rig.ledger.now() <= 600
+    assert (row.failures, row.cursor) == (1, 0)
+    assert await rig.due() == []
 
 
 async def test_what_was_set_aside_is_delivered_when_a_person_asks(rig: Rig) -> None:

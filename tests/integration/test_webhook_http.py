@@ -1,9 +1,12 @@
 """The client of webhooks against real sockets: what strangers may try with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -176,3 +179,57 @@ async def test_a_certificate_of_a_stranger_is_refused(client: Client, tmp_path: 
     assert "certificate" in refused.error.lower()
     assert accepted.is_accepted
     assert wrong_name.status is None
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("120", 120.0), ("0", 0.0), ("9" * 19, 3600.0), ("9" * 4000, 0.0), ("-1", 0.0), ("Wed, 21 Oct 2026", 0.0)],
+)
+async def test_an_answer_says_when_to_try_again(client: Client, said: str, seconds: float) -> None:
+    head = f"HTTP/1.1 429 Too Many Requests\r\nRetry-After: {said}\r\ncontent-length: 0\r\n\r\n"
+    async with server(head.encode()) as (url, _):
+        answer = await client.post(url, {}, b"{}")
+    assert (answer.status, answer.retry_after) == (429, seconds)
+
+
+@contextmanager
+def silent_name_servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names under `silent.test` get no answer until the end; yields those that were looked up."""
+    end, asked, ask = threading.Event(), list[str](), socket.getaddrinfo
+
+    def lookup(host: str, *args: Any, **kwargs: Any) -> Any:
+        if not host.endswith("silent.test"):
+            return ask(host, *args, **kwargs)
+        asked.append(host)
+        end.wait(60)
+        raise socket.gaierror(socket.EAI_AGAIN, "temporary failure")
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    try:
+        yield asked
+    finally:
+        end.set()
+
+
+async def test_names_whose_servers_are_silent_delay_nobody_else(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with silent_name_servers(monkeypatch) as asked:
+        async with server(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, _), asyncio.TaskGroup() as group:
+            dead = [group.create_task(client.post(f"http://{n}.silent.test/", {}, b"{}")) for n in range(200)]
+            while len(asked) < len(dead):  # noqa: ASYNC110 - threads have no event of this loop
+                await asyncio.sleep(0.01)
+            assert (await client.post(url, {}, b"{}")).is_accepted
+            assert not any(one.done() for one in dead)
+            for one in dead:
+                one.cancel()
+
+
+async def test_a_name_that_is_tried_again_takes_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    impatient = Client(LOOPBACK, trusted(None), 0.05)
+    with silent_name_servers(monkeypatch) as asked:
+        for _ in range(5):
+            answer = await impatient.post("http://one.silent.test/", {}, b"{}")
+            assert answer.error == "no answer within 0.05 s"
+    await impatient.close()
+    assert asked == ["one.silent.test"]
