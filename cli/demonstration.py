@@ -17,7 +17,7 @@ from cli.local.control import control
 from cli.local.installation import Installation
 from cli.local.readiness import relative
 from cli.mailbox.maildir import Maildir
-from cli.output import out, say, step
+from cli.output import say, show_text, step
 from cli.settings import LocalSettings
 from cli.watching import Look, detached, follow, looks
 from shared.errors import DataError
@@ -54,7 +54,7 @@ def demonstrate(config: LocalSettings, folder: Path, *, kill_a_sender: bool, tim
     _tell(installation, campaign_id, last, max(keys, default=None), time.monotonic() - began)
     if account.astray:
         say(f"{account.astray} emails are in the mailbox although the ledger says they were not sent")
-    out.print(account.line(), markup=False)
+    show_text(account.line())
     # A killed sender may have sent emails without recording them: docs/guarantees.md promises this bound.
     allowed = config.smtp_connections + config.unrecorded_limit if kill_a_sender else 0
     exact = account.lost == 0 and account.astray == 0 and account.duplicated <= allowed

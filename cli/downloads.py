@@ -52,7 +52,7 @@ def _write(path: Path, parts: Iterator[bytes]) -> int:
 def _watched(name: str, parts: Iterator[bytes]) -> Iterator[bytes]:
     """The same parts, with a line on the terminal that says how far it is."""
     columns = (SpinnerColumn(), TextColumn(name), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as progress:
         task = progress.add_task("", total=None)
         for part in parts:
             progress.advance(task, len(part))

@@ -4,33 +4,13 @@ runs, so that `--help` is fast."""
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from cli.commands import (
-    access,
-    audit,
-    campaign,
-    config,
-    db,
-    demo,
-    dkim,
-    domain,
-    erase,
-    events,
-    health,
-    inspect,
-    key,
-    limits,
-    machine,
-    project,
-    queues,
-    retention,
-    suppressions,
-    topology,
-    webhook,
-)
 from cli.visible import visible
 from shared.env_file import env_file, ignored_file, unread_lines
 from shared.errors import ConfigurationError, VashSenderError
@@ -41,13 +21,68 @@ INTERRUPTED = 130
 COMPLETES = "_VASHSENDER_COMPLETE"
 """Typer's variable: a shell asks what the person may type next."""
 
-app = typer.Typer(
-    name="vashsender",
-    help="Sends email campaigns: every recipient once, on time, with a record of who got it, who did not, and why.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 ok, 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration.",
+OPERATIONS = "Operations"
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """A module of `cli.commands`: it has an `app`, which is a group of verbs, or an `add_to` that adds several."""
+
+    module: str
+    #: What a person types first. Empty: the name of the module.
+    names: tuple[str, ...] = ()
+    #: The heading in `--help` for a group.
+    panel: str | None = None
+
+    @property
+    def typed(self) -> tuple[str, ...]:
+        return self.names or (self.module,)
+
+
+VERBS = (
+    Verbs("machine", ("start", "stop", "restart", "status", "monitor", "scale", "logs", "run")),
+    Verbs("demo"),
+    Verbs("campaign"),
+    Verbs("suppressions"),
+    Verbs("erase"),
+    Verbs("events"),
+    Verbs("webhook"),
+    Verbs("inspect", panel=OPERATIONS),
+    Verbs("limits", panel=OPERATIONS),
+    Verbs("queues", ("purge", "dead")),
+    Verbs("health", ("health-check", "doctor")),
+    Verbs("db"),
+    Verbs("topology"),
+    Verbs("project"),
+    Verbs("domain"),
+    Verbs("key"),
+    Verbs("audit"),
+    Verbs("retention"),
+    Verbs("dkim"),
+    Verbs("access"),
+    Verbs("config"),
 )
+"""In the order of `--help`."""
+
+
+def app_for(arguments: Sequence[str]) -> typer.Typer:
+    """The command with the verbs that these arguments need: those of one module, or else all, as for `--help`."""
+    app = typer.Typer(
+        name="vashsender",
+        help="Sends email campaigns: every recipient once, on time, with a record of who got it, who did not, and why.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        epilog="Exit codes: 0 ok, 64 usage, 65 bad data or not found, 69 unavailable, 75 timeout, 78 configuration.",
+    )
+    app.callback()(_vashsender)
+    wanted = [verbs for verbs in VERBS if COMPLETES not in os.environ and arguments and arguments[0] in verbs.typed]
+    for verbs in wanted or VERBS:
+        module = import_module(f"cli.commands.{verbs.module}")
+        if hasattr(module, "add_to"):
+            module.add_to(app)
+        else:
+            app.add_typer(module.app, name=verbs.module, rich_help_panel=verbs.panel)
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -58,36 +93,12 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _vashsender(
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Has the options that belong to no verb."""
-
-
-machine.add_to(app)
-demo.add_to(app)
-app.add_typer(campaign.app, name="campaign")
-app.add_typer(suppressions.app, name="suppressions")
-erase.add_to(app)
-app.add_typer(events.app, name="events")
-app.add_typer(webhook.app, name="webhook")
-app.add_typer(inspect.app, name="inspect", rich_help_panel="Operations")
-app.add_typer(limits.app, name="limits", rich_help_panel="Operations")
-queues.add_to(app)
-health.add_to(app)
-app.add_typer(db.app, name="db")
-app.add_typer(topology.app, name="topology")
-app.add_typer(project.app, name="project")
-app.add_typer(domain.app, name="domain")
-app.add_typer(key.app, name="key")
-app.add_typer(audit.app, name="audit")
-app.add_typer(retention.app, name="retention")
-app.add_typer(dkim.app, name="dkim")
-app.add_typer(access.app, name="access")
-app.add_typer(config.app, name="config")
 
 
 def main() -> None:
@@ -108,7 +119,7 @@ def run(arguments: list[str]) -> int:
             sys.stderr.write(f"vashsender: {ignored} is not read; VASHSENDER_ENV_FILE={ignored} makes it count\n")
         if not only_reads_itself:
             _tell_unread_lines()
-        result = app(arguments, prog_name="vashsender", standalone_mode=False)
+        result = app_for(arguments)(arguments, prog_name="vashsender", standalone_mode=False)
     except typer.Exit as exiting:
         return exiting.exit_code
     except (typer.Abort, KeyboardInterrupt):

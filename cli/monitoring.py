@@ -23,11 +23,11 @@ STYLES = {"running": "green", "starting": "yellow", "stopping": "yellow"}
 def monitor(installation: Installation) -> None:
     """Watches until Ctrl-C: with a table on a terminal, otherwise with one line per change."""
     watch = _Watch(installation)
-    if not out.is_terminal:
+    if not out().is_terminal:
         while True:
             for line in watch.look():
                 say(line)
-    with Live(console=out, auto_refresh=False) as live:
+    with Live(console=out(), auto_refresh=False) as live:
         while True:
             watch.look()
             live.update(watch.table(), refresh=True)

@@ -1,27 +1,47 @@
 """The command's output: data on stdout, messages on stderr, tables for people, JSON for scripts."""
 
 import json
+import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from cli.visible import visible, visible_in_a_line, visible_json
 from shared.errors import VashSenderError
 
-# Both respect NO_COLOR, and detect a terminal by themselves.
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BETWEEN_COLUMNS = 2
+BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+@cache
+def out() -> "Console":
+    """Standard output in colour. Respects NO_COLOR, and detects a terminal by itself."""
+    from rich.console import Console  # takes time to load, and most verbs do without
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def err() -> "Console":
+    """The same for standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_text(text: str) -> None:
     """Text of any length on stdout, as it is but for what a terminal would obey."""
-    out.print(visible(text), markup=False)
+    sys.stdout.write(visible(text) + "\n")
 
 
 def show_json(value: Any) -> None:
@@ -41,24 +61,39 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     """A table on stdout; without a terminal, tab-separated lines, the headings first. Columns without headings, such as
     names and values, have no such line."""
     headed = any(columns)
-    if not out.is_terminal:
-        for row in ([columns] if headed else []) + list(rows):
-            sys.stdout.write("\t".join(_cell(value) for value in row) + "\n")
+    lines = [[_cell(value) for value in row] for row in ([columns] if headed else []) + list(rows)]
+    if not (sys.stdout.isatty() or os.environ.get("FORCE_COLOR")):
+        sys.stdout.writelines("\t".join(line) + "\n" for line in lines)
         return
-    from rich.table import Table  # most output is no table on a terminal
+    if (aligned := _aligned(lines, shutil.get_terminal_size().columns)) is not None:
+        if headed and os.environ.get("TERM", "dumb") != "dumb":
+            aligned[0] = f"{BOLD}{aligned[0]}{PLAIN}"
+        sys.stdout.writelines(line + "\n" for line in aligned)
+        return
+    from rich.table import Table  # folds what is too wide, and knows how wide letters are
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     for column in columns:
         table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))  # plain: a name may look like markup
-    out.print(table)
+    for line in lines[1:] if headed else lines:
+        table.add_row(*(Text(cell) for cell in line))  # plain: a name may look like markup
+    out().print(table)
+
+
+def _aligned(lines: Sequence[Sequence[str]], columns: int) -> list[str] | None:
+    """Lines of a table whose letters all have the same width; None if they have not, or need more than `columns`."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    too_wide = sum(widths) + BETWEEN_COLUMNS * (len(widths) - 1) > columns
+    if too_wide or not all(cell.isascii() for line in lines for cell in line):
+        return None
+    between = " " * BETWEEN_COLUMNS
+    return [between.join(map(str.ljust, line, widths)).rstrip() for line in lines]
 
 
 def say(text: str) -> None:
     """A message for people, on stderr."""
-    err.print(visible(text), markup=False)
+    sys.stderr.write(visible(text) + "\n")
 
 
 def moment(seconds: float | None) -> str:

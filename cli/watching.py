@@ -91,7 +91,7 @@ def looks(api: ApiClient, campaign_id: str, *, timeout_seconds: float | None = N
 
 def follow(seen: Iterator[Look]) -> Look:
     """Shows looks on stderr as they come, and returns the last one."""
-    return _bar(seen) if err.is_terminal else _lines(seen)
+    return _bar(seen) if err().is_terminal else _lines(seen)
 
 
 def detached(campaign_id: str) -> None:
@@ -118,7 +118,7 @@ def _bar(seen: Iterator[Look]) -> Look:
         TextColumn("{task.fields[words]}", markup=False),  # a reason quotes replies of relays
     )
     look = None
-    with Progress(*columns, console=err) as progress:
+    with Progress(*columns, console=err()) as progress:
         task = progress.add_task("", total=1, status="", words="")
         for look in seen:
             progress.update(

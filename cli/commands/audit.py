@@ -24,13 +24,13 @@ def list_(
     from dataclasses import asdict
 
     from cli import tenants
-    from cli.output import moment, out, show_table
+    from cli.output import moment, show_table, show_text
     from cli.settings import local_settings
 
     found = asyncio.run(tenants.list_audit(local_settings(), project, actor, since, limit))
     if as_json:
         for one in found:
-            out.print(json.dumps(asdict(one), default=str), markup=False, soft_wrap=True)
+            show_text(json.dumps(asdict(one), default=str))
         return
     rows = [(moment(one.at), one.via, one.actor_name, one.action, one.target, one.address, one.result) for one in found]
     show_table(("At", "Via", "Who", "Action", "On what", "From", "Result"), rows)

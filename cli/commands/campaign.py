@@ -320,12 +320,12 @@ def _act(campaign_id: str, action: str, url: str, key: str, as_json: bool, body:
 
 def _show_id(campaign: dict[str, Any], as_json: bool) -> None:
     """Prints the id on stdout for scripts, and the campaign's status in words on stderr."""
-    from cli.output import out, say, show_json
+    from cli.output import say, show_json, show_text
 
     if as_json:
         show_json(campaign)
         return
-    out.print(campaign["id"], markup=False)
+    show_text(campaign["id"])
     say(f"{campaign['name']}: {campaign['status']}, {campaign['counts']['total']} recipients")
     _warn(campaign)
 

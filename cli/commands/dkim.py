@@ -25,7 +25,7 @@ def new(
     as_json: Json = False,
 ) -> None:
     """Make an RSA-2048 key that only you can read, and print the DNS record to publish."""
-    from cli.output import out, say, show_json
+    from cli.output import say, show_json, show_text
     from cli.settings import local_settings
     from shared.dkim_keys import new_key
     from shared.errors import ConfigurationError
@@ -39,7 +39,7 @@ def new(
     if as_json:
         show_json({"path": str(key.path), "name": key.record_name, "text": key.record_text, "active": key.active})
         return
-    out.print(key.zone_line, markup=False, soft_wrap=True)
+    show_text(key.zone_line)
     say(f"The key is in {key.path}. Publish the record above, then")
     if key.active:
         say(f"restart the senders with VASHSENDER_DKIM_DIR={folder}.")

@@ -70,12 +70,12 @@ def _enable(url: str, key: str, *, enabled: bool) -> None:
 def _show(event: dict[str, Any], *, as_json: bool) -> None:
     import json
 
-    from cli.output import out
+    from cli.output import show_text
 
     if as_json:
-        out.print(json.dumps(event), markup=False, soft_wrap=True)
+        show_text(json.dumps(event))
         return
     data = event["data"]
     what = data.get("email") or data.get("name") or data.get("recipient_id") or ""
     why = data.get("reply") or data.get("reason") or ""
-    out.print(event["position"], event["at"], event["type"], what, why, markup=False, soft_wrap=True)
+    show_text(f"{event['position']} {event['at']} {event['type']} {what} {why}")

@@ -100,9 +100,9 @@ def revoke(key_id: KeyId, yes: Yes = False) -> None:
 
 
 def _show(secret: str, name: str, *, as_json: bool) -> None:
-    from cli.output import out, show_json
+    from cli.output import show_json, show_text
 
     if as_json:
         show_json({"name": name, "key": secret})
     else:
-        out.print(secret, markup=False)
+        show_text(secret)

@@ -144,10 +144,10 @@ def _post(path: str, url: str, key: str, body: dict[str, Any] | None = None) -> 
 
 
 def _show_secret(made: dict[str, Any], *, as_json: bool) -> None:
-    from cli.output import out, show_json
+    from cli.output import show_json, show_text
 
     if as_json:
         show_json(made)
         return
-    out.print(f"id      {made['id']}", markup=False)
-    out.print(f"secret  {made['secret']}", markup=False, soft_wrap=True)
+    show_text(f"id      {made['id']}")
+    show_text(f"secret  {made['secret']}")

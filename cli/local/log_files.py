@@ -25,7 +25,7 @@ def show_logs(folder: Path, name: str, *, follow: bool, lines: int, campaign: st
     if not paths:
         known = ", ".join(sorted(path.stem for path in folder.glob("*.log"))) or "none yet"
         raise DataError(f"there is no log of {name or 'anything'} in {folder}. The logs are: {known}")
-    show = _raw if raw or not out.is_terminal else _readable
+    show = _raw if raw or not out().is_terminal else _readable
     sizes = {path: path.stat().st_size for path in paths}
     found = [line for path in paths for line in _tail_with_older(path, sizes[path], lines, campaign)]
     for line in sorted(found, key=_written_at)[-lines:] if lines else ():
@@ -116,4 +116,4 @@ def _readable(line: str) -> None:
         show_text(line)
         return
     rest = " ".join(f"{key}={value}" for key, value in entry.items() if key not in PLAIN_KEYS)
-    out.print(visible(f"{said} {rest}".rstrip()), markup=False, style=LEVEL_STYLES.get(entry["level"]))
+    out().print(visible(f"{said} {rest}".rstrip()), markup=False, style=LEVEL_STYLES.get(entry["level"]))

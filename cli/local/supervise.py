@@ -16,14 +16,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from xmlrpc.client import Fault, ServerProxy
-
-import psutil
-from supervisor.xmlrpc import SupervisorTransport
 
 from cli.local import LocalError, NotReadyError
 from cli.local.background import start_in_background
 from cli.local.launch import lock_file
+from cli.local.rpc import RefusedError, call
 from shared.secret_files import write_private
 
 if TYPE_CHECKING:
@@ -69,7 +66,7 @@ class Supervisor:
     def is_running(self) -> bool:
         try:
             self._ask("getState")
-        except (OSError, Fault):
+        except (OSError, RefusedError):
             return False
         return True
 
@@ -94,7 +91,7 @@ class Supervisor:
     def shut_down(self) -> None:
         """Ends supervisord. Its programs must have been stopped."""
         pid = self._pid()
-        with contextlib.suppress(OSError, Fault):
+        with contextlib.suppress(OSError, RefusedError):
             self._ask("shutdown")
         if pid is not None:
             _wait_gone(pid, SHUT_DOWN_SECONDS)
@@ -140,7 +137,7 @@ class Supervisor:
         """Stops programs at the same time and waits until they have ended. SIGKILL follows after `stop_seconds`."""
         waiting = set(names)
         for name in waiting:
-            with contextlib.suppress(Fault):  # it does not run
+            with contextlib.suppress(RefusedError):  # it does not run
                 self._ask("stopProcess", name, False)
         while waiting:
             waiting = {state.name for state in self.states() if state.name in waiting and state.state not in ENDED}
@@ -149,7 +146,7 @@ class Supervisor:
 
     def start_program(self, name: str) -> None:
         """Starts a stopped program without waiting for it."""
-        with contextlib.suppress(Fault):  # it runs
+        with contextlib.suppress(RefusedError):  # it runs
             self._ask("startProcess", name, False)
 
     def states(self) -> list[State]:
@@ -192,13 +189,9 @@ class Supervisor:
 
     # Helpers
 
-    def _ask(self, method: str, *arguments: object) -> Any:
-        """Calls supervisord's API. Raises OSError if it does not answer, Fault if it refuses."""
-        transport = SupervisorTransport(None, None, f"unix://{self.socket}")
-        try:
-            return getattr(ServerProxy("http://localhost", transport=transport).supervisor, method)(*arguments)
-        finally:
-            transport.close()
+    def _ask(self, method: str, *arguments: str | bool) -> Any:
+        """Calls supervisord's API. Raises OSError if it does not answer, RefusedError if it refuses."""
+        return call(self.socket, f"supervisor.{method}", *arguments)
 
     def _pid(self) -> int | None:
         with contextlib.suppress(OSError, ValueError):
@@ -286,6 +279,8 @@ def _socket_path(run_dir: Path) -> Path:
 
 
 def _wait_gone(pid: int, seconds: float) -> None:
+    import psutil  # takes time to load, and only this needs it
+
     with contextlib.suppress(psutil.NoSuchProcess):
         try:
             psutil.Process(pid).wait(seconds)

@@ -15,8 +15,10 @@ HEAVY = {
     "email_validator": "unusual addresses",
     "faststream": "the broker",
     "pydantic": "the settings classes",
-    "rich.progress": "progress bars",
+    "rich": "colours and bars, and tables that are wider than the terminal",
     "sqlalchemy": "the ledger",
+    "supervisor": "supervisord itself",
+    "xmlrpc.client": "nothing: cli.local.rpc does without HTTP and TLS",
 }
 PROGRAM = """
 import json, sys

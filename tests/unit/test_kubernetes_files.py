@@ -15,7 +15,7 @@ from cli import access_files
 from cli.access_rights import MONITOR
 from cli.commands.machine import Service
 from cli.effective import fields, variable
-from cli.main import app
+from cli.main import app_for
 from scripts import kubernetes_rules, metrics_page
 from services.sender.worker import FLUSH_SECONDS
 from shared import topology
@@ -87,7 +87,7 @@ def test_settings_have_valid_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_command_exists() -> None:
-    root = typer.main.get_command(app)
+    root = typer.main.get_command(app_for(()))
     commands = [
         " ".join(container["args"])
         for container in chain.from_iterable(kubernetes.values_of(DOCUMENTS, "containers"))
