@@ -43,6 +43,8 @@ SIGNS_PER_LIMIT = 4
 """Watchdog pings sent within the time that systemd waits for one."""
 STATUS_SECONDS = 10.0
 """How often systemd gets a status line if it waits for no watchdog ping."""
+NOTE_STOP_SECONDS = 5.0
+"""How long a process that stops tries to note it."""
 
 S = TypeVar("S", bound=settings.CommonSettings)
 log = logs.get()
@@ -82,6 +84,8 @@ class Process(Generic[S]):
         #: True after SIGTERM or SIGINT, but not when the process stops to restart itself.
         self.told_to_stop = False
         self._restarts = False
+        #: Whether the ledger says that this process is alive.
+        self._is_noted = False
         self._started_at = time.monotonic()
 
     @property
@@ -106,11 +110,30 @@ class Process(Generic[S]):
 
     async def note_alive(self) -> None:
         """A tick: notes in the ledger that this process is alive. Senders send heartbeats instead."""
+        self._is_noted = True
+        await self._note(draining=False)
+
+    async def _note_stop(self) -> None:
+        """Notes that a process that was noted as alive has stopped, or else the page would show it as silent. Without a
+        database nothing can be noted."""
+        if not self._is_noted:
+            return
+        try:
+            async with asyncio.timeout(NOTE_STOP_SECONDS):
+                await self._note(draining=True)
+        except TimeoutError:
+            log.warning("database.unreachable", error=f"no answer within {NOTE_STOP_SECONDS:g} s")
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+
+    async def _note(self, *, draining: bool) -> None:
         await self.ledger.write_at_once(
             partial(
                 instances.seen,
                 instance=self.instance,
                 service=self.service,
+                draining=draining,
                 uptime_seconds=time.monotonic() - self._started_at,
             )
         )
@@ -164,6 +187,7 @@ class Process(Generic[S]):
                         task.cancel()
             finally:
                 await self.bus.close()
+                await self._note_stop()
                 await self.ledger.close()
                 log.info("service.stopped")
 

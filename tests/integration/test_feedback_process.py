@@ -11,7 +11,7 @@ from sqlmodel import col
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared.ledger.database import Ledger
-from shared.ledger.models import Batch
+from shared.ledger.models import Batch, ServiceInstance
 from shared.ledger.report_tables import Report
 from tests.support.broker import BrokerVhost
 from tests.support.lmtp import BOUNCES, Wire, a_bounce, greeted, sent_campaign
@@ -42,6 +42,17 @@ async def counted(database_url: str) -> tuple[int, int]:
         bounced = await connection.scalar(select(func.sum(col(Batch.bounced))))
     await ledger.close()
     return reports or 0, bounced or 0
+
+
+async def stopped(database_url: str) -> list[bool]:
+    """Whether each process that the ledger knows says that it has stopped, the first one first."""
+    ledger = Ledger(database_url, pool_size=1)
+    async with ledger.read() as connection:
+        found = await connection.execute(
+            select(col(ServiceInstance.draining)).order_by(col(ServiceInstance.started_at))
+        )
+    await ledger.close()
+    return list(found.scalars())
 
 
 @asynccontextmanager
@@ -81,10 +92,12 @@ async def test_it_accepts_counts_and_stops(tmp_path: Path, database_url: str, br
         assert await process.metric("vashsender_feedback_connections") == 2
         assert await process.stop() == 0  # with both connections open
         assert await counted(database_url) == (2, 2)
+        assert await stopped(database_url) == [True]
         assert first not in process.log_text()
         process.launch()
         again = await greeted(port)
         assert await bounce(again, first) == "250 2.0.0 repeated"
+        assert await stopped(database_url) == [True, False]
         for connection in (wire, idle, again):
             await connection.close()
     assert await counted(database_url) == (2, 2)
