@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
+from cli.output import say, step
 from tests.support.command import Command
 from tests.support.waiting import wait_for
 
@@ -162,17 +163,22 @@ def draw(title: str, frames: Sequence[Frame]) -> str:
 
 
 def main() -> None:
+    say("Terminal recordings in docs/images")
     with tempfile.TemporaryDirectory(prefix="vashsender-recordings-") as folder:
         command = Command(Path(folder))
         try:
-            demo = record(command, "demo", "--kill-a-sender", "--timeout", "300")
-            (IMAGES / "demo.svg").write_text(draw("vashsender demo --kill-a-sender", demo))
-            (IMAGES / "status.svg").write_text(draw("vashsender status", record(command, "status")[-1:]))
-            campaign = _campaign(command)
-            watched = record(command, "campaign", "watch", campaign, during=_kill_a_sender(command))
-            (IMAGES / "watch.svg").write_text(draw("vashsender campaign watch ID", watched))
+            with step("demo.svg"):
+                demo = record(command, "demo", "--kill-a-sender", "--timeout", "300")
+                (IMAGES / "demo.svg").write_text(draw("vashsender demo --kill-a-sender", demo))
+            with step("status.svg"):
+                (IMAGES / "status.svg").write_text(draw("vashsender status", record(command, "status")[-1:]))
+            with step("watch.svg"):
+                campaign = _campaign(command)
+                watched = record(command, "campaign", "watch", campaign, during=_kill_a_sender(command))
+                (IMAGES / "watch.svg").write_text(draw("vashsender campaign watch ID", watched))
         finally:
-            command("stop")
+            with step("stop"):
+                command("stop")
 
 
 def _campaign(command: Command) -> str:

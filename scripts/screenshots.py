@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -24,6 +25,7 @@ from bench.campaign import private_broker
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
+from cli.output import say, step
 from shared import topology
 from shared.content import CampaignContent
 from shared.ledger import history, instances, migrate
@@ -56,6 +58,7 @@ QUEUES = {topology.CAMPAIGNS: (2, 0), topology.EMAIL: (3, 12), topology.DEFAULT:
 
 
 def main() -> None:
+    say("The page in docs/images")
     with private_broker() as broker:
         asyncio.run(make_pictures(broker))
 
@@ -75,11 +78,12 @@ async def make_pictures(broker: PrivateBroker) -> None:
     }
     api = ServiceProcess("api", settings, port, work)
     try:
-        async with ledger.write() as connection:
-            key = await create_key(connection, "marketing")
-            campaign = await fill(connection)
-        api.launch()
-        await api.wait_health("/health/live", 200)
+        with step("campaigns and API"):
+            async with ledger.write() as connection:
+                key = await create_key(connection, "marketing")
+                campaign = await fill(connection)
+            api.launch()
+            await api.wait_health("/health/live", 200)
         IMAGES.mkdir(parents=True, exist_ok=True)
         await topology.declare(broker.amqp_url(ADMIN))
         async with busy_queues(broker.amqp_url(ADMIN)), async_playwright() as playwright:
@@ -128,12 +132,13 @@ async def picture_all(
         ("failures", f"/campaigns/{campaign}/failures"),
         ("services", "/services"),
     ):
-        async with ledger.write() as connection:
-            await move_to_now(connection, campaign)
-            await add_services(connection, campaign)
-        await page.goto(f"{address}{path}")
-        await page.wait_for_timeout(900)  # colours and widths no longer change
-        await page.screenshot(path=IMAGES / f"{name}-{scheme}.png", full_page=True)
+        with step(f"{name}-{scheme}"):
+            async with ledger.write() as connection:
+                await move_to_now(connection, campaign)
+                await add_services(connection, campaign)
+            await page.goto(f"{address}{path}")
+            await page.wait_for_timeout(900)  # colours and widths no longer change
+            await page.screenshot(path=IMAGES / f"{name}-{scheme}.png", full_page=True)
     await context.close()
 
 
@@ -174,11 +179,15 @@ async def add_sending(connection: AsyncConnection, now: float) -> UUID:
     campaign = await add_campaign(
         connection, "Spring news", "sending", now - 74, 48_210, counts, seconds=None, started=now - 61
     )
-    curve, sent = [], 0.0
-    for second in range(60):
-        rate = 0 if 24 <= second < 31 else 540 + 70 * ((second * 7) % 5) / 4 - (180 if second < 3 else 0)
-        sent += rate
-        curve.append(Point(now - 60 + second, round(sent * 29_480 / 30_900), second * 25 // 60))
+    rates = [
+        0.0 if 24 <= second < 31 else 540 + 70 * ((second * 7) % 5) / 4 - (180 if second < 3 else 0)
+        for second in range(60)
+    ]
+    totals = [0.0, *accumulate(rates)]
+    curve = [
+        Point(now - 60 + second, round(total * counts["sent"] / totals[-1]), second * counts["failed"] // 60)
+        for second, total in enumerate(totals)
+    ]
     await history.note(connection, campaign, curve)
     for at, kind, text, times in (
         (-74, "created", "Created.", 1),
@@ -187,11 +196,11 @@ async def add_sending(connection: AsyncConnection, now: float) -> UUID:
         (-61, "started", "Sending has begun", 1),
         (-37, "paused", "Paused by request.", 1),
         (-30, "resumed", "Resumed by request.", 1),
-        (-12, "rescued", "A batch was taken back from sender-2: its lease had run out.", 2),
+        (-19, "rescued", "A batch was taken back from sender-2: its lease had run out.", 2),
     ):
         await connection.execute(
             insert(Timeline).values(
-                campaign_id=campaign, at=now + at, last_at=now + at, kind=kind, text=text, times=times
+                campaign_id=campaign, at=now + at, last_at=now + at + 7 * (times - 1), kind=kind, text=text, times=times
             )
         )
     await add_failures(connection, campaign)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from cli.output import step
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "scaling.md"
 PICTURE = DOCS / "scaling.svg"
@@ -219,8 +221,9 @@ def _apart(places: Sequence[float], room: float = 20.0) -> list[float]:
 
 
 def main() -> None:
-    PAGE.write_text(page(PAGE.read_text()))
-    PICTURE.write_text(picture())
+    for path, text in ((PAGE, page(PAGE.read_text())), (PICTURE, picture())):
+        with step(path.name):
+            path.write_text(text)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import asyncio
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 from playwright.async_api import Page, Route
 
+from cli.output import say, step
 from scripts.dashboards.__main__ import files
 from scripts.dashboards.scene import SECONDS, played
 from scripts.dashboards.variables import chosen, substituted
@@ -56,7 +56,9 @@ def build() -> Path:
     for source in SOURCES.iterdir():
         shutil.copy(source, BUILT)
     if not (BUILT / "node_modules" / "@grafana" / "ui").exists():
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=BUILT, check=True)
+        subprocess.run(
+            ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], cwd=BUILT, check=True
+        )
     subprocess.run(BUNDLE, cwd=BUILT, check=True)
     return BUILT
 
@@ -93,25 +95,26 @@ async def draw(drawings: Mapping[str, Json], built: Path, images: Path) -> None:
     async with chromium() as browser:
         for scheme in ("light", "dark"):
             for name, content in drawings.items():
-                page = await browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
-                errors: list[str] = []
-                page.on("pageerror", lambda error: errors.append(str(error)))  # noqa: B023
-                await page.route("**/*", lambda route: answer(route, built))
-                await page.add_init_script(f"window.drawing = {json.dumps({**content, 'scheme': scheme})}")
-                await page.goto(f"{ADDRESS}/")
-                await page.wait_for_selector(".panel")
-                await page.wait_for_timeout(1500)  # canvases and icons
-                assert not errors, errors
-                await say_what_is_empty(page, f"{name}-{scheme}")
-                await page.screenshot(path=images / f"dashboard-{name}-{scheme}.png", full_page=True)
-                await page.close()
+                with step(f"{name}-{scheme}") as current:
+                    page = await browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
+                    errors: list[str] = []
+                    page.on("pageerror", lambda error: errors.append(str(error)))  # noqa: B023
+                    await page.route("**/*", lambda route: answer(route, built))
+                    await page.add_init_script(f"window.drawing = {json.dumps({**content, 'scheme': scheme})}")
+                    await page.goto(f"{ADDRESS}/")
+                    await page.wait_for_selector(".panel")
+                    await page.wait_for_timeout(1500)  # canvases and icons
+                    assert not errors, errors
+                    current.note = await what_is_empty(page)
+                    await page.screenshot(path=images / f"dashboard-{name}-{scheme}.png", full_page=True)
+                    await page.close()
 
 
-async def say_what_is_empty(page: Page, name: str) -> None:
+async def what_is_empty(page: Page) -> str:
     empty = await page.eval_on_selector_all(
         ".panel[data-empty=true]", "panels => panels.map(panel => panel.dataset.title)"
     )
-    sys.stdout.write(f"{name}: {', '.join(empty) or 'every panel has data'}\n")
+    return f"empty: {', '.join(empty)}" if empty else "every panel has data"
 
 
 async def answer(route: Route, built: Path) -> None:
@@ -126,7 +129,9 @@ async def answer(route: Route, built: Path) -> None:
 
 
 async def main() -> None:
-    built = await asyncio.to_thread(build)
+    say("Dashboards in docs/images")
+    with step("Grafana from npm"):
+        built = await asyncio.to_thread(build)
     folder = Path(tempfile.mkdtemp(prefix="vashsender-dashboards-"))
     try:
         async with played(folder) as server:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.local.ports import free_port
+from cli.output import step
 from scripts.dashboards.outside import Program, name_bounce_domain, report
 from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.databases import migrated_sqlite
@@ -77,26 +78,32 @@ async def play(scene: Scene) -> None:
         ids.append(await system.create(addresses, name=name, retry_delay_seconds=RETRY_SECONDS, **fields))
     for campaign in ids[:2]:
         await system.send(campaign)
-    await asyncio.sleep(SECONDS * 0.12)
+    await pass_time(0.12, "two campaigns")
     for number in (2, 3):
         system.launch("sender", f"sender-{number}")
     scene.watch()
-    await asyncio.sleep(SECONDS * 0.1)
+    await pass_time(0.1, "three senders")
     await system.send(ids[2])
     await system.send(ids[3])
-    await asyncio.sleep(SECONDS * 0.1)
+    await pass_time(0.1, "four campaigns")
     await asyncio.to_thread(scene.vhost.close_connections)
     scene.program.fails = True
-    await asyncio.sleep(SECONDS * 0.13)
+    await pass_time(0.13, "webhook fails")
     scene.program.fails = False
     system.processes["sender-2"].kill()
-    await asyncio.sleep(SECONDS * 0.12)
+    await pass_time(0.12, "sender killed")
     system.processes["sender-2"].launch()
-    await asyncio.sleep(SECONDS * 0.13)
+    await pass_time(0.13, "sender is back")
     relay.stop()
-    await asyncio.sleep(SECONDS * 0.08)
+    await pass_time(0.08, "relay away")
     relay.start()
-    await asyncio.sleep(SECONDS * 0.22)
+    await pass_time(0.22, "relay is back")
+
+
+async def pass_time(share: float, what: str) -> None:
+    """Lets a share of the scene go by, and says so."""
+    with step(what):
+        await asyncio.sleep(SECONDS * share)
 
 
 async def start(system: System, program: Program, url: str) -> int:
