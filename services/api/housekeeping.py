@@ -2,6 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.api.context import Api
 from services.api.usecases import erasing, idempotency_keys, import_rows
@@ -51,9 +55,8 @@ class Housekeeping:
     async def erase(self) -> None:
         """A tick: works on erasures until there is nothing to do. In between, others write."""
         while True:
-            async with self._api.ledger.read() as connection:
-                self._api.metrics.erasures.set(await erasing.count_unfinished(connection))
-                due = await erasing.due(connection)
+            unfinished, due = await self._api.ledger.read_at_once(_erasures)
+            self._api.metrics.erasures.set(unfinished)
             if not any([await self._some_steps(erasure_id) for erasure_id in due]):
                 return
 
@@ -100,7 +103,9 @@ class Housekeeping:
 
     async def _sign_of_life(self, *, draining: bool) -> None:
         """Of this process, and of the imports that it receives."""
-        async with self._api.ledger.write() as connection:
+        arriving = list(self._api.imports.arriving)
+
+        async def work(connection: AsyncConnection) -> None:
             await instances.seen(
                 connection,
                 instance=self._instance,
@@ -108,15 +113,14 @@ class Housekeeping:
                 draining=draining,
                 uptime_seconds=time.monotonic() - self._started,
             )
-            if self._api.imports.arriving:
-                await import_rows.renew(connection, self._api.imports.arriving)
+            if arriving:
+                await import_rows.renew(connection, arriving)
+
+        await self._api.ledger.write_at_once(work)
 
     async def _end_imports(self) -> None:
         ledger, timeout, imports = self._api.ledger, self._api.settings.import_timeout_seconds, self._api.imports
-        async with ledger.read() as connection:
-            abandoned = await import_rows.abandoned(connection)
-            stale = await import_rows.stale(connection, timeout)
-            idle = await import_rows.given_up(connection, UNDO_IDLE_SECONDS)
+        abandoned, stale, idle = await ledger.read_at_once(partial(_ended_imports, timeout_seconds=timeout))
         for import_id in abandoned:
             await self._give_up(import_id, DIED, only_abandoned=True)
         reasons = dict.fromkeys(stale, f"Nothing arrived for {timeout:g} s.") | imports.undo_later
@@ -134,3 +138,19 @@ class Housekeeping:
             given_up = await import_rows.give_up(connection, import_id, reason, only_abandoned=only_abandoned)
         if given_up:
             log.warning("import.given_up", import_id=import_id, reason=reason)
+
+
+async def _erasures(connection: AsyncConnection) -> tuple[int, Sequence[int]]:
+    """How many are unfinished, and those that are due."""
+    return await erasing.count_unfinished(connection), await erasing.due(connection)
+
+
+async def _ended_imports(
+    connection: AsyncConnection, timeout_seconds: float
+) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Those that a process has abandoned, those in which nothing arrives, and those given up that no process undoes."""
+    return (
+        await import_rows.abandoned(connection),
+        await import_rows.stale(connection, timeout_seconds),
+        await import_rows.given_up(connection, UNDO_IDLE_SECONDS),
+    )

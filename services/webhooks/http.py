@@ -25,7 +25,7 @@ CONNECT_SECONDS = 5.0
 ERROR_CHARACTERS = 200
 MOST_LOOKUPS = 1000
 """Host names looked up at once, each on a thread. One whose name servers are silent takes up to half a minute; there
-are more threads than deliveries (VASHSENDER_WEBHOOK_DELIVERIES), so it delays nobody else's."""
+are more threads than deliveries (VASHSENDER_WEBHOOK_DELIVERIES), so it delays no other endpoint."""
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 """As the longest wait between two tries: an endpoint that fails for three days is disabled, whatever it says."""

@@ -29,7 +29,7 @@ class SuspendedError(RuntimeError):
 
 
 class OneTrip:
-    """A connection on a thread of its own, which runs one transaction after the other, each in one trip.
+    """A connection on its own thread, which runs one transaction after the other, each in one trip.
 
     `mode` is IMMEDIATE for transactions that write, DEFERRED for those that only read. `engine` is the one of asyncio,
     for the same database."""
@@ -92,7 +92,7 @@ class _InThread(AsyncConnection):
 
 
 class _AbandonedError(Exception):
-    """The caller was cancelled. Raised to roll back; nobody sees it."""
+    """The caller was cancelled. Raised to roll back; no one sees it."""
 
 
 def _go_on_unless(abandoned: threading.Event) -> None:

@@ -143,7 +143,7 @@ async def test_a_caller_that_is_cancelled_leaves_nothing_half_done(on_sqlite: Le
         with pytest.raises(asyncio.CancelledError):
             await each
     with sqlite3.connect(str(on_sqlite.engine.url.database), timeout=0, isolation_level=None) as other:
-        other.execute("BEGIN IMMEDIATE")  # nobody has the write lock
+        other.execute("BEGIN IMMEDIATE")  # no one has the write lock
         assert other.execute("SELECT name FROM bookmark").fetchall() == []
     other.close()
     await on_sqlite.write_at_once(adding("c"))
@@ -159,7 +159,7 @@ async def test_a_time_limit_within_which_the_transaction_ends_late_is_a_timeout(
 
 @contextmanager
 def write_lock(ledger: Ledger) -> Iterator[sqlite3.Connection]:
-    """Held by somebody else."""
+    """Held by another process."""
     other = sqlite3.connect(str(ledger.engine.url.database), isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -179,7 +179,7 @@ async def test_a_lock_that_another_holds_too_long_is_an_outage(
         assert is_unavailable(caught.value)
         assert ledger.trouble
         assert "'a'" not in str(caught.value)
-        assert await names(ledger) == []  # readers wait for nobody
+        assert await names(ledger) == []  # readers do not wait
     await ledger.write_at_once(adding("a"))
     assert not ledger.trouble
     await ledger.close()
@@ -204,7 +204,7 @@ async def test_an_error_names_no_recipient(on_sqlite: Ledger) -> None:
 
 
 def add_many(url: str, prefix: str, count: int) -> None:
-    """A process of its own: one row in each transaction, by turns in one trip and in several."""
+    """A separate process: one row in each transaction, by turns in one trip and in several."""
 
     async def run() -> None:
         ledger = Ledger(url)
