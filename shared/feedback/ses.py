@@ -46,7 +46,7 @@ def read_event(event: Mapping[str, Any]) -> list[Event]:
         return []
     part, people = _LISTS[kind]
     said = _object(event.get(part))
-    queue_id = str(mail.get("messageId") or "")[:200]
+    queue_id = _line(mail.get("messageId"))[:200]
     tokens = tokens_in("\n".join(_texts(mail)))
     return [
         Event(replace(_found(kind, said, one), tokens=tokens), queue_id)
@@ -55,14 +55,12 @@ def read_event(event: Mapping[str, Any]) -> list[Event]:
 
 
 def _found(kind: str, said: Mapping[str, Any], person: Mapping[str, Any]) -> Found:
-    address = str(person.get("emailAddress") or "")[:320]
+    address = _line(person.get("emailAddress"))[:320]
     addresses = (address,) if address else ()
     if kind == "complaint":
-        feedback = str(said.get("complaintFeedbackType") or "abuse")
+        feedback = _line(said.get("complaintFeedbackType")) or "abuse"
         meaning = Kind.AUTO_REPLY if feedback == "not-spam" else Kind.COMPLAINED
-        return Found(
-            meaning, (), text=_line(feedback), addresses=addresses, reporter=_line(said.get("userAgent"))[:200]
-        )
+        return Found(meaning, (), text=feedback, addresses=addresses, reporter=_line(said.get("userAgent"))[:200])
     text = _line(person.get("diagnosticCode")).removeprefix("smtp;").strip()
     if not text:
         text = _SAID_BY_TYPE.get(str(said.get("bounceSubType")), "")
@@ -76,9 +74,9 @@ def _found(kind: str, said: Mapping[str, Any], person: Mapping[str, Any]) -> Fou
 
 
 def _texts(mail: Mapping[str, Any]) -> Iterator[str]:
-    yield str(mail.get("source") or "")
+    yield _text(mail.get("source"))
     for header in map(_object, _list(mail.get("headers"))[:200]):
-        yield f"{header.get('name')}: {header.get('value')}"[:4000]
+        yield f"{_text(header.get('name'))}: {_text(header.get('value'))}"[:4000]
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -89,6 +87,11 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
 def _line(value: Any) -> str:
-    text = value if isinstance(value, str) else ""
-    return " ".join("".join(one if one.isprintable() else " " for one in text[:2000]).split())[:LONGEST_TEXT]
+    """Without what a database refuses: NUL, and half a pair of UTF-16."""
+    text = _text(value)[:2000]
+    return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:LONGEST_TEXT]

@@ -124,13 +124,30 @@ async def test_an_email_that_is_not_ours_is_unverified(api: ApiRig, amazon: Amaz
         {"SigningCertURL": "https://sns.evil.example/x.pem"},
         {"SigningCertURL": "http://sns.eu-west-1.amazonaws.com/x.pem"},
         {"SigningCertURL": None},
+        {"SigningCertURL": CERTIFICATE_URL.replace("Simple", "Sim\0ple")},
+        {"SigningCertURL": CERTIFICATE_URL.replace("Simple", "Sim\nple")},
+        {"SigningCertURL": CERTIFICATE_URL.replace("Simple", "Sim\ud800ple")},
+        {"SigningCertURL": CERTIFICATE_URL.replace("Simple", "S" * 100_000)},
+        {"SigningCertURL": [CERTIFICATE_URL]},
+        {"SigningCertURL": "https://[sns.eu-west-1.amazonaws.com/x.pem"},
+        {"Message": "\ud800"},
+        {"MessageId": "\udfff"},
+        {"Subject": ["no", "text"]},
+        {"Subject": {"\ud800": 1}},
+        {"Timestamp": 10**400},
+        {"Signature": "\ud800"},
+        {"Signature": None},
+        {"SignatureVersion": 2},
+        {"Type": ["Notification"]},
+        {"Type": "\ud800"},
     ],
-    ids=str,
+    ids=lambda changed: ascii(changed)[:80],
 )
 async def test_a_wrong_signature_is_401_and_counted(api: ApiRig, amazon: Amazon, changed: dict[str, Any]) -> None:
     await a_sent_campaign(api)
     before = api.api.metrics.wrong_signatures._value.get()
-    await api.post(await hook(api), {**amazon.signed(notification(bounce())), **changed}, 401)
+    message = json.dumps({**amazon.signed(notification(bounce())), **changed}).encode()
+    await api.request("POST", await hook(api), 401, content=message)
     assert api.api.metrics.wrong_signatures._value.get() == before + 1
     assert (await api.get("/v1/reports"))["data"] == []
 
@@ -150,6 +167,33 @@ async def test_a_wrong_address_is_404_and_no_object_is_422(api: ApiRig, amazon: 
     await api.post(path[:-1] + ("A" if path[-1] != "A" else "B"), amazon.signed(notification({})), 404)
     await api.request("POST", path, 422, content=b"[1]")
     await api.request("POST", path, 422, content=b"[" * 100_000)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"mail": {"messageId": "\ud800\0"}},
+        {"mail": {"messageId": ["\ud800"], "source": {"\udfff": "\0"}, "headers": [{"name": "\ud800", "value": "\0"}]}},
+        {
+            "bounce": {
+                "bouncedRecipients": [{"emailAddress": "\ud800@\0", "status": "\udfff", "diagnosticCode": "\ud800\0"}]
+            }
+        },
+        {"bounce": {"bouncedRecipients": [{"emailAddress": ANN}], "reportingMTA": "\ud800\0"}},
+        {"eventType": "\ud800"},
+    ],
+    ids=ascii,
+)
+async def test_a_signed_event_may_hold_anything(api: ApiRig, amazon: Amazon, strange: dict[str, Any]) -> None:
+    await a_sent_campaign(api)
+    taken = await api.post(await hook(api), amazon.signed(notification({**bounce(), **strange})), 200)
+    assert {one["result"] for one in taken["data"]} <= {"unverified"}
+    assert await suppressed(api) == []
+
+
+async def test_a_signed_message_in_plain_words_changes_nothing(api: ApiRig, amazon: Amazon) -> None:
+    said = "Successfully validated SNS topic for Amazon SES event publishing."
+    assert await api.post(await hook(api), amazon.signed(notification({}) | {"Message": said}), 200) == {"data": []}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -18,7 +17,8 @@ FETCH_SECONDS = 5.0
 LARGEST_BYTES = 20_000
 KEPT_KEYS = 20
 
-_HOST = re.compile(r"sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?")
+_AT_SNS = re.compile(r"https://sns\.[a-z0-9-]{1,40}\.amazonaws\.com(?:\.cn)?/[!-~]{0,4000}")
+"""Without user, port or characters that a URL must not have."""
 _SIGNED = {
     "Notification": ("Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"),
     "SubscriptionConfirmation": ("Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"),
@@ -41,32 +41,33 @@ class Sns:
     async def verify(self, message: Mapping[str, Any]) -> None:
         """Raises NotSignedError."""
         # Megabytes that few installations need.
-        from cryptography.exceptions import InvalidSignature
+        from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
-        names = _SIGNED.get(str(message.get("Type")))
-        algorithm = {"1": SHA1, "2": SHA256}.get(str(message.get("SignatureVersion")))
+        names = _SIGNED.get(_text(message, "Type"))
+        algorithm = {"1": SHA1, "2": SHA256}.get(_text(message, "SignatureVersion"))
         if names is None or algorithm is None:
             raise NotSignedError("it is no message of SNS that is known")
-        signed = "".join(f"{name}\n{message[name]}\n" for name in names if message.get(name) is not None).encode()
+        present = [name for name in names if message.get(name) is not None]
+        signed = "".join(f"{name}\n{_text(message, name)}\n" for name in present).encode()
         try:
-            signature = base64.b64decode(str(message.get("Signature")), validate=True)
-            key = await self._key(str(message.get("SigningCertURL") or message.get("SigningCertUrl")))
+            signature = base64.b64decode(_text(message, "Signature"), validate=True)
+            key = await self._key(_text(message, "SigningCertURL") or _text(message, "SigningCertUrl"))
             key.verify(signature, signed, PKCS1v15(), algorithm())
-        except (InvalidSignature, binascii.Error, ValueError) as error:
+        except (InvalidSignature, UnsupportedAlgorithm, binascii.Error, ValueError) as error:
             raise NotSignedError(f"its signature is wrong: {error or 'it does not fit'}") from None
 
     async def confirm(self, message: Mapping[str, Any]) -> None:
         """Confirms the subscription that a verified message asks for. Raises NotSignedError."""
-        await self._fetch(at_sns(str(message.get("SubscribeURL"))))
+        await self._fetch(at_sns(_text(message, "SubscribeURL")))
 
     async def _key(self, url: str) -> "RSAPublicKey":
         known = self._keys.get(url)
         if known is not None:
             return known
         address = at_sns(url)
-        if not urlsplit(address).path.endswith(".pem"):
+        if not address.partition("?")[0].partition("#")[0].endswith(".pem"):
             raise NotSignedError("SigningCertURL names no certificate")
         from cryptography import x509
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -82,14 +83,21 @@ class Sns:
 
 def at_sns(url: str) -> str:
     """The URL, if it leads to SNS over https. Raises NotSignedError."""
-    try:
-        parts = urlsplit(url)
-        plain = parts.port is None and parts.username is None and parts.password is None
-    except ValueError:
-        plain = False
-    if not plain or parts.scheme != "https" or not _HOST.fullmatch(parts.netloc):
+    if not _AT_SNS.fullmatch(url):
         raise NotSignedError("a URL in it does not lead to SNS")
     return url
+
+
+def _text(message: Mapping[str, Any], name: str) -> str:
+    """A field of a message; empty if it is missing. Raises NotSignedError if it is no text that can be signed."""
+    value = message.get(name)
+    if value is None:
+        return ""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeError):  # no text, or half a pair of UTF-16
+        raise NotSignedError(f"its {name} is no text") from None
+    return str(value)
 
 
 async def fetched(url: str) -> bytes:
@@ -109,5 +117,5 @@ async def fetched(url: str) -> bytes:
             if answer.status_code != 200:
                 raise NotSignedError(f"SNS answered {answer.status_code}")
             return said
-    except (httpx.HTTPError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         raise NotSignedError(f"SNS cannot be reached: {type(error).__name__}") from None
