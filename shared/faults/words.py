@@ -814,6 +814,8 @@ CONTENT: Words = (
     "message content",
     "mail content",
     "content rejected",
+    "content restriction",
+    "because of its content",
     "its content presents",
     "duplicate header",
     "rfc 5322 compliant",

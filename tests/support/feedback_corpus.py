@@ -457,7 +457,7 @@ LETTERS = [  # name, author, subject, text, consequence
 ]
 
 
-def _letter(
+def letter(
     author: str, subject: str, text: str, charset: str = "utf-8", encoding: str = "8bit", more: str = ""
 ) -> bytes:
     octets = text.encode(charset)
@@ -479,12 +479,12 @@ def _letters() -> Iterator[Case]:
         "french": "iso-8859-15",
     }
     for name, author, subject, text, consequence in LETTERS:
-        yield Case(f"letter of {name}", _letter(author, subject, text + RETURNED), Kind.BOUNCED, consequence)
-        octets = _letter(author, subject, text, charsets.get(name, "utf-8"), "base64")
+        yield Case(f"letter of {name}", letter(author, subject, text + RETURNED), Kind.BOUNCED, consequence)
+        octets = letter(author, subject, text, charsets.get(name, "utf-8"), "base64")
         yield Case(f"letter of {name} in base64", octets, Kind.BOUNCED, consequence)
     yield Case(
         "exim with X-Failed-Recipients",
-        _letter(
+        letter(
             "Mail Delivery System <Mailer-Daemon@mx>",
             "Mail delivery failed",
             LETTERS[3][3],
@@ -513,7 +513,7 @@ def _delays() -> Iterator[Case]:
         "chinese": ("邮件投递延迟", "发往 ann@example.net 的邮件投递延迟，系统将继续尝试。"),
     }
     for name, (subject, text) in texts.items():
-        yield Case(f"delay in {name}", _letter("MAILER-DAEMON@mx.example.net", subject, text), Kind.DELAYED)
+        yield Case(f"delay in {name}", letter("MAILER-DAEMON@mx.example.net", subject, text), Kind.DELAYED)
 
 
 def arf(kind: str, returned: str = RETURNED, *, more: str = "", encoding: str = "7bit") -> bytes:
@@ -587,14 +587,14 @@ def _replies() -> Iterator[Case]:
         text = "I am away. My mailbox is not read. 550 5.1.1 is my lucky number. user unknown"
         yield Case(
             f"reply {subject}",
-            _letter(ANN, subject, text).replace(b"Return-Path: <>\n", b""),
+            letter(ANN, subject, text).replace(b"Return-Path: <>\n", b""),
             Kind.AUTO_REPLY,
             sender=ANN,
         )
     for header in ("Auto-Submitted: auto-replied", "X-Autoreply: yes", "Precedence: auto_reply", "X-Autorespond: Re"):
         yield Case(
             f"reply with {header}",
-            _letter(ANN, "Re: Spring news", "I left the company.", more=header + "\n"),
+            letter(ANN, "Re: Spring news", "I left the company.", more=header + "\n"),
             Kind.AUTO_REPLY,
         )
     mdn = f"From: {ANN}\nTo: {RCPT}\nSubject: Read: Spring news\nContent-Type: multipart/report; report-type=disposition-notification; boundary=d\n\n--d\nContent-Type: text/plain\n\nread\n--d\nContent-Type: message/disposition-notification\n\nFinal-Recipient: rfc822;{ANN}\nDisposition: manual-action/MDN-sent-manually; displayed\n--d--\n"

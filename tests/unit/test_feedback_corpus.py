@@ -11,8 +11,9 @@ from shared.feedback.meaning import Kind
 from shared.feedback.mime import MOST_BYTES
 from shared.feedback.read import digest, read
 from tests.support.feedback_corpus import ANN, LINK, RCPT, TOKEN, Case, arf, cases, dsn, group
+from tests.support.feedback_corpus_more import more_cases
 
-CASES = cases()
+CASES = [*cases(), *more_cases()]
 SECONDS = 20.0
 """Far more than any mail takes, also on a machine that is busy."""
 
