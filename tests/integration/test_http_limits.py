@@ -7,9 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from cli.local.ports import free_port
+from shared.ledger import outbox
+from shared.ledger.database import Ledger
+from shared.ledger.facts import Fact, FactType
+from shared.ledger.models import DEFAULT_PROJECT
 from tests.support.processes import ServiceProcess
 from tests.support.system import new_key
 
@@ -134,6 +139,46 @@ async def test_a_client_that_does_not_read_is_let_go(api: ServiceProcess) -> Non
 
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             await asyncio.to_thread(flood)
+
+
+async def tell(sqlite_url: str, number: int) -> None:
+    """Events with positions, of 600 bytes each."""
+    ledger = Ledger(sqlite_url)
+    facts = [Fact(FactType.RECIPIENT_FAILED, details={"number": n, "reply": "x" * 400}) for n in range(number)]
+    async with ledger.write() as connection:
+        await outbox.tell(connection, DEFAULT_PROJECT, facts)
+    assert await outbox.place(ledger) == number
+    await ledger.close()
+
+
+async def test_readers_of_event_streams_that_stop_reading_hold_nothing(api: ServiceProcess, sqlite_url: str) -> None:
+    """They are cut, and until then neither their events nor a database connection is kept for them."""
+    key = await new_key(sqlite_url)
+    headers = {"Authorization": f"Bearer {key}"}
+    request = f"GET /v1/events/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+    process = psutil.Process(api.pid)
+    async with httpx.AsyncClient(base_url=api.http_url, headers=headers, trust_env=False, timeout=30) as http:
+        assert (await http.put("/v1/events/settings", json={"enabled": True})).status_code == 200
+        await tell(sqlite_url, 20_000)
+        assert len((await http.get("/v1/events?limit=1000")).json()["data"]) == 1000
+        before = process.memory_info().rss
+        stalled = [socket.socket() for _ in range(6)]
+        for client in stalled:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(30)
+            client.connect(("127.0.0.1", httpx.URL(api.http_url).port))
+            client.sendall(request)
+        for _ in range(5):
+            assert (await http.get("/v1/events")).status_code == 200
+        assert process.memory_info().rss - before < 20_000_000
+        await asyncio.sleep(3)  # longer than VASHSENDER_HTTP_WRITE_SECONDS
+        received = [await asyncio.to_thread(answer_of, client) for client in stalled]  # each ends
+        for client in stalled:
+            client.close()
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in received)
+        assert max(map(len, received)) < 8_000_000, "far from all"
+        async with http.stream("GET", "/v1/events/stream") as one_more:
+            assert one_more.status_code == 200
 
 
 async def test_a_stranger_may_post_4_kb(api: ServiceProcess) -> None:
