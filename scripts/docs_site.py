@@ -25,6 +25,8 @@ MKDOCS = ROOT / "var" / "docs" / "environment" / "bin" / "mkdocs"
 CONFIGURATION = ROOT / "var" / "docs" / "mkdocs.json"
 BESIDE = {"README.md": "start.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "SECURITY.md": "SECURITY.md",
           "CHANGELOG.md": "CHANGELOG.md", "LICENSE": "LICENSE"}  # fmt: skip
+SHIM = Path(__file__).parent / "vendor" / "iframe-worker.js"
+"""What the search needs in a site that is opened from files."""
 REFERENCE = "reference.md"
 RUNBOOKS = "Runbooks"
 FIRST = {"Start": ["start.md", "index.md"]}
@@ -69,6 +71,8 @@ def prepare(source: str = "") -> None:
     shutil.copytree(DOCS, PAGES, ignore=shutil.ignore_patterns("*.head.md"))
     for name, target in BESIDE.items():
         shutil.copy(ROOT / name, PAGES / target)
+    (PAGES / "assets").mkdir(exist_ok=True)
+    shutil.copy(SHIM, PAGES / "assets")
     for page in sorted(PAGES.rglob("*.md")):
         here = page.relative_to(PAGES)
         origin = next((ROOT / name for name, target in BESIDE.items() if target == str(here)), DOCS / here)

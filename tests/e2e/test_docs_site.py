@@ -49,8 +49,11 @@ def test_the_licences_of_its_tools_fit() -> None:
         assert found <= ALLOWED, f"{package}: {found - ALLOWED}"
 
 
-async def test_pages_need_no_other_host_and_search_finds_them(site: str) -> None:
+@pytest.mark.parametrize("is_served", [True, False])
+async def test_pages_need_no_other_host_and_search_finds_them(site: str, is_served: bool) -> None:
+    """From a server, and opened as files."""
     elsewhere: list[str] = []
+    root = site if is_served else SITE.as_uri()
 
     async def only_ours(route: Route, request: Request) -> None:
         if request.url.startswith(site) or not request.url.startswith("http"):
@@ -64,7 +67,7 @@ async def test_pages_need_no_other_host_and_search_finds_them(site: str) -> None
         page = await browser.new_page()
         await page.route("**/*", only_ours)
         for name in ("index.html", "start.html", "reference.html", "architecture.html"):
-            answer = await page.goto(f"{site}/{name}")
+            answer = await page.goto(f"{root}/{name}")
             assert answer is not None
             assert answer.ok, name
         await page.locator("label.md-search__icon[for=__search]").first.click(force=True)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 from jinja2 import UndefinedError
 
+from scripts.docs_site import SHIM
 from services.api.page import assets, render
 from services.api.usecases import replies
 from shared.scopes import EVERY_SCOPE
@@ -59,10 +60,16 @@ def test_an_undefined_name_is_an_error() -> None:
         render.html("_state.html")
 
 
-def test_vendored_scripts_match_their_checksums() -> None:
-    readme = (PAGE / "vendor" / "README.md").read_text()
-    scripts = list((PAGE / "vendor").glob("*.js"))
-    assert len(scripts) == 2
+@pytest.mark.parametrize(
+    ("folder", "number", "licence"),
+    [(PAGE / "vendor", 2, "BSD"), (SHIM.parent, 1, "Permission is hereby granted, free of charge")],
+)
+def test_vendored_scripts_match_their_checksums(folder: Path, number: int, licence: str) -> None:
+    readme = (folder / "README.md").read_text()
+    scripts = list(folder.glob("*.js"))
+    assert len(scripts) == number
     for script in scripts:
         assert f"{hashlib.sha256(script.read_bytes()).hexdigest()}  {script.name}" in readme
-    assert all("BSD" in licence.read_text() for licence in (PAGE / "vendor").glob("LICENSE.*"))
+    found = list(folder.glob("LICENSE.*"))
+    assert len(found) == number
+    assert all(licence in path.read_text() for path in found)
