@@ -29,7 +29,7 @@ LATER = b"451 4.2.0 mailbox busy, try again later\r\n"
 DOMAINS = ("example.com", "example.org", "example.net")
 SECRET = "a secret of a scene and of no installation"
 CAMPAIGNS: tuple[tuple[str, int, Mapping[str, Any]], ...] = (
-    ("Spring news", 40_000, {}),
+    ("Spring news", 80_000, {}),
     ("Invitation: open day", 9_000, {"emails_per_second": 30}),
     ("Price list for partners", 1_500, {}),
     ("Old list from the fair", 6_000, {}),
