@@ -3,7 +3,7 @@ SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-page bench-events bench-feedback release compose compose-demo docs pictures clean packages-for-tests
+.PHONY: help demo demo-postgresql stop test test-more test-fast test-deploy lint chaos bench bench-smtp bench-compare bench-page bench-events bench-feedback release compose compose-demo docs pictures clean packages-for-tests
 
 BIN := .venv/bin
 STEP := @scripts/step
@@ -58,6 +58,9 @@ bench: .venv/.developing packages-for-tests ## emails per second and CPU per ema
 
 bench-smtp: .venv/.developing ## the SMTP engine alone, compared with Postfix's smtp-source
 	@$(BIN)/python -m bench.smtp $(ARGS)
+
+bench-compare: .venv/.developing packages-for-tests ## ours beside four other ways to send, by recipients, senders and size
+	@$(BIN)/python -m bench.compare $(ARGS)
 
 bench-events: .venv/.developing packages-for-tests ## events a second out: to a webhook, to the exchange, to a reader
 	@$(BIN)/python -m bench.events_out $(ARGS)

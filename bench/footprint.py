@@ -120,10 +120,10 @@ def _cpu(system: System, postgres: PrivatePostgres, broker: PrivateBroker) -> di
     used = cpu_seconds(system)
     senders = sum(used.pop(name) for name in list(used) if name.startswith("sender"))
     servers = {"postgresql": postgres.cluster, "rabbitmq": broker.data_dir}
-    return {**used, "senders": senders, **{name: _server_seconds(path) for name, path in servers.items()}}
+    return {**used, "senders": senders, **{name: server_seconds(path) for name, path in servers.items()}}
 
 
-def _server_seconds(data: Path) -> float:
+def server_seconds(data: Path) -> float:
     """CPU seconds of every process started for this folder and its children, including ended ones."""
     roots = [
         one for one in psutil.process_iter(["cmdline"]) if any(str(data) in word for word in one.info["cmdline"] or ())

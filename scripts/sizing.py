@@ -184,7 +184,7 @@ def _drawn() -> Iterator[str]:
         yield f'  <path class="axis" d="M{x:.0f} {TOP}V{BOTTOM}"/>'
         yield f'  <text class="small" x="{x:.0f}" y="{BOTTOM + 20}" text-anchor="middle">{_words(volume)}</text>'
     yield f'  <text x="{(LEFT + WIDTH - RIGHT) // 2}" y="{HEIGHT - 14}" text-anchor="middle">emails a day</text>'
-    ends = _apart([_y(value(last)) for _, _, _, value in CURVES])
+    ends = apart([_y(value(last)) for _, _, _, value in CURVES])
     for (name, colour, dashes, value), end in zip(CURVES, ends, strict=True):
         points = [(_x(volume), value(Size(volume))) for volume in _steps()]
         path = "L".join(f"{x:.1f} {_y(what):.1f}" for x, what in points if what >= 10.0**LOWEST)
@@ -207,7 +207,7 @@ def _y(value: float) -> float:
     return BOTTOM - (math.log10(value) - LOWEST) / (HIGHEST - LOWEST) * (BOTTOM - TOP)
 
 
-def _apart(places: Sequence[float], room: float = 20.0) -> list[float]:
+def apart(places: Sequence[float], room: float = 20.0) -> list[float]:
     """The positions of labels, moved so that none overlap."""
     moved = list(places)
     for _ in range(len(moved)):
