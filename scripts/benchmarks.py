@@ -110,7 +110,7 @@ def page(before: str, every: Sequence[Point]) -> str:
     return before
 
 
-# The plots: two panels, values on a logarithmic axis. Each has its own background, so it reads the same on light and dark pages.
+# The plots: two panels, values on a logarithmic axis. Each has its own background, for light and for dark pages.
 
 WIDTH, HEIGHT, TOP, BOTTOM = 880, 330, 56, 270
 PANELS = ((70, 325), (435, 690))
