@@ -16,7 +16,7 @@ from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.provider_gate import ProviderGate
 from services.sender.refusals import BRAKED_EMAILS, RefusalWatch
-from services.sender.smtp.contract import Outcome, Verdict
+from services.sender.smtp.contract import Outcome
 from services.sender.spread import SpreadWatch
 from shared.errors import DataError
 from shared.ledger.provider_shares import Key
@@ -79,10 +79,7 @@ class Feed:
     def take(self, relay: str) -> Email | None:
         """The next email that may start now, if this relay takes it; one campaign after the other is asked."""
         batches = self._batches
-        if batches.is_draining:
-            return None
-        if not self._few_in_doubt():
-            batches.record_now()
+        if batches.is_draining or not self._few_in_doubt():
             return None
         now = time.monotonic()
         email, earliest = self._take_waiting(relay, now)
@@ -136,9 +133,9 @@ class Feed:
         self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if has_result:
-            self._batches.note_result(more_come=outcome.verdict is Verdict.ACCEPTED and held.in_flight_count > 0)
+            self._batches.note_result()
         elif held.unrecorded.waits:
-            self._batches.record_now()
+            self._batches.recordable.set()
         if held.worklist or job.key is not None:
             self._batches.wake_feed()
 
@@ -240,7 +237,7 @@ class Feed:
             return False
         if held.facts.retries.at_most_once and not email.intent_stands:
             may_leave = held.add_intent(email)
-            self._batches.record_now()
+            self._batches.recordable.set()
             return may_leave
         return self._limits.begin(email, relay, partial(self._may_begin, email))
 

@@ -19,15 +19,10 @@ DRAINING = "this process is stopping"
 class HeldBatches:
     """The held batches in the order in which they are asked for emails."""
 
-    def __init__(self, metrics: SenderMetrics, group: int = 1) -> None:
+    def __init__(self, metrics: SenderMetrics) -> None:
         self.metrics = metrics
-        #: Results that are worth a commit although more are under way.
-        self._group = group
-        #: Results, intents or withdrawals wait for the ledger.
+        #: Results, intents or withdrawals wait for the ledger. The recorder clears it.
         self.recordable = asyncio.Event()
-        #: They need not wait for more. `begin_group` clears both.
-        self.group_is_full = asyncio.Event()
-        self._noted = 0  # results since the last commit began
         self._wake = asyncio.Event()
         #: By campaign, in the order in which they were claimed. The campaigns take turns.
         self._batches: OrderedDict[UUID, list[HeldBatch]] = OrderedDict()
@@ -98,25 +93,10 @@ class HeldBatches:
         """Recipients that were closed or deferred since the process began."""
         return self._emails_done
 
-    def note_result(self, *, more_come: bool = False) -> None:
-        """A recipient was closed or deferred: the recorder has work. `more_come`: emails of the same batch are in
-        flight, and nothing waits for the commit, so it may wait a moment for their results."""
+    def note_result(self) -> None:
+        """A recipient was closed or deferred: the recorder has work."""
         self._emails_done += 1
-        self._noted += 1
         self.recordable.set()
-        if not more_come or self._noted >= self._group:
-            self.group_is_full.set()
-
-    def record_now(self) -> None:
-        """Something waits for the commit of whatever is unrecorded."""
-        self.recordable.set()
-        self.group_is_full.set()
-
-    def begin_group(self) -> None:
-        """The recorder takes everything that waits; what is noted from here on belongs to the next group."""
-        self.recordable.clear()
-        self.group_is_full.clear()
-        self._noted = 0
 
     def in_doubt(self) -> tuple[int, int]:
         """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""

@@ -29,9 +29,7 @@ async def serve(process: Process[SenderSettings]) -> None:
     settings, ledger = process.settings, process.ledger
     with SlotLock(settings.var_dir / "run", settings.slot) as slot:
         owner = slot.owner or process.instance
-        held_batches = HeldBatches(
-            metrics := SenderMetrics(process.metrics.registry, settings), max(1, settings.unrecorded_limit // 2)
-        )
+        held_batches = HeldBatches(metrics := SenderMetrics(process.metrics.registry, settings))
         relays, config = relays_of(settings), engine_config(settings)
         engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)

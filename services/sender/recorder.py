@@ -1,9 +1,7 @@
 """Records results as they come: all that has accumulated goes out in one transaction, and the next starts at once."""
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from services.sender.db import campaigns
 from services.sender.db.record import Group, Judged, Recorded, record
@@ -17,9 +15,6 @@ from shared import logs
 from shared.faults.breakers import Breaker
 from shared.ledger import breakers, spread
 from shared.ledger.database import Ledger
-
-FILL_SECONDS = 0.01
-"""The longest that results wait for others to be recorded with. Nothing starts later for it: see `record_now`."""
 
 log = logs.get()
 
@@ -45,22 +40,14 @@ class Recorder:
         self._lease_seconds = lease_seconds
 
     async def run(self) -> None:
-        batches = self._batches
+        recordable = self._batches.recordable
         while True:
-            await batches.recordable.wait()
-            await self._fill_group()
-            batches.begin_group()
-            waiting = [held for held in batches if held.unrecorded.waits]
+            await recordable.wait()
+            recordable.clear()
+            waiting = [held for held in self._batches if held.unrecorded.waits]
             if waiting:
                 await self._commit(waiting)
-
-    async def _fill_group(self) -> None:
-        """A commit costs nearly the same for one result as for many, so it waits a moment for those under way."""
-        full = self._batches.group_is_full
-        if not full.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FILL_SECONDS):
-                    await full.wait()
+                recordable.set()
 
     async def _commit(self, waiting: list[HeldBatch]) -> None:
         commits = [(held, held.unrecorded.begin_commit()) for held in waiting]
