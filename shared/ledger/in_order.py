@@ -1,4 +1,4 @@
-"""Rows of one campaign or project in order, however many others the table holds.
+"""Rows of one campaign in the order of recipients, however many other campaigns the table holds.
 
 A usual condition, `campaign_id = ... ORDER BY id LIMIT ...`, is a trap on PostgreSQL: if the campaign has much of the
 table, the planner may take the primary key for the order, and read the rows of all campaigns before this one until it
@@ -15,7 +15,7 @@ from sqlalchemy.orm import Mapped
 from sqlalchemy.sql.expression import FunctionElement
 from sqlmodel import col
 
-from shared.ledger.models import Recipient, Suppression
+from shared.ledger.models import Recipient
 from shared.ledger.report_tables import Report
 
 LARGEST_ID = 2**63 - 1
@@ -32,9 +32,6 @@ IN_ORDER = (col(Recipient.campaign_id), col(Recipient.id))
 REPORTS_IN_ORDER = (col(Report.campaign_id), col(Report.kind), col(Report.recipient_id))
 """The order of `reports_after`, that of the index `report_by_campaign`."""
 
-SUPPRESSIONS_IN_ORDER = (col(Suppression.project_id), col(Suppression.id))
-"""The order of `suppressions_after`, that of the index `suppression_by_project`."""
-
 
 def recipients_after(
     campaign_id: UUID | Mapped[UUID], after: int | Mapped[int] = 0, until: int = LARGEST_ID
@@ -49,11 +46,6 @@ def reports_after(campaign_id: UUID, kind: str, after: int) -> ColumnElement[boo
     """The campaign's reports of one kind about recipients with ids above `after`. Order them by REPORTS_IN_ORDER."""
     of_kind = (literal(campaign_id, Uuid()), literal(kind, String()))
     return _after(REPORTS_IN_ORDER, of_kind, literal(after, BigInteger()), LARGEST_ID)
-
-
-def suppressions_after(project_id: UUID, after: int = 0, until: int = LARGEST_ID) -> ColumnElement[bool]:
-    """The project's suppressions with ids above `after`, up to `until`. Order them by SUPPRESSIONS_IN_ORDER."""
-    return _after(SUPPRESSIONS_IN_ORDER, (literal(project_id, Uuid()),), literal(after, BigInteger()), until)
 
 
 def _after(index: Sequence[Any], begins_with: Sequence[Any], above: Any, until: int) -> ColumnElement[bool]:

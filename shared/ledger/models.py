@@ -253,7 +253,6 @@ class Import(SQLModel, table=True):
 class Suppression(SQLModel, table=True):
     __table_args__ = (
         UniqueConstraint("project_id", "email_key", name="suppression_once"),
-        Index("suppression_by_project", "project_id", "id"),
         Index("suppression_hashed", "project_id", postgresql_where=HASHED, sqlite_where=HASHED),
     )
     id: int = _big_id()

@@ -61,6 +61,7 @@ def dead_domains(domains: Sequence[str], share: float, seed: int) -> list[tuple[
     return [(domain, GONE if domain in gone else ACCEPTED) for domain in domains]
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("kind", [dead, dead_domains])
 @pytest.mark.parametrize("share", [0.03, 0.15, 0.30])
 @pytest.mark.parametrize("order", ["shuffled", "sorted"])

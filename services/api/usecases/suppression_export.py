@@ -12,7 +12,6 @@ from services.api.usecases import export_lines
 from services.api.usecases.export_lines import Format, Rows, Table, cell
 from services.api.usecases.suppressions import SHOWN
 from shared.ledger.database import Ledger
-from shared.ledger.in_order import SUPPRESSIONS_IN_ORDER, suppressions_after
 from shared.ledger.models import Suppression
 from shared.ledger.suppressions import AnyReason
 
@@ -28,14 +27,16 @@ COLUMNS = ("id", "email", "reason", "detail", "campaign_id", "provisional", "cre
 def lines(ledger: Ledger, project_id: UUID, reason: AnyReason | None, file_format: Format) -> AsyncIterator[bytes]:
     """Suppressions in the order in which they were added, as lines of CSV with a header, or of NDJSON. Erased people
     have no address."""
-    query = select(*(getattr(Suppression, name) for name in COLUMNS)).where(SHOWN)
+    query = select(*(getattr(Suppression, name) for name in COLUMNS)).where(
+        col(Suppression.project_id) == project_id, SHOWN
+    )
     if reason is not None:
         query = query.where(col(Suppression.reason) == reason)
-    query = query.order_by(*SUPPRESSIONS_IN_ORDER).limit(SLICE_ROWS)
+    query = query.order_by(col(Suppression.id)).limit(SLICE_ROWS)
 
     async def read(after: int) -> Rows:
         async with ledger.read() as connection:
-            return (await connection.execute(query.where(suppressions_after(project_id, after)))).all()
+            return (await connection.execute(query.where(col(Suppression.id) > after))).all()
 
     return export_lines.lines(Table(COLUMNS, _cells, _fields, SLICE_ROWS, PART_ROWS), read, file_format)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -23,7 +23,6 @@ from services.api.usecases.errors import ErasedPersonError, InvalidError, NotFou
 from services.api.usecases.paging import cut
 from shared.addresses import Address, AddressError, parse_address
 from shared.ledger import hashed
-from shared.ledger.in_order import LARGEST_ID, SUPPRESSIONS_IN_ORDER, suppressions_after
 from shared.ledger.models import Suppression
 from shared.ledger.suppressions import AnyReason, Entry, suppress
 
@@ -63,20 +62,18 @@ SHOWN = or_(col(Suppression.email) != "", _HASHED)
 
 async def list_suppressions(connection: AsyncConnection, whose: Whose, wanted: Wanted) -> Page[SuppressionOut]:
     """Raises InvalidError if `email` is no address, and HashesSealedError."""
-    until = LARGEST_ID if wanted.below is None else wanted.below - 1
-    mine = suppressions_after(whose.project_id, until=until)
+    query = select(Suppression.__table__).where(  # type: ignore[attr-defined]
+        col(Suppression.project_id) == whose.project_id, SHOWN
+    )
     if wanted.email is not None:
         address = _asked_for(wanted.email)
         by_hash = await erasure.key_of(connection, whose.project_id, whose.hash_roots, address)
-        keys = [address.key, by_hash or address.key]
-        # Equalities, so that the unique index finds it.
-        named = and_(col(Suppression.project_id) == whose.project_id, col(Suppression.email_key).in_(keys))
-        mine = and_(named, col(Suppression.id) <= until)
-    query = select(Suppression.__table__).where(mine, SHOWN)  # type: ignore[attr-defined]
+        query = query.where(col(Suppression.email_key).in_([address.key, by_hash or address.key]))
     if wanted.reason is not None:
         query = query.where(col(Suppression.reason) == wanted.reason)
-    newest_first = [column.desc() for column in SUPPRESSIONS_IN_ORDER]
-    found = await connection.execute(query.order_by(*newest_first).limit(wanted.limit + 1))
+    if wanted.below is not None:
+        query = query.where(col(Suppression.id) < wanted.below)
+    found = await connection.execute(query.order_by(col(Suppression.id).desc()).limit(wanted.limit + 1))
     page, following = cut(found.all(), wanted.limit)
     return Page(data=[SuppressionOut.model_validate(row) for row in page], next_cursor=following)
 
