@@ -29,6 +29,7 @@ from sqlalchemy import text
 
 from bench.campaign import REPORTS, folder, ledger_url, private_broker
 from bench.page import BATCH, FILL_SECONDS, ask_all, filled, new_key
+from bench.record import accepted
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from services.dispatcher.deadline import Deadline
@@ -37,7 +38,6 @@ from services.sender.db import claims
 from services.sender.db.claims import Claim
 from services.sender.db.record import Group, record
 from services.sender.db.worklist import WorklistRow, read_worklist
-from services.sender.results import Result
 from shared import topology
 from shared.ledger import campaigns, migrate
 from shared.ledger.database import Ledger
@@ -166,13 +166,7 @@ async def _send_batch(ledger: Ledger, steps: Steps, batch_id: int, generation: i
 
 
 def _group(held: Claim, rows: Sequence[WorklistRow]) -> Group:
-    results = [
-        Result(
-            row.id, row.email, row.status, row.attempts, "sent", 1, code=250, enhanced="2.0.0",
-            reply="2.0.0 Ok: queued as 4bXk2d0zWcz1", relay="relay.example.test", queue_id="4bXk2d0zWcz1",
-        )
-        for row in rows
-    ]  # fmt: skip
+    results = [accepted(row.id, row.email) for row in rows]
     return Group(held.batch_id, held.generation, held.campaign_id, DEFAULT_PROJECT, results)
 
 

@@ -16,11 +16,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from xmlrpc.client import Fault
 
 from cli.local import LocalError, NotReadyError
 from cli.local.background import start_in_background
 from cli.local.launch import lock_file
-from cli.local.rpc import RefusedError, call
+from cli.local.rpc import call
 from shared.secret_files import write_private
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Supervisor:
     def is_running(self) -> bool:
         try:
             self._ask("getState")
-        except (OSError, RefusedError):
+        except (OSError, Fault):
             return False
         return True
 
@@ -91,7 +92,7 @@ class Supervisor:
     def shut_down(self) -> None:
         """Ends supervisord. Its programs must have been stopped."""
         pid = self._pid()
-        with contextlib.suppress(OSError, RefusedError):
+        with contextlib.suppress(OSError, Fault):
             self._ask("shutdown")
         if pid is not None:
             _wait_gone(pid, SHUT_DOWN_SECONDS)
@@ -137,7 +138,7 @@ class Supervisor:
         """Stops programs at the same time and waits until they have ended. SIGKILL follows after `stop_seconds`."""
         waiting = set(names)
         for name in waiting:
-            with contextlib.suppress(RefusedError):  # it does not run
+            with contextlib.suppress(Fault):  # it does not run
                 self._ask("stopProcess", name, False)
         while waiting:
             waiting = {state.name for state in self.states() if state.name in waiting and state.state not in ENDED}
@@ -146,7 +147,7 @@ class Supervisor:
 
     def start_program(self, name: str) -> None:
         """Starts a stopped program without waiting for it."""
-        with contextlib.suppress(RefusedError):  # it runs
+        with contextlib.suppress(Fault):  # it runs
             self._ask("startProcess", name, False)
 
     def states(self) -> list[State]:
@@ -190,7 +191,7 @@ class Supervisor:
     # Helpers
 
     def _ask(self, method: str, *arguments: str | bool) -> Any:
-        """Calls supervisord's API. Raises OSError if it does not answer, RefusedError if it refuses."""
+        """Calls supervisord's API. Raises OSError if it does not answer, Fault if it refuses."""
         return call(self.socket, f"supervisor.{method}", *arguments)
 
     def _pid(self) -> int | None:

@@ -4,13 +4,12 @@ import asyncio
 import multiprocessing
 import sqlite3
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -150,10 +149,25 @@ async def test_a_caller_that_is_cancelled_leaves_nothing_half_done(on_sqlite: Le
     assert await names(on_sqlite) == ["c"]
 
 
+async def add_until_it_is_late(ledger: Ledger) -> None:
+    """A time limit passes within the transaction, which ends only afterwards."""
+    loop, go_on = asyncio.get_running_loop(), threading.Event()
+    async with asyncio.timeout(None) as limit:
+
+        def expires() -> None:
+            limit.reschedule(loop.time())  # which cancels the caller
+            loop.call_soon(loop.call_soon, go_on.set)
+
+        def then() -> None:
+            loop.call_soon_threadsafe(expires)
+            assert go_on.wait(60)
+
+        await ledger.write_at_once(adding("a", then=then))
+
+
 async def test_a_time_limit_within_which_the_transaction_ends_late_is_a_timeout(on_sqlite: Ledger) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            await on_sqlite.write_at_once(adding("a", then=lambda: time.sleep(0.2)))
+        await add_until_it_is_late(on_sqlite)
     assert await names(on_sqlite) == []
 
 
@@ -186,9 +200,17 @@ async def test_a_lock_that_another_holds_too_long_is_an_outage(
 
 
 async def test_a_lock_that_another_lets_go_is_waited_for(on_sqlite: Ledger) -> None:
+    begins = threading.Event()
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement == "BEGIN IMMEDIATE":
+            begins.set()
+
+    for engine in on_sqlite.engines:
+        event.listen(engine, "before_cursor_execute", note)
     with write_lock(on_sqlite) as other:
         task = asyncio.create_task(on_sqlite.write_at_once(adding("a")))
-        await asyncio.sleep(0.1)
+        assert await asyncio.to_thread(begins.wait, 60)
         assert not task.done()
         assert await names(on_sqlite) == []
         other.execute("COMMIT")

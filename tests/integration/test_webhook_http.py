@@ -13,6 +13,7 @@ import pytest
 from services.webhooks.addresses import parse_networks
 from services.webhooks.http import ANSWER_BYTES, READ_BYTES, Client, trusted
 from tests.support.smtp.certificates import Authority
+from tests.support.waiting import until
 
 LOOPBACK = parse_networks("127.0.0.1/32")
 SECONDS = 20.0
@@ -217,8 +218,7 @@ async def test_names_whose_servers_are_silent_delay_nobody_else(
     with silent_name_servers(monkeypatch) as asked:
         async with server(b"HTTP/1.1 204 No Content\r\n\r\n") as (url, _), asyncio.TaskGroup() as group:
             dead = [group.create_task(client.post(f"http://{n}.silent.test/", {}, b"{}")) for n in range(200)]
-            while len(asked) < len(dead):  # noqa: ASYNC110 - threads have no event of this loop
-                await asyncio.sleep(0.01)
+            await until(lambda: len(asked) >= len(dead))
             assert (await client.post(url, {}, b"{}")).is_accepted
             assert not any(one.done() for one in dead)
             for one in dead:

@@ -440,39 +440,24 @@ def _unsubscribes() -> Iterator[Case]:
         yield Case(f"unsubscribe {name}", text.encode(), Kind.UNSUBSCRIBED, sender=ANN, rcpt=rcpt)
 
 
+#: Name, status, diagnostic code, consequence.
+STATUSES = [
+    ("only for authenticated senders", "5.7.1", "RESOLVER.RST.AuthRequired; authentication required", ""),
+    ("moved away", "5.1.6", "recipient no longer on server", "suppress"),
+    ("a mail loop", "5.4.14", "Hop count exceeded - possible mail loop ATTR34", "fail"),
+    ("an inactive mailbox", "5.2.1", "The user you are trying to contact is inactive (mailbox disabled)", "suppress"),
+]
+
+
 def _statuses() -> Iterator[Case]:
     """With a machine-readable part that is out of the ordinary."""
     author = "postmaster@example.net"
-    latin = dsn(
-        author,
-        "Zustellung fehlgeschlagen",
-        "Empfänger unbekannt",
-        group("failed", "5.1.1", "550 5.1.1 Empfänger unbekannt"),
-        charset="iso-8859-1",
-    )
+    for name, status, said, consequence in STATUSES:
+        found = group("failed", status, f"550 {status} {said}")
+        yield Case(name, dsn(author, "Undeliverable", "x", found), Kind.BOUNCED, consequence)
+    words = "Empfänger unbekannt"
+    found = group("failed", "5.1.1", f"550 5.1.1 {words}")
+    latin = dsn(author, "Zustellung fehlgeschlagen", words, found, charset="iso-8859-1")
     yield Case("umlauts in the status", latin, Kind.BOUNCED, "suppress")
-    smime = dsn(
-        author,
-        "Undeliverable",
-        "x",
-        group("failed", "5.7.1", "550 5.7.1 RESOLVER.RST.AuthRequired; authentication required"),
-    )
-    yield Case("only for authenticated senders", smime, Kind.BOUNCED)
-    moved = dsn(author, "Undeliverable", "x", group("failed", "5.1.6", "550 5.1.6 recipient no longer on server"))
-    yield Case("moved away", moved, Kind.BOUNCED, "suppress")
-    loop = dsn(
-        author,
-        "Undeliverable",
-        "x",
-        group("failed", "5.4.14", "554 5.4.14 Hop count exceeded - possible mail loop ATTR34"),
-    )
-    yield Case("a mail loop", loop, Kind.BOUNCED, "fail")
-    inactive = dsn(
-        author,
-        "Undeliverable",
-        "x",
-        group("failed", "5.2.1", "550 5.2.1 The user you are trying to contact is inactive (mailbox disabled)"),
-    )
-    yield Case("an inactive mailbox", inactive, Kind.BOUNCED, "suppress")
     expired = dsn(author, "Undelivered", "x", group("failed", "4.4.7", "delivery time expired", kind="X-Local"))
     yield Case("expired with a code of class 4", expired, Kind.BOUNCED)

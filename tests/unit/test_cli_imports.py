@@ -18,7 +18,6 @@ HEAVY = {
     "rich": "colours and bars, and tables that are wider than the terminal",
     "sqlalchemy": "the ledger",
     "supervisor": "supervisord itself",
-    "xmlrpc.client": "nothing: cli.local.rpc does without HTTP and TLS",
 }
 PROGRAM = """
 import json, sys

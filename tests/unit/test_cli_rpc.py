@@ -1,4 +1,4 @@
-"""XML-RPC without an HTTP client: what supervisord may answer. test_cli_supervise.py has a real supervisord."""
+"""XML-RPC on a Unix socket: what supervisord may answer. test_cli_supervise.py has a real supervisord."""
 
 import socket
 import threading
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.local.rpc import RefusedError, call
+from cli.local.rpc import call
 
 Serve = Callable[[bytes], list[bytes]]
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: text/xml\r\n\r\n"
@@ -27,7 +27,10 @@ def serve(tmp_path: Path) -> Serve:
 
         def run() -> None:
             with server, server.accept()[0] as connection:
-                asked.append(connection.recv(65_536))
+                request = b""
+                while not request.strip().endswith(b"</methodCall>"):
+                    request += connection.recv(65_536)
+                asked.append(request)
                 connection.sendall(answer)
 
         threading.Thread(target=run, daemon=True).start()
@@ -46,7 +49,7 @@ def test_arguments_and_answers_are_as_the_standard_library_reads_and_writes_them
 
 def test_a_refusal_is_a_fault_in_the_servers_words(serve: Serve, tmp_path: Path) -> None:
     serve(HEAD + xmlrpc.client.dumps(xmlrpc.client.Fault(10, "BAD_NAME: x")).encode())
-    with pytest.raises(RefusedError, match="BAD_NAME: x"):
+    with pytest.raises(xmlrpc.client.Fault, match="BAD_NAME: x"):
         call(tmp_path / "socket", "supervisor.stopProcess", "x")
 
 
@@ -58,12 +61,11 @@ def test_a_refusal_is_a_fault_in_the_servers_words(serve: Serve, tmp_path: Path)
         HEAD,
         HEAD + b"<methodResponse><params><param><value><int>1</int></val",
         HEAD + b"<methodResponse/>",
-        HEAD + b"<methodResponse><params><param><value><double>1</double></value></param></params></methodResponse>",
     ],
 )
 def test_anything_else_counts_as_no_answer(serve: Serve, tmp_path: Path, answer: bytes) -> None:
     serve(answer)
-    with pytest.raises(OSError, match=str(tmp_path)):
+    with pytest.raises(OSError, match=r"XML-RPC|refused|closed connection"):
         call(tmp_path / "socket", "supervisor.getState")
 
 
