@@ -1,7 +1,9 @@
 """Fixtures of every layer. Nothing starts until a test asks for it; see CONTRIBUTING.md."""
 
+import faulthandler
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ UNIT_TESTS = Path(__file__).parent / "unit"
 DATABASES = ("sqlite", "postgresql")
 POOLED = ("test_ledger_", "test_api_", "test_dispatcher_", "test_sender_", "test_watchdog_", "test_wakeups")
 """Beginnings of the names of modules whose tests `make test-more` repeats through pgbouncer."""
+TEARDOWN_SECONDS = 300
+"""A worker whose test takes longer to clean up ends, and the test has failed."""
 
 run_key = pytest.StashKey[TestRun]()
 
@@ -71,6 +75,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     run = config.stash.get(run_key, None)
     if run is not None and not hasattr(config, "workerinput"):
         run.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, object, object]:
+    """After a test's `timeout` nothing else would end a teardown that waits for a thread for ever."""
+    faulthandler.dump_traceback_later(TEARDOWN_SECONDS, exit=True, file=sys.__stderr__ or 2)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

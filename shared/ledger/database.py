@@ -120,7 +120,7 @@ class Ledger:
         self.is_sqlite = url.startswith("sqlite")
         self._transaction_seconds = None if self.is_sqlite else transaction_seconds
         address, self._is_pooled = server_of(address)
-        arguments: Mapping[str, Any] = {"timeout": sqlite.BUSY_SECONDS}
+        arguments: Mapping[str, Any] = sqlite.connect_args()
         if not self.is_sqlite:
             arguments = connect_args(application, context, is_pooled=self._is_pooled)
         self.engine = create_async_engine(

@@ -5,7 +5,9 @@ is a trip to it and back. For the short transactions of a hot path the trips cos
 """
 
 import asyncio
+import contextlib
 import contextvars
+import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +23,23 @@ BUSY_SECONDS = 20
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Coroutine[Any, Any, T]]
 """The statements of a transaction. It may await nothing but them."""
+
+
+class RollingBack(sqlite3.Connection):
+    """Ends its transaction as it closes.
+
+    SQLite keeps a closed connection, its transaction and its locks until each of its cursors is gone, and the traceback
+    of a cancelled statement holds a cursor for as long as that error is handled."""
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # closed already, or the disk failed
+            self.rollback()
+        super().close()
+
+
+def connect_args() -> dict[str, Any]:
+    """What the driver is given for each connection."""
+    return {"timeout": BUSY_SECONDS, "factory": RollingBack}
 
 
 class SuspendedError(RuntimeError):
@@ -41,7 +60,7 @@ class OneTrip:
             url.set(drivername="sqlite+pysqlite"),
             pool_size=1,
             max_overflow=0,
-            connect_args={"timeout": BUSY_SECONDS},
+            connect_args=connect_args(),
             hide_parameters=True,
         ).execution_options(vashsender_begin=mode)
         event.listen(self.own, "connect", prepare)

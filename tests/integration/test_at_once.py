@@ -253,3 +253,27 @@ async def test_two_processes_and_both_ways_write_at_the_same_time(sqlite_url: st
     ledger = Ledger(sqlite_url)
     assert len(await names(ledger)) == 100
     await ledger.close()
+
+
+async def test_a_connection_that_is_given_up_locks_nothing_although_a_cursor_of_it_is_held(sqlite_url: str) -> None:
+    """The traceback of a cancelled statement holds one."""
+    ledger = Ledger(sqlite_url)
+    held = []
+
+    async def given_up() -> None:
+        async with ledger.write() as connection:
+            await connection.execute(INSERT, {"name": "a"})
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert driver is not None
+            held.append(await driver.execute("SELECT 1 UNION SELECT 2"))
+            await connection.invalidate()
+            fail()
+
+    with pytest.raises(ZeroDivisionError):
+        await given_up()
+    other = sqlite3.connect(ledger.engine.url.database or "", timeout=0)
+    other.execute("BEGIN IMMEDIATE").close()
+    other.close()
+    assert await names(ledger) == []
+    assert held
+    await ledger.close()

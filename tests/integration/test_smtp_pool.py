@@ -117,7 +117,7 @@ async def test_emails_that_hang_while_the_relay_goes_on_use_up_no_spare_connecti
         delivering(relay.config(connections=2, spare_connections=1), letters(1200), config) as (engine, box),
     ):
         await box.reported(1192, seconds=30)
-        assert len(relay.sessions) >= 9
+        assert len(relay.sessions) >= 8  # one for each that hangs; the last letter may be one of them
         await engine.drain(0)
     assert box.verdicts() == {"accepted": 1192, "ambiguous": 8}
 
