@@ -69,6 +69,8 @@ class Dispatcher:
         self._capacity, self._capacity_at = 0, float("-inf")
         #: The last lap found no campaign that is being sent, and no round has found anything since.
         self._is_idle = False
+        #: Set when a round has seen rows of the outbox that have no position.
+        self.unplaced = asyncio.Event()
         self._owned: asyncio.TaskGroup
 
     async def on_event(self, event: CampaignRequested | AnyProgress) -> None:
@@ -139,10 +141,21 @@ class Dispatcher:
         wanted = {*asked, *found.due}
         if most or wanted or found.any_out:
             self._is_idle = not (wanted or found.any_out or found.lap) and self._agenda.lap_at is None
-        if not (wanted or found.any_out or time.monotonic() - self._capacity_at >= IDLE_SECONDS):
+        if found.any_unplaced:
+            self.unplaced.set()
+        if not (wanted or found.any_out):
+            await self._read_capacity()
             return Survey({}, self._capacity, {})
         async with self._ledger.read() as connection:
             return await self._look(connection, wanted, any_out=found.any_out)
+
+    async def _read_capacity(self) -> None:
+        """While nothing is out: every IDLE_SECONDS."""
+        if time.monotonic() - self._capacity_at < IDLE_SECONDS:
+            return
+        self._capacity_at = time.monotonic()
+        lost_seconds = self._settings.instance_lost_seconds
+        self._capacity = await self._ledger.read_at_once(partial(instances.live_capacity, lost_seconds=lost_seconds))
 
     async def _look(self, connection: AsyncConnection, wanted: set[UUID], *, any_out: bool) -> Survey:
         """Looks at these campaigns, and at those with batches out."""

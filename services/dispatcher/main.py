@@ -23,7 +23,12 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     )
     settings = process.settings
     outbox = OutboxClerk(
-        process.ledger, metrics, settings.events_kept_seconds, dispatcher.out_lately, settings.retention_days
+        process.ledger,
+        metrics,
+        settings.events_kept_seconds,
+        dispatcher.out_lately,
+        settings.retention_days,
+        dispatcher.unplaced,
     )
 
     process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)

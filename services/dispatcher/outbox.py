@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from uuid import UUID
 
 from services.dispatcher.metrics import DispatcherMetrics
@@ -10,8 +11,8 @@ from shared.ledger.database import Ledger
 
 PLACE_SECONDS = 0.5
 """Each time holds up the senders a little."""
-IDLE_PLACE_SECONDS = 1.0
-"""While no batch is out, only people and programs make facts."""
+IDLE_PLACE_SECONDS = 10.0
+"""While no batch is out, only people and programs make facts, and the rounds see their rows."""
 FORGET_SECONDS = 10.0
 
 ROWS_FORGOTTEN = 500
@@ -28,6 +29,7 @@ class OutboxClerk:
         kept_seconds: float,
         out_lately: Callable[[], Collection[UUID]] | None = None,
         retention_days: int = 0,
+        unplaced: asyncio.Event | None = None,
     ) -> None:
         self._ledger = ledger
         self._metrics = metrics
@@ -36,11 +38,16 @@ class OutboxClerk:
         self._retention_days = retention_days
         #: Campaigns that have batches out, or had until a moment ago.
         self._out_lately = out_lately
+        #: There are rows without a position.
+        self._unplaced = unplaced or asyncio.Event()
 
     async def place(self) -> None:
         """A tick: gives positions to all committed rows."""
         if self._out_lately is not None and not self._out_lately():
-            await asyncio.sleep(IDLE_PLACE_SECONDS - PLACE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_PLACE_SECONDS):
+                    await self._unplaced.wait()
+        self._unplaced.clear()
         self._metrics.events_placed.inc(await outbox.place(self._ledger))
 
     async def forget(self) -> None:

@@ -18,6 +18,7 @@ from shared.ledger import campaigns, rate_limits
 from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
 from shared.ledger.database import clock, db_now, db_now_once
 from shared.ledger.models import Batch, Campaign
+from shared.ledger.outbox_tables import Outbox
 from shared.ledger.rate_limits import Limit
 from shared.ledger.states import LIVE, BatchState, CampaignStatus
 
@@ -192,6 +193,7 @@ class Found:
 
     due: set[UUID]  # to be started, stopped, expired or reopened
     any_out: bool  # a batch is released or being sent
+    any_unplaced: bool  # a row of the outbox has no position
     lap: Mapping[UUID, bool]  # the next campaigns of the lap, and whether there is something to do
 
 
@@ -200,17 +202,17 @@ async def find(connection: AsyncConnection, lap_after: UUID | None, lap_most: in
 
     One or two statements, because an idle dispatcher executes nothing else every second."""
     found = await connection.execute(_DUE)
-    due, any_out = set[UUID](), False
-    for campaign_id, is_out in found:
-        if is_out:
-            any_out = True
+    due, other = set[UUID](), set[int]()
+    for found_id, what in found:
+        if what == _IS_DUE:
+            due.add(found_id)
         else:
-            due.add(campaign_id)
+            other.add(what)
     lap: Mapping[UUID, bool] = {}
     if lap_most:
         following = await connection.execute(_LAP, {"after": lap_after or UUID(int=0), "most": lap_most})
         lap = {row[0]: bool(row[1]) for row in following}
-    return Found(due, any_out, lap)
+    return Found(due, _IS_OUT in other, _IS_UNPLACED in other, lap)
 
 
 async def look_at(
@@ -284,6 +286,9 @@ _CAMPAIGNS = select(
 )
 
 
+_IS_DUE, _IS_OUT, _IS_UNPLACED = range(3)
+
+
 def _due() -> Any:
     starts, ends = col(Campaign.scheduled_at), col(Campaign.deliver_by)
     is_reopening = col(Campaign.reopen).is_not(None) & (col(Campaign.status) != CampaignStatus.STOPPING.value)
@@ -304,7 +309,9 @@ def _due() -> Any:
         .limit(1)
         .subquery()
     )
-    return union_all(*(select(part.c.id, literal_column("0")) for part in parts), select(out.c.id, literal_column("1")))
+    unplaced = select(col(Outbox.project_id).label("id")).where(col(Outbox.position).is_(None)).limit(1).subquery()
+    tagged = [*((part, _IS_DUE) for part in parts), (out, _IS_OUT), (unplaced, _IS_UNPLACED)]
+    return union_all(*(select(found.c.id, literal_column(str(what))) for found, what in tagged))
 
 
 _DUE = _due()

@@ -5,8 +5,11 @@ leases in the ledger decide about its batches.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.watchdog.findings import RescueReason
 from shared import logs
@@ -88,25 +91,28 @@ class Heartbeats:
             return
         beats, self._unwritten = self._unwritten, {}
         try:
-            async with ledger.write() as connection:
-                for _, beat in sorted(beats.items()):
-                    await instances.seen(
-                        connection,
-                        instance=beat.instance,
-                        service="sender",
-                        host=beat.host,
-                        pid=beat.pid,
-                        slot=beat.slot,
-                        slots=beat.slots,
-                        draining=beat.draining,
-                        uptime_seconds=beat.uptime_seconds,
-                        detail={
-                            "emails_done": beat.emails_done,
-                            "emails_per_second": beat.emails_per_second,
-                            "batches": [batch.model_dump(mode="json") for batch in beat.batches],
-                            "relays": [relay.model_dump(mode="json") for relay in beat.relays],
-                        },
-                    )
+            await ledger.write_at_once(partial(_write, beats=beats))
         except Exception:
             self._unwritten = beats | self._unwritten
             raise
+
+
+async def _write(connection: AsyncConnection, beats: Mapping[str, SenderHeartbeat]) -> None:
+    for _, beat in sorted(beats.items()):
+        await instances.seen(
+            connection,
+            instance=beat.instance,
+            service="sender",
+            host=beat.host,
+            pid=beat.pid,
+            slot=beat.slot,
+            slots=beat.slots,
+            draining=beat.draining,
+            uptime_seconds=beat.uptime_seconds,
+            detail={
+                "emails_done": beat.emails_done,
+                "emails_per_second": beat.emails_per_second,
+                "batches": [batch.model_dump(mode="json") for batch in beat.batches],
+                "relays": [relay.model_dump(mode="json") for relay in beat.relays],
+            },
+        )

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -30,7 +31,7 @@ TICK_SECONDS = 1.0
 BATCHES_AT_ONCE = 40
 """Batches compared with their recipients in one tick: 20,000 recipients in batches of the usual size."""
 
-CAMPAIGNS_AT_ONCE = 40
+CAMPAIGNS_AT_ONCE = 100
 """Campaigns looked at in one tick."""
 
 LOOK_AGAIN_SECONDS = 3.0
@@ -107,8 +108,7 @@ class Sweep:
 
     async def _advance(self, position: "_Position") -> list[Finding]:
         """Looks at the next campaigns, and compares the next batches of the first of them."""
-        async with self.ledger.read() as connection:
-            found = await _next_campaigns(connection, position.done)
+        found = await self.ledger.read_at_once(partial(_next_campaigns, after=position.done))
         findings: list[Finding] = []
         looked: list[UUID] = []
         left = BATCHES_AT_ONCE
@@ -128,22 +128,28 @@ class Sweep:
             looked.append(row.id)
         position.at_end = len(looked) == len(found) < CAMPAIGNS_AT_ONCE
         await self._look_at(looked)
-        async with self.ledger.write() as connection:
-            for campaign_id in await _with_long_timelines(connection, looked, self._settings.timeline_entries):
-                await timeline.trim(connection, campaign_id, self._settings.timeline_entries)
-            if position.at_end:
-                await bookmarks.remove(connection, BOOKMARK)
-            else:
-                await bookmarks.write(connection, BOOKMARK, position.as_value())
+        await self.ledger.write_at_once(partial(self._note, looked=looked, position=position))
         return findings
+
+    async def _note(self, connection: AsyncConnection, looked: Sequence[UUID], position: "_Position") -> None:
+        """Trims the timelines of the campaigns that were looked at, and sets the bookmark."""
+        for campaign_id in await _with_long_timelines(connection, looked, self._settings.timeline_entries):
+            await timeline.trim(connection, campaign_id, self._settings.timeline_entries)
+        if position.at_end:
+            await bookmarks.remove(connection, BOOKMARK)
+        else:
+            await bookmarks.write(connection, BOOKMARK, position.as_value())
 
     async def _look_at(self, campaign_ids: Sequence[UUID]) -> None:
         if not campaign_ids:
             return
-        async with self.ledger.read() as connection:
-            for campaign_id, look in (await _waiting(connection, campaign_ids)).items():
-                self._suspects[campaign_id] = (look, time.monotonic())
-            blocked = await _blocked(connection, campaign_ids)
+
+        async def look(connection: AsyncConnection) -> tuple[dict[UUID, _Look], Sequence[Finding]]:
+            return await _waiting(connection, campaign_ids), await _blocked(connection, campaign_ids)
+
+        waiting, blocked = await self.ledger.read_at_once(look)
+        for campaign_id, seen in waiting.items():
+            self._suspects[campaign_id] = (seen, time.monotonic())
         self.blocked_count += len(blocked)
         self._blocked += blocked[: MOST_BLOCKED_NAMED - len(self._blocked)]
 

@@ -234,33 +234,42 @@ async def _place(connection: AsyncConnection, project_id: UUID) -> Sequence[int]
 async def forget(ledger: Ledger, kept_seconds: float, most: int, *, default_days: int = 0) -> int:
     """Deletes placed rows that are older than `kept_seconds`, or than the retention of their project; at most `most` of
     each project. Returns how many. `default_days`: the retention of projects that set none; 0: for ever."""
-    async with ledger.read() as connection:
-        projects = await connection.execute(
-            select(col(EventStream.project_id), col(Project.retention_days))
-            .join(Project, col(Project.id) == col(EventStream.project_id))
-            .order_by(col(EventStream.project_id))
-        )
-        kept = {row.project_id: _kept(kept_seconds, row.retention_days, default_days) for row in projects}
     deleted = 0
-    for project_id, seconds in kept.items():
-        oldest = (
-            select(col(Outbox.id), col(Outbox.position), col(Outbox.size), col(Outbox.at))
-            .where(col(Outbox.project_id) == project_id, col(Outbox.position).is_not(None))
-            .order_by(col(Outbox.position))
-            .limit(most)
-        ).subquery()
-        async with ledger.write() as connection:
-            found = (await connection.execute(select(oldest).where(oldest.c.at < db_now() - seconds))).all()
-            if found:
-                await connection.execute(delete(Outbox).where(col(Outbox.id).in_([row.id for row in found])))
-                until = max(row.position + row.size - 1 for row in found)
-                await connection.execute(
-                    update(EventStream)
-                    .where(col(EventStream.project_id) == project_id, col(EventStream.forgotten_position) < until)
-                    .values(forgotten_position=until)
-                )
-        deleted += len(found)
+    for project_id, days in await ledger.read_at_once(_retentions):
+        seconds = _kept(kept_seconds, days, default_days)
+        deleted += await ledger.write_at_once(
+            partial(_forget, project_id=project_id, older_than_seconds=seconds, most=most)
+        )
     return deleted
+
+
+async def _retentions(connection: AsyncConnection) -> Sequence[tuple[UUID, int | None]]:
+    """Projects that have had events, and how many days they keep what is theirs."""
+    projects = await connection.execute(
+        select(col(EventStream.project_id), col(Project.retention_days))
+        .join(Project, col(Project.id) == col(EventStream.project_id))
+        .order_by(col(EventStream.project_id))
+    )
+    return [(row.project_id, row.retention_days) for row in projects]
+
+
+async def _forget(connection: AsyncConnection, project_id: UUID, older_than_seconds: float, most: int) -> int:
+    oldest = (
+        select(col(Outbox.id), col(Outbox.position), col(Outbox.size), col(Outbox.at))
+        .where(col(Outbox.project_id) == project_id, col(Outbox.position).is_not(None))
+        .order_by(col(Outbox.position))
+        .limit(most)
+    ).subquery()
+    found = (await connection.execute(select(oldest).where(oldest.c.at < db_now() - older_than_seconds))).all()
+    if found:
+        await connection.execute(delete(Outbox).where(col(Outbox.id).in_([row.id for row in found])))
+        until = max(row.position + row.size - 1 for row in found)
+        await connection.execute(
+            update(EventStream)
+            .where(col(EventStream.project_id) == project_id, col(EventStream.forgotten_position) < until)
+            .values(forgotten_position=until)
+        )
+    return len(found)
 
 
 def _kept(kept_seconds: float, days: int | None, default_days: int) -> float:

@@ -18,6 +18,7 @@ from shared.ledger.outbox_tables import EventStream
 from tests.support.api import ApiRig, api_on
 from tests.support.ledger import add_campaign
 from tests.support.seeds import seed_campaign
+from tests.support.services import DispatcherRig
 
 
 @pytest.fixture
@@ -202,3 +203,26 @@ async def test_the_dispatcher_places_and_forgets(api: ApiRig) -> None:
     await clerk.forget()
     assert (await api.get("/v1/events"))["data"] == []
     assert (await api.get("/v1/events/settings"))["forgotten_position"] == 1
+
+
+async def test_while_no_batch_is_out_a_round_says_that_there_is_something_to_place(api: ApiRig) -> None:
+    await api.request("PUT", "/v1/events/settings", json={"enabled": True})
+    rig, counts = DispatcherRig.on(api.ledger), _Counts()
+    unplaced = rig.dispatcher.unplaced
+    clerk = OutboxClerk(
+        api.ledger,
+        counts,  # type: ignore[arg-type]
+        60.0,
+        rig.dispatcher.out_lately,
+        unplaced=unplaced,
+    )
+    placing = asyncio.create_task(clerk.place())
+    await rig.settle()
+    await tell(api, numbered(1))
+    assert (unplaced.is_set(), placing.done()) == (False, False)
+    await rig.round()
+    assert unplaced.is_set()
+    await placing
+    assert (counts.value, unplaced.is_set()) == (1, False)
+    await rig.round()
+    assert not unplaced.is_set()

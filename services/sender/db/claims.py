@@ -10,8 +10,10 @@ from uuid import UUID
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
+    Float,
     String,
     any_,
+    bindparam,
     case,
     exists,
     func,
@@ -155,17 +157,20 @@ async def resume(
     return resumed, requeued
 
 
+_PATIENCE = bindparam("patience_seconds", type_=Float)
+_OVERLOOKED = (
+    select(col(Batch.id), col(Batch.generation))
+    .where(in_state(BatchState.RELEASED), col(Batch.released_at) < db_now() - _PATIENCE)
+    .order_by(col(Batch.released_at))
+    .limit(1)
+)
+
+
 async def overlooked(ledger: Ledger, patience_seconds: float) -> Ticket | None:
     """The batch released first, if its ticket must be late or lost by now: `patience_seconds` after the release."""
-    first = (
-        select(col(Batch.id), col(Batch.generation))
-        .where(in_state(BatchState.RELEASED), col(Batch.released_at) < db_now() - patience_seconds)
-        .order_by(col(Batch.released_at))
-        .limit(1)
-    )
 
     async def work(connection: AsyncConnection) -> Ticket | None:
-        row = (await connection.execute(first)).first()
+        row = (await connection.execute(_OVERLOOKED, {"patience_seconds": patience_seconds})).first()
         return Ticket(*row) if row is not None else None
 
     return await ledger.read_at_once(work)
