@@ -95,7 +95,8 @@ class Housekeeping:
         try:
             await self._sign_of_life(draining=True)
             async with self._api.ledger.write() as connection:
-                for import_id in self._api.imports.arriving:
+                # A copy: uploads end meanwhile.
+                for import_id in sorted(self._api.imports.arriving):
                     await import_rows.give_up(connection, import_id, STOPPED)
         except Exception as error:
             if not is_unavailable(error):

@@ -81,7 +81,7 @@ async def test_the_previous_release_sends_while_this_one_migrates_and_takes_over
         system.python = sys.executable
         system.settings["secret_key"] = f"{NEW_SECRET},{OLD_SECRET}"
         for name in IN_TURN:
-            assert await system.processes[name].stop() == 0
+            await system.processes[name].stop_cleanly()
             await system.launch(name.partition("-")[0], name).wait_ready()
             if name == "sender-1":
                 await _from_first_to_last(system, "mixed")

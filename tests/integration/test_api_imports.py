@@ -13,12 +13,14 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from cli.local.postgres import PrivatePostgres
 from services.api.formats.ndjson import NdjsonParser
 from services.api.formats.parser import Parsed
 from services.api.housekeeping import Housekeeping
+from services.api.usecases import import_rows
 from shared.ledger import migrate
 from shared.ledger.database import db_now
 from shared.ledger.models import Import, Recipient
@@ -389,6 +391,29 @@ async def test_an_import_belongs_to_its_process_until_its_lease_runs_out(api: Ap
     upload.end()
     assert (await request).status_code == 409, "the process lived after all, and finds that it has lost"
     await api.post(f"/v1/campaigns/{campaign}/send")
+
+
+async def test_a_stop_gives_up_every_import_while_some_end_by_themselves(
+    api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uploads = [Upload(), Upload(), Upload()]
+    begun = [await begin(api, await api.create(), upload) for upload in uploads]
+    give_up = import_rows.give_up
+
+    async def ends_meanwhile(connection: AsyncConnection, import_id: int, error: str | None) -> bool:
+        api.api.imports.arriving.discard(import_id)
+        return await give_up(connection, import_id, error)
+
+    monkeypatch.setattr(import_rows, "give_up", ends_meanwhile)
+    await Housekeeping(api.api, "api-test").farewell()
+    monkeypatch.undo()
+    async with api.ledger.read() as connection:
+        ended = (await connection.execute(select(col(Import.id), col(Import.state)).order_by(col(Import.id)))).all()
+    assert [tuple(row) for row in ended] == [(import_id, "undoing") for _, import_id in begun]
+    for upload in uploads:
+        upload.end()
+    for request, _ in begun:
+        assert (await request).status_code == 409
 
 
 async def test_the_clock_continues_to_undo_where_that_was_interrupted(api: ApiRig) -> None:

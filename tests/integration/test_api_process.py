@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ async def test_a_campaign_over_a_real_port(client: tuple[ServiceProcess, httpx.A
             if data["status"] == "queued":
                 break
         # The stream of a campaign that is not closed ends with the process, and does not hold it up.
-        assert await process.stop(timeout_seconds=10) == 0
+        await process.stop_cleanly(timeout_seconds=10)
         assert [event async for event in events] == []
 
 
@@ -105,7 +105,7 @@ async def test_it_reports_that_it_is_alive_and_that_it_stops(
             pass
     [me] = services
     assert (me["service"], me["pid"], me["alive"], me["draining"]) == ("api", process.pid, True, False)
-    assert await process.stop() == 0
+    await process.stop_cleanly()
     ledger = Ledger(database_url, pool_size=1)
     async with ledger.read() as connection:
         drained = (await connection.exec_driver_sql("SELECT draining FROM service_instance")).scalar_one()
@@ -168,11 +168,29 @@ async def test_an_upload_does_not_delay_the_stop_and_is_undone_by_the_next_proce
     campaign = (await http.post("/v1/campaigns", json=campaign_body())).json()["id"]
     path = f"/v1/campaigns/{campaign}"
     async with endless_upload(http, path):
-        assert await process.stop(timeout_seconds=15) == 0
+        await process.stop_cleanly(timeout_seconds=15)
     process.launch()
     await process.wait_ready()
     shown = await import_state(http, path, "failed")
     assert "stopped" in shown["error"]
+
+
+async def test_uploads_that_go_on_while_the_process_stops_are_all_undone(
+    client: tuple[ServiceProcess, httpx.AsyncClient],
+) -> None:
+    """Some are refused while others are being given up."""
+    process, http = client
+    campaigns = [(await http.post("/v1/campaigns", json=campaign_body())).json()["id"] for _ in range(10)]
+    paths = [f"/v1/campaigns/{campaign}" for campaign in campaigns]
+    async with AsyncExitStack() as uploads:
+        for path in paths:
+            await uploads.enter_async_context(endless_upload(http, path, goes_on=True))
+        await process.stop_cleanly(timeout_seconds=15)
+    process.launch()
+    await process.wait_ready()
+    for path in paths:
+        await import_state(http, path, "failed")
+        assert (await http.get(f"{path}/recipients")).json()["data"] == []
 
 
 async def test_an_import_of_a_killed_process_is_undone_by_the_next_one(
@@ -193,14 +211,17 @@ async def test_an_import_of_a_killed_process_is_undone_by_the_next_one(
 
 
 @asynccontextmanager
-async def endless_upload(http: httpx.AsyncClient, path: str) -> AsyncIterator[None]:
-    """An upload that is under way and never ends."""
+async def endless_upload(http: httpx.AsyncClient, path: str, *, goes_on: bool = False) -> AsyncIterator[None]:
+    """An upload that is under way and never ends. `goes_on`: it brings more all the time."""
     opened = asyncio.Event()
 
     async def endless() -> AsyncIterator[bytes]:
         yield people(6000)
         await import_state(http, path, "open")
         opened.set()
+        while goes_on:
+            yield people(1)
+            await asyncio.sleep(0.002)
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))

@@ -90,7 +90,7 @@ async def test_it_accepts_counts_and_stops(tmp_path: Path, database_url: str, br
         assert await bounce(idle, second) == "250 2.0.0 recorded"
         assert [await process.metric(sample) for sample in (RECORDED, REPEATED, FORGED)] == [2, 1, 1]
         assert await process.metric("vashsender_feedback_connections") == 2
-        assert await process.stop() == 0  # with both connections open
+        await process.stop_cleanly()  # with both connections open
         assert await counted(database_url) == (2, 2)
         assert await stopped(database_url) == [True]
         assert first not in process.log_text()

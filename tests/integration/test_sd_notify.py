@@ -108,7 +108,7 @@ async def test_a_service_reports_start_life_and_stop_and_reopens_its_log(
 
     process.send_signal(signal.SIGTERM)
     await systemd.wait(lambda text: text.startswith("STOPPING=1"), process.pid)
-    assert await process.wait_ended() == 0
+    await process.wait_ended_cleanly()
     assert "service.started" in (tmp_path / "own.log.1").read_text()
     assert "service.stopped" in log.read_text()
     assert process.log_text() == ""

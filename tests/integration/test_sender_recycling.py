@@ -30,6 +30,6 @@ async def test_a_signal_ends_a_sender_that_was_about_to_restart(
     sender = service_process("sender", {f"VASHSENDER_{name}": value for name, value in settings.items()})
     await asyncio.to_thread(wait_for, lambda: "service.stopping" in sender.log_text())
     sender.send_signal(signal.SIGTERM)
-    assert await sender.wait_ended() == 0
+    await sender.wait_ended_cleanly()
     assert "service.restarting" not in sender.log_text()
     assert sender.log_text().count("service.started") == 1

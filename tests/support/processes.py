@@ -16,7 +16,7 @@ from tests.support.fork_server import ForkedProcess, ForkServer
 START_TIMEOUT_SECONDS = 90.0
 STOP_TIMEOUT_SECONDS = 45.0
 POLL_SECONDS = 0.05
-LOG_LINES_SHOWN = 40
+LOG_LINES_SHOWN = 60  # a traceback of a task group has 40
 
 
 class ServiceProcess:
@@ -125,6 +125,16 @@ class ServiceProcess:
         """Sends SIGTERM and waits for the drain. Returns the exit code."""
         self.send_signal(signal.SIGTERM)
         return await self.wait_ended(timeout_seconds)
+
+    async def wait_ended_cleanly(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Waits for the process to end. Fails with the end of the log if the exit code is not 0."""
+        code = await self.wait_ended(timeout_seconds)
+        assert code == 0, f"{self.name} ended with {code}:\n{self.log_tail()}"
+
+    async def stop_cleanly(self, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> None:
+        """Sends SIGTERM and waits for the drain. Fails with the end of the log if the exit code is not 0."""
+        self.send_signal(signal.SIGTERM)
+        await self.wait_ended_cleanly(timeout_seconds)
 
     def kill(self) -> None:
         """Sends SIGKILL to the process and its children. Does nothing if it is not running."""
