@@ -189,7 +189,7 @@ async def test_uploads_that_go_on_while_the_process_stops_are_all_undone(
     process.launch()
     await process.wait_ready()
     for path in paths:
-        await import_state(http, path, "failed")
+        assert "stopped" in (await import_state(http, path, "failed"))["error"]
         assert (await http.get(f"{path}/recipients")).json()["data"] == []
 
 

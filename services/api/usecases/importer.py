@@ -111,7 +111,7 @@ class Importer:
             detail = f"Nothing arrived for {self._limits.idle_seconds:g} s. Nothing was imported; repeat the request."
             raise TooSlowError(detail) from None
         if block and self._limits.stopping.is_set():
-            raise StoppingError("Nothing was imported; repeat the request.")
+            raise StoppingError("The server was stopped while it arrived. Nothing was imported; repeat the request.")
         return block
 
     async def _write(self) -> None:
