@@ -12,7 +12,7 @@ from services.api.usecases import erasing, idempotency_keys, import_rows
 from services.api.usecases.erasure_steps import Progress
 from shared import logs
 from shared.ledger import complaints, hashed, instances, sessions
-from shared.ledger.database import is_unavailable
+from shared.ledger.database import in_a_line, is_unavailable
 from shared.ledger.hashed import SealedSecretError
 from shared.providers import Providers
 
@@ -25,6 +25,8 @@ FORGET_SECONDS = 300.0
 JUDGE_SECONDS = 60.0
 UNDO_IDLE_SECONDS = 3.0
 """A process that undoes an import touches it at least this often; after that, any process may go on with it."""
+FAREWELL_SECONDS = 10.0
+"""How long a process that stops tries to note it. Supervisors allow 30 s or more for the whole stop."""
 
 STOPPED = "The server was stopped while it arrived; repeat it."
 DIED = "The server died while it arrived; repeat it."
@@ -93,14 +95,16 @@ class Housekeeping:
         """Notes that this process stops, and gives up the imports that are arriving; another process removes their
         rows. Without a database nothing can be noted."""
         try:
-            await self._sign_of_life(draining=True)
-            async with self._api.ledger.write() as connection:
-                # A copy: uploads end meanwhile.
-                for import_id in sorted(self._api.imports.arriving):
-                    await import_rows.give_up(connection, import_id, STOPPED)
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._sign_of_life(draining=True)
+                async with self._api.ledger.write() as connection:
+                    # A copy: uploads end meanwhile.
+                    for import_id in sorted(self._api.imports.arriving):
+                        await import_rows.give_up(connection, import_id, STOPPED)
         except Exception as error:
             if not is_unavailable(error):
                 raise
+            log.warning("database.unreachable", error=in_a_line(error))
 
     async def _sign_of_life(self, *, draining: bool) -> None:
         """Of this process, and of the imports that it receives."""

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -13,7 +12,7 @@ from services.webhooks.metrics import WebhookMetrics
 from services.webhooks.pace import Pace
 from shared import logs
 from shared.ledger import event_feed, publishing
-from shared.ledger.database import Ledger, in_a_line
+from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.ledger.publishing import Claimed
 
 PUBLISH_SECONDS = 0.5
@@ -80,13 +79,18 @@ class Publisher:
                 await publishing.renew(connection, self._owner, LEASE_SECONDS)
 
     async def drain(self) -> None:
-        """Ends after the batch that is being published, or after 3 s: then its events are published again, once the
-        claim has run out."""
+        """Ends after the batch that is being published. If that takes 3 s or the database is away, its events are
+        published again, once the claim has run out."""
         self._enabled = False
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(DRAIN_SECONDS), self._busy, self._ledger.write() as connection:
                 await publishing.release(connection, self._owner)
-        await self._exchange.close()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("database.unreachable", error=in_a_line(error))
+        finally:
+            await self._exchange.close()
 
     async def _publish(self, project_id: UUID) -> bool:
         """One batch; returns whether it was published."""

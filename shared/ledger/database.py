@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -24,6 +24,9 @@ from shared.ledger.tls import database_tls
 TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A failed write counts as current trouble for this long; anything that needs to write tries again sooner."""
+
+CLOSE_SECONDS = 5.0
+"""How long closing the connections may take."""
 
 T = TypeVar("T")
 
@@ -257,6 +260,7 @@ class Ledger:
             return await clock(connection)
 
     async def close(self) -> None:
+        """Ends the connections. One whose server does not answer is dropped."""
         # A cancelled close would leave sockets behind.
         await asyncio.shield(self._close())
 
@@ -264,7 +268,10 @@ class Ledger:
         if self.is_sqlite:
             await self._one_trip_reads.close()
             await self._one_trip_writes.close()
-        await self.engine.dispose()
+        # The driver waits for the server without end. What is left open after that ends with the process.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.engine.dispose()
 
 
 async def clock(connection: AsyncConnection) -> float:
