@@ -219,10 +219,8 @@ class Bus:
             except Exception as error:  # noqa: BLE001 - the broker is away or topology is missing: try again
                 self.state = why_refused(error)
                 log.warning("broker.unreachable", error=self.state)
-                with suppress(Exception):
-                    await self._consumer.stop()
-                with suppress(Exception):
-                    await self._publisher.stop()
+                await self._stop(self._consumer.stop)
+                await self._stop(self._publisher.stop)
                 await asyncio.sleep(RECONNECT_SECONDS)
             else:
                 self.connected.set()
@@ -253,25 +251,28 @@ class Bus:
         the broker confirms stays unacknowledged; it is delivered again elsewhere once the bus is closed."""
         await _end(self._watching)
         for subscriber in self._subscribers:
-            with suppress(Exception):
-                async with asyncio.timeout(self._timeout):
-                    await subscriber.stop()
+            await self._stop(subscriber.stop)
 
     async def close(self) -> None:
         await _end(self._connecting)
         await _end(self._watching)
         for broker in (self._consumer, self._publisher):
-            with suppress(Exception):
-                async with asyncio.timeout(self._timeout):
-                    await broker.stop()
+            await self._stop(broker.stop)
+
+    async def _stop(self, stop: Callable[[], Awaitable[None]]) -> None:
+        """Stops a part of the connection, within the time to publish. Errors do not matter: it is not used again."""
+        with suppress(Exception), broken_is_an_error():
+            async with asyncio.timeout(self._timeout):
+                await stop()
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:
-    """Cancels a task and waits until it has ended."""
+    """Cancels a task and waits until it has ended. An error of it is logged."""
     if task is not None:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("bus.failed", exc_info=error)
 
 
 async def _undecoded(message: RabbitMessage) -> bytes:

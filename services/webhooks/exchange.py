@@ -58,7 +58,7 @@ class EventsExchange:
     async def close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with suppress(Exception):
+            with suppress(Exception), broker.broken_is_an_error():
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await connection.close()
 

@@ -166,3 +166,31 @@ async def test_a_connection_that_breaks_does_not_cancel_what_publishes(monkeypat
     publishing.cancel()  # a cancellation of the task itself still ends it
     with pytest.raises(asyncio.CancelledError):
         await publishing
+
+
+async def test_a_bus_closes_whatever_its_connection_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When a connection breaks, aiormq cancels what waits for it; that must not cancel the stop."""
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test")
+    bus.subscribe("email", CampaignRequested, AsyncMock(), prefetch=1)
+    stops = [bus._consumer, bus._publisher, *bus._subscribers]
+    for part in stops:
+        monkeypatch.setattr(part, "stop", AsyncMock(side_effect=asyncio.CancelledError))
+    monkeypatch.setattr("shared.bus.watch", AsyncMock(side_effect=RuntimeError("the look failed")))
+    monkeypatch.setattr(bus._publisher, "start", AsyncMock())
+    monkeypatch.setattr(bus._consumer, "start", AsyncMock())
+    bus.start()
+    await bus.connected.wait()
+    await asyncio.sleep(0)
+    await bus.stop_consuming()
+    await bus.close()
+    assert all(part.stop.await_count == 1 for part in stops)  # type: ignore[attr-defined]
+
+
+async def test_a_bus_that_is_cancelled_while_it_closes_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = Bus("amqp://localhost/", Metrics("test"), name="test", publish_timeout_seconds=60)
+    monkeypatch.setattr(bus._consumer, "stop", asyncio.Event().wait)
+    closing = asyncio.create_task(bus.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
