@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -45,6 +45,8 @@ STATUS_SECONDS = 10.0
 """How often systemd gets a status line if it waits for no watchdog ping."""
 NOTE_STOP_SECONDS = 5.0
 """How long a process that stops tries to note it."""
+CANCEL_AGAIN_SECONDS = 3.0
+"""How long background work may take to end, before it is cancelled once more."""
 
 S = TypeVar("S", bound=settings.CommonSettings)
 log = logs.get()
@@ -183,8 +185,7 @@ class Process(Generic[S]):
                     await self.bus.stop_consuming()
                     if drain is not None:
                         await drain()
-                    for task in tasks:
-                        task.cancel()
+                    await end_all(tasks)
             finally:
                 await self.bus.close()
                 await self._note_stop()
@@ -260,6 +261,15 @@ class Process(Generic[S]):
                 if not self.stopping.is_set():
                     self.notifier.status(_status_line(await self.health.report()))
             await asyncio.sleep(pause)
+
+
+async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancels tasks until all have ended. One that has lost a cancellation in a library is cancelled again."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def _status_line(report: Mapping[str, str]) -> str:
