@@ -116,7 +116,8 @@ class Sweep:
             if left <= 0:
                 break
             after = position.recipient if position.partial == row.id else 0
-            left -= 1
+            if row.status in UNDER_WAY and after < row.cursor:
+                left -= 1  # it costs a transaction at least
             while row.status in UNDER_WAY and after < row.cursor and left > 0:
                 step = await repair_next(self.ledger, row.id, after, row.cursor, left)
                 findings += map(of_repair, step.repairs)
