@@ -147,7 +147,8 @@ class Housekeeping:
 
 async def _erasures(connection: AsyncConnection) -> tuple[int, Sequence[int]]:
     """How many are unfinished, and those that are due."""
-    return await erasing.count_unfinished(connection), await erasing.due(connection)
+    unfinished = await erasing.count_unfinished(connection)
+    return unfinished, await erasing.due(connection) if unfinished else ()
 
 
 async def _ended_imports(

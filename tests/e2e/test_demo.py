@@ -43,6 +43,7 @@ def test_the_demo_runs_twice_and_stops(installation: Callable[..., Command]) -> 
     assert all(is_free(int(port)) for name, port in command.settings.items() if name.endswith("_PORT"))
 
 
+@pytest.mark.more
 def test_the_demo_on_postgresql_survives_a_killed_sender(
     installation: Callable[..., Command], broker_vhost: BrokerVhost, postgresql_url: str
 ) -> None:
@@ -61,6 +62,7 @@ def test_the_demo_on_postgresql_survives_a_killed_sender(
     assert not (command.var / "broker").exists()
 
 
+@pytest.mark.more
 def test_the_demo_sends_nothing_to_the_users_own_relays(on_shared_broker: Command) -> None:
     on_shared_broker.ok("start", "--senders", "1")
     done = on_shared_broker("demo")

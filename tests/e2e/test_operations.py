@@ -20,7 +20,7 @@ from tests.support.smtp.certificates import certificate_for_localhost
 from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.waiting import wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.more]
 
 
 def running(command: Command, senders: int = 1) -> Command:
@@ -139,7 +139,6 @@ def test_dead_messages_are_listed_and_replayed(on_shared_broker: Command, broker
     wait_for(lambda: command.json("dead", "list"))  # it is still unreadable
 
 
-@pytest.mark.more
 def test_monitor_restarts_supervisord(on_shared_broker: Command) -> None:
     command = running(on_shared_broker)
     before = command.pids()

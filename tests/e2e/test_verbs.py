@@ -11,7 +11,7 @@ import pytest
 from tests.support.broker import BrokerVhost
 from tests.support.command import Command
 
-pytestmark = pytest.mark.timeout(480)
+pytestmark = [pytest.mark.timeout(480), pytest.mark.more]
 
 UNKNOWN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
 

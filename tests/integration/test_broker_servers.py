@@ -17,6 +17,8 @@ from tests.support.broker import BrokerVhost
 from tests.support.proxy import Proxy
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.more
+
 NIL = UUID(int=0)
 
 

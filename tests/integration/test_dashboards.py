@@ -16,6 +16,8 @@ from tests.support.prometheus import Prometheus, prometheus
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
 
+pytestmark = pytest.mark.more
+
 LONG = 3600
 RECIPIENTS = 1000
 RATE_INTERVAL = "2m"

@@ -166,6 +166,7 @@ async def test_reopening_counts_all_its_steps(ledger: Ledger) -> None:
     await assert_sound(ledger)
 
 
+@pytest.mark.more
 async def test_small_campaigns_are_closed_while_long_jobs_go_on(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,8 @@ from tests.support.broker import BrokerVhost, new_vhost
 from tests.support.proxy import Proxy, with_port
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.more
+
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/events_consumer.py"
 PATIENCE_SECONDS = 60.0
 EVERYTHING = "#"
@@ -187,7 +189,6 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.more
 async def test_a_process_that_dies_before_it_has_noted_what_it_published_loses_nothing(
     rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -217,7 +218,6 @@ async def test_a_process_that_dies_before_it_has_noted_what_it_published_loses_n
     assert messages[0].message_id == messages[500].message_id
 
 
-@pytest.mark.more
 async def test_while_the_broker_is_away_nothing_is_lost_and_it_goes_on_by_itself(
     rig: Rig, vhost: BrokerVhost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,7 +269,6 @@ async def test_a_missing_exchange_loses_nothing(rig: Rig, vhost: BrokerVhost, mo
         assert await reader.numbers(2) == [1, 2]
 
 
-@pytest.mark.more
 async def test_a_full_queue_that_nothing_reads_drops_its_oldest_and_harms_no_other(
     rig: Rig, vhost: BrokerVhost
 ) -> None:
@@ -357,7 +356,6 @@ def event(position: int) -> dict[str, Any]:
     return {"id": identity, "type": "recipient.sent", "position": position, "data": {"number": position}}
 
 
-@pytest.mark.more
 async def test_two_processes_publish_each_event_once(rig: Rig, vhost: BrokerVhost) -> None:
     one, two = rig.publisher(), rig.publisher()
     async with queue(vhost, "events.all") as reader:
@@ -388,7 +386,6 @@ async def test_events_past_their_retention_are_counted(rig: Rig, vhost: BrokerVh
             assert forgotten == (0 if first == 1 else 2)
 
 
-@pytest.mark.more
 async def test_during_an_alarm_events_wait_and_come_once(
     sqlite_url: str, own_broker: PrivateBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ async def system(tmp_path: Path, made: Accounts, relay: RecordingRelay) -> Async
         yield system
 
 
+@pytest.mark.more
 async def test_campaigns_run_on_least_rights_through_a_killed_sender_and_a_new_password(
     system: System, relay: RecordingRelay, made: Accounts, broker: PrivateBroker, own_postgres: PrivatePostgres
 ) -> None:

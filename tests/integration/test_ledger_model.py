@@ -36,6 +36,8 @@ from tests.support.api import NDJSON, ApiRig, api_on, ndjson
 from tests.support.ledger import assert_sound
 from tests.support.services import DispatcherRig, WatchdogRig
 
+pytestmark = pytest.mark.more
+
 EXAMPLES = int(os.environ.get("LEDGER_MODEL_EXAMPLES", "8"))
 STEPS = int(os.environ.get("LEDGER_MODEL_STEPS", "30"))
 LEASE = 15.0

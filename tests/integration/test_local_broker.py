@@ -15,6 +15,8 @@ from tests.support.run import TestRun
 from tests.support.running import listening_addresses, name_of
 from tests.support.waiting import wait_for
 
+pytestmark = pytest.mark.more
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -8,6 +8,8 @@ from tests.support.processes import ServiceProcess
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
 
+pytestmark = pytest.mark.more
+
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 LONG = 3600
 
@@ -36,7 +38,6 @@ def total(samples: Samples, metric: str, **labels: str) -> float:
     return sum(value for (found, its), value in samples.items() if found == metric and wanted <= dict(its).items())
 
 
-@pytest.mark.more
 async def test_sums_over_processes_equal_the_ledger(system: System, relay: RecordingRelay) -> None:
     relay.behaviour.rcpt = refuse
     await system.start(senders=2)

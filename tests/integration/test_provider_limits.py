@@ -8,6 +8,8 @@ from tests.support.limits import most_at_once, most_in_a_second
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
 
+pytestmark = pytest.mark.more
+
 
 def is_limited(recipient: str) -> bool:
     return recipient.endswith("@gmail.com")
@@ -42,7 +44,6 @@ async def test_two_senders_together_keep_the_limits_of_a_provider(system: System
     assert most_in_a_second(begun) <= 1.1 * 20 + 1
 
 
-@pytest.mark.more
 async def test_what_waits_for_a_provider_keeps_no_one_else(system: System) -> None:
     """500 rows at 2 a second are more than may wait in memory: the rest is deferred, without an attempt, and shows what
     it waits for. All others are sent to, also those of the same provider in another campaign."""
@@ -69,7 +70,6 @@ async def test_what_waits_for_a_provider_keeps_no_one_else(system: System) -> No
     assert (await system.show(large))["status"] == "sending"
 
 
-@pytest.mark.more
 async def test_the_share_of_a_killed_sender_goes_to_the_others(system: System, relay: RecordingRelay) -> None:
     await start(system, "gmail=1")
     relay.behaviour.seconds_per_email = 0.05

@@ -9,7 +9,7 @@ from tests.support.limits import most_in_a_second
 from tests.support.relay import After, RecordingRelay
 from tests.support.system import System
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.more]
 
 DOWN_SECONDS = 10.0
 
@@ -38,7 +38,6 @@ async def change(system: System, campaign: str, **fields: object) -> None:
         (await client.patch(f"/campaigns/{campaign}", json=fields)).raise_for_status()
 
 
-@pytest.mark.more
 async def test_a_relay_that_was_down_for_ten_seconds_gets_no_burst(system: System, relay: RecordingRelay) -> None:
     campaign = await system.create(300, emails_per_second=20)
     await system.send(campaign)
@@ -51,7 +50,6 @@ async def test_a_relay_that_was_down_for_ten_seconds_gets_no_burst(system: Syste
     assert most_in_a_second(begun(relay)) <= 1.1 * 20 + 1
 
 
-@pytest.mark.more
 async def test_senders_that_join_and_leave_beside_a_relay_that_is_down_cause_no_burst(
     system: System, relay: RecordingRelay
 ) -> None:
@@ -73,7 +71,6 @@ async def test_senders_that_join_and_leave_beside_a_relay_that_is_down_cause_no_
     assert most_in_a_second(begun(relay)) <= 1.1 * 20 + 1
 
 
-@pytest.mark.more
 async def test_emails_that_were_deferred_or_paused_get_no_burst(system: System, relay: RecordingRelay) -> None:
     """All are deferred at first, and due again together; then a pause; then all goes on."""
     relay.behaviour.dot = lambda _rcpt, tries: After.ACCEPT if tries else b"451 4.2.0 later\r\n"

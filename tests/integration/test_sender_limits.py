@@ -152,6 +152,7 @@ async def test_a_sender_without_a_relay_claims_nothing_until_one_is_back(
     await campaign_row_once(ledger, first.id, "blocked_by", is_set=False)
 
 
+@pytest.mark.more
 @pytest.mark.parametrize("campaigns", [3, 100])
 async def test_batches_with_a_rate_limit_leave_their_places_to_others(
     ledger: Ledger, relay: RecordingRelay, launch_sender: LaunchSender, campaigns: int

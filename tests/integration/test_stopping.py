@@ -15,6 +15,8 @@ from tests.support.processes import ServiceProcess
 from tests.support.proxy import Proxy, with_port
 from tests.support.relay import RecordingRelay
 
+pytestmark = pytest.mark.more
+
 
 @pytest.fixture
 def links(postgresql_url: str, broker_vhost: BrokerVhost) -> Iterator[dict[str, Proxy]]:

@@ -25,6 +25,8 @@ from tests.support.smtp.peers import PASSWORD, USER, aiosmtpd_relay
 from tests.support.system import installation
 from tests.support.tls import enable_tls, tls_broker, with_host
 
+pytestmark = pytest.mark.more
+
 GOOD_HOST, WRONG_HOST = "localhost", "127.0.0.1"
 """Certificates name only the first; both resolve to this machine."""
 

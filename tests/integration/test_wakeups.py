@@ -4,6 +4,7 @@ from shared import topology
 from tests.support.broker import BrokerVhost
 from tests.support.relay import After, RecordingRelay
 from tests.support.system import System
+from tests.support.waiting import until
 
 HOUR = "3600"
 
@@ -64,7 +65,11 @@ async def test_without_heartbeats_mail_still_flows_but_no_sender_is_known(
     async with system.client() as client:
         known = (await client.get("/services")).json()["data"]
     assert len([service for service in known if service["service"] == "sender"]) == 2
-    assert await dispatcher.metric("vashsender_live_slots") == 4
+
+    async def all_are_known() -> bool:  # the dispatcher reads it every 5 s
+        return await dispatcher.metric("vashsender_live_slots") == 4
+
+    await until(all_are_known)
 
     for process in list(system.processes.values()):
         await process.stop()

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from uuid import uuid4
 
@@ -59,12 +60,19 @@ def through_pgbouncer(run: TestRun) -> Iterator[str]:
 def migrated_postgres(run: TestRun) -> Iterator[str]:
     """The URL of a PostgreSQL ledger with the schema at head, dropped after the block."""
     postgres = run.postgres()
-    with run.lock("postgres-template"):
-        if not postgres.has_database(POSTGRES_TEMPLATE):
-            migrate.upgrade(postgres.create_database(f"{POSTGRES_TEMPLATE}_draft"))
-            postgres.query(f'ALTER DATABASE "{POSTGRES_TEMPLATE}_draft" RENAME TO "{POSTGRES_TEMPLATE}"')
+    _make_template(run)
     name = f"test_{uuid4().hex[:12]}"
     try:
         yield postgres.create_database(name, template=POSTGRES_TEMPLATE)
     finally:
         postgres.drop_database(name)
+
+
+@cache
+def _make_template(run: TestRun) -> None:
+    """Makes it once per run; a worker asks once."""
+    postgres = run.postgres()
+    with run.lock("postgres-template"):
+        if not postgres.has_database(POSTGRES_TEMPLATE):
+            migrate.upgrade(postgres.create_database(f"{POSTGRES_TEMPLATE}_draft"))
+            postgres.query(f'ALTER DATABASE "{POSTGRES_TEMPLATE}_draft" RENAME TO "{POSTGRES_TEMPLATE}"')
