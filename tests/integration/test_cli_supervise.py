@@ -24,8 +24,6 @@ while True:
 """
 STUBBORN = """
 import signal, time
-
-pytestmark = pytest.mark.more
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while True:
     time.sleep(3600)

@@ -19,8 +19,6 @@ A_TEST_THAT_HANGS = """
 import os, signal
 from pathlib import Path
 
-pytestmark = pytest.mark.more
-
 def test_hangs(postgres):
     report = Path(os.environ["REPORT"])
     draft = report.with_suffix(".draft")
