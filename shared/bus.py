@@ -28,6 +28,7 @@ from shared.events import Event
 from shared.lasting_broker import LastingBroker
 from shared.metrics import Metrics
 from shared.reception import KEPT_BYTES, Keeping, Reception, Refused, RefusedEventError, account_of, read
+from shared.tasks import end_all
 
 RECONNECT_SECONDS = 1.0
 HEARTBEAT_SECONDS = 10  # AMQP's own heartbeat; aiormq gives a silent server up after three of them (33 s)
@@ -269,8 +270,7 @@ class Bus:
 async def _end(task: asyncio.Task[None] | None) -> None:
     """Cancels a task and waits until it has ended. An error of it is logged."""
     if task is not None:
-        task.cancel()
-        await asyncio.wait([task])
+        await end_all([task])
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("bus.failed", exc_info=error)
 

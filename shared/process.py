@@ -11,8 +11,8 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -33,6 +33,7 @@ from shared.memory import keep_what_is_loaded, return_freed_blocks
 from shared.metrics import Metrics
 from shared.notify import Notifier
 from shared.reception import Reception
+from shared.tasks import end_all
 from shared.ticks import Ticks
 
 PORT_OFFSETS = {"dispatcher": 10, "watchdog": 11, "webhooks": 13, "feedback": 14, "sender": 20}
@@ -45,8 +46,6 @@ STATUS_SECONDS = 10.0
 """How often systemd gets a status line if it waits for no watchdog ping."""
 NOTE_STOP_SECONDS = 5.0
 """How long a process that stops tries to note it."""
-CANCEL_AGAIN_SECONDS = 3.0
-"""How long background work may take to end, before it is cancelled once more."""
 
 S = TypeVar("S", bound=settings.CommonSettings)
 log = logs.get()
@@ -244,9 +243,7 @@ class Process(Generic[S]):
         try:
             yield
         finally:
-            reporting.cancel()
-            with suppress(asyncio.CancelledError):
-                await reporting
+            await end_all([reporting])
 
     async def _report(self) -> None:
         """Pings systemd's watchdog from the event loop that does the work: a blocked loop sends no ping, and a hung
@@ -261,15 +258,6 @@ class Process(Generic[S]):
                 if not self.stopping.is_set():
                     self.notifier.status(_status_line(await self.health.report()))
             await asyncio.sleep(pause)
-
-
-async def end_all(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancels tasks until all have ended. One that has lost a cancellation in a library is cancelled again."""
-    pending = set(tasks)
-    while pending:
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 def _status_line(report: Mapping[str, str]) -> str:

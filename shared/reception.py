@@ -16,6 +16,7 @@ from yarl import URL
 from shared import events
 from shared.broker_url import with_one_host
 from shared.errors import DataError
+from shared.plain_text import printable
 
 LARGEST_BYTES = 1_000_000
 """Of an event's body. A heartbeat with as much as its fields may hold has about this length."""
@@ -103,7 +104,7 @@ def read(event: type[E], body: bytes) -> E:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"][:3]) or "the message"
-        raise RefusedEventError(f"{where[:100]}: {first['msg'][:200]}") from None
+        raise RefusedEventError(printable(f"{where[:100]}: {first['msg'][:200]}")) from None
 
 
 class Reception:

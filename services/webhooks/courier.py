@@ -11,6 +11,7 @@ from shared import logs
 from shared.ledger import webhooks
 from shared.ledger.database import Ledger, in_a_line, is_unavailable
 from shared.settings import WebhooksSettings
+from shared.tasks import end_all
 
 LOOK_SECONDS = 0.5
 RENEW_SECONDS = 3.0
@@ -57,10 +58,7 @@ class Courier:
 
     async def drain(self) -> None:
         """Ends every delivery. An answer that is lost so comes again; a lease that is not given back runs out."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_all(list(self._running.values()))
 
     def _ended(self, endpoint_id: UUID, task: asyncio.Task[None]) -> None:
         self._running.pop(endpoint_id, None)

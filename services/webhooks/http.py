@@ -12,6 +12,7 @@ from typing import Any
 import httpcore
 
 from services.webhooks.addresses import Network, is_allowed, may_connect
+from shared.plain_text import one_line
 
 ANSWER_BYTES = 4096
 """Of an answer's body that are read; the rest is not, and the connection is closed."""
@@ -189,11 +190,8 @@ class Client:
                     break
         if 200 <= response.status < 300:
             return Answer(response.status)
-        text = " ".join(said.decode("utf-8", "replace").split())
-        printable = "".join(letter for letter in text if letter.isprintable())
-        return Answer(
-            response.status, f"{response.status} {printable}".strip()[:ERROR_CHARACTERS], retry_after(response.headers)
-        )
+        words = one_line(f"{response.status} {said.decode('utf-8', 'replace')}", ERROR_CHARACTERS)
+        return Answer(response.status, words, retry_after(response.headers))
 
 
 def retry_after(headers: Sequence[tuple[bytes, bytes]]) -> float:

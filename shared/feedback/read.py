@@ -10,6 +10,7 @@ from shared.feedback import plain, words
 from shared.feedback.meaning import Found, Kind
 from shared.feedback.mime import MOST_BYTES, RETURNED, Part, decoded, fields, head_and_body, parse
 from shared.feedback.status import TYPES, read_status, refusal_in
+from shared.plain_text import one_line
 
 MOST_TOKENS = 20
 _HEAD_BYTES = 100_000
@@ -178,6 +179,4 @@ def _head(part: Part) -> str:
 
 
 def _clean(text: str) -> str:
-    """One line without control characters."""
-    printable = "".join(character if character.isprintable() else " " for character in text[:2000])
-    return " ".join(printable.split())[:LONGEST_TEXT]
+    return one_line(text, LONGEST_TEXT)

@@ -7,6 +7,7 @@ from typing import Any
 from shared.feedback.meaning import Found, Kind
 from shared.feedback.read import tokens_in
 from shared.feedback.status import refusal_in
+from shared.plain_text import one_line
 
 MOST_RECIPIENTS = 50
 LONGEST_TEXT = 500
@@ -92,6 +93,4 @@ def _text(value: Any) -> str:
 
 
 def _line(value: Any) -> str:
-    """Without what a database refuses: NUL, and half a pair of UTF-16."""
-    text = _text(value)[:2000]
-    return " ".join("".join(one if one.isprintable() else " " for one in text).split())[:LONGEST_TEXT]
+    return one_line(_text(value), LONGEST_TEXT)

@@ -13,6 +13,7 @@ from sqlmodel import col
 from shared.email_tokens import TOKEN
 from shared.ledger.database import db_now
 from shared.ledger.report_tables import Probe
+from shared.plain_text import printable
 
 LIFE_SECONDS = 86_400.0
 """For how long an email is awaited, and kept."""
@@ -65,9 +66,9 @@ async def note_arrival(connection: AsyncConnection, token: str, arrival: Arrival
     """False if it is not awaited, such as the same email again."""
     values = {
         "protocol": arrival.protocol,
-        "peer": _storable(arrival.peer, 64),
-        "helo": _storable(arrival.helo, 255),
-        "sender": _storable(arrival.sender, 320),
+        "peer": printable(arrival.peer)[:64],
+        "helo": printable(arrival.helo)[:255],
+        "sender": printable(arrival.sender)[:320],
         "message": arrival.message[:MOST_BYTES],
     }
     changed = update(Probe).where(*_awaited(token)).values(arrived_at=db_now(), **values)
@@ -91,8 +92,3 @@ async def forget(connection: AsyncConnection, token: str) -> None:
 def _awaited(token: str) -> list[ColumnElement[bool]]:
     fresh = col(Probe.created_at) >= db_now() - LIFE_SECONDS
     return [col(Probe.token) == token, col(Probe.arrived_at).is_(None), fresh]
-
-
-def _storable(text: str, length: int) -> str:
-    """What a stranger said, without what no database stores."""
-    return "".join(character if character.isprintable() else " " for character in text)[:length]

@@ -18,6 +18,7 @@ from tests.support.api import NDJSON, campaign_body, ndjson
 from tests.support.broker import BrokerVhost
 from tests.support.processes import ServiceProcess
 from tests.support.system import new_key
+from tests.support.waiting import until
 
 ServiceFactory = Callable[..., ServiceProcess]
 
@@ -221,7 +222,7 @@ async def endless_upload(http: httpx.AsyncClient, path: str, *, goes_on: bool = 
         opened.set()
         while goes_on:
             yield people(1)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0)  # the other uploads
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(http.post(f"{path}/recipients", content=endless(), headers=NDJSON))
@@ -235,12 +236,15 @@ async def endless_upload(http: httpx.AsyncClient, path: str, *, goes_on: bool = 
 
 async def import_state(http: httpx.AsyncClient, path: str, state: str) -> dict[str, Any]:
     """The campaign's only import, once it is in this state."""
-    async with asyncio.timeout(40):
-        while True:
-            for shown in (await http.get(f"{path}/imports")).json()["data"]:
-                if shown["state"] == state:
-                    return dict(shown)
-            await asyncio.sleep(0.05)
+    found: list[dict[str, Any]] = []
+
+    async def is_there() -> bool:
+        imports = (await http.get(f"{path}/imports")).json()["data"]
+        found.extend(shown for shown in imports if shown["state"] == state)
+        return bool(found)
+
+    await until(is_there, seconds=40)
+    return found[0]
 
 
 def people(number: int) -> bytes:

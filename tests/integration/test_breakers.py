@@ -13,6 +13,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import RelayRefusals
 from tests.support.relay import RecordingRelay
 from tests.support.system import System
+from tests.support.waiting import until
 
 GONE = b"550 5.1.1 User unknown\r\n"
 
@@ -115,9 +116,11 @@ async def test_the_command_decides_and_removes_what_followed(
         return code, capsys.readouterr().out
 
     assert (await command("campaign", "resume", campaign))[0] == 65, "it asks"
-    async with asyncio.timeout(30):  # until the last results are recorded
-        while (await command("campaign", "resume", campaign, "--keep-refused"))[0] != 0:  # noqa: ASYNC110 - see above
-            await asyncio.sleep(0.1)
+
+    async def is_resumed() -> bool:
+        return (await command("campaign", "resume", campaign, "--keep-refused"))[0] == 0
+
+    await until(is_resumed)  # not before the last results are recorded
     assert (await system.wait_closed(campaign))["counts"]["failed"] == 60
 
     remove = (

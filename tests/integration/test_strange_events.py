@@ -79,6 +79,7 @@ def test_no_event_stops_a_service(database_url: str) -> None:
         @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
         @given(st.sampled_from(list(handlers)), bodies | st.binary())
         @example(SenderHeartbeat, json.dumps({**HEARTBEAT, "relays": [{**RELAY, "reason": "a\0b\r\n"}]}).encode())
+        @example(CampaignRequested, json.dumps({**BATCH, "campaign_id": "\r"}).encode())
         @example(SenderHeartbeat, json.dumps({**HEARTBEAT, "batches": [{**PROGRESS, "generation": 2**31}]}).encode())
         @example(SenderHeartbeat, json.dumps({**HEARTBEAT, "uptime_seconds": 1e308}).encode())
         @example(BatchReleased, json.dumps({**BATCH, "batch_id": 2**63 - 1, "generation": 2**31 - 1}).encode())
@@ -93,8 +94,10 @@ def test_no_event_stops_a_service(database_url: str) -> None:
             assert 0 < len(refusal) <= 400
             assert refusal.isprintable()
 
-        arrives()
-        runner.run(ledger.close())
+        try:
+            arrives()
+        finally:
+            runner.run(ledger.close())
 
 
 def test_every_event_and_every_field_has_bounds() -> None:

@@ -22,6 +22,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import LONGEST_REPLY, Campaign, IdempotencyKey, Import, Recipient
 from shared.ledger.states import ImportState
+from shared.plain_text import printable
 
 UNDO_CHUNK_ROWS = 5_000
 LEASE_SECONDS = 20.0
@@ -212,4 +213,4 @@ async def _remove(connection: AsyncConnection, campaign_id: UUID, import_id: int
 
 def _plain(error: str | None) -> str | None:
     """A reason as one line that any database stores; it may quote a file."""
-    return None if error is None else "".join(one if one.isprintable() else "�" for one in error)[:LONGEST_REPLY]
+    return None if error is None else printable(error)[:LONGEST_REPLY]

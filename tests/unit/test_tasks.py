@@ -1,16 +1,16 @@
-"""The end of a process's background work."""
+"""The end of background work."""
 
 import asyncio
 from contextlib import suppress
 
 import pytest
 
-from shared import process
+from shared import tasks
 
 
 async def test_work_that_loses_a_cancellation_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that opens a connection may answer a cancellation with a TimeoutError, and a clock then goes on."""
-    monkeypatch.setattr(process, "CANCEL_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "CANCEL_AGAIN_SECONDS", 0.01)
     lost = asyncio.Event()
 
     async def loses_one() -> None:
@@ -19,8 +19,8 @@ async def test_work_that_loses_a_cancellation_ends_too(monkeypatch: pytest.Monke
         lost.set()
         await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(loses_one()), asyncio.create_task(asyncio.Event().wait())]
+    ending = [asyncio.create_task(loses_one()), asyncio.create_task(asyncio.Event().wait())]
     await asyncio.sleep(0)
-    await process.end_all(tasks)
+    await tasks.end_all(ending)
     assert lost.is_set()
-    assert all(task.cancelled() for task in tasks)
+    assert all(task.cancelled() for task in ending)
