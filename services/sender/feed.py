@@ -130,12 +130,11 @@ class Feed:
         self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if job.key is not None:
             self._gate.ended(job.key, outcome.seconds)
-        self._metrics.in_flight.dec()
         self._metrics.send_seconds.observe(outcome.seconds)
         if has_result:
             self._batches.note_result()
-        elif held.unrecorded.waits:
-            self._batches.recordable.set()
+        if not held.in_flight_count or (held.unrecorded.waits and not has_result):
+            self._batches.record_now()
         if held.worklist or job.key is not None:
             self._batches.wake_feed()
 
@@ -218,7 +217,6 @@ class Feed:
                 if key is not None:
                     self._gate.started(key)
                 self._limits.taken(email, relay, now)
-                self._metrics.in_flight.inc()
                 self._metrics.queue_seconds.observe(now - held.claimed_at)
                 return email
         self._batches.note_result()
@@ -237,7 +235,7 @@ class Feed:
             return False
         if held.facts.retries.at_most_once and not email.intent_stands:
             may_leave = held.add_intent(email)
-            self._batches.recordable.set()
+            self._batches.record_now()
             return may_leave
         return self._limits.begin(email, relay, partial(self._may_begin, email))
 

@@ -268,7 +268,8 @@ class HeldBatch:
         """Takes the outcome of an email that was in flight; returns whether the recipient has a result."""
         self._in_flight.remove(email)
         self.in_flight_count -= 1
-        self._changed.set()
+        if not self._in_flight:
+            self._changed.set()
         row, verdict = email.row, outcome.verdict
         if verdict is not Verdict.ACCEPTED and (verdict is Verdict.AMBIGUOUS or outcome.stage in _BODY_STAGES):
             self._body_left = True

@@ -19,10 +19,15 @@ DRAINING = "this process is stopping"
 class HeldBatches:
     """The held batches in the order in which they are asked for emails."""
 
-    def __init__(self, metrics: SenderMetrics) -> None:
+    def __init__(self, metrics: SenderMetrics, group_size: int = 1) -> None:
         self.metrics = metrics
+        metrics.in_flight.set_function(lambda: self.in_doubt()[1])
         #: Results, intents or withdrawals wait for the ledger. The recorder clears it.
         self.recordable = asyncio.Event()
+        #: They are enough for a commit, or something waits for them. The recorder clears it.
+        self.group_is_ready = asyncio.Event()
+        self._group_size = group_size
+        self._in_group = 0
         self._wake = asyncio.Event()
         #: By campaign, in the order in which they were claimed. The campaigns take turns.
         self._batches: OrderedDict[UUID, list[HeldBatch]] = OrderedDict()
@@ -96,7 +101,20 @@ class HeldBatches:
     def note_result(self) -> None:
         """A recipient was closed or deferred: the recorder has work."""
         self._emails_done += 1
+        self._in_group += 1
         self.recordable.set()
+        if self._in_group >= self._group_size:
+            self.group_is_ready.set()
+
+    def record_now(self) -> None:
+        """Something waits for what is recorded next."""
+        self.recordable.set()
+        self.group_is_ready.set()
+
+    def begin_group(self) -> None:
+        """The recorder takes everything that waits."""
+        self._in_group = 0
+        self.group_is_ready.clear()
 
     def in_doubt(self) -> tuple[int, int]:
         """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""

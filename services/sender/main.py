@@ -29,7 +29,9 @@ async def serve(process: Process[SenderSettings]) -> None:
     settings, ledger = process.settings, process.ledger
     with SlotLock(settings.var_dir / "run", settings.slot) as slot:
         owner = slot.owner or process.instance
-        held_batches = HeldBatches(metrics := SenderMetrics(process.metrics.registry, settings))
+        metrics = SenderMetrics(process.metrics.registry, settings)
+        # Half of what may be unrecorded, so that emails go on while the other half is being recorded.
+        held_batches = HeldBatches(metrics, group_size=max(1, settings.unrecorded_limit // 2))
         relays, config = relays_of(settings), engine_config(settings)
         engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)

@@ -1,5 +1,6 @@
 """What a sender measures."""
 
+from collections import Counter as Counted
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -139,7 +140,7 @@ class SenderMetrics:
 
     def recorded(self, results: Iterable[Result]) -> None:
         """Counts what a commit has stored."""
-        for result in results:
-            self.emails.labels(result.status, str((result.code or 0) // 100)).inc()
-            if result.status == "deferred":
-                self.retries.inc()
+        for (status, reply_class), emails in Counted((one.status, (one.code or 0) // 100) for one in results).items():
+            self.emails.labels(status, str(reply_class)).inc(emails)
+            if status == "deferred":
+                self.retries.inc(emails)

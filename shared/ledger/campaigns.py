@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, false, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -14,7 +14,7 @@ from shared.ledger import outbox, rows
 from shared.ledger.counts import counts
 from shared.ledger.database import db_now
 from shared.ledger.facts import OF_CAMPAIGN, Fact
-from shared.ledger.in_order import IN_ORDER, LARGEST_ID, NEVER_SORT, recipients_after
+from shared.ledger.in_order import IN_ORDER, LARGEST_ID, NEVER_SORT, all_after, recipients_after
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.states import FINAL, NEW_CAMPAIGN, CampaignStatus, before
 
@@ -46,15 +46,15 @@ def being_sent(among: Collection[UUID] | None = None) -> Sequence[ColumnElement[
 def has_uncut() -> ColumnElement[bool]:
     """A recipient of `campaign` lies beyond its cursor: no batch covers it yet.
 
-    Not an EXISTS: PostgreSQL may read the whole table for it, hoping for an early hit. The first by id comes from the
-    index."""
-    beyond = (
-        select(col(Recipient.id))
-        .where(recipients_after(col(Campaign.id), col(Campaign.cursor)))
+    It looks whether the next recipient of all campaigns, in the order of the index, is still one of this campaign. With
+    an upper bound PostgreSQL may read the whole campaign from another index, until it has statistics of a new import."""
+    following = (
+        select(col(Recipient.campaign_id) == col(Campaign.id))
+        .where(all_after(col(Campaign.id), col(Campaign.cursor)))
         .order_by(*IN_ORDER)
         .limit(1)
     )
-    return beyond.correlate(Campaign).scalar_subquery().is_not(None)
+    return func.coalesce(following.correlate(Campaign).scalar_subquery(), false())
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,13 @@ def recipients_after(
     return _after(IN_ORDER, (campaign,), above, until)
 
 
+def all_after(campaign_id: Mapped[UUID], after: Mapped[int]) -> ColumnElement[bool]:
+    """The campaign's recipients with ids above `after`, and on PostgreSQL those of other campaigns behind them. The
+    first in IN_ORDER says whether the campaign has one; ask for no more than that."""
+    on_sqlite = and_(col(Recipient.campaign_id) == campaign_id, col(Recipient.id) > after)
+    return _ByDatabase(tuple_(*IN_ORDER) > tuple_(campaign_id, after), on_sqlite)
+
+
 def reports_after(campaign_id: UUID, kind: str, after: int) -> ColumnElement[bool]:
     """The campaign's reports of one kind about recipients with ids above `after`. Order them by REPORTS_IN_ORDER."""
     of_kind = (literal(campaign_id, Uuid()), literal(kind, String()))
