@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, Uuid, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Executable, Integer, Uuid, bindparam, func, literal_column, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -164,14 +164,13 @@ class Out:
 NONE_OUT = Out(0, 0, 0, 0)
 
 
-async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int]:
-    """By campaign; and how many batches being sent under a lease take a place of a sender."""
+def _batches_out() -> Executable:
     is_released, is_sending = (
         col(Batch.state) == BatchState.RELEASED.value,
         col(Batch.state) == BatchState.SENDING.value,
     )
     open_rows = col(Batch.pending) + col(Batch.deferred)
-    found = await connection.execute(
+    return (
         select(
             col(Batch.campaign_id),
             func.count(),
@@ -183,6 +182,14 @@ async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int
         .where(in_state(BatchState.RELEASED, BatchState.SENDING))
         .group_by(col(Batch.campaign_id))
     )
+
+
+_BATCHES_OUT = _batches_out()
+
+
+async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int]:
+    """By campaign; and how many batches being sent under a lease take a place of a sender."""
+    found = await connection.execute(_BATCHES_OUT)
     rows = found.all()
     return {row[0]: Out(*map(int, row[1:5])) for row in rows}, sum(row[5] for row in rows)
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, case, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, case, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col
 
 from shared.ledger import rows
@@ -92,21 +94,33 @@ async def move(
     returning: Sequence[Any] = (Batch.id, Batch.campaign_id, Batch.generation),
     **values: Any,
 ) -> Sequence[Row[*tuple[Any, ...]]]:
-    """Moves every batch that meets the conditions to `to`, in one update that raises its generation.
+    """Executes `moving`; returns the columns `returning` of each batch that moved."""
+    statement = moving(to, *conditions, from_=from_, returning=returning, **values)
+    moved: Sequence[Row[*tuple[Any, ...]]] = (await connection.execute(statement)).all()
+    return moved
 
-    Only from the states that BATCH_TRANSITIONS allows; `from_` narrows them. `values` are other columns to set. Returns
-    the columns `returning` of each batch that moved. Concurrent moves of one batch: the first wins."""
+
+def moving(
+    to: BatchState,
+    *conditions: ColumnElement[bool],
+    from_: Collection[BatchState] | None = None,
+    returning: Sequence[Any] = (Batch.id, Batch.campaign_id, Batch.generation),
+    **values: Any,
+) -> ReturningUpdate[Any]:
+    """The update that moves every batch that meets the conditions to `to`, and raises its generation.
+
+    Only from the states that BATCH_TRANSITIONS allows; `from_` narrows them. `values` are other columns to set.
+    Concurrent moves of one batch: the first wins."""
     sources = [source for source in before(to) if from_ is None or source in from_]
     if not sources:
         raise ValueError(f"no batch moves to {to} from {from_}")
     guard = () if set(sources) == set(BatchState) else (in_state(*sources),)
-    moved = await connection.execute(
+    return (
         update(Batch)
         .where(*conditions, *guard)
         .values(state=to.value, generation=col(Batch.generation) + 1, **values)
         .returning(*returning)
     )
-    return moved.all()
 
 
 async def create(connection: AsyncConnection, campaign_id: UUID, cut: Range, state: BatchState, **values: Any) -> int:
@@ -146,10 +160,17 @@ async def release(
     return bool(released)
 
 
-async def finish(connection: AsyncConnection, batch_id: int, generation: int) -> bool:
-    """Marks a batch that is being sent at this generation as done; False if it has moved on."""
-    ours = (col(Batch.id) == batch_id, col(Batch.generation) == generation)
-    return bool(await move(connection, BatchState.DONE, *ours, **_FREE))
+@cache
+def _finishing(*, keep_date: bool) -> ReturningUpdate[Any]:
+    values: Mapping[str, Any] = _FREE if keep_date else {**_FREE, "dated_at": None}
+    ours = (col(Batch.id) == bindparam("batch_id"), col(Batch.generation) == bindparam("its_generation"))
+    return moving(BatchState.DONE, *ours, col(Batch.pending) == 0, col(Batch.deferred) == 0, **values)
+
+
+async def finish(connection: AsyncConnection, batch_id: int, generation: int, *, keep_date: bool = True) -> bool:
+    """Marks a batch that is being sent at this generation as done. False if a recipient is open, or it has moved on."""
+    ours = {"batch_id": batch_id, "its_generation": generation}
+    return bool((await connection.execute(_finishing(keep_date=keep_date), ours)).all())
 
 
 async def cancel(connection: AsyncConnection, batch_id: int) -> Range | None:

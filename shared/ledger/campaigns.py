@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, false, func, insert, literal_column, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Executable,
+    Integer,
+    Uuid,
+    bindparam,
+    false,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -46,8 +59,8 @@ def being_sent(among: Collection[UUID] | None = None) -> Sequence[ColumnElement[
 def has_uncut() -> ColumnElement[bool]:
     """A recipient of `campaign` lies beyond its cursor: no batch covers it yet.
 
-    It looks whether the next recipient of all campaigns, in the order of the index, is still one of this campaign. With
-    an upper bound PostgreSQL may read the whole campaign from another index, until it has statistics of a new import."""
+    It looks whether the next recipient of all campaigns, in the order of the index, is one of this campaign. With an
+    upper bound PostgreSQL may read the whole campaign from another index, until it has statistics of a new import."""
     following = (
         select(col(Recipient.campaign_id) == col(Campaign.id))
         .where(all_after(col(Campaign.id), col(Campaign.cursor)))
@@ -175,6 +188,21 @@ class Range:
     size: int
 
 
+def _next_range() -> Executable:
+    after, until = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
+    ids = (
+        select(col(Recipient.id))
+        .where(recipients_after(bindparam("campaign_id", type_=Uuid), after, until))
+        .order_by(*IN_ORDER)
+        .limit(bindparam("most", type_=Integer))
+        .subquery()
+    )
+    return select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids)
+
+
+_NEXT_RANGE = _next_range()
+
+
 async def next_range(
     connection: AsyncConnection, campaign_id: UUID, after: int, limit: int, *, below: int | None = None
 ) -> Range | None:
@@ -184,16 +212,8 @@ async def next_range(
     if connection.dialect.name == "postgresql":
         await connection.execute(NEVER_SORT)
     until = LARGEST_ID if below is None else below - 1
-    ids = (
-        select(col(Recipient.id))
-        .where(recipients_after(campaign_id, after, until))
-        .order_by(*IN_ORDER)
-        .limit(limit)
-        .subquery()
-    )
-    first_id, last_id, size = (
-        await connection.execute(select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids))
-    ).one()
+    values = {"campaign_id": campaign_id, "after": after, "until": until, "most": limit}
+    first_id, last_id, size = (await connection.execute(_NEXT_RANGE, values)).one()
     return Range(first_id, last_id, size) if size else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -21,29 +21,26 @@ REPORTED = ("bounced", "complained", "unsubscribed")
 NAMES = STATUSES + REPORTED
 
 
+_COUNTS = (
+    select(
+        col(Campaign.id),
+        col(Campaign.total),
+        *(func.coalesce(func.sum(column), 0) for column in (Batch.size, *(getattr(Batch, name) for name in NAMES))),
+    )
+    .outerjoin(Batch, col(Batch.campaign_id) == col(Campaign.id))
+    .where(col(Campaign.id).in_(bindparam("campaign_ids", expanding=True)))
+    .group_by(col(Campaign.id))
+)
+
+
 async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -> dict[UUID, Counts]:
     """The counts of those of `campaign_ids` that exist."""
-    totals = await connection.execute(
-        select(col(Campaign.id), col(Campaign.total)).where(col(Campaign.id).in_(campaign_ids))
-    )
-    sums = await connection.execute(
-        select(
-            col(Batch.campaign_id),
-            func.sum(col(Batch.size)),
-            *(func.sum(getattr(Batch, name)) for name in NAMES),
-        )
-        .where(col(Batch.campaign_id).in_(campaign_ids))
-        .group_by(col(Batch.campaign_id))
-    )
-    covered = {row[0]: (int(row[1]), dict(zip(NAMES, map(int, row[2:]), strict=True))) for row in sums}
+    found = await connection.execute(_COUNTS, {"campaign_ids": list(campaign_ids)})
     result: dict[UUID, Counts] = {}
-    for campaign_id, total in totals:
-        size, by_status = covered.get(campaign_id, (0, dict.fromkeys(NAMES, 0)))
-        result[campaign_id] = {
-            "total": total,
-            **by_status,
-            RecipientStatus.PENDING.value: by_status[RecipientStatus.PENDING.value] + total - size,
-        }
+    for campaign_id, total, covered, *sums in found:
+        counts = dict(zip(NAMES, map(int, sums), strict=True))
+        counts[RecipientStatus.PENDING.value] += total - int(covered)
+        result[campaign_id] = {"total": total, **counts}
     return result
 
 

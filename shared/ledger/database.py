@@ -82,6 +82,9 @@ class db_now(FunctionElement[float]):  # noqa: N801 - reads as the SQL function 
     name = "db_now"
 
 
+_CLOCK = select(db_now())
+
+
 def db_now_once() -> ScalarSelect[float]:
     """The same, read once in a statement. PostgreSQL compares a column with it by an index; with db_now, which may
     change from row to row, it reads all rows."""
@@ -220,6 +223,14 @@ class Ledger:
             async with asyncio.timeout(self._transaction_seconds), self._autocommit.connect() as connection:
                 yield connection
 
+    async def write_alone(self, work: Work[T]) -> T:
+        """`work(connection)` for one statement that is a whole transaction: `autocommit()`, or `write_at_once` on
+        SQLite."""
+        if self.is_sqlite:
+            return await self.write_at_once(work)
+        async with self.autocommit() as connection:
+            return await work(connection)
+
     @property
     def trouble(self) -> str:
         """Why the last write failed, if the database was full, locked or away within TROUBLE_SECONDS; else empty."""
@@ -276,7 +287,7 @@ class Ledger:
 
 async def clock(connection: AsyncConnection) -> float:
     """The database's clock, read in the current transaction."""
-    return float((await connection.execute(select(db_now()))).scalar_one())
+    return float((await connection.execute(_CLOCK)).scalar_one())
 
 
 def _leave_useless_connections(context: ExceptionContext) -> None:

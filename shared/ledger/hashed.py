@@ -13,7 +13,19 @@ from hashlib import sha256
 from secrets import token_bytes
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, String, any_, delete, literal, literal_column, or_, select, text
+from sqlalchemy import (
+    ARRAY,
+    BindParameter,
+    ColumnElement,
+    String,
+    any_,
+    delete,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -107,7 +119,7 @@ async def suppressed_among(
     return found
 
 
-def has_any(project_id: UUID) -> ColumnElement[bool]:
+def has_any(project_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
     """Whether a project has suppressions without address. Answered by a partial index."""
     is_hashed = col(Suppression.email) == literal_column("''")
     return select(col(Suppression.id)).where(col(Suppression.project_id) == project_id, is_hashed).exists()

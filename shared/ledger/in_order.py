@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, String, Uuid, and_, literal, text, tuple_
+from sqlalchemy import BigInteger, BindParameter, ColumnElement, String, Uuid, and_, literal, text, tuple_
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped
 from sqlalchemy.sql.expression import FunctionElement
@@ -34,7 +34,9 @@ REPORTS_IN_ORDER = (col(Report.campaign_id), col(Report.kind), col(Report.recipi
 
 
 def recipients_after(
-    campaign_id: UUID | Mapped[UUID], after: int | Mapped[int] = 0, until: int = LARGEST_ID
+    campaign_id: UUID | BindParameter[UUID],
+    after: int | BindParameter[int] = 0,
+    until: int | BindParameter[int] = LARGEST_ID,
 ) -> ColumnElement[bool]:
     """The campaign's recipients with ids above `after`, up to `until`. Order them by IN_ORDER."""
     campaign = literal(campaign_id, Uuid()) if isinstance(campaign_id, UUID) else campaign_id
@@ -55,8 +57,8 @@ def reports_after(campaign_id: UUID, kind: str, after: int) -> ColumnElement[boo
     return _after(REPORTS_IN_ORDER, of_kind, literal(after, BigInteger()), LARGEST_ID)
 
 
-def _after(index: Sequence[Any], begins_with: Sequence[Any], above: Any, until: int) -> ColumnElement[bool]:
-    last = literal(until, BigInteger())
+def _after(index: Sequence[Any], begins_with: Sequence[Any], above: Any, until: Any) -> ColumnElement[bool]:
+    last = literal(until, BigInteger()) if isinstance(until, int) else until
     as_range = and_(tuple_(*index) > tuple_(*begins_with, above), tuple_(*index) <= tuple_(*begins_with, last))
     same = [column == value for column, value in zip(index[:-1], begins_with, strict=True)]
     # SQLite would read a range from its very beginning; it has no such trap.

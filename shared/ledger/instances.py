@@ -4,7 +4,7 @@ import os
 import socket
 
 import orjson
-from sqlalchemy import delete, func, select
+from sqlalchemy import Float, bindparam, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -45,16 +45,16 @@ async def seen(
     await rows.upsert(connection, ServiceInstance, values, key=("id",))
 
 
+_LIVE_CAPACITY = select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
+    col(ServiceInstance.service) == "sender",
+    col(ServiceInstance.draining).is_(False),
+    col(ServiceInstance.seen_at) > db_now() - bindparam("lost_seconds", type_=Float),
+)
+
+
 async def live_capacity(connection: AsyncConnection, *, lost_seconds: float) -> int:
     """Batches that the senders heard from within `lost_seconds` can hold at once."""
-    capacity = await connection.execute(
-        select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
-            col(ServiceInstance.service) == "sender",
-            col(ServiceInstance.draining).is_(False),
-            col(ServiceInstance.seen_at) > db_now() - lost_seconds,
-        )
-    )
-    return int(capacity.scalar_one())
+    return int((await connection.execute(_LIVE_CAPACITY, {"lost_seconds": lost_seconds})).scalar_one())
 
 
 async def relays(connection: AsyncConnection) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, case, or_, select, update
+from sqlalchemy import Row, bindparam, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 from uuid6 import uuid7
@@ -83,6 +83,15 @@ _COLUMNS: Sequence[Any] = (
 _KEYS = select(*_COLUMNS).join(Project.__table__, col(Project.id) == col(ApiKey.project_id))  # type: ignore[attr-defined]
 
 
+_VALID = _KEYS.where(
+    col(ApiKey.revoked_at).is_(None),
+    or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > db_now()),
+    col(Project.closed_at).is_(None),
+)
+_BY_ID = _VALID.where(col(ApiKey.id) == bindparam("key_id"))
+_BY_SECRET = _VALID.where(col(ApiKey.digest).in_([bindparam("plain"), bindparam("limited")]))
+
+
 async def create_key(connection: AsyncConnection, name: str, project_id: UUID = DEFAULT_PROJECT) -> str:
     """Creates a key without expiry and returns its secret, which cannot be read again."""
     return (await create(connection, NewKey(name, project_id)))[1]
@@ -140,14 +149,11 @@ async def find(connection: AsyncConnection, *, secret: str | None = None, key_id
     is closed."""
     if secret is not None and not _SECRET.fullmatch(secret):
         return None
-    digests = [] if secret is None else [_digest(secret), _limited_digest(secret)]
-    wanted = col(ApiKey.id) == key_id if secret is None else col(ApiKey.digest).in_(digests)
-    valid = (
-        col(ApiKey.revoked_at).is_(None),
-        or_(col(ApiKey.expires_at).is_(None), col(ApiKey.expires_at) > db_now()),
-        col(Project.closed_at).is_(None),
-    )
-    row = (await connection.execute(_KEYS.where(wanted, *valid))).first()
+    if secret is None:
+        found = await connection.execute(_BY_ID, {"key_id": key_id})
+    else:
+        found = await connection.execute(_BY_SECRET, {"plain": _digest(secret), "limited": _limited_digest(secret)})
+    row = found.first()
     return None if row is None else _key(row)
 
 

@@ -302,7 +302,7 @@ async def read(connection: AsyncConnection, scopes: Collection[str]) -> dict[str
     """The limits of these scopes; a scope without one is left out."""
     if not scopes:
         return {}
-    found = await connection.execute(select(*_COLUMNS).where(col(RateLimit.scope).in_(scopes)))
+    found = await connection.execute(_OF_SCOPES, {"scopes": list(scopes)})
     return {row.scope: Limit(**row._mapping) for row in found}
 
 
@@ -404,6 +404,8 @@ _COLUMNS = (
     col(RateLimit.warmup_until),
     col(RateLimit.warmup_day),
 )
+
+_OF_SCOPES = select(*_COLUMNS).where(col(RateLimit.scope).in_(bindparam("scopes", expanding=True)))
 
 _COUNTED = ("next_at", "hour", "hour_count", "day", "day_count")
 _RESERVED = (

@@ -42,7 +42,11 @@ _TEXTS = text("""
         )
     ) AS text)
     FROM (SELECT CAST(content AS json) AS c FROM campaign WHERE id = :id) AS one
-""")
+""").bindparams(bindparam("id", type_=Uuid()))
+
+_FIND = select(*COLUMNS).where(
+    col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,8 @@ class CampaignRef:
 
 async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign without its content. Raises NotFoundError."""
-    found = await connection.execute(
-        select(*COLUMNS).where(col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
-    )
-    return _found(found.first())
+    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
+    return _found((await connection.execute(_FIND, values)).first())
 
 
 async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
@@ -87,7 +89,7 @@ async def texts_of(connection: AsyncConnection, campaign_id: UUID) -> str:
         for file in content.get("attachments", ()):
             file["content"] = ""
         return orjson.dumps(content).decode()
-    found = await connection.execute(_TEXTS.bindparams(bindparam("id", campaign_id, Uuid())))
+    found = await connection.execute(_TEXTS, {"id": campaign_id})
     return str(found.scalar_one())
 
 

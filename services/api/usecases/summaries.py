@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -18,6 +18,10 @@ from shared.ledger.database import clock
 from shared.ledger.forgetting.summary import refusals
 from shared.ledger.forgetting_tables import ForgottenCampaign
 from shared.ledger.models import Batch
+
+_RESCUES = select(func.coalesce(func.sum(col(Batch.rescues)), 0)).where(
+    col(Batch.campaign_id) == bindparam("its_campaign")
+)
 
 
 async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[CampaignSummary]:
@@ -97,5 +101,4 @@ def _average(row: Row[Any], counts: Mapping[str, int], now: float) -> float | No
 
 
 async def _rescued(connection: AsyncConnection, campaign_id: UUID) -> int:
-    rescues = select(func.coalesce(func.sum(col(Batch.rescues)), 0)).where(col(Batch.campaign_id) == campaign_id)
-    return int((await connection.execute(rescues)).scalar_one())
+    return int((await connection.execute(_RESCUES, {"its_campaign": campaign_id})).scalar_one())

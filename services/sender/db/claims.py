@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col
 
 from shared.ledger import batches, timeline
@@ -100,19 +101,64 @@ class Look(NamedTuple):
     wants_events: bool = False  # its project wants facts in the outbox
 
 
+def _claiming(state: BatchState, *conditions: ColumnElement[bool], **values: Any) -> ReturningUpdate[Any]:
+    """The update that claims batches in this state whose campaign is being sent and not past deliver_by, for
+    `its_owner` and `lease_seconds`. It returns the members of Claim."""
+    return batches.moving(
+        BatchState.SENDING,
+        *conditions,
+        exists().where(
+            col(Campaign.id) == col(Batch.campaign_id),
+            col(Campaign.status) == CampaignStatus.SENDING.value,
+            or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
+        ),
+        from_=(state,),
+        owner=bindparam("its_owner"),
+        lease_until=db_now() + bindparam("lease_seconds", type_=Float),
+        claimed_at=db_now(),
+        dated_at=func.coalesce(col(Batch.dated_at), db_now()),
+        has_tokens=case((col(Batch.dated_at).is_(None), True), else_=col(Batch.has_tokens)),
+        returning=(
+            col(Batch.id),
+            col(Batch.campaign_id),
+            col(Batch.generation),
+            col(Batch.first_id),
+            col(Batch.last_id),
+            col(Batch.size),
+            func.coalesce(col(Batch.dated_at), 0.0),
+            col(Batch.claimed_at) - col(Batch.dated_at) < NEWLY_DATED_SECONDS,
+            col(Batch.due_at) - db_now(),
+            # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
+            func.coalesce(col(Batch.span_seconds), 0.0) > 0,
+            _WANTS_EVENTS,
+            func.coalesce(col(Batch.has_tokens), False),
+        ),
+        **values,
+    )
+
+
+_CLAIM = _claiming(
+    BatchState.RELEASED,
+    col(Batch.id) == bindparam("batch_id"),
+    col(Batch.generation) == bindparam("its_generation"),
+)
+
+
 async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, lease_seconds: float) -> Claim | None:
     """Claims a released batch with one conditional update. None: the ticket is stale (claimed, rescued, paused,
     cancelled or late)."""
-    claimed = await ledger.write_at_once(
-        partial(
-            _claim,
-            owner=owner,
-            lease_seconds=lease_seconds,
-            state=BatchState.RELEASED,
-            conditions=(col(Batch.id) == batch_id, col(Batch.generation) == generation),
-        )
-    )
-    return claimed[0] if claimed else None
+    values = {
+        "batch_id": batch_id,
+        "its_generation": generation,
+        "its_owner": owner,
+        "lease_seconds": lease_seconds,
+    }
+
+    async def work(connection: AsyncConnection) -> Claim | None:
+        row = (await connection.execute(_CLAIM, values)).first()
+        return Claim(*row) if row is not None else None
+
+    return await ledger.write_alone(work)
 
 
 async def resume(
@@ -132,15 +178,16 @@ async def resume(
         .limit(limit)
     )
     async with ledger.write() as connection:
-        resumed = await _claim(
-            connection,
-            owner,
-            lease_seconds,
-            BatchState.SENDING,
-            (col(Batch.id).in_(held),),
-            span_seconds=func.nullif(col(Batch.span_seconds), 0.0),  # see only_waits
-            **batches.rescued_values(batches.RESTART_POINTS),
+        claimed = await connection.execute(
+            _claiming(
+                BatchState.SENDING,
+                col(Batch.id).in_(held),
+                span_seconds=func.nullif(col(Batch.span_seconds), 0.0),  # see only_waits
+                **batches.rescued_values(batches.RESTART_POINTS),
+            ),
+            {"its_owner": owner, "lease_seconds": lease_seconds},
         )
+        resumed = [Claim(*row) for row in claimed]
         requeued = await batches.requeue(
             connection,
             col(Batch.owner) == owner,
@@ -272,6 +319,10 @@ async def let_go(
     A batch with pending recipients is due again after `rest_seconds`; one with deferred ones only, when the first is
     due, and by the share `retry_jitter` of that wait later. Unless `keep_date`, the next claim gives its emails a new
     Date. `yielded` says in the timeline why an unfinished batch is given back."""
+    if not yielded and await ledger.write_alone(
+        partial(batches.finish, batch_id=held.batch_id, generation=held.generation, keep_date=keep_date)
+    ):
+        return LetGo(BatchState.DONE.value)
     async with ledger.write() as connection:
         batch = await batches.lock(connection, held.batch_id, held.generation)
         if batch is None:
@@ -292,50 +343,6 @@ async def let_go(
             text = f"{batch.deferred} will be tried again"
             await timeline.record(connection, held.campaign_id, "deferred", text)
     return LetGo(BatchState.WAITING.value, batch.deferred)
-
-
-async def _claim(
-    connection: AsyncConnection,
-    owner: str,
-    lease_seconds: float,
-    state: BatchState,
-    conditions: Sequence[ColumnElement[bool]],
-    **values: Any,
-) -> Sequence[Claim]:
-    """Claims batches whose campaign is being sent and not past deliver_by."""
-    claimed = await batches.move(
-        connection,
-        BatchState.SENDING,
-        *conditions,
-        exists().where(
-            col(Campaign.id) == col(Batch.campaign_id),
-            col(Campaign.status) == CampaignStatus.SENDING.value,
-            or_(col(Campaign.deliver_by).is_(None), col(Campaign.deliver_by) > db_now()),
-        ),
-        from_=(state,),
-        owner=owner,
-        lease_until=db_now() + lease_seconds,
-        claimed_at=db_now(),
-        dated_at=func.coalesce(col(Batch.dated_at), db_now()),
-        has_tokens=case((col(Batch.dated_at).is_(None), True), else_=col(Batch.has_tokens)),
-        returning=(
-            col(Batch.id),
-            col(Batch.campaign_id),
-            col(Batch.generation),
-            col(Batch.first_id),
-            col(Batch.last_id),
-            col(Batch.size),
-            func.coalesce(col(Batch.dated_at), 0.0),
-            col(Batch.claimed_at) - col(Batch.dated_at) < NEWLY_DATED_SECONDS,
-            col(Batch.due_at) - db_now(),
-            # Not `is_not(None)`: in RETURNING, SQLite 3.40 finds it true of every row.
-            func.coalesce(col(Batch.span_seconds), 0.0) > 0,
-            _WANTS_EVENTS,
-            func.coalesce(col(Batch.has_tokens), False),
-        ),
-        **values,
-    )
-    return [Claim(*row) for row in claimed]
 
 
 async def _first_due(connection: AsyncConnection, held: Claim) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import Executable, Integer, Uuid, bindparam, or_, select
 from sqlmodel import col
 
 from services.sender.db.claims import Claim
@@ -37,19 +37,15 @@ class WorklistRow:
     due_at: float = 0.0  # in monotonic seconds, if it is due later
 
 
-async def read_worklist(
-    ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int, hash_roots: Sequence[bytes] = ()
-) -> Sequence[WorklistRow]:
-    """The next open and due recipients of the batch, by id: at most `limit` above `after_id`. Suppressed ones are
-    marked, but not those in doubt. With `hash_roots` (CommonSettings.hash_roots) also those suppressed by their hash,
-    if a process of another release has imported them."""
+def _open_and_due() -> Executable:
+    project_id = bindparam("project_id", type_=Uuid)
     suppressed = (
         select(col(Suppression.email_key))
         .where(col(Suppression.project_id) == project_id, col(Suppression.email_key) == col(Recipient.email_key))
         .where(col(Suppression.provisional).is_not(True))
         .exists()
     )
-    statement = (
+    return (
         select(
             col(Recipient.id),
             col(Recipient.email),
@@ -63,9 +59,9 @@ async def read_worklist(
             hashed.has_any(project_id),
         )
         .where(
-            col(Recipient.campaign_id) == held.campaign_id,
-            col(Recipient.id) > max(after_id, held.first_id - 1),
-            col(Recipient.id) <= held.last_id,
+            col(Recipient.campaign_id) == bindparam("campaign_id"),
+            col(Recipient.id) > bindparam("after_id"),
+            col(Recipient.id) <= bindparam("last_id"),
             col(Recipient.status).in_([status.value for status in OPEN]),
             or_(
                 col(Recipient.next_attempt_at).is_(None),
@@ -73,10 +69,28 @@ async def read_worklist(
             ),
         )
         .order_by(col(Recipient.id))
-        .limit(limit)
+        .limit(bindparam("most", type_=Integer))
     )
+
+
+_OPEN_AND_DUE = _open_and_due()
+
+
+async def read_worklist(
+    ledger: Ledger, held: Claim, project_id: UUID, after_id: int, limit: int, hash_roots: Sequence[bytes] = ()
+) -> Sequence[WorklistRow]:
+    """The next open and due recipients of the batch, by id: at most `limit` above `after_id`. Suppressed ones are
+    marked, but not those in doubt. With `hash_roots` (CommonSettings.hash_roots) also those suppressed by their hash,
+    if a process of another release has imported them."""
+    values = {
+        "campaign_id": held.campaign_id,
+        "project_id": project_id,
+        "after_id": max(after_id, held.first_id - 1),
+        "last_id": held.last_id,
+        "most": limit,
+    }
     async with ledger.read() as connection:
-        found = (await connection.execute(statement)).all()
+        found = (await connection.execute(_OPEN_AND_DUE, values)).all()
         now = time.monotonic()
         rows: list[WorklistRow] = []
         for *facts, due_in, _has_hashes in found:
