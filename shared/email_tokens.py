@@ -50,18 +50,21 @@ class TokenMaker:
     """Makes the tokens of one campaign."""
 
     def __init__(self, secret: bytes, campaign_id: UUID) -> None:
-        self._secret = secret
-        self._mask_state = _mask_state(secret)
         self._campaign = campaign_id.bytes
+        # To copy what is the same for all recipients takes less time than to begin again.
+        self._signature = hmac.new(secret, PURPOSE + self._campaign, "sha256")
+        self._mask_state = _mask_state(secret)
 
     def make(self, recipient_id: int) -> EmailTokens:
         """The tokens of one recipient (0 <= recipient_id < 2**63)."""
-        payload = self._campaign + _eight_octets(recipient_id)
-        signed = hmac.digest(self._secret, PURPOSE + payload, "sha256")
+        octets = _eight_octets(recipient_id)
+        signature = self._signature.copy()
+        signature.update(octets)
+        signed = signature.digest()
         tag = signed[_LINK_OCTETS : _LINK_OCTETS + _TAG_OCTETS]
         number = (recipient_id ^ _mask(self._mask_state, tag)) << 96 | int.from_bytes(tag, "big")
         return EmailTokens(
-            urlsafe_b64encode(payload + signed[:_LINK_OCTETS]).decode("ascii"),
+            urlsafe_b64encode(self._campaign + octets + signed[:_LINK_OCTETS]).decode("ascii"),
             _base32(number >> 80) + _base32(number & _EIGHTY_BITS),
         )
 

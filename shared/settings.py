@@ -480,7 +480,7 @@ class SenderSettings(CommonSettings):
         ge=1_000_000,
         description="Bytes for the content of campaigns and for emails in flight. A sender needs 170 MB besides.",
     )
-    slice_size: int = Field(200, ge=1, le=5000, description="Recipients read from the ledger at once.")
+    slice_size: int = Field(500, ge=1, le=5000, description="Recipients read from the ledger at once.")
     unrecorded_limit: int = Field(
         64, ge=1, le=10_000, description="Unrecorded results at which a sender starts no more emails."
     )

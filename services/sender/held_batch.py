@@ -123,7 +123,7 @@ class HeldBatch:
         self.scopes: Final = (campaign_scope(facts.limited_as), project_scope(facts.project_id))
         #: When its first email may start.
         self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
-        self.worklist: Final = Worklist(facts.content.row_bytes)
+        self.worklist: Final = Worklist(facts.content.row_bytes, claim.last_id)
         self.unrecorded: Final = Unrecorded()
         #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()

@@ -1,6 +1,7 @@
 """From an outcome of SMTP to what the ledger records of a recipient."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from services.sender.smtp.contract import Outcome, Verdict
 from shared.faults.meaning import Consequence
@@ -8,6 +9,13 @@ from shared.ledger.states import RecipientStatus
 from shared.retries import RetrySchedule
 
 REPLY_KEPT = 500
+
+SENT, FAILED, UNKNOWN, DEFERRED = (
+    RecipientStatus.SENT.value,
+    RecipientStatus.FAILED.value,
+    RecipientStatus.UNKNOWN.value,
+    RecipientStatus.DEFERRED.value,
+)
 
 AMBIGUOUS_RETRIES = 3
 """After so many attempts an email that may have arrived is not sent again."""
@@ -23,8 +31,7 @@ class RetryPolicy:
     at_most_once: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """One change of one recipient."""
 
     recipient_id: int
@@ -61,34 +68,34 @@ def result_of(
     spent = attempts + 1
     match outcome.verdict:
         case Verdict.ACCEPTED:
-            status, delay = RecipientStatus.SENT, None
+            status, delay = SENT, None
         case Verdict.PERMANENT:
-            status, delay = RecipientStatus.FAILED, None
+            status, delay = FAILED, None
         case Verdict.TRANSIENT if retry_after is None:
-            status, delay = RecipientStatus.FAILED, None
+            status, delay = FAILED, None
         case Verdict.AMBIGUOUS if policy.at_most_once or retry_after is None or attempts >= AMBIGUOUS_RETRIES:
-            status, delay = RecipientStatus.UNKNOWN, None
+            status, delay = UNKNOWN, None
         case Verdict.TRANSIENT | Verdict.AMBIGUOUS:
-            status, delay = RecipientStatus.DEFERRED, retry_after
+            status, delay = DEFERRED, retry_after
         case Verdict.HELD:
-            status, delay = RecipientStatus.DEFERRED, outcome.hold_seconds or policy.hold_seconds
+            status, delay = DEFERRED, outcome.hold_seconds or policy.hold_seconds
             spent = attempts
         case _:
             return None
     return Result(
-        recipient_id=recipient_id,
-        email=email,
-        was=was,
-        attempts_was=attempts,
-        status=status.value,
-        attempts=spent,
-        delay_seconds=delay,
-        code=outcome.code,
-        enhanced=_kept(outcome.enhanced, 16),
-        reply=_kept(outcome.reply, REPLY_KEPT),
-        relay=_kept(outcome.relay, 200),
-        queue_id=_kept(outcome.queue_id, 200),
-        suppress=outcome.consequence is Consequence.SUPPRESS,
+        recipient_id,
+        email,
+        was,
+        attempts,
+        status,
+        spent,
+        delay,
+        outcome.code,
+        _kept(outcome.enhanced, 16),
+        _kept(outcome.reply, REPLY_KEPT),
+        _kept(outcome.relay, 200),
+        _kept(outcome.queue_id, 200),
+        outcome.consequence is Consequence.SUPPRESS,
     )
 
 
@@ -103,4 +110,6 @@ def _kept(text: str | None, longest: int) -> str | None:
     """What the ledger can hold of a foreign text: no NUL, no half characters, not too long."""
     if text is None:
         return None
+    if text.isascii() and "\0" not in text:
+        return text[:longest]
     return text.replace("\0", "").encode("utf-8", "replace").decode()[:longest]

@@ -16,12 +16,13 @@ SLICE_BYTES = 256 * 1024
 class Worklist:
     """Filled slice by slice, in the order of recipient ids; used up from the front."""
 
-    __slots__ = ("_after_id", "_is_complete", "_rows", "row_bytes")
+    __slots__ = ("_after_id", "_is_complete", "_last_id", "_rows", "row_bytes")
 
-    def __init__(self, row_bytes: float = 0.0) -> None:
+    def __init__(self, row_bytes: float = 0.0, last_id: int = 0) -> None:
         #: The data of a recipient, on average over a slice of this campaign, the greatest so far; 0: not known yet.
         self.row_bytes = row_bytes
         self._rows: deque[WorklistRow] = deque()
+        self._last_id = last_id  # of the batch
         self._after_id = 0  # the last recipient id that was read
         self._is_complete = False  # the last slice was read
 
@@ -53,8 +54,8 @@ class Worklist:
         return not self._is_complete and len(self._rows) < max(1, self.next_rows(slice_size) // 2)
 
     def add_slice(self, rows: Sequence[WorklistRow], asked: int) -> None:
-        """Adds the next slice; one shorter than what was asked for is the last."""
-        self._is_complete = len(rows) < asked
+        """Adds the next slice. The last one is shorter than what was asked for, or ends with the last recipient."""
+        self._is_complete = len(rows) < asked or rows[-1].id == self._last_id
         if rows:
             self.row_bytes = max(self.row_bytes, sum(len(row.data or "") for row in rows) / len(rows), 1.0)
             self._after_id = rows[-1].id

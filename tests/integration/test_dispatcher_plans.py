@@ -130,6 +130,27 @@ async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(post
         assert "Sort" not in plan, plan
 
 
+async def test_a_round_reads_one_recipient_of_a_fresh_import(postgresql_url: str) -> None:
+    """It only asks whether recipients are left, and must not read a million of them for that each time."""
+    async with ledger_at(postgresql_url) as ledger:
+        await add_campaign(ledger, 20_000, status="sending", started_at=0.0)
+        await register_sender(ledger, 2)
+        with statements_of(ledger) as executed:
+            await DispatcherRig.on(ledger).round()
+        [(statement, parameters)] = [(words, values) for words, values in executed if " AS uncut" in words]
+        async with ledger.read() as connection:
+            found = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}", parameters)
+            plan = found.scalar_one()
+    nodes = [(plan if isinstance(plan, list) else json.loads(plan))[0]["Plan"]]
+    read = 0
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if node.get("Relation Name") == "recipient":
+            read += node["Actual Rows"] * node["Actual Loops"]
+    assert read == 1, plan
+
+
 async def test_an_idle_round_reads_few_rows_of_postgresql_however_many_campaigns_wait(postgresql_url: str) -> None:
     """An index answers each condition: none is a filter over all that are open."""
     async with ledger_at(postgresql_url) as ledger:

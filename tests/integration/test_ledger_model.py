@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -381,16 +381,16 @@ class LedgerModel(RuleBasedStateMachine):
             outcome = wanted[number % len(wanted)]
             result = Result(row.id, row.email, row.status, row.attempts, outcome, row.attempts + 1, relay="r")
             if hand.at_most_once and row.intended:
-                result = replace(result, status="unknown", attempts=row.attempts, relay=None)
+                result = result._replace(status="unknown", attempts=row.attempts, relay=None)
             elif outcome == "sent":
                 self.copies[row.id] += 1
-                result = replace(result, queue_id=f"q{self.copies[row.id]}")
+                result = result._replace(queue_id=f"q{self.copies[row.id]}")
             elif outcome == "unknown":
                 self.copies[row.id] += 1
                 self.reasons[row.id] += 1
             elif outcome == "deferred":
                 last = row.attempts >= 2
-                result = replace(result, status="failed" if last else "deferred", delay_seconds=None if last else 60.0)
+                result = result._replace(status="failed" if last else "deferred", delay_seconds=None if last else 60.0)
             hand.unrecorded.append(result)
 
     async def record_all(self, hand: Hand) -> None:

@@ -41,7 +41,7 @@ def result(recipient_id: int, status: str = "sent", **changes: object) -> Result
     base = Result(
         recipient_id, f"person@{recipient_id}.test", "pending", 0, status, 1, code=250, relay="r", queue_id="q"
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return base._replace(**changes)  # type: ignore[arg-type]
 
 
 def group(

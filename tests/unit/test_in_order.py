@@ -7,7 +7,7 @@ from sqlalchemy import make_url, select
 from sqlalchemy.engine import Dialect
 from sqlmodel import col
 
-from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, recipients_after, reports_after
+from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, all_after, recipients_after, reports_after
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.report_tables import Report
 
@@ -31,12 +31,14 @@ def test_each_database_gets_its_own_form(dialect: Dialect, words: str) -> None:
     assert set(compiled.params.values()) == {UUID(int=7), 5, 90}
 
 
-def test_it_may_be_correlated_with_a_campaign() -> None:
-    beyond = select(col(Recipient.id)).where(recipients_after(col(Campaign.id), col(Campaign.cursor)))
-    statement = select(col(Campaign.id)).where(beyond.correlate(Campaign).exists())
-    text = str(statement.compile(dialect=POSTGRESQL))
-    assert "> (campaign.id, campaign.cursor)" in text
-    assert text.count("FROM campaign") == 1
+def test_the_rows_behind_a_cursor_are_correlated_with_their_campaign() -> None:
+    behind = select(col(Recipient.id)).where(all_after(col(Campaign.id), col(Campaign.cursor)))
+    statement = select(col(Campaign.id)).where(behind.correlate(Campaign).exists())
+    on_postgresql = str(statement.compile(dialect=POSTGRESQL))
+    assert "> (campaign.id, campaign.cursor)" in on_postgresql
+    assert "<=" not in on_postgresql
+    assert on_postgresql.count("FROM campaign") == 1
+    assert "recipient.campaign_id = campaign.id" in str(statement.compile(dialect=SQLITE))
 
 
 def test_reports_are_found_by_kind() -> None:

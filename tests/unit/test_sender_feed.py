@@ -174,6 +174,24 @@ def test_what_a_crash_may_send_twice_is_bounded(batches: HeldBatches, feed: Feed
     assert len(taken(feed)) == 3 + 8 - 2
 
 
+def test_results_are_recorded_in_groups_unless_nothing_else_comes() -> None:
+    """A commit waits for a group; one that is all there is, or that something waits for, goes at once."""
+    batches = HeldBatches(SenderMetrics(CollectorRegistry(), SETTINGS), group_size=2)
+    feed = feed_of(batches)
+    batches.add(held_batch(*(row(number) for number in range(1, 5))))
+    first, second, third, last = (take(feed) for _ in range(4))
+    feed.done(first, Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert batches.recordable.is_set()
+    assert not batches.group_is_ready.is_set()
+    feed.done(second, Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert batches.group_is_ready.is_set(), "a group"
+    batches.begin_group()
+    feed.done(third, Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert not batches.group_is_ready.is_set()
+    feed.done(last, Outcome(Verdict.ACCEPTED, "r", code=250))
+    assert batches.group_is_ready.is_set(), "nothing is in flight"
+
+
 def test_emails_that_hang_on_spare_connections_do_not_keep_others_from_starting(batches: HeldBatches) -> None:
     """More connections are open than usual, because some of them hang: each has its email beside the usual bound."""
     feed = feed_of(batches, lambda: 20)

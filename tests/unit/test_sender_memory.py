@@ -154,3 +154,11 @@ def test_recipients_with_much_data_are_read_a_few_at_a_time() -> None:
     assert worklist.next_rows(200) == SLICE_BYTES // (64 * 1024)
     assert not worklist.needs_slice(200)
     assert Worklist(row_bytes=50.0).next_rows(200) == 200
+
+
+def test_a_slice_that_ends_with_the_last_recipient_of_the_batch_is_the_last() -> None:
+    worklist = Worklist(row_bytes=50.0, last_id=4)
+    worklist.add_slice([row(1), row(2)], 2)
+    assert worklist.needs_slice(10)
+    worklist.add_slice([row(3), row(4)], 2)
+    assert not worklist.needs_slice(10)

@@ -174,7 +174,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
                 continue
             is_erased = not row.email
             # What a relay says may name the person.
-            result = replace(given, reply=None, queue_id=None, suppress=False) if is_erased else given
+            result = given._replace(reply=None, queue_id=None, suppress=False) if is_erased else given
             as_expected = row.status == result.was and row.attempts == result.attempts_was
             if result.is_fact and row.status == RecipientStatus.SENT:
                 # Our first try left the same relay and queue id; another copy of the email has others.
@@ -200,7 +200,7 @@ async def _record_carefully(ledger: Ledger, group: Group, lease_seconds: float) 
 
 
 def _expecting(result: Result, was: str, attempts: int) -> Result:
-    return replace(result, was=was, attempts_was=attempts)
+    return result._replace(was=was, attempts_was=attempts)
 
 
 async def _lock(connection: AsyncConnection, group: Group, deltas: Counter[str], lease_seconds: float) -> bool:

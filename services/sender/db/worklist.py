@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Executable, Integer, Uuid, bindparam, or_, select
@@ -22,8 +22,7 @@ DUE_WITHIN_SECONDS = 15.0
 log = logs.get()
 
 
-@dataclass(frozen=True, slots=True)
-class WorklistRow:
+class WorklistRow(NamedTuple):
     """One recipient of a worklist."""
 
     id: int
@@ -103,4 +102,4 @@ async def read_worklist(
         except SealedSecretError as error:
             log.warning("hashes.sealed", error=str(error))  # the API imports nothing before that is mended
             return rows
-    return [replace(row, suppressed=True) if row.email_key in keys else row for row in rows]
+    return [row._replace(suppressed=True) if row.email_key in keys else row for row in rows]

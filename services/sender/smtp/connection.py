@@ -293,8 +293,7 @@ class Connection(asyncio.Protocol):
 
     def _too_big(self, attempt: Attempt) -> bool:
         """Whether the relay has said that it takes no message of this size (RFC 1870)."""
-        size = attempt.body_size
-        if self._size_limit is None or size <= self._size_limit:
+        if self._size_limit is None or (size := attempt.body_size) <= self._size_limit:
             return False
         words = f"5.3.4 the message of {size} octets is larger than the relay takes ({self._size_limit})"
         self._give_back(attempt, Failure.TOO_BIG, Stage.MAIL, Reply(0, words.encode()))

@@ -8,7 +8,7 @@ leave, and the caller decides at that moment whether an email may start.
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.faults.meaning import Consequence
 from shared.relays.replies import Stage
@@ -28,8 +28,7 @@ class Verdict(StrEnum):
     NOT_STARTED = "not_started"  # withdrawn before any body byte left (gate closed, deadline, drain)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The result of one attempt at one email."""
 
     verdict: Verdict

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Container
-from dataclasses import replace
 
 from services.sender.smtp.attempt import Attempt, BadAddressError, Failure
 from services.sender.smtp.config import EngineConfig
@@ -292,7 +291,7 @@ class Dispatch:
         attempt.avoid |= {connection.relay}
         now = self._loop.time()
         outcome = attempt.outcome(Verdict.HELD, connection.relay, rest.stage, rest.reply, now)
-        self._try_again(attempt, replace(outcome, hold_seconds=rest.until - now))
+        self._try_again(attempt, outcome._replace(hold_seconds=rest.until - now))
 
     def _unsuited(self, connection: Connection, attempt: Attempt, reply: Reply) -> None:
         """This relay cannot carry the email, as `reply` (our own words) says. Another one, else the recipient fails."""
@@ -300,7 +299,7 @@ class Dispatch:
         now = self._loop.time()
         outcome = attempt.outcome(Verdict.PERMANENT, connection.relay, Stage.MAIL, reply, now, Consequence.FAIL)
         enhanced, _, _ = reply.text.partition(" ")
-        self._try_again(attempt, replace(outcome, enhanced=enhanced))
+        self._try_again(attempt, outcome._replace(enhanced=enhanced))
 
     def _give_up(self, attempt: Attempt) -> None:
         """No relay can take it now. A lost connection then counts against the relay, not the recipient."""
