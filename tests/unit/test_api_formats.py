@@ -93,6 +93,9 @@ def test_what_python_writes_as_csv_comes_back_equal_in_any_dialect_and_however_i
     own = list(csv.reader(io.StringIO(file.getvalue(), newline=""), delimiter=delimiter, strict=True))
     assume(own[0] == [*columns[:position], "email", *columns[position:]])
     assume([[*row[:position], *row[position + 1 :]] for row in own[1:]] == [list(row) for row in table])
+    # A column called "," beside the address makes a tab a space around a comma: such a header has two meanings.
+    others = [other for other in ",;\t|" if other != delimiter]
+    assume(not any(cell.strip('"\t ') == "email" for other in others for cell in file.getvalue().split(other)))
     parsed = read(CsvParser(PLAIN), file.getvalue().encode(), iter(cuts))
     assert not parsed.problems
     expected = [dict(zip(columns, row, strict=True)) for row in table]
