@@ -39,13 +39,12 @@ def read(octets: bytes, rcpt: str = "", sender: str | None = None) -> Found:
 
     Takes any bytes and raises nothing."""
     mail = parse(octets)
-    found = _meaning(octets, mail, rcpt, sender)
+    found = _cleaned(_meaning(octets, mail, rcpt, sender))
     return replace(
         found,
         tokens=_tokens(mail, rcpt),
-        text=_clean(found.text),
         reporter=_clean(found.reporter) or _clean(mail.header("from"))[:200],
-        of_each=tuple(replace(one, text=_clean(one.text)) for one in found.of_each),
+        of_each=tuple(_cleaned(one) for one in found.of_each),
     )
 
 
@@ -176,6 +175,11 @@ def _texts(mail: Part) -> list[str]:
 
 def _head(part: Part) -> str:
     return "\n".join(f"{name}: {value}" for name, value in part.headers)
+
+
+def _cleaned(found: Found) -> Found:
+    addresses = (_clean(address) for address in found.addresses)
+    return replace(found, text=_clean(found.text), addresses=tuple(address for address in addresses if address))
 
 
 def _clean(text: str) -> str:

@@ -131,3 +131,11 @@ def test_a_mail_that_was_damaged_on_its_way_is_read(case: Case, mutations: list[
     for said in (found, *found.of_each):
         assert all(text.isprintable() for text in (said.text, said.reporter)), said
         assert not any("\0" in address for address in said.addresses), said
+
+
+def test_an_address_with_a_character_that_cannot_be_printed() -> None:
+    status = (
+        b"Content-Type: message/delivery-status\n\nReporting-MTA: dns; mx.example.net\n\nAction: failed\n"
+        b"Status: 5.1.1\nOriginal-Recipient: rfc82\x002; ann@example.net\nFinal-Recipient: rfc822; \x00\n"
+    )
+    assert read(status).addresses == ("rfc82 2; ann@example.net",)
