@@ -29,6 +29,7 @@ PROOFS: Mapping[str, str] = {
     "systemd-container": "usr/bin/systemd-nspawn",
     "buildah": "usr/bin/buildah",
     "docker.io": "usr/sbin/dockerd",
+    "etcd-server": "usr/bin/etcd",
     "golang-go": "usr/bin/go",
     "npm": "usr/bin/npm",
 }
