@@ -61,6 +61,8 @@ class Worker:
         self._blocked_reason = blocked_reason
         self._places = Places(self._settings.batches_in_hand)
         self._tasks: set[asyncio.Task[Any]] = set()
+        #: Held batches whose campaign was paused because its mail is refused.
+        self._paused: set[HeldBatch] = set()
         #: Batches let go since the process began.
         self._batches_done = 0
         #: Batches this slot held before the restart that were requeued.
@@ -195,11 +197,14 @@ class Worker:
                 elif self._blocked_reason(None) is None and self._blocked_reason(held.facts.relay_group) is not None:
                     self._give_place_up(held)
                 await held.wait_for_change()
-            if held.stop is not None and held.stop.cause is StopCause.REFUSED:
+            if held.stop is not None and held.stop.cause is StopCause.REFUSED and held not in self._paused:
+                # The others that are held now must not pause it again, after a person has resumed it.
+                self._paused |= {other for other in self._batches if other.claim.campaign_id == claim.campaign_id}
                 await self._pause(claim.campaign_id, held.stop.why)
             state = "lost" if held.is_lost else await until_available(lambda: self._let_go(held))
         finally:
             self._batches.remove(held)
+            self._paused.discard(held)
             metrics.batch.observe(time.monotonic() - held.claimed_at)
         batch_log.info("batch.finished", state=state, why=held.stop.why if held.stop else None, **held.tally)
         self._batches_done += 1

@@ -112,6 +112,8 @@ class TestBatches:
             assert await batches.move(connection, BatchState.SENDING, col(Batch.id) == batch, owner="me")
             assert await batches.cancel(connection, batch) is None  # its owner gives it back
             assert not await batches.finish(connection, batch, 2)
+            assert not await batches.finish(connection, batch, 3)  # its recipients are open
+            await connection.execute(update(Batch).where(col(Batch.id) == batch).values(pending=0, sent=10))
             assert await batches.finish(connection, batch, 3)
         (row,) = await batches_of(ledger, campaign)
         assert (row.state, row.generation, row.owner) == ("done", 4, None)
