@@ -14,13 +14,9 @@ from secrets import token_bytes
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BindParameter,
     ColumnElement,
-    String,
-    any_,
     delete,
-    literal,
     literal_column,
     or_,
     select,
@@ -112,7 +108,8 @@ async def suppressed_among(
     for start in range(0, len(hashes), KEYS_AT_ONCE):
         known = await connection.scalars(
             select(col(Suppression.email_key)).where(
-                col(Suppression.project_id) == project_id, _is_one_of(connection, hashes[start : start + KEYS_AT_ONCE])
+                col(Suppression.project_id) == project_id,
+                rows.is_one_of(connection, col(Suppression.email_key), hashes[start : start + KEYS_AT_ONCE]),
             )
         )
         found.update(by_hash[key] for key in known)
@@ -134,13 +131,6 @@ async def _is_needed(connection: AsyncConnection) -> bool:
 
 async def _has_any(connection: AsyncConnection, project_id: UUID) -> bool:
     return bool(await connection.scalar(select(has_any(project_id))))
-
-
-def _is_one_of(connection: AsyncConnection, keys: Sequence[str]) -> ColumnElement[bool]:
-    """For PostgreSQL one array: a list would be a new statement for every number of keys."""
-    if connection.dialect.name == "postgresql":
-        return col(Suppression.email_key) == any_(literal(list(keys), ARRAY(String)))
-    return col(Suppression.email_key).in_(keys)
 
 
 async def _sealed(connection: AsyncConnection) -> Mapping[str, str]:

@@ -3,10 +3,18 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Insert, Row, TextClause, update
+from sqlalchemy import ARRAY, ColumnElement, Insert, Row, String, TextClause, any_, literal, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Mapped
 from sqlmodel import SQLModel
+
+
+def is_one_of(connection: AsyncConnection, column: Mapped[str], values: Sequence[str]) -> ColumnElement[bool]:
+    """For PostgreSQL one array: a list would be a new statement for every number of values."""
+    if connection.dialect.name == "postgresql":
+        return column == any_(literal(list(values), ARRAY(String)))
+    return column.in_(values)
 
 
 async def lock(

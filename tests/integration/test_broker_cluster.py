@@ -63,12 +63,7 @@ async def test_a_channel_that_began_without_a_leader_publishes_once_there_is_one
                 await bus._publisher.publish(EVENT, exchange=bus._exchange, routing_key=EVENT.ROUTING_KEY, timeout=60)
         finally:
             stopped.signal(signal.SIGCONT)
-
-        async def publishes() -> bool:
-            await asyncio.sleep(0.1)
-            return await bus.publish(EVENT)
-
-        await until(publishes, 120)
+        await until(lambda: bus.publish(EVENT), 120)
     finally:
         await bus.close()
         await asyncio.to_thread(leader.start)

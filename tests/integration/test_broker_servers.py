@@ -131,8 +131,7 @@ async def test_a_bus_goes_on_with_another_server(broker_vhost: BrokerVhost, sile
             assert await bus.publish(CampaignRequested(campaign_id=NIL))
             used = next(door for door in doors if door.port == _port(bus))
             used.cut()
-            while not await bus.publish(CampaignRequested(campaign_id=NIL)):  # noqa: ASYNC110 - it announces no change
-                await asyncio.sleep(0.05)
+            await until(lambda: bus.publish(CampaignRequested(campaign_id=NIL)))
             assert _port(bus) not in (used.port, silent_port)
             await came.wait()
     finally:

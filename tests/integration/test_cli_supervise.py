@@ -16,17 +16,17 @@ from cli.local.supervise import State, Supervisor
 from tests.support.waiting import wait_for
 
 WORK = """
-import os, signal, sys, time
+import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 print(os.environ["WORD"], flush=True)
 while True:
-    time.sleep(3600)
+    signal.pause()
 """
 STUBBORN = """
-import signal, time
+import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 while True:
-    time.sleep(3600)
+    signal.pause()
 """
 
 

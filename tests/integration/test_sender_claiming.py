@@ -7,27 +7,37 @@ from pathlib import Path
 import pytest
 
 from services.sender.campaigns import Campaigns
+from services.sender.held_batch import StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.worker import Worker
 from shared.events import BatchReleased
+from shared.ledger import campaigns
+from shared.ledger.states import CampaignStatus
 from shared.process import Process
 from shared.settings import SenderSettings
-from tests.support.ledger import batches_of
+from tests.support.ledger import batches_of, campaign_row
 from tests.support.seeds import seed_campaign
+from tests.support.waiting import until
 
 SECONDS = 10.0
 
 
 @pytest.fixture
-async def process(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Process[SenderSettings]]:
+def places() -> int:
+    """Batches that the sender may hold."""
+    return 1
+
+
+@pytest.fixture
+async def process(sqlite_url: str, tmp_path: Path, places: int) -> AsyncIterator[Process[SenderSettings]]:
     settings = SenderSettings(
         _env_file=None,
         database_url=sqlite_url,
         amqp_url="amqp://127.0.0.1:1/",  # no broker: the ledger is enough here
         var_dir=tmp_path,
-        batches_in_hand=1,
+        batches_in_hand=places,
         ticket_patience_seconds=0.0,
     )
     process = Process("sender", settings)
@@ -36,17 +46,48 @@ async def process(sqlite_url: str, tmp_path: Path) -> AsyncIterator[Process[Send
 
 
 @pytest.fixture
-def worker(process: Process[SenderSettings]) -> Worker:
-    held_batches = HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
-    campaigns = Campaigns(process.ledger, process.settings, {}, held_batches.metrics, held_batches.wake_feed)
+def held_batches(process: Process[SenderSettings]) -> HeldBatches:
+    return HeldBatches(SenderMetrics(process.metrics.registry, process.settings))
+
+
+@pytest.fixture
+def worker(process: Process[SenderSettings], held_batches: HeldBatches) -> Worker:
+    known = Campaigns(process.ledger, process.settings, {}, held_batches.metrics, held_batches.wake_feed)
     return Worker(
         process,
-        campaigns,
+        known,
         held_batches,
         Limits(process.ledger, held_batches.metrics, held_batches.wake_feed),
         "sender@test",
         lambda _group: None,
     )
+
+
+@pytest.mark.parametrize("places", [2])
+async def test_a_batch_that_was_refused_before_a_person_resumed_its_campaign_does_not_pause_it_again(
+    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches
+) -> None:
+    seeded = await seed_campaign(process.ledger, 4, batch_size=2)
+
+    async def has(status: str) -> bool:
+        return bool((await campaign_row(process.ledger, seeded.id)).status == status)
+
+    claims = [
+        asyncio.create_task(worker.on_ticket(BatchReleased(batch_id=one, campaign_id=seeded.id, generation=1)))
+        for one in seeded.batch_ids
+    ]
+    await until(lambda: len(held_batches) == 2)
+    early, late = held_batches
+    early.stop_for(StopCause.REFUSED, "refused")
+    await until(lambda: has("paused"))
+    await until(lambda: early not in held_batches)
+    async with process.ledger.write() as connection:
+        for status in (CampaignStatus.QUEUED, CampaignStatus.SENDING):
+            assert await campaigns.move(connection, seeded.id, status)
+    late.stop_for(StopCause.REFUSED, "refused")
+    await asyncio.wait_for(worker.finish(), SECONDS)
+    await asyncio.gather(*claims)
+    assert await has("sending")
 
 
 async def test_a_tick_never_waits_for_a_place(process: Process[SenderSettings], worker: Worker) -> None:

@@ -8,16 +8,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     ColumnElement,
     Float,
-    String,
-    any_,
     bindparam,
     case,
     exists,
     func,
-    literal,
     literal_column,
     or_,
     select,
@@ -27,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col
 
-from shared.ledger import batches, timeline
+from shared.ledger import batches, rows, timeline
 from shared.ledger.batches import Requeued, in_state
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Batch, Campaign, Recipient, Suppression
@@ -290,19 +286,12 @@ async def _suppressed(connection: AsyncConnection, addressees: Collection[Addres
             found = await connection.execute(
                 select(col(Suppression.email_key)).where(
                     col(Suppression.project_id) == project_id,
-                    _is_one_of(connection, some),
+                    rows.is_one_of(connection, col(Suppression.email_key), some),
                     col(Suppression.provisional).is_not(True),
                 )
             )
             suppressed.update((project_id, email_key) for email_key in found.scalars())
     return suppressed
-
-
-def _is_one_of(connection: AsyncConnection, keys: Sequence[str]) -> ColumnElement[bool]:
-    """For PostgreSQL one array: a list would be a new statement for every number of keys."""
-    if connection.dialect.name == "postgresql":
-        return col(Suppression.email_key) == any_(literal(list(keys), ARRAY(String)))
-    return col(Suppression.email_key).in_(keys)
 
 
 async def let_go(
@@ -319,7 +308,7 @@ async def let_go(
     A batch with pending recipients is due again after `rest_seconds`; one with deferred ones only, when the first is
     due, and by the share `retry_jitter` of that wait later. Unless `keep_date`, the next claim gives its emails a new
     Date. `yielded` says in the timeline why an unfinished batch is given back."""
-    if not yielded and await ledger.write_alone(
+    if await ledger.write_alone(
         partial(batches.finish, batch_id=held.batch_id, generation=held.generation, keep_date=keep_date)
     ):
         return LetGo(BatchState.DONE.value)
@@ -330,11 +319,10 @@ async def let_go(
         ours = (col(Batch.id) == held.batch_id, col(Batch.generation) == held.generation)
         if not keep_date:
             await connection.execute(update(Batch).where(*ours).values(dated_at=None))
+        if await batches.finish(connection, held.batch_id, held.generation):  # its last recipient was erased meanwhile
+            return LetGo(BatchState.DONE.value)
         if yielded:
             await timeline.record(connection, held.campaign_id, "yielded", f"A batch was given back: {yielded}")
-        if batch.pending == 0 and batch.deferred == 0:
-            await batches.finish(connection, held.batch_id, held.generation)
-            return LetGo(BatchState.DONE.value)
         due_in = rest_seconds
         if batch.pending == 0:
             due_in = await _first_due(connection, held) * (1 + retry_jitter)
