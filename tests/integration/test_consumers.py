@@ -51,8 +51,14 @@ class Services:
             await self.bus.publish(CampaignRequested(campaign_id=NIL))
             return self.came > before
 
+        async def is_watched() -> bool:
+            try:
+                return await self.bus._consumer.count_ready(topology.CAMPAIGNS) >= 0
+            except (aiormq.AMQPError, OSError):  # the watch may have just left the connection
+                return False
+
         await until(is_served, SECONDS)
-        assert await self.bus._consumer.count_ready(topology.CAMPAIGNS) >= 0
+        await until(is_watched, SECONDS)
 
     async def channel(self) -> aiormq.Channel:
         """The consumer's channel."""
