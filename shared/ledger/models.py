@@ -148,13 +148,13 @@ class Campaign(SQLModel, table=True):
 
 
 class Recipient(SQLModel, table=True):
-    """`status` is in no index, so that PostgreSQL records a result as a heap-only update. Lists by status go
-    through the batches, whose counts say which ranges have such rows."""
+    """`status` is in no index, so that PostgreSQL records a result as a heap-only update, for which half of each page
+    is left free. Lists by status go through the batches, whose counts say which ranges have such rows."""
 
     __table_args__ = (
         UniqueConstraint("campaign_id", "email_key", name="recipient_once"),
         Index("recipient_by_campaign", "campaign_id", "id"),
-        {"postgresql_with": {"fillfactor": 80}, "sqlite_autoincrement": True},
+        {"postgresql_with": {"fillfactor": 50}, "sqlite_autoincrement": True},
     )
     id: int = _big_id()
     campaign_id: UUID = _campaign_key()

@@ -167,15 +167,16 @@ INSERT_AFTER_LOCKS = f"""
     told AS (
         INSERT INTO outbox (project_id, at, size, facts)
         SELECT o.project_id, {POSTGRESQL_NOW}, o.size, o.facts
-        FROM json_to_recordset(CAST(:outbox AS json)) AS o(project_id uuid, size int, facts text)
-        WHERE (SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
+        FROM json_to_recordset(CAST({{outbox}} AS json)) AS o(project_id uuid, size int, facts text)
+        WHERE (SELECT count(*) FROM locked) = CAST({{batch_count}} AS bigint)
     )
 """
-"""For `recipients.record_with_locks`: ids are given after the batches are locked."""
+"""For `recipients.record_with_locks`, with the places of its two parameters: ids are given after the batches are
+locked."""
 
 
 def as_json(packed: Sequence[Packed]) -> str:
-    """The parameter `outbox` of INSERT_AFTER_LOCKS."""
+    """What INSERT_AFTER_LOCKS inserts."""
     return orjson.dumps([{"project_id": str(o.project_id), "size": o.size, "facts": o.facts} for o in packed]).decode()
 
 

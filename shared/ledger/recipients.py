@@ -10,22 +10,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+import asyncpg
 import orjson
 from sqlalchemy import ColumnElement, Row, String, TextClause, case, cast, func, literal, text, update
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import outbox
 from shared.ledger.counts import STATUSES
-from shared.ledger.database import POSTGRESQL_NOW, SQLITE_NOW, db_now
+from shared.ledger.database import POSTGRESQL_NOW, SQLITE_NOW, Ledger, db_now
 from shared.ledger.facts import OF_RECIPIENT, Fact
 from shared.ledger.models import Recipient
 from shared.ledger.outbox import Packed
 from shared.ledger.states import OPEN, RECIPIENT_TRANSITIONS, RecipientStatus
-
-DIVISION_BY_ZERO = "22012"
-"""The SQLSTATE by which `record_with_locks` learns that a batch or a row was not as expected."""
 
 _ALLOWED = {(source.value, target.value) for source, targets in RECIPIENT_TRANSITIONS.items() for target in targets}
 
@@ -70,7 +67,7 @@ async def record(connection: AsyncConnection, changes: Sequence[Change], told: S
 
 
 async def record_with_locks(
-    connection: AsyncConnection,
+    ledger: Ledger,
     batches: Sequence[Mapping[str, int]],
     changes: Sequence[Change],
     told: Sequence[Packed],
@@ -81,22 +78,14 @@ async def record_with_locks(
     status.
 
     Raises UnexpectedError where anything was not as expected."""
-    values: dict[str, Any] = {
-        "batches": orjson.dumps(batches).decode(),
-        "rows": _json(changes),
-        "lease": lease_seconds,
-        "batch_count": len(batches),
-        "row_count": len(changes),
-    }
-    statement = _RECORD_WITH_LOCKS
-    if told:
-        statement, values["outbox"] = _RECORD_AND_TELL, outbox.as_json(told)
+    values = (orjson.dumps(batches).decode(), len(batches), lease_seconds, _json(changes), len(changes))
     try:
-        await connection.execute(statement, values)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == DIVISION_BY_ZERO:
-            raise UnexpectedError from None
-        raise
+        if told:
+            await ledger.execute_alone(_RECORD_AND_TELL, *values, outbox.as_json(told))
+        else:
+            await ledger.execute_alone(_RECORD_WITH_LOCKS, *values)
+    except asyncpg.DivisionByZeroError:
+        raise UnexpectedError from None
 
 
 async def close_open(
@@ -236,7 +225,7 @@ _SET = """
 """
 _GUARD = "WHERE recipient.id = r.id AND recipient.status = r.was AND recipient.attempts = r.attempts_was"
 _POSTGRESQL_ROWS = """
-    FROM json_to_recordset(CAST(:rows AS json)) AS r(id bigint, was text, attempts_was int, status text, attempts int,
+    FROM json_to_recordset(CAST({rows} AS json)) AS r(id bigint, was text, attempts_was int, status text, attempts int,
         delay double precision, code int, enhanced text, reply text, relay text, queue_id text)
 """
 _SQLITE_ROWS = """
@@ -245,27 +234,30 @@ _SQLITE_ROWS = """
         value ->> '$.code' AS code, value ->> '$.enhanced' AS enhanced, value ->> '$.reply' AS reply,
         value ->> '$.relay' AS relay, value ->> '$.queue_id' AS queue_id FROM json_each(:rows)) AS r
 """
-_RECORD_POSTGRESQL: TextClause = text(_SET.format(now=POSTGRESQL_NOW) + _POSTGRESQL_ROWS + _GUARD)
+_RECORD_POSTGRESQL: TextClause = text(_SET.format(now=POSTGRESQL_NOW) + _POSTGRESQL_ROWS.format(rows=":rows") + _GUARD)
 _RECORD_SQLITE: TextClause = text(_SET.format(now=SQLITE_NOW) + _SQLITE_ROWS + _GUARD)
 
 _COUNTS = ", ".join(f"{status} = batch.{status} + coalesce(b.{status}, 0)" for status in STATUSES)
 _COUNT_COLUMNS = ", ".join(f"{status} int" for status in STATUSES)
+# $1: the batches as JSON, $2: their number, $3: the seconds of a lease, $4: the changes as JSON, $5: their number.
 _WITH_LOCKS = f"""
     WITH locked AS (
-        UPDATE batch SET lease_until = {POSTGRESQL_NOW} + CAST(:lease AS double precision), {_COUNTS}
-        FROM json_to_recordset(CAST(:batches AS json)) AS b(id bigint, generation int, {_COUNT_COLUMNS})
+        UPDATE batch SET lease_until = {POSTGRESQL_NOW} + CAST($3 AS double precision), {_COUNTS}
+        FROM json_to_recordset(CAST($1 AS json)) AS b(id bigint, generation int, {_COUNT_COLUMNS})
         WHERE batch.id = b.id AND batch.generation = b.generation
         RETURNING batch.id
     ), written AS (
-        {_SET.format(now=POSTGRESQL_NOW)} {_POSTGRESQL_ROWS} {_GUARD}
-            AND (SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
+        {_SET.format(now=POSTGRESQL_NOW)} {_POSTGRESQL_ROWS.format(rows="$4")} {_GUARD}
+            AND (SELECT count(*) FROM locked) = CAST($2 AS bigint)
         RETURNING recipient.id
     )
 """
 _UNLESS_UNEXPECTED = """
-    SELECT 1 / CAST((SELECT count(*) FROM locked) = CAST(:batch_count AS bigint)
-        AND (SELECT count(*) FROM written) = CAST(:row_count AS bigint) AS int)
+    SELECT 1 / CAST((SELECT count(*) FROM locked) = CAST($2 AS bigint)
+        AND (SELECT count(*) FROM written) = CAST($5 AS bigint) AS int)
 """
-_RECORD_WITH_LOCKS: TextClause = text(_WITH_LOCKS + _UNLESS_UNEXPECTED)
-_RECORD_AND_TELL: TextClause = text(f"{_WITH_LOCKS}, {outbox.INSERT_AFTER_LOCKS} {_UNLESS_UNEXPECTED}")
+_RECORD_WITH_LOCKS = _WITH_LOCKS + _UNLESS_UNEXPECTED
+_RECORD_AND_TELL = (
+    f"{_WITH_LOCKS}, {outbox.INSERT_AFTER_LOCKS.format(outbox='$6', batch_count='$2')} {_UNLESS_UNEXPECTED}"
+)
 # The rows wait for the locks, because they are written only if the number of locks is right.

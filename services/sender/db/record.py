@@ -97,8 +97,7 @@ async def _record_in_one_statement(ledger: Ledger, groups: Sequence[Group], leas
     """PostgreSQL does it all in one round trip."""
     changes = [result for group in groups for result in group.results]
     locks = [{"id": group.batch_id, "generation": group.generation, **_deltas(group.results)} for group in groups]
-    async with ledger.autocommit() as connection:
-        await recipients.record_with_locks(connection, locks, changes, _told(groups), lease_seconds)
+    await recipients.record_with_locks(ledger, locks, changes, _told(groups), lease_seconds)
 
 
 async def _record_in_one_transaction(
