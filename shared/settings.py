@@ -94,7 +94,9 @@ class CommonSettings(BaseSettings):
     database_url: SecretStr = Field(
         SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`; `postgresql://...`: PostgreSQL."
     )
-    database_pool_size: int = Field(8, ge=1, description="Most database connections a process holds.")
+    database_pool_size: int = Field(
+        8, ge=1, description="Most database connections in a process's pool. A sender has one more, for results."
+    )
     transaction_seconds: float = Field(
         60.0, gt=0, description="Seconds after which a PostgreSQL transaction is given up and tried again."
     )

@@ -49,8 +49,6 @@ class DirectConnection:
                 raise
             except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
                 self.drop()
-                if isinstance(error, ValueError):  # a parameter that has no such type
-                    raise
                 raise ConnectionError(str(error)) from error
             except BaseException:
                 self.drop()  # a statement may still be under way

@@ -16,6 +16,7 @@ from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, clock
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
 from tests.support.seeds import Seeded, seed_campaign
+from tests.support.waiting import until
 
 LEASE = 15.0
 
@@ -385,3 +386,28 @@ async def test_a_plan_made_while_the_table_was_small_does_not_outlive_it(postgre
         rows_read = (await connection.execute(text(reads))).scalar_one()
     await ledger.close()
     assert rows_read < 2 * grown
+
+
+async def test_most_results_are_recorded_without_touching_an_index(postgresql_url: str) -> None:
+    """Results come in groups, in the order of the rows: half of each page is free for the new versions of the rest."""
+    ledger = Ledger(postgresql_url, pool_size=1)
+    rows = 2_000
+    seeded = await seed_campaign(ledger, rows)
+    claim = await claimed(ledger, seeded)
+    for first in range(0, rows, 32):
+        await record(ledger, [group(claim, *map(result, seeded.recipient_ids[first : first + 32]))], LEASE)
+    await ledger.close()  # the server counts what a connection changed at its end
+    ledger = Ledger(postgresql_url, pool_size=1)
+    counts = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'recipient'"
+
+    updated = heap_only = 0
+
+    async def all_are_counted() -> bool:
+        nonlocal updated, heap_only
+        async with ledger.read() as connection:
+            updated, heap_only = (await connection.execute(text(counts))).one()
+        return int(updated) >= rows
+
+    await until(all_are_counted)
+    await ledger.close()
+    assert heap_only > 0.8 * updated
