@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, Uuid, bindparam, func, select, text, update
+from sqlalchemy import Row, String, bindparam, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import aliased
 from sqlmodel import col
@@ -16,7 +16,8 @@ from services.api.shapes.common import moment
 from services.api.usecases.errors import ForgottenError, ImportOpenError, NotFoundError, WrongStateError, invalid
 from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
-from shared.ledger.models import Campaign, Import
+from shared.ledger.database import db_now
+from shared.ledger.models import Batch, Campaign, Import
 from shared.ledger.states import (
     CAMPAIGN_TRANSITIONS,
     EDITABLE,
@@ -30,23 +31,38 @@ _HEAVY = ("content",)
 COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name not in _HEAVY)  # type: ignore[attr-defined]
 """All but the content, which may weigh megabytes."""
 
-_TEXTS = text("""
-    SELECT CAST(json_build_object(
-        'subject', c -> 'subject', 'html', c -> 'html', 'text', c -> 'text',
-        'attachments', (
-            SELECT coalesce(json_agg(json_build_object(
-                'filename', a -> 'filename', 'content_type', a -> 'content_type', 'content', '',
-                'content_id', a -> 'content_id'
-            )), '[]')
-            FROM json_array_elements(c -> 'attachments') AS a
-        )
-    ) AS text)
-    FROM (SELECT CAST(content AS json) AS c FROM campaign WHERE id = :id) AS one
-""").bindparams(bindparam("id", type_=Uuid()))
+_WITHOUT_FILES = literal_column(
+    """(
+        SELECT CAST(json_build_object(
+            'subject', c -> 'subject', 'html', c -> 'html', 'text', c -> 'text',
+            'attachments', (
+                SELECT coalesce(json_agg(json_build_object(
+                    'filename', a -> 'filename', 'content_type', a -> 'content_type', 'content', '',
+                    'content_id', a -> 'content_id'
+                )), '[]')
+                FROM json_array_elements(c -> 'attachments') AS a
+            )
+        ) AS text)
+        FROM (SELECT CAST(campaign.content AS json) AS c) AS one
+    )""",
+    String(),
+)
+"""PostgreSQL: the content as JSON, with its attachments empty."""
+
+_TEXTS = select(_WITHOUT_FILES).select_from(Campaign).where(col(Campaign.id) == bindparam("id"))
 
 _FIND = select(*COLUMNS).where(
     col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project")
 )
+
+_RESCUED = (
+    select(func.coalesce(func.sum(col(Batch.rescues)), 0))
+    .where(col(Batch.campaign_id) == col(Campaign.id))
+    .correlate(Campaign)
+    .scalar_subquery()
+)
+_SHOW = _FIND.add_columns(db_now().label("now"), _RESCUED.label("rescued"))
+_SHOW_WITH_TEXTS = _SHOW.add_columns(_WITHOUT_FILES.label("texts"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +81,17 @@ async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign without its content. Raises NotFoundError."""
     values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
     return _found((await connection.execute(_FIND, values)).first())
+
+
+async def find_to_show(connection: AsyncConnection, campaign: CampaignRef) -> tuple[Row[Any], str]:
+    """The campaign without its content, with `now` (the database's clock) and `rescued` (the rescues of its batches);
+    and its texts, as `texts_of` gives them. Raises NotFoundError."""
+    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
+    if connection.dialect.name == "postgresql":  # it is polled, so it is one statement
+        row = _found((await connection.execute(_SHOW_WITH_TEXTS, values)).first())
+        return row, str(row.texts)
+    row = _found((await connection.execute(_SHOW, values)).first())
+    return row, await texts_of(connection, row.id)
 
 
 async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -17,11 +17,6 @@ from shared.ledger.counts import counts_of
 from shared.ledger.database import clock
 from shared.ledger.forgetting.summary import refusals
 from shared.ledger.forgetting_tables import ForgottenCampaign
-from shared.ledger.models import Batch
-
-_RESCUES = select(func.coalesce(func.sum(col(Batch.rescues)), 0)).where(
-    col(Batch.campaign_id) == bindparam("its_campaign")
-)
 
 
 async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[CampaignSummary]:
@@ -40,11 +35,11 @@ async def summary(connection: AsyncConnection, campaign: CampaignRef) -> Campaig
 
 async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
     """A campaign with its content. Raises NotFoundError."""
-    row = await campaign_row.find(connection, campaign)
-    content = orjson.loads(await campaign_row.texts_of(connection, row.id))
+    row, texts = await campaign_row.find_to_show(connection, campaign)
+    content = orjson.loads(texts)
     counts = await counts_of(connection, [row.id])
     waiting = await limits.waiting_for(connection, [row.project_id])
-    shown = _members(row, counts[row.id], waiting, await clock(connection))
+    shown = _members(row, counts[row.id], waiting, row.now)
     shown |= {
         # An address that was valid when it was stored is shown, whatever the rules are now.
         "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
@@ -54,7 +49,7 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
         "text": content.get("text"),
         "attachments": [one["filename"] for one in content.get("attachments", ())],
         "reopening": row.reopen,
-        "rescued": await _rescued(connection, row.id),
+        "rescued": row.rescued,
         "forgotten": None if row.forgotten_at is None else await forgotten(connection, row.id),
     }
     return CampaignOut.model_validate(shown)
@@ -98,7 +93,3 @@ def _average(row: Row[Any], counts: Mapping[str, int], now: float) -> float | No
         return None
     seconds = (row.finished_at or now) - row.started_at
     return round(counts["sent"] / seconds, 2) if seconds > 0 else None
-
-
-async def _rescued(connection: AsyncConnection, campaign_id: UUID) -> int:
-    return int((await connection.execute(_RESCUES, {"its_campaign": campaign_id})).scalar_one())

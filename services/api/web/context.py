@@ -82,16 +82,21 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _project(request: Request) -> Project:
+async def _project(request: Request) -> Project:
     return Project(api_of(request), request.state.key)
 
 
-ApiDep = Annotated[Api, Depends(api_of)]
+async def _api(request: Request) -> Api:
+    return api_of(request)
+
+
+# Coroutines, because FastAPI calls plain functions on a thread.
+ApiDep = Annotated[Api, Depends(_api)]
 ProjectDep = Annotated[Project, Depends(_project)]
 """The route has authenticated the request before: see `rest.auth` and `page.route`."""
 
 
-def _campaign(campaign_id: UUID, project: ProjectDep) -> CampaignRef:
+async def _campaign(campaign_id: UUID, project: ProjectDep) -> CampaignRef:
     return project.campaign(campaign_id)
 
 
