@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage as IncomingMessage
 from aiormq.exceptions import ChannelAccessRefused, DeliveryError, PublishError
 from faststream import AckPolicy
 from faststream.rabbit import Channel, ExchangeType, RabbitExchange, RabbitQueue
-from faststream.rabbit.annotations import RabbitMessage
+from faststream.rabbit.message import RabbitMessage
 from faststream.rabbit.schemas.queue import QueueType
 from faststream.rabbit.subscriber import RabbitSubscriber
 from yarl import URL
@@ -59,6 +59,7 @@ class Bus:
             return LastingBroker(
                 str(URL(with_one_host(url)).update_query(name=f"{name} {role}", heartbeat=HEARTBEAT_SECONDS)),
                 logger=None,
+                apply_types=False,  # it would resolve each handler's arguments in a thread
                 graceful_timeout=GRACEFUL_SECONDS,
                 timeout=CONNECT_SECONDS,
                 reconnect_interval=RECONNECT_SECONDS,
@@ -98,7 +99,7 @@ class Bus:
 
         consumer = Consumer(queue, prefetch)
 
-        async def handle(_body: bytes, message: RabbitMessage) -> None:
+        async def handle(message: RabbitMessage) -> None:
             with consumer.handling():
                 await take(message)
 
@@ -122,7 +123,7 @@ class Bus:
             RabbitQueue(queue, queue_type=QueueType.QUORUM, declare=False),
             channel=Channel(prefetch_count=prefetch),
             ack_policy=AckPolicy.NACK_ON_ERROR,
-            decoder=_undecoded,
+            decoder=_as_it_came,
         )
         subscriber(handle)
         self._subscribers.append(subscriber)
@@ -275,6 +276,6 @@ async def _end(task: asyncio.Task[None] | None) -> None:
             log.error("bus.failed", exc_info=error)
 
 
-async def _undecoded(message: RabbitMessage) -> bytes:
-    """The body as it came: it is read where a refusal is counted and logged."""
-    return message.body
+async def _as_it_came(message: RabbitMessage) -> RabbitMessage:
+    """It is read where a refusal is counted and logged."""
+    return message
