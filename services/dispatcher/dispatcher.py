@@ -3,12 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from uuid import UUID
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.dispatcher import fairness
 from services.dispatcher.agenda import AGAIN_SECONDS, Agenda
@@ -16,14 +14,13 @@ from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
-from services.dispatcher.release import Released, recall, release_one
+from services.dispatcher.release import Released, recall, release
 from services.dispatcher.steps import Steps, log_error
-from services.dispatcher.survey import OpenCampaign, Out, Survey, batches_out, find, look_at
+from services.dispatcher.survey import OpenCampaign, Survey, find, look_at
 from shared import logs
 from shared.bus import Bus
 from shared.events import AnyProgress, CampaignRequested, Event
 from shared.health import late
-from shared.ledger import instances
 from shared.ledger.database import Ledger
 from shared.settings import DispatcherSettings
 from shared.ticks import Ticks
@@ -35,7 +32,10 @@ FIRST_LAP_AT_ONCE = 1000
 """In the first lap, which a process runs without waiting for the clock."""
 
 IDLE_SECONDS = 5.0
-"""While nothing is being sent, the capacity of the senders is read this often, and the lap goes this often."""
+"""While nothing is being sent, the lap goes this often."""
+
+GATHER_SECONDS = 0.1
+"""How long a round waits for more events while senders have batches ahead. A sender takes longer for a batch of 500."""
 
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""
@@ -48,7 +48,7 @@ log = logs.get()
 
 
 class Dispatcher:
-    """Runs one round at a time; events that arrive during a round start one more.
+    """Runs one round at a time. Events start the next one, at once or a few together.
 
     Several dispatchers may run: each change is a compare-and-swap, and the second finds it done."""
 
@@ -65,17 +65,32 @@ class Dispatcher:
         self._jobs = Jobs(self._work, lambda job: self._owned.create_task(job))
         self._steps = Steps(ledger, metrics, self._agenda, self._fairness, self._jobs, self._publish)
         self._round_ended_at = time.monotonic()
-        #: Batches that the live senders can hold at once, and when this was read.
-        self._capacity, self._capacity_at = 0, float("-inf")
+        #: Events of batches since the last round began, and how many of them start the next one at once: half of the
+        #: batches that no sender had claimed, if the window was full.
+        self._progressed, self._enough = 0, 0
+        #: Starts a round for fewer of them.
+        self._gathering: asyncio.TimerHandle | None = None
+        #: When the lap went last, in monotonic seconds.
+        self._lapped_at = float("-inf")
         #: The last lap found no campaign that is being sent, and no round has found anything since.
         self._is_idle = False
         #: Set when a round has seen rows of the outbox that have no position.
         self.unplaced = asyncio.Event()
         self._owned: asyncio.TaskGroup
 
-    async def on_event(self, event: CampaignRequested | AnyProgress) -> None:
+    async def on_request(self, event: CampaignRequested) -> None:
         """Wakes the loop. The event is acknowledged at once: the ledger says what there is to do."""
         self.wake(event.campaign_id)
+
+    async def on_progress(self, event: AnyProgress) -> None:
+        """Wakes the loop too. While senders have batches ahead, and the campaign only waits for room in the window, the
+        round waits for a few such events, GATHER_SECONDS at most."""
+        campaign_id = event.campaign_id
+        self._progressed += 1
+        if campaign_id is None or self._progressed >= self._enough or not self._fairness.is_ready(campaign_id):
+            self.wake(campaign_id)
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self.wake)
 
     def wake(self, campaign_id: UUID | None = None, cause: str = "event") -> None:
         """Starts a round as soon as the current one has ended; it looks at the campaign."""
@@ -84,6 +99,11 @@ class Dispatcher:
         if not (self._woken.is_set() and self._cause == "event"):
             self._cause = cause
         self._woken.set()
+
+    @property
+    def is_woken(self) -> bool:
+        """The next round starts at once."""
+        return self._woken.is_set()
 
     async def run(self) -> None:
         """Runs rounds until cancelled. If one fails, the error is logged and the next one tries again."""
@@ -106,6 +126,10 @@ class Dispatcher:
     async def round(self, cause: str) -> bool:
         """Looks at the campaigns on the agenda and does what there is to do; returns False if there was nothing."""
         asked = self._agenda.take()
+        self._progressed = 0
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         with self._metrics.round_seconds.time():
             try:
                 seen = await self._survey(asked, cause)
@@ -128,53 +152,32 @@ class Dispatcher:
         (added to `asked`)."""
         is_first_lap = not self._agenda.laps
         most = FIRST_LAP_AT_ONCE if is_first_lap else LAP_AT_ONCE if cause == "clock" else 0
-        if self._is_idle and not asked and time.monotonic() - self._capacity_at < IDLE_SECONDS:
+        if self._is_idle and not asked and time.monotonic() - self._lapped_at < IDLE_SECONDS:
             most = 0
-        found = await self._ledger.read_at_once(partial(find, lap_after=self._agenda.lap_at, lap_most=most))
+        lost_seconds = self._settings.instance_lost_seconds
+        found = await self._ledger.read_at_once(
+            partial(find, lost_seconds=lost_seconds, lap_after=self._agenda.lap_at, lap_most=most)
+        )
         if most:
+            self._lapped_at = time.monotonic()
             if self._agenda.lap(found.lap, most):
                 self._fairness.end_lap()
             # In the first lap all of them, to learn when their retries are due.
             asked.update(campaign_id for campaign_id, has_work in found.lap.items() if has_work or is_first_lap)
             if is_first_lap and not self._agenda.laps:
                 self.wake(cause=cause)
-        wanted = {*asked, *found.due}
-        if most or wanted or found.any_out:
-            self._is_idle = not (wanted or found.any_out or found.lap) and self._agenda.lap_at is None
+        wanted = {*asked, *found.due, *found.out}
+        if most or wanted:
+            self._is_idle = not (wanted or found.lap) and self._agenda.lap_at is None
         if found.any_unplaced:
             self.unplaced.set()
-        if not (wanted or found.any_out):
-            await self._read_capacity()
-            return Survey({}, self._capacity, {})
-        async with self._ledger.read() as connection:
-            return await self._look(connection, wanted, any_out=found.any_out)
-
-    async def _read_capacity(self) -> None:
-        """While nothing is out: every IDLE_SECONDS."""
-        if time.monotonic() - self._capacity_at < IDLE_SECONDS:
-            return
-        self._capacity_at = time.monotonic()
-        lost_seconds = self._settings.instance_lost_seconds
-        self._capacity = await self._ledger.read_at_once(partial(instances.live_capacity, lost_seconds=lost_seconds))
-
-    async def _look(self, connection: AsyncConnection, wanted: set[UUID], *, any_out: bool) -> Survey:
-        """Looks at these campaigns, and at those with batches out."""
-        out: Mapping[UUID, Out] = {}
-        leased = 0
-        if any_out:
-            out, leased = await batches_out(connection)
-        wanted |= out.keys()
-        self._capacity_at = time.monotonic()
-        lost_seconds = self._settings.instance_lost_seconds
-        self._capacity = await instances.live_capacity(connection, lost_seconds=lost_seconds)
-        # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
-        capacity = max(self._capacity, leased)
         if not wanted:
-            return Survey({}, capacity, {})
-        campaigns, limits, now = await look_at(connection, wanted, out)
+            return Survey({}, found.capacity, {})
+        async with self._ledger.read() as connection:
+            campaigns, limits, now = await look_at(connection, wanted, found.out)
         for gone in wanted - campaigns.keys():
             self._fairness.forget(gone)
-        return Survey(campaigns, capacity, limits, now)
+        return Survey(campaigns, found.capacity, limits, now)
 
     def _note(self, campaign: OpenCampaign, seen: Survey) -> None:
         """Notes what can be released of a campaign, and when to look at it again."""
@@ -231,7 +234,7 @@ class Dispatcher:
         """Fills the window, one batch of the fairest campaign at a time. If it is full, a batch that no sender has
         claimed makes room for a campaign with nothing out, so that it does not wait behind a large one."""
         window = fairness.window(self._settings, seen.capacity)
-        busy = False
+        unclaimed = 0
         looks = 0
         while (free := window - seen.out) > 0 or seen.most_released() is not None:
             limited_last = seen.limited_out >= max(seen.capacity // 2, 1)
@@ -251,22 +254,30 @@ class Dispatcher:
             if free <= 0 and not (self._fairness.has_none_out(campaign_id) and await self._recall(seen)):
                 break
             campaign = seen.campaigns[campaign_id]
-            released = await self._release_one(campaign, seen)
-            if released is None:
+            released = await self._release_of(campaign, seen, self._most_together(campaign, seen, free))
+            if not released:
                 self._fairness.nothing_ready(campaign_id)
                 self._agenda.look_in(campaign_id, AGAIN_SECONDS)
                 continue
-            busy = True
-            campaign.out += 1
-            campaign.emails_out += released.emails
-            self._fairness.served(campaign_id, fresh=released.fresh)
-            if not seen.has_room(campaign):
+            unclaimed += len(released)
+            for one in released:
+                campaign.out += 1
+                campaign.emails_out += one.emails
+                self._fairness.served(campaign_id, fresh=one.fresh)
+                self._publish(one.ticket)
+            if not (campaign.may_release and seen.has_room(campaign)):
                 self._fairness.nothing_ready(campaign_id)
-            self._publish(released.ticket)
         self._metrics.capacity.set(seen.capacity)
         self._metrics.window.set(window)
         self._metrics.out.set(seen.out)
-        return busy
+        self._enough = (seen.released + unclaimed) // 2 if seen.out >= window else 0
+        return unclaimed > 0
+
+    def _most_together(self, campaign: OpenCampaign, seen: Survey, free: int) -> int:
+        """How many batches of a campaign may be released together: one, if another campaign, its limits or a retry may
+        come after it."""
+        is_alone = self._fairness.upcoming(2) == {campaign.id}
+        return max(free, 1) if is_alone and seen.rate(campaign) is None and not campaign.due else 1
 
     async def _look_at_more(self, seen: Survey, campaign_ids: Collection[UUID]) -> None:
         """Looks at campaigns that were ready earlier and whose turn it is now."""
@@ -301,29 +312,32 @@ class Dispatcher:
             log.info("batches.recalled", campaign_id=str(campaign.id), emails=sum(recalled), batches=len(recalled))
         return bool(recalled)
 
-    async def _release_one(self, campaign: OpenCampaign, seen: Survey) -> Released | None:
+    async def _release_of(self, campaign: OpenCampaign, seen: Survey, most: int) -> Sequence[Released]:
+        """Releases one batch of a campaign, or up to `most` new ones together."""
         try:
             with self._metrics.release_seconds.time():
-                released = await release_one(
+                released = await release(
                     self._ledger,
                     self._settings,
                     campaign,
+                    most=most,
                     capacity=seen.capacity,
                     rate=seen.rate(campaign),
+                    lacks_limit=seen.lacks_limit(campaign),
                     fresh_first=self._fairness.wants_fresh(campaign.id),
                 )
         except Exception as error:  # noqa: BLE001 - see log_error
             log_error("release.failed", error, campaign_id=str(campaign.id))
-            return None
-        if released is not None:
-            self._metrics.released.labels("fresh" if released.fresh else "again").inc()
-            self._metrics.released_emails.inc(released.emails)
+            return ()
+        for one in released:
+            self._metrics.released.labels("fresh" if one.fresh else "again").inc()
+            self._metrics.released_emails.inc(one.emails)
             log.info(
                 "batch.released",
                 campaign_id=str(campaign.id),
-                batch_id=released.ticket.batch_id,
-                generation=released.ticket.generation,
-                emails=released.emails,
+                batch_id=one.ticket.batch_id,
+                generation=one.ticket.generation,
+                emails=one.emails,
             )
         return released
 

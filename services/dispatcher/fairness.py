@@ -157,6 +157,11 @@ class Fairness:
         campaign = self._campaigns.get(campaign_id)
         return campaign is not None and campaign.ready and not campaign.out
 
+    def is_ready(self, campaign_id: UUID) -> bool:
+        """The campaign has something to release."""
+        campaign = self._campaigns.get(campaign_id)
+        return campaign is not None and campaign.ready
+
     def wants_fresh(self, campaign_id: UUID) -> bool:
         """Whether a new batch comes next: new batches and retries of a campaign alternate."""
         return campaign_id in self._campaigns and not self._campaigns[campaign_id].fresh

@@ -31,8 +31,8 @@ async def serve(process: Process[DispatcherSettings]) -> None:
         dispatcher.unplaced,
     )
 
-    process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_event, prefetch=PREFETCH)
-    process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_event, prefetch=PREFETCH)
+    process.bus.subscribe(topology.CAMPAIGNS, CampaignRequested, dispatcher.on_request, prefetch=PREFETCH)
+    process.bus.subscribe(topology.DEFAULT, AnyProgress, dispatcher.on_progress, prefetch=PREFETCH)
 
     process.ticks.append(dispatcher.ticks)
     process.health.checks["rounds"] = dispatcher.check

@@ -44,7 +44,7 @@ class DispatcherMetrics:
             registry=registry,
         )
         self.release_seconds = Histogram(
-            f"{PREFIX}_release_seconds", "Time to create and release one batch.", registry=registry
+            f"{PREFIX}_release_seconds", "Time to create and release batches in one transaction.", registry=registry
         )
         self.round_seconds = Histogram(
             f"{PREFIX}_round_seconds",

@@ -1,12 +1,13 @@
-"""Releasing one batch of a campaign: a waiting one that is due, or a new one for its next recipients. And recalling one
+"""Releasing batches of a campaign: a waiting one that is due, or new ones for its next recipients. And recalling some
 that no sender has claimed yet."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -16,7 +17,7 @@ from shared.events import BatchReleased
 from shared.ledger import batches, campaigns, rate_limits, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import Batch, Campaign
+from shared.ledger.models import Batch
 from shared.ledger.states import BatchState, CampaignStatus
 from shared.settings import DispatcherSettings
 
@@ -35,32 +36,35 @@ class Released:
     fresh: bool  # a new batch, not a retry
 
 
-async def release_one(
+async def release(
     ledger: Ledger,
     settings: DispatcherSettings,
     campaign: OpenCampaign,
     *,
+    most: int,
     capacity: int,
     rate: float | None,
+    lacks_limit: bool,
     fresh_first: bool,
-) -> Released | None:
-    """Releases one batch in one transaction. None if nothing is due, or the campaign has moved on.
+) -> Sequence[Released]:
+    """Releases a waiting batch that is due, or up to `most` new ones in one transaction. Nothing if none is due, or the
+    campaign has moved on.
 
-    `rate` is the lowest that the campaign is under. Of two dispatchers that release the same batch at the same time,
-    one gets None."""
+    `rate` is the lowest that the campaign is under. It `lacks_limit` if its own rate is not in the ledger yet. Of two
+    dispatchers that release the same batch at the same time, one releases nothing."""
     emails = batch_emails(settings, campaign.total, capacity, rate)
-    async with ledger.write() as connection:
-        if campaign.emails_per_second is not None:
+    if lacks_limit and campaign.emails_per_second is not None:
+        async with ledger.write() as connection:
             own = rate_limits.campaign_scope(campaign.id)
             await rate_limits.add_missing(connection, own, campaign.emails_per_second)
-        released = None
-        if campaign.due and not fresh_first:
-            released = await _release_waiting(connection, campaign, rate)
-        if released is None and campaign.uncut:
-            released = await _release_fresh(connection, campaign, emails, rate)
-        if released is None and campaign.due and fresh_first:
-            released = await _release_waiting(connection, campaign, rate)
-        return released
+    released: Sequence[Released] = ()
+    if campaign.due and not fresh_first:
+        released = await _release_waiting(ledger, campaign, rate)
+    if not released and campaign.uncut:
+        released = await _release_fresh(ledger, campaign, most, emails, rate)
+    if not released and campaign.due and fresh_first:
+        released = await _release_waiting(ledger, campaign, rate)
+    return released
 
 
 async def recall(ledger: Ledger, campaign_id: UUID, most: int) -> Sequence[int]:
@@ -88,36 +92,38 @@ def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: 
     return max(emails, 1)
 
 
-async def _release_waiting(connection: AsyncConnection, campaign: OpenCampaign, rate: float | None) -> Released | None:
-    due = (
-        await connection.execute(
-            select(
-                col(Batch.id),
-                col(Batch.generation),
-                col(Batch.size),
-                col(Batch.due_at),
-                col(Batch.fruitless),
-                (col(Batch.pending) + col(Batch.deferred)).label("open"),
-            )
-            .where(
-                col(Batch.campaign_id) == campaign.id,
-                in_state(BatchState.WAITING),
-                col(Batch.due_at) <= db_now(),
-            )
-            .order_by(col(Batch.due_at))
-            .limit(1)
-        )
-    ).first()
-    if due is None:
-        return None
-    if due.fruitless >= batches.MOST_FRUITLESS:
-        await _pause(connection, campaign.id, due.id)
-        return None
-    span = _span(due.size, rate)
-    if not await batches.release(connection, due.id, due.generation, due_at=due.due_at, span_seconds=span):
-        return None  # another dispatcher was first
+async def _release_waiting(ledger: Ledger, campaign: OpenCampaign, rate: float | None) -> Sequence[Released]:
+    async with ledger.write() as connection:
+        due = (await connection.execute(_FIRST_DUE, {"campaign_id": campaign.id})).first()
+        if due is None:
+            return ()
+        if due.fruitless >= batches.MOST_FRUITLESS:
+            await _pause(connection, campaign.id, due.id)
+            return ()
+        span = None if rate is None else due.size / rate
+        if not await batches.release(connection, due.id, due.generation, due_at=due.due_at, span_seconds=span):
+            return ()  # another dispatcher was first
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
-    return Released(ticket, due.open, fresh=False)
+    return [Released(ticket, due.open, fresh=False)]
+
+
+_FIRST_DUE = (
+    select(
+        col(Batch.id),
+        col(Batch.generation),
+        col(Batch.size),
+        col(Batch.due_at),
+        col(Batch.fruitless),
+        (col(Batch.pending) + col(Batch.deferred)).label("open"),
+    )
+    .where(
+        col(Batch.campaign_id) == bindparam("campaign_id"),
+        in_state(BatchState.WAITING),
+        col(Batch.due_at) <= db_now(),
+    )
+    .order_by(col(Batch.due_at))
+    .limit(1)
+)
 
 
 async def _pause(connection: AsyncConnection, campaign_id: UUID, batch_id: int) -> None:
@@ -136,30 +142,21 @@ async def _pause(connection: AsyncConnection, campaign_id: UUID, batch_id: int) 
 
 
 async def _release_fresh(
-    connection: AsyncConnection, campaign: OpenCampaign, emails: int, rate: float | None
-) -> Released | None:
-    """Creates the next batch and moves the cursor, by compare-and-swap."""
-    cut = await campaigns.next_range(connection, campaign.id, campaign.cursor, emails)
-    if cut is None:
-        return None
-    unmoved = col(Campaign.cursor) == campaign.cursor
-    is_sending = col(Campaign.status) == CampaignStatus.SENDING.value
-    if not await campaigns.move_cursor(connection, campaign.id, cut.last_id, unmoved, is_sending):
-        return None
-    batch_id = await batches.create(
-        connection,
-        campaign.id,
-        cut,
-        BatchState.RELEASED,
-        pending=cut.size,
-        released_at=db_now(),
-        due_at=db_now(),
-        span_seconds=_span(cut.size, rate),
+    ledger: Ledger, campaign: OpenCampaign, most: int, emails: int, rate: float | None
+) -> Sequence[Released]:
+    """Creates the next batches and moves the cursor, by compare-and-swap."""
+    new = await ledger.write_at_once(
+        partial(
+            batches.cut,
+            campaign_id=campaign.id,
+            after=campaign.cursor,
+            batches=most,
+            emails=emails,
+            rate=rate,
+        )
     )
-    campaign.cursor = cut.last_id
-    return Released(BatchReleased(batch_id=batch_id, campaign_id=campaign.id, generation=1), cut.size, fresh=True)
-
-
-def _span(size: int, rate: float | None) -> float | None:
-    """Seconds that a whole batch takes at its rate; None without one: such a batch takes a place of its sender."""
-    return None if rate is None else size / rate
+    if new:
+        campaign.cursor = new[-1].last_id
+        campaign.uncut = new[-1].size == emails
+    tickets = [BatchReleased(batch_id=cut.batch_id, campaign_id=campaign.id, generation=1) for cut in new]
+    return [Released(ticket, cut.size, fresh=True) for ticket, cut in zip(tickets, new, strict=True)]

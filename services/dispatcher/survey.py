@@ -9,14 +9,26 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Executable, Integer, Uuid, bindparam, func, literal_column, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    Select,
+    Uuid,
+    bindparam,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.agenda import AGAIN_SECONDS
-from shared.ledger import campaigns, rate_limits
+from shared.ledger import campaigns, instances, rate_limits
 from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
-from shared.ledger.database import clock, db_now, db_now_once
+from shared.ledger.database import db_now, db_now_once
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.outbox_tables import Outbox
 from shared.ledger.rate_limits import Limit
@@ -114,6 +126,11 @@ class Survey:
         return sum(campaign.places for campaign in self.campaigns.values())
 
     @property
+    def released(self) -> int:
+        """Batches of all campaigns that no sender has claimed yet."""
+        return sum(campaign.released for campaign in self.campaigns.values())
+
+    @property
     def limited_out(self) -> int:
         """Those of campaigns with a rate limit."""
         return sum(one.places for one in self.campaigns.values() if one.places and self.rate(one) is not None)
@@ -122,6 +139,10 @@ class Survey:
         """The lowest rate that a campaign is under; None: it has none."""
         rates = [limit.emails_per_second for limit in self._limits(campaign)] + [campaign.emails_per_second]
         return min((rate for rate in rates if rate is not None), default=None)
+
+    def lacks_limit(self, campaign: OpenCampaign) -> bool:
+        """Its own rate is not among the limits that senders keep."""
+        return campaign.emails_per_second is not None and rate_limits.campaign_scope(campaign.id) not in self.limits
 
     def has_room(self, campaign: OpenCampaign) -> bool:
         """Its limits leave room for another batch: what is out is soon used up, and no cap is."""
@@ -164,62 +185,41 @@ class Out:
 NONE_OUT = Out(0, 0, 0, 0)
 
 
-def _batches_out() -> Executable:
-    is_released, is_sending = (
-        col(Batch.state) == BatchState.RELEASED.value,
-        col(Batch.state) == BatchState.SENDING.value,
-    )
-    open_rows = col(Batch.pending) + col(Batch.deferred)
-    return (
-        select(
-            col(Batch.campaign_id),
-            func.count(),
-            func.count().filter(is_released),
-            func.count().filter(is_sending, ~takes_place()),
-            func.coalesce(func.sum(open_rows).filter(~is_nearly_done()), 0),
-            func.count().filter(takes_place(), col(Batch.lease_until) > db_now()),
-        )
-        .where(in_state(BatchState.RELEASED, BatchState.SENDING))
-        .group_by(col(Batch.campaign_id))
-    )
-
-
-_BATCHES_OUT = _batches_out()
-
-
-async def batches_out(connection: AsyncConnection) -> tuple[dict[UUID, Out], int]:
-    """By campaign; and how many batches being sent under a lease take a place of a sender."""
-    found = await connection.execute(_BATCHES_OUT)
-    rows = found.all()
-    return {row[0]: Out(*map(int, row[1:5])) for row in rows}, sum(row[5] for row in rows)
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """What there is to look at, without a look at any campaign."""
 
     due: set[UUID]  # to be started, stopped, expired or reopened
-    any_out: bool  # a batch is released or being sent
+    out: Mapping[UUID, Out]  # the campaigns with batches that are released or being sent
+    capacity: int  # batches that the live senders can hold at once
     any_unplaced: bool  # a row of the outbox has no position
     lap: Mapping[UUID, bool]  # the next campaigns of the lap, and whether there is something to do
 
 
-async def find(connection: AsyncConnection, lap_after: UUID | None, lap_most: int) -> Found:
-    """At most DUE_AT_ONCE campaigns of each kind that are due; and the next `lap_most` of a lap over those being sent.
+async def find(connection: AsyncConnection, lost_seconds: float, lap_after: UUID | None, lap_most: int) -> Found:
+    """At most DUE_AT_ONCE campaigns of each kind that are due; what is out; and the next `lap_most` of a lap over those
+    being sent. Senders that were not heard from within `lost_seconds` do not count.
 
     One or two statements, because an idle dispatcher executes nothing else every second."""
-    found = await connection.execute(_DUE)
-    due, other = set[UUID](), set[int]()
-    for found_id, what in found:
+    due, out = set[UUID](), dict[UUID, Out]()
+    capacity = leased = 0
+    any_unplaced = False
+    for found_id, what, *numbers in await connection.execute(_FIND, {"lost_seconds": lost_seconds}):
         if what == _IS_DUE:
             due.add(found_id)
+        elif what == _IS_OUT:
+            out[found_id] = Out(*map(int, numbers[:4]))
+            leased += numbers[4]
+        elif what == _IS_CAPACITY:
+            capacity = int(numbers[0])
         else:
-            other.add(what)
+            any_unplaced = True
     lap: Mapping[UUID, bool] = {}
     if lap_most:
         following = await connection.execute(_LAP, {"after": lap_after or UUID(int=0), "most": lap_most})
         lap = {row[0]: bool(row[1]) for row in following}
-    return Found(due, _IS_OUT in other, _IS_UNPLACED in other, lap)
+    # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
+    return Found(due, out, max(capacity, leased), any_unplaced, lap)
 
 
 async def look_at(
@@ -227,16 +227,19 @@ async def look_at(
 ) -> tuple[dict[UUID, OpenCampaign], dict[str, Limit], float]:
     """Those of the campaigns that are not closed, their limits, and the database's clock."""
     found: dict[UUID, OpenCampaign] = {}
+    now = 0.0
     for ids in _groups(sorted(campaign_ids)):
         for row in (await connection.execute(_CAMPAIGNS, {"ids": ids})).mappings():
+            columns = dict(row)
+            now = columns.pop("now")
             known = out.get(row["id"], NONE_OUT)
             found[row["id"]] = OpenCampaign(
-                **row, out=known.out, released=known.released, beside=known.beside, emails_out=known.emails_out
+                **columns, out=known.out, released=known.released, beside=known.beside, emails_out=known.emails_out
             )
     limits: dict[str, Limit] = {}
     for wanted in _groups(sorted({scope for campaign in found.values() for scope in scopes(campaign)})):
         limits |= await rate_limits.read(connection, wanted)
-    return found, limits, await clock(connection)
+    return found, limits, now
 
 
 def _groups(values: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -263,6 +266,7 @@ def _has_batch(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
 
 
 _CAMPAIGNS = select(
+    db_now().label("now"),
     col(Campaign.id),
     col(Campaign.project_id),
     col(Campaign.status),
@@ -293,10 +297,12 @@ _CAMPAIGNS = select(
 )
 
 
-_IS_DUE, _IS_OUT, _IS_UNPLACED = range(3)
+_IS_DUE, _IS_OUT, _IS_CAPACITY, _IS_UNPLACED = range(4)
+_NUMBERS = 5
+"""Columns beside the id and what it is."""
 
 
-def _due() -> Any:
+def _find() -> Any:
     starts, ends = col(Campaign.scheduled_at), col(Campaign.deliver_by)
     is_reopening = col(Campaign.reopen).is_not(None) & (col(Campaign.status) != CampaignStatus.STOPPING.value)
     kinds: list[tuple[ColumnElement[bool], Any]] = [
@@ -306,22 +312,44 @@ def _due() -> Any:
         (campaigns.not_closed() & (ends <= db_now_once()), ends),
         (is_reopening, col(Campaign.id)),
     ]
-    parts = [
+    due = [
         select(col(Campaign.id).label("id")).where(condition).order_by(order).limit(DUE_AT_ONCE).subquery()
         for condition, order in kinds
     ]
-    out = (
-        select(col(Batch.campaign_id).label("id"))
-        .where(in_state(BatchState.RELEASED, BatchState.SENDING))
-        .limit(1)
-        .subquery()
-    )
     unplaced = select(col(Outbox.project_id).label("id")).where(col(Outbox.position).is_(None)).limit(1).subquery()
-    tagged = [*((part, _IS_DUE) for part in parts), (out, _IS_OUT), (unplaced, _IS_UNPLACED)]
-    return union_all(*(select(found.c.id, literal_column(str(what))) for found, what in tagged))
+    capacity = instances.LIVE_CAPACITY.scalar_subquery()
+    return union_all(
+        *(_tagged(part.c.id, _IS_DUE) for part in due),
+        _tagged(col(Batch.campaign_id), _IS_OUT, *_batches_out())
+        .where(in_state(BatchState.RELEASED, BatchState.SENDING))
+        .group_by(col(Batch.campaign_id)),
+        _tagged(null(), _IS_CAPACITY, capacity),
+        _tagged(unplaced.c.id, _IS_UNPLACED),
+    )
 
 
-_DUE = _due()
+def _tagged(found_id: Any, what: int, *numbers: ColumnElement[int]) -> Select[*tuple[Any, ...]]:
+    missing: list[ColumnElement[int]] = [literal_column("0")] * (_NUMBERS - len(numbers))
+    return select(found_id, literal_column(str(what)), *numbers, *missing)
+
+
+def _batches_out() -> Sequence[ColumnElement[int]]:
+    """Of one campaign: the members of Out, and how many batches being sent under a lease take a place of a sender."""
+    is_released, is_sending = (
+        col(Batch.state) == BatchState.RELEASED.value,
+        col(Batch.state) == BatchState.SENDING.value,
+    )
+    open_rows = col(Batch.pending) + col(Batch.deferred)
+    return (
+        func.count(),
+        func.count().filter(is_released),
+        func.count().filter(is_sending, ~takes_place()),
+        func.coalesce(func.sum(open_rows).filter(~is_nearly_done()), 0),
+        func.count().filter(takes_place(), col(Batch.lease_until) > db_now()),
+    )
+
+
+_FIND = _find()
 
 _LAP = (
     select(

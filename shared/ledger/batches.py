@@ -6,16 +6,17 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, and_, bindparam, case, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, Float, Row, and_, bindparam, case, insert, literal_column, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.sql.dml import ReturningUpdate
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlmodel import col
 
-from shared.ledger import rows
+from shared.ledger import campaigns, rows
 from shared.ledger.campaigns import Range
 from shared.ledger.database import db_now
-from shared.ledger.models import Batch
-from shared.ledger.states import LIVE, NEW_BATCH, BatchState, before
+from shared.ledger.in_order import LARGEST_ID, NEVER_SORT
+from shared.ledger.models import Batch, Campaign
+from shared.ledger.states import LIVE, NEW_BATCH, BatchState, CampaignStatus, before
 
 NEARLY_OUT = 10
 """A batch is nearly out when at most one in this many of its recipients has no result: it mostly waits for replies."""
@@ -50,6 +51,15 @@ class Requeued:
     batch_id: int
     campaign_id: UUID
     generation: int  # the new one
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A new batch, and where its range ends."""
+
+    batch_id: int
+    last_id: int
+    size: int
 
 
 async def lock(connection: AsyncConnection, batch_id: int, generation: int | None = None) -> Locked | None:
@@ -142,6 +152,87 @@ async def create(connection: AsyncConnection, campaign_id: UUID, cut: Range, sta
         .returning(col(Batch.id))
     )
     return int(created.scalar_one())
+
+
+async def cut(
+    connection: AsyncConnection, campaign_id: UUID, after: int, *, batches: int, emails: int, rate: float | None
+) -> Sequence[Cut]:
+    """Releases up to so many new batches of up to so many emails, for the next recipients of a campaign, and moves its
+    cursor, if it is being sent and its cursor is at `after`. Fewer if no more recipients are left.
+
+    `rate`: the lowest limit per second that it is under. Call it in a writing transaction."""
+    on_postgresql = connection.dialect.name == "postgresql"
+    if on_postgresql:
+        await connection.execute(NEVER_SORT)
+    done: list[Cut] = []
+    while len(done) < batches:
+        new = await (_cut if on_postgresql else _cut_on_sqlite)(connection, campaign_id, after, emails, rate)
+        if new is None:
+            break
+        done.append(new)
+        after = new.last_id
+        if new.size < emails:
+            break
+    return done
+
+
+async def _cut(connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None) -> Cut | None:
+    values = {"campaign_id": campaign_id, "after": after, "until": LARGEST_ID, "most": most, "rate": rate}
+    row = (await connection.execute(_CUT, values)).first()
+    return None if row is None else Cut(*row)
+
+
+async def _cut_on_sqlite(
+    connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None
+) -> Cut | None:
+    """The same in three statements, because SQLite does not write in a WITH."""
+    found = await campaigns.next_range(connection, campaign_id, after, most)
+    unmoved = (col(Campaign.cursor) == after, campaigns.in_status(CampaignStatus.SENDING))
+    if found is None or not await campaigns.move_cursor(connection, campaign_id, found.last_id, *unmoved):
+        return None
+    span_seconds = None if rate is None else found.size / rate
+    released = {"pending": found.size, "released_at": db_now(), "span_seconds": span_seconds}
+    batch_id = await create(connection, campaign_id, found, BatchState.RELEASED, **released)
+    return Cut(batch_id, found.last_id, found.size)
+
+
+def _cutting() -> ReturningInsert[int, int, int]:
+    """Finds the range, moves the cursor and adds the batch. Of two at the same time, the second waits for the row of
+    the campaign, finds that its cursor has moved, and adds nothing."""
+    found = campaigns.next_ids().cte("found")
+    last_id, size = (select(column).scalar_subquery() for column in (found.c.last_id, found.c.size))
+    moved = (
+        update(Campaign)
+        .where(
+            col(Campaign.id) == bindparam("campaign_id"),
+            col(Campaign.cursor) == bindparam("after"),
+            campaigns.in_status(CampaignStatus.SENDING),
+            size > 0,
+        )
+        .values(cursor=last_id)
+        .returning(col(Campaign.id))
+        .cte("moved")
+    )
+    values: dict[str, Any] = {
+        "campaign_id": moved.c.id,
+        "first_id": found.c.first_id,
+        "last_id": found.c.last_id,
+        "size": found.c.size,
+        "pending": found.c.size,
+        "state": literal_column(f"'{BatchState.RELEASED.value}'"),
+        "released_at": db_now(),
+        "due_at": db_now(),
+        "span_seconds": found.c.size / bindparam("rate", type_=Float),
+    }
+    return (
+        insert(Batch)
+        .from_select([*values], select(*values.values()).select_from(found.join(moved, true())))
+        .add_cte(found, moved)
+        .returning(col(Batch.id), col(Batch.last_id), col(Batch.size))
+    )
+
+
+_CUT = _cutting()
 
 
 async def release(

@@ -8,8 +8,8 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    Executable,
     Integer,
+    Select,
     Uuid,
     bindparam,
     false,
@@ -188,7 +188,9 @@ class Range:
     size: int
 
 
-def _next_range() -> Executable:
+def next_ids() -> Select[int, int, int]:
+    """The members of Range for the first `most` recipients of `campaign_id` with ids above `after`, up to `until`. If
+    there are none, `size` is 0. Execute it after NEVER_SORT."""
     after, until = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
     ids = (
         select(col(Recipient.id))
@@ -197,10 +199,11 @@ def _next_range() -> Executable:
         .limit(bindparam("most", type_=Integer))
         .subquery()
     )
-    return select(func.min(ids.c.id), func.max(ids.c.id), func.count()).select_from(ids)
+    first_id, last_id = func.min(ids.c.id).label("first_id"), func.max(ids.c.id).label("last_id")
+    return select(first_id, last_id, func.count().label("size")).select_from(ids)
 
 
-_NEXT_RANGE = _next_range()
+_NEXT_IDS = next_ids()
 
 
 async def next_range(
@@ -213,7 +216,7 @@ async def next_range(
         await connection.execute(NEVER_SORT)
     until = LARGEST_ID if below is None else below - 1
     values = {"campaign_id": campaign_id, "after": after, "until": until, "most": limit}
-    first_id, last_id, size = (await connection.execute(_NEXT_RANGE, values)).one()
+    first_id, last_id, size = (await connection.execute(_NEXT_IDS, values)).one()
     return Range(first_id, last_id, size) if size else None
 
 

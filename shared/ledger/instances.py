@@ -45,16 +45,17 @@ async def seen(
     await rows.upsert(connection, ServiceInstance, values, key=("id",))
 
 
-_LIVE_CAPACITY = select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
+LIVE_CAPACITY = select(func.coalesce(func.sum(col(ServiceInstance.slots)), 0)).where(
     col(ServiceInstance.service) == "sender",
     col(ServiceInstance.draining).is_(False),
     col(ServiceInstance.seen_at) > db_now() - bindparam("lost_seconds", type_=Float),
 )
+"""Batches that the senders heard from within `lost_seconds` can hold at once."""
 
 
 async def live_capacity(connection: AsyncConnection, *, lost_seconds: float) -> int:
-    """Batches that the senders heard from within `lost_seconds` can hold at once."""
-    return int((await connection.execute(_LIVE_CAPACITY, {"lost_seconds": lost_seconds})).scalar_one())
+    """LIVE_CAPACITY alone."""
+    return int((await connection.execute(LIVE_CAPACITY, {"lost_seconds": lost_seconds})).scalar_one())
 
 
 async def relays(connection: AsyncConnection) -> dict[str, str]:

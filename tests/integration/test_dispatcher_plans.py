@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import text
 
 from services.dispatcher.dispatcher import LAP_AT_ONCE
-from shared.ledger import campaigns
+from shared.ledger import batches, campaigns
 from shared.ledger.database import Ledger
 from tests.support.ledger import FakeSender, add_campaign, statements_of
 from tests.support.services import DispatcherRig, WatchdogRig, ledger_at, register_sender
@@ -98,7 +98,7 @@ async def test_no_hot_statement_reads_a_growing_table_from_end_to_end(ledger: Le
         await watchdog.watchdog.look()
     seen: dict[str, Any] = {}
     for statement, parameters in executed:
-        if statement.startswith(("SELECT", "UPDATE")):
+        if statement.startswith(("SELECT", "UPDATE", "WITH")):
             seen.setdefault(statement, parameters)
     ours = [
         statement
@@ -126,7 +126,13 @@ async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(post
             statement, parameters = statements[-1]
             rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", parameters)
             plan = "\n".join(row[0] for row in rows)
+            with statements_of(ledger) as statements:
+                await batches.cut(connection, campaign, 0, batches=1, emails=500, rate=None)
+            statement, parameters = statements[-1]
+            rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
+            plan += "\n".join(row[0] for row in rows)
         assert found == campaigns.Range(1, 500, 500)
+        assert "Insert on batch" in plan, plan
         assert "Sort" not in plan, plan
 
 

@@ -78,7 +78,7 @@ async def test_an_event_makes_a_round_look_at_its_campaign(ledger: Ledger) -> No
     await rig.settle()
     assert len(await sender.released()) == 2
     await sender.send_all_released()
-    await rig.dispatcher.on_event(AnyProgress(campaign_id=campaign))
+    await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
     async with rig.dispatcher.open():
         assert await rig.dispatcher.round("event")
     async with ledger.read() as connection:

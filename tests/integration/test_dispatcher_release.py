@@ -3,10 +3,11 @@
 from collections import Counter
 from uuid import UUID
 
+import pytest
 from sqlalchemy import insert, text, update
 from sqlmodel import col
 
-from shared.events import BatchReleased
+from shared.events import AnyProgress, BatchReleased, CampaignRequested
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, RateLimit
 from shared.ledger.states import CampaignStatus
@@ -64,6 +65,65 @@ async def test_a_campaign_is_split_lazily_and_runs_to_its_end(ledger: Ledger) ->
     assert [kind for kind, _ in await timeline_of(ledger, campaign)] == ["started", "finished"]
     assert set(sender.sent.values()) == {1}
     assert len(sender.sent) == 2300
+
+
+async def test_a_campaign_alone_gets_its_batches_in_one_transaction(ledger: Ledger) -> None:
+    campaign = await add_campaign(ledger, 2300)
+    await register_sender(ledger, 4)
+    rig = DispatcherRig.on(ledger)
+    await rig.round()
+    assert [batch.size for batch in await batches_of(ledger, campaign)] == [500, 500, 500, 500, 300]
+    assert rig.value("batches_released_total", kind="fresh") == 5
+    assert rig.value("release_seconds_count") == 1
+    assert len(rig.bus.of(BatchReleased)) == 5
+    await assert_sound(ledger)
+
+
+class TestEventsWhileSendersHaveBatchesAhead:
+    """A round serves a few batches that end, but no sender waits for it, and no other campaign."""
+
+    async def full(self, ledger: Ledger) -> tuple[DispatcherRig, UUID, UUID]:
+        """A window of 8 batches that no sender has claimed: all of one campaign but one."""
+        large, small = await add_campaign(ledger, 20_000), await add_campaign(ledger, 10)
+        await register_sender(ledger, 4)
+        rig = DispatcherRig.on(ledger)
+        await rig.round()
+        assert await all_out(ledger, large, small) == {large: 7, small: 1}
+        assert not rig.dispatcher.is_woken
+        return rig, large, small
+
+    async def test_half_of_what_is_ahead_starts_a_round(self, ledger: Ledger) -> None:
+        rig, large, _ = await self.full(ledger)
+        for _ in range(3):
+            await rig.dispatcher.on_progress(AnyProgress(campaign_id=large))
+        assert not rig.dispatcher.is_woken
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=large))
+        assert rig.dispatcher.is_woken
+
+    async def test_a_moment_starts_a_round(self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+        rig, large, _ = await self.full(ledger)
+        monkeypatch.setattr("services.dispatcher.dispatcher.GATHER_SECONDS", 0.0)
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=large))
+        assert not rig.dispatcher.is_woken
+        assert await rig.dispatcher._wait() == "event"
+
+    async def test_a_campaign_that_waits_for_no_room_starts_a_round_at_once(self, ledger: Ledger) -> None:
+        rig, _, small = await self.full(ledger)
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=small))
+        assert rig.dispatcher.is_woken
+
+    async def test_a_request_starts_a_round_at_once(self, ledger: Ledger) -> None:
+        rig, large, _ = await self.full(ledger)
+        await rig.dispatcher.on_request(CampaignRequested(campaign_id=large))
+        assert rig.dispatcher.is_woken
+
+    async def test_with_room_in_the_window_each_event_starts_a_round(self, ledger: Ledger) -> None:
+        campaign = await add_campaign(ledger, 1000)
+        await register_sender(ledger, 4)
+        rig = DispatcherRig.on(ledger)
+        await rig.round()
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
+        assert rig.dispatcher.is_woken
 
 
 async def test_the_window_follows_the_live_slots(ledger: Ledger) -> None:

@@ -1,12 +1,14 @@
 """The six invariants of docs/architecture.md, each with tests that fail if its rule is removed."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 import structlog
 from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlmodel import col
 
 from services.dispatcher import closing
@@ -17,12 +19,13 @@ from services.sender.db.record import Group, record
 from services.sender.results import Result
 from shared.events import CampaignFinished
 from shared.ledger import campaigns
-from shared.ledger.batches import requeue
+from shared.ledger.batches import create, cut, requeue
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient
 from shared.ledger.repair import Repair
+from shared.ledger.states import BatchState
 from tests.support.ledger import FakeSender, add_campaign, assert_sound, batches_of, campaign_row, counts_by_status
-from tests.support.services import DispatcherRig, WatchdogRig
+from tests.support.services import DispatcherRig, WatchdogRig, concurrently
 
 LEASE = 15.0
 LIST_SHARE = 0.2
@@ -360,21 +363,25 @@ class TestLocks:
         assert await closing.close(ledger, campaign, LIST_SHARE, Deadline(60)) == []
         assert (await campaign_row(ledger, campaign)).status == "sending"
 
-    async def test_the_cursor_moves_only_with_its_batch(
-        self, ledger: Ledger, dispatcher: DispatcherRig, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A dispatcher that dies between the two statements leaves neither behind."""
-        campaign = await add_campaign(ledger, 300)
-
-        async def die(*_: object, **__: object) -> int:
-            raise ConnectionResetError("killed")
-
-        with monkeypatch.context() as patched:
-            patched.setattr("services.dispatcher.release.batches.create", die)
-            await dispatcher.round()
+    async def test_the_cursor_moves_only_with_its_batches(self, ledger: Ledger) -> None:
+        """The second of two batches cannot be added: neither is there, and the cursor has not moved."""
+        campaign = await add_campaign(ledger, 300, status="sending")
+        async with ledger.write() as connection:
+            second = await campaigns.next_range(connection, campaign, 100, 100)
+            assert second is not None
+            await create(connection, campaign, second, BatchState.CANCELLED)
+        with pytest.raises(IntegrityError):
+            await ledger.write_at_once(partial(cut, campaign_id=campaign, after=0, batches=2, emails=100, rate=None))
         assert (await campaign_row(ledger, campaign)).cursor == 0
-        assert await batches_of(ledger, campaign) == []
-        await dispatcher.settle()
+        assert [batch.state for batch in await batches_of(ledger, campaign)] == ["cancelled"]
+
+    async def test_of_several_that_cut_at_the_same_time_one_does(self, ledger: Ledger) -> None:
+        campaign = await add_campaign(ledger, 300, status="sending")
+        cuts = [partial(cut, campaign_id=campaign, after=0, batches=2, emails=100, rate=None) for _ in range(4)]
+        done = await concurrently(*map(ledger.write_at_once, cuts))
+        assert sorted(len(one) for one in done) == [0, 0, 0, 2]
+        assert [batch.size for batch in await batches_of(ledger, campaign)] == [100, 100]
+        assert (await campaign_row(ledger, campaign)).cursor == 200
         await assert_sound(ledger)
 
     async def test_nothing_is_cut_from_a_cursor_that_has_moved(self, ledger: Ledger) -> None:

@@ -129,8 +129,11 @@ async def _services(database_url: str) -> tuple[Ledger, dict[type[Event], Callab
         await watchdog.heartbeats.write(ledger)
         await watchdog.watchdog.look()
 
-    async def to_the_dispatcher(event: Any) -> None:
-        await dispatcher.dispatcher.on_event(event)
+    async def to_the_dispatcher(event: CampaignRequested | AnyProgress) -> None:
+        if isinstance(event, CampaignRequested):
+            await dispatcher.dispatcher.on_request(event)
+        else:
+            await dispatcher.dispatcher.on_progress(event)
         async with dispatcher.dispatcher.open():
             await dispatcher.dispatcher.round("event")
 

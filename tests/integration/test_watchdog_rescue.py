@@ -111,7 +111,7 @@ async def test_a_batch_that_stops_every_sender_pauses_its_campaign(
         assert ("paused", row.reason) in await timeline_of(ledger, campaign)
         async with ledger.write() as connection:
             assert await campaigns.move(connection, campaign, CampaignStatus.QUEUED, reason=None)
-        await dispatcher.dispatcher.on_event(AnyProgress(campaign_id=campaign))
+        await dispatcher.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
     held = await hold_one(dispatcher, sender)
     assert await sender.record(held) == 20
     await assert_sound(ledger)
