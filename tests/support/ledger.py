@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 from sqlalchemy import bindparam, event, func, insert, select, text
@@ -31,10 +32,17 @@ def statements_of(ledger: Ledger) -> Iterator[list[tuple[str, Any]]]:
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         executed.append((statement, parameters))
 
+    execute_alone = ledger.execute_alone
+
+    async def note_alone(statement: str, *values: object) -> None:
+        executed.append((statement, values))
+        await execute_alone(statement, *values)
+
     for engine in ledger.engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
-        yield executed
+        with patch.object(ledger, "execute_alone", note_alone):
+            yield executed
     finally:
         for engine in ledger.engines:
             event.remove(engine, "before_cursor_execute", note)
