@@ -28,7 +28,7 @@ class DirectConnection:
         self._driver: asyncpg.Connection | None = None
 
     async def execute(self, statement: str, *values: object) -> None:
-        """One statement with the parameters $1, $2 and so on, in a transaction of its own.
+        """One statement with the parameters $1, $2 and so on, which is a whole transaction.
 
         Raises ConnectionError if the connection was lost, else what asyncpg raises. After an error that is not the
         statement's own the next call opens another connection."""
