@@ -35,7 +35,7 @@ IDLE_SECONDS = 5.0
 """While nothing is being sent, the lap goes this often."""
 
 GATHER_SECONDS = 0.1
-"""How long a round waits for more events while senders have batches ahead. A sender takes longer for a batch of 500."""
+"""How long a round waits for more events while senders have batches ahead: about what a sender takes for one of 500."""
 
 LOOKS_AT_ONCE = 10
 """How often a round looks for something to release, if much that was ready is not any more; the next round goes on."""

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from services.sender.db.retry import until_available
 from shared.ledger.database import Ledger, is_unavailable
+from tests.support.waiting import until
 
 NOTE = "INSERT INTO mark (id) SELECT CAST($1 AS int)"
 
@@ -68,14 +69,25 @@ async def test_it_is_opened_again_after_the_server_closed_it(ledger: Ledger) -> 
 
 async def test_a_cancelled_statement_is_not_left_behind(ledger: Ledger) -> None:
     """Its connection ends, so that the next statement does not wait for it."""
-    slow = asyncio.create_task(ledger.execute_alone("SELECT pg_sleep(30)"))
-    await asyncio.sleep(0.3)
+
+    async def pids(condition: str) -> list[int]:
+        ours = f"SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
+        async with ledger.read() as connection:
+            return list((await connection.execute(text(ours))).scalars())
+
+    slow = asyncio.create_task(ledger.execute_alone("SELECT pg_sleep(3)"))
+    await until(lambda: pids("query LIKE 'SELECT pg_sleep%'"))
+    [pid] = await pids("query LIKE 'SELECT pg_sleep%'")
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
-    async with asyncio.timeout(10):
-        await ledger.execute_alone(NOTE, 1)
+    await ledger.execute_alone(NOTE, 1)
     assert await marks(ledger) == [1]
+
+    async def has_ended() -> bool:
+        return not await pids(f"pid = {pid}")
+
+    await until(has_ended, seconds=20)
 
 
 async def test_a_read_only_server_is_left(ledger: Ledger) -> None:

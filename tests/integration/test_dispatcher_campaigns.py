@@ -25,6 +25,7 @@ from tests.support.ledger import (
     timeline_of,
 )
 from tests.support.services import DispatcherRig, concurrently, ledger_at
+from tests.support.waiting import until
 
 LIST_SHARE = 0.2
 
@@ -85,9 +86,7 @@ async def mark(ledger: Ledger, campaign: UUID, status: str, number: int, *, batc
 
 
 async def until_somebody_waits_for_a_lock(postgres: PrivatePostgres) -> None:
-    async with asyncio.timeout(30):
-        while not await asyncio.to_thread(postgres.query, "SELECT pid FROM pg_locks WHERE NOT granted"):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+    await until(lambda: asyncio.to_thread(postgres.query, "SELECT pid FROM pg_locks WHERE NOT granted"))
 
 
 class TestStart:
