@@ -118,7 +118,10 @@ def _account() -> pwd.struct_passwd:
 
 
 def _lay_out(folder: Path, account: pwd.struct_passwd) -> None:
-    shutil.copyfile(exim_tree() / "usr/sbin/exim4", folder / "exim")  # the package's is setuid
+    # The account may be unable to enter the folder of the project.
+    for tree in (exim_tree(), nss_wrapper_tree()):
+        shutil.copytree(tree, folder / "root", symlinks=True, dirs_exist_ok=True)
+    shutil.copyfile(folder / "root/usr/sbin/exim4", folder / "exim")  # the package's is setuid
     (folder / "exim").chmod(0o755)
     (folder / "spool").mkdir()
     os.chown(folder / "spool", account.pw_uid, account.pw_gid)
@@ -128,8 +131,8 @@ def _lay_out(folder: Path, account: pwd.struct_passwd) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    (library,) = nss_wrapper_tree().glob("usr/lib/*/libnss_wrapper.so")
-    return environment(exim_tree()) | {
+    (library,) = (folder / "root").glob("usr/lib/*/libnss_wrapper.so")
+    return environment(folder / "root") | {
         "LD_PRELOAD": str(library),
         "NSS_WRAPPER_PASSWD": str(folder / "passwd"),
         "NSS_WRAPPER_GROUP": str(folder / "group"),
