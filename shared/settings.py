@@ -321,7 +321,7 @@ class CommonSettings(BaseSettings):
         derived = tuple(derived_key(secret, use) for secret in self.secret_keys)
         return (*derived, *self.secret_keys) if use is Use.UNSUBSCRIBE else derived
 
-    @property
+    @cached_property  # every request needs them
     def hash_roots(self) -> tuple[bytes, ...]:
         """What opens the secret of the hashes of erased addresses: see shared.ledger.hashed."""
         return tuple(derived_key(key, Use.HASHED) for key in self._unsubscribe_keys)

@@ -11,6 +11,7 @@ from sqlmodel import col
 from shared.ledger.database import db_now
 from shared.ledger.models import Campaign, Import, Project, RateLimit, Recipient
 from tests.support.api import NDJSON, ApiRig, api_on, campaign_body, ndjson
+from tests.support.ledger import statements_of
 
 
 @pytest.fixture
@@ -46,6 +47,28 @@ async def test_a_draft_shows_what_was_given_and_what_was_filled_in(api: ApiRig) 
     assert campaign == await api.show(campaign["id"])
     imports = (await api.get(f"/v1/campaigns/{campaign['id']}/imports"))["data"]
     assert [(one["format"], one["lines"], one["duplicates"]) for one in imports] == [("inline", 2, 1)]
+
+
+async def test_a_long_content_is_shown_whole_with_the_names_of_its_files(api: ApiRig) -> None:
+    content = {"subject": "Prices", "html": f"<p>{'word ' * 20_000}</p>", "text": "Prices: ü"}
+    files = [{"filename": name, "content": "MTAgRVVS"} for name in ("a.txt", "b.txt")]
+    shown = await api.show(await api.create(attachments=files, **content))
+    assert {name: shown[name] for name in content} == content
+    assert shown["attachments"] == ["a.txt", "b.txt"]
+
+
+async def test_a_campaign_is_shown_with_one_statement_for_the_key_one_for_all_else_and_one_for_limits(
+    api: ApiRig,
+) -> None:
+    path = f"/v1/campaigns/{await api.create(2)}"
+    await api.get(path)  # notes that the key is used
+    for tables in (("api_key", "campaign"), ("api_key", "campaign", "rate_limit")):
+        with statements_of(api.ledger) as seen:
+            await api.get(path)
+        statements = [statement for statement, _ in seen if not statement.startswith("BEGIN")]
+        assert len(statements) == len(tables)
+        assert all(f"FROM {table}" in statement for statement, table in zip(statements, tables, strict=True))
+        await api.request("PUT", "/v1/limits/project", json={"emails_per_day": 1000})
 
 
 async def test_answers_go_to_a_mailbox_with_a_name(api: ApiRig) -> None:

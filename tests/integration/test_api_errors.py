@@ -174,7 +174,7 @@ async def test_an_unforeseen_error_is_a_problem_too(api: ApiRig, monkeypatch: py
     async def broken(*_: object) -> None:
         raise RuntimeError("a secret detail")
 
-    monkeypatch.setattr("services.api.usecases.campaign_row.find_to_show", broken)
+    monkeypatch.setattr("services.api.usecases.summaries.show", broken)
     problem = await api.get(f"/v1/campaigns/{uuid4()}", 500)
     assert "secret" not in json.dumps(problem)
     assert api.value("http_requests_total", route="/v1/campaigns/{campaign_id}", method="GET", status="500") == 1

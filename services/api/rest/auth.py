@@ -90,7 +90,8 @@ class JsonRoute(KeyRoute):
                     body = await posted.body()
                 except ClientDisconnect:
                     raise CutOffError("The body was cut off. Nothing was done; repeat the request.") from None
-                await check_values(body)
+                if body:
+                    await check_values(body)
                 return await handle(posted)
 
         return with_bound

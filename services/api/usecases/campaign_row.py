@@ -6,9 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, String, bindparam, func, literal_column, select, update
+from sqlalchemy import Row, Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.expression import FunctionElement
 from sqlmodel import col
 
 from services.api.shapes.campaigns import Mailbox
@@ -16,8 +18,7 @@ from services.api.shapes.common import moment
 from services.api.usecases.errors import ForgottenError, ImportOpenError, NotFoundError, WrongStateError, invalid
 from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
-from shared.ledger.database import db_now
-from shared.ledger.models import Batch, Campaign, Import
+from shared.ledger.models import Campaign, Import
 from shared.ledger.states import (
     CAMPAIGN_TRANSITIONS,
     EDITABLE,
@@ -31,8 +32,23 @@ _HEAVY = ("content",)
 COLUMNS = tuple(column for column in Campaign.__table__.columns if column.name not in _HEAVY)  # type: ignore[attr-defined]
 """All but the content, which may weigh megabytes."""
 
-_WITHOUT_FILES = literal_column(
-    """(
+WHOLE_BYTES = 65_536
+"""A content up to this length is read as it is: taking it apart would cost more than its attachments."""
+
+
+class texts(FunctionElement[str]):  # noqa: N801 - reads as the SQL function it is
+    """Of `campaign.content`: the same JSON, on PostgreSQL with empty attachments if it is longer than WHOLE_BYTES. They
+    may be megabytes, and most uses need none of them."""
+
+    type = Text()
+    inherit_cache = True
+    name = "texts"
+
+
+@compiles(texts, "postgresql")
+def _postgresql_texts(element: texts, compiler: Any, **options: Any) -> str:
+    content = compiler.process(element.clauses, **options)
+    return f"""CASE WHEN octet_length({content}) <= {WHOLE_BYTES} THEN {content} ELSE (
         SELECT CAST(json_build_object(
             'subject', c -> 'subject', 'html', c -> 'html', 'text', c -> 'text',
             'attachments', (
@@ -43,26 +59,20 @@ _WITHOUT_FILES = literal_column(
                 FROM json_array_elements(c -> 'attachments') AS a
             )
         ) AS text)
-        FROM (SELECT CAST(campaign.content AS json) AS c) AS one
-    )""",
-    String(),
-)
-"""PostgreSQL: the content as JSON, with its attachments empty."""
+        FROM (SELECT CAST({content} AS json) AS c) AS one
+    ) END"""
 
-_TEXTS = select(_WITHOUT_FILES).select_from(Campaign).where(col(Campaign.id) == bindparam("id"))
+
+@compiles(texts, "sqlite")
+def _sqlite_texts(element: texts, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))  # its own functions take ten times the memory
+
+
+_TEXTS_OF = select(texts(col(Campaign.content))).where(col(Campaign.id) == bindparam("campaign_id"))
 
 _FIND = select(*COLUMNS).where(
     col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project")
 )
-
-_RESCUED = (
-    select(func.coalesce(func.sum(col(Batch.rescues)), 0))
-    .where(col(Batch.campaign_id) == col(Campaign.id))
-    .correlate(Campaign)
-    .scalar_subquery()
-)
-_SHOW = _FIND.add_columns(db_now().label("now"), _RESCUED.label("rescued"))
-_SHOW_WITH_TEXTS = _SHOW.add_columns(_WITHOUT_FILES.label("texts"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +90,7 @@ class CampaignRef:
 async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign without its content. Raises NotFoundError."""
     values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
-    return _found((await connection.execute(_FIND, values)).first())
-
-
-async def find_to_show(connection: AsyncConnection, campaign: CampaignRef) -> tuple[Row[Any], str]:
-    """The campaign without its content, with `now` (the database's clock) and `rescued` (the rescues of its batches);
-    and its texts, as `texts_of` gives them. Raises NotFoundError."""
-    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
-    if connection.dialect.name == "postgresql":  # it is polled, so it is one statement
-        row = _found((await connection.execute(_SHOW_WITH_TEXTS, values)).first())
-        return row, str(row.texts)
-    row = _found((await connection.execute(_SHOW, values)).first())
-    return row, await texts_of(connection, row.id)
+    return found((await connection.execute(_FIND, values)).first())
 
 
 async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
@@ -109,15 +108,15 @@ async def content_bytes(connection: AsyncConnection, campaign_id: UUID) -> int:
 
 
 async def texts_of(connection: AsyncConnection, campaign_id: UUID) -> str:
-    """The campaign's content as JSON, with its attachments empty: they may be megabytes, and most uses need none of
-    them. The campaign must exist."""
-    if connection.dialect.name != "postgresql":  # SQLite's own functions take ten times the memory
-        content = orjson.loads(await content_of(connection, campaign_id))
-        for file in content.get("attachments", ()):
-            file["content"] = ""
-        return orjson.dumps(content).decode()
-    found = await connection.execute(_TEXTS, {"id": campaign_id})
-    return str(found.scalar_one())
+    """The campaign's content as JSON, with its attachments empty if it is long. The campaign must exist."""
+    found = await connection.execute(_TEXTS_OF, {"campaign_id": campaign_id})
+    stored = str(found.scalar_one())
+    if connection.dialect.name == "postgresql":
+        return stored
+    content = orjson.loads(stored)
+    for file in content.get("attachments", ()):
+        file["content"] = ""
+    return orjson.dumps(content).decode()
 
 
 async def content_of(connection: AsyncConnection, campaign_id: UUID) -> str:
@@ -137,7 +136,7 @@ async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign as `find` gives it, locked until the transaction ends. Raises NotFoundError, and ForgottenError:
     nothing can be done with a campaign without its results."""
     mine = (col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
-    row = _found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
+    row = found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
     _require_kept(row)
     return row
 
@@ -245,7 +244,8 @@ def _require_kept(row: Row[Any]) -> None:
         )
 
 
-def _found(row: Row[Any] | None) -> Row[Any]:
+def found(row: Row[Any] | None) -> Row[Any]:
+    """The row. Raises NotFoundError if there is none."""
     if row is None:
         raise NotFoundError("campaign with this id")
     return row

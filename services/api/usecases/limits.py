@@ -46,11 +46,10 @@ async def remove(connection: AsyncConnection, project_id: UUID, scope: str) -> N
         raise NotFoundError("such limit")
 
 
-async def waiting_for(connection: AsyncConnection, project_ids: Collection[UUID]) -> dict[UUID, str]:
-    """By project: the cap that is used up, in words. A project with room is left out."""
+async def waiting_for(connection: AsyncConnection, project_ids: Collection[UUID], now: float) -> dict[UUID, str]:
+    """By project: the cap that is used up, in words. A project with room is left out. `now` is the database's."""
     scopes = {project_scope(project_id): project_id for project_id in project_ids}
     found = await rate_limits.read(connection, scopes)
-    now = await clock(connection) if found else 0.0
     return {
         scopes[scope]: f"the project's limits: {words}"
         for scope, limit in found.items()

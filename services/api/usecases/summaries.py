@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, select
+from sqlalchemy import Row, Select, bindparam, exists, func, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -13,17 +13,37 @@ from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Forgotte
 from services.api.usecases import campaign_row, limits
 from services.api.usecases.campaign_row import CampaignRef
 from shared import retries
-from shared.ledger.counts import counts_of
-from shared.ledger.database import clock
+from shared.ledger.counts import SUMS, counts_in, counts_of
+from shared.ledger.database import clock, db_now
 from shared.ledger.forgetting.summary import refusals
 from shared.ledger.forgetting_tables import ForgottenCampaign
+from shared.ledger.models import Batch, Campaign, RateLimit
+from shared.ledger.rate_limits import project_scope
+
+_BATCHES = (
+    select(*SUMS, func.sum(col(Batch.rescues)).label("rescued"))
+    .where(col(Batch.campaign_id) == bindparam("campaign_id"))
+    .subquery()
+)
+_SHOWN: Select[Any] = (
+    select(
+        *campaign_row.COLUMNS,
+        campaign_row.texts(col(Campaign.content)).label("texts"),
+        *_BATCHES.c,
+        exists().where(col(RateLimit.scope) == bindparam("scope")).label("is_limited"),
+        db_now().label("now"),
+    )
+    .join_from(Campaign.__table__, _BATCHES, true())  # type: ignore[attr-defined]
+    .where(col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project"))
+)
+"""All of a campaign in one round trip: people and programs ask for it again and again while it is being sent."""
 
 
 async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[CampaignSummary]:
     """Summaries of campaigns, in the order of their rows."""
     counts = await counts_of(connection, [row.id for row in rows])
     now = await clock(connection)
-    waiting = await limits.waiting_for(connection, {row.project_id for row in rows})
+    waiting = await limits.waiting_for(connection, {row.project_id for row in rows}, now)
     return [CampaignSummary.model_validate(_members(row, counts[row.id], waiting, now)) for row in rows]
 
 
@@ -35,11 +55,12 @@ async def summary(connection: AsyncConnection, campaign: CampaignRef) -> Campaig
 
 async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
     """A campaign with its content. Raises NotFoundError."""
-    row, texts = await campaign_row.find_to_show(connection, campaign)
-    content = orjson.loads(texts)
-    counts = await counts_of(connection, [row.id])
-    waiting = await limits.waiting_for(connection, [row.project_id])
-    shown = _members(row, counts[row.id], waiting, row.now)
+    scope = project_scope(campaign.project_id)
+    values = {"campaign_id": campaign.id, "its_project": campaign.project_id, "scope": scope}
+    row = campaign_row.found((await connection.execute(_SHOWN, values)).first())
+    content = orjson.loads(row.texts)
+    waiting = await limits.waiting_for(connection, [row.project_id], row.now) if row.is_limited else {}
+    shown = _members(row, counts_in(row), waiting, row.now)
     shown |= {
         # An address that was valid when it was stored is shown, whatever the rules are now.
         "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
@@ -49,7 +70,7 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
         "text": content.get("text"),
         "attachments": [one["filename"] for one in content.get("attachments", ())],
         "reopening": row.reopen,
-        "rescued": row.rescued,
+        "rescued": int(row.rescued or 0),
         "forgotten": None if row.forgotten_at is None else await forgotten(connection, row.id),
     }
     return CampaignOut.model_validate(shown)
