@@ -135,6 +135,7 @@ class Ledger:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=30,
+            pool_use_lifo=True,  # the connection used last has its statements prepared, and its server process is warm
             connect_args=dict(arguments),
             hide_parameters=True,  # an error in a log must name no recipient
         )
