@@ -42,8 +42,9 @@ async def serve(process: Process[ApiSettings]) -> None:
 
 def create_app(api: Api, health: Health, *, shared_port: bool = True) -> FastAPI:
     """The HTTP application. It opens nothing: `api` brings what is open. `shared_port`: machinery has no other."""
-    # FastAPI's pages of the contract load their scripts from elsewhere.
-    app = FastAPI(docs_url=None, redoc_url=None)
+    # FastAPI's pages of the contract load their scripts from elsewhere. Its telemetry, which nothing
+    # here collects, would look at each request whether something does.
+    app = FastAPI(docs_url=None, redoc_url=None, telemetry={"tracing": False, "metrics": False, "logs": False})
     app.state.api = api
     rest.mount(app)
     page.mount(app)

@@ -48,4 +48,4 @@ def mount(app: FastAPI) -> None:
     app.state.queue_look = QueueLook()
     app.state.upload_space = UploadSpace(app.state.api.settings.upload_space_bytes)
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)  # as in rest.mount
