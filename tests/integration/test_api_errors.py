@@ -171,7 +171,7 @@ async def test_a_database_that_is_away_is_a_503() -> None:
 
 
 async def test_an_unforeseen_error_is_a_problem_too(api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(*_: object) -> None:
+    async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr("services.api.usecases.summaries.show", broken)

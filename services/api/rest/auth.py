@@ -2,6 +2,7 @@
 answered before its body is read."""
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response, Security
@@ -104,8 +105,7 @@ async def _authenticate(request: Request) -> Key:
     ledger = api_of(request).ledger
     key = None
     if scheme.lower() == "bearer":
-        async with ledger.read() as connection:
-            key = await keys.find(connection, secret=secret.strip())
+        key = await ledger.read_at_once(partial(keys.find, secret=secret.strip()))
     if key is None:
         raise WrongKeyError
     await note_use(ledger, key)

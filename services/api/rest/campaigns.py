@@ -1,5 +1,6 @@
 """`/v1/campaigns`: create, list, show, change, delete."""
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -51,8 +52,7 @@ async def list_campaigns(project: ProjectDep, query: Annotated[ListQuery, Query(
 
 @router.get("/{campaign_id}", summary="Show a campaign")
 async def show(campaign: CampaignDep, project: ProjectDep) -> CampaignOut:
-    async with project.read() as connection:
-        return await summaries.show(connection, campaign)
+    return await project.api.ledger.read_at_once(partial(summaries.show, campaign=campaign))
 
 
 @router.patch("/{campaign_id}", summary="Change a campaign that is not being sent yet")
