@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -177,10 +178,14 @@ async def project_of(connection: AsyncConnection, secret: str) -> UUID | None:
 
 
 def _key(row: Row[Any]) -> Key:
-    scopes = EVERY_SCOPE if row.scopes is None else frozenset(Scope(one) for one in row.scopes.split())
     domains = None if row.sender_domains is None else tuple(row.sender_domains.split())
-    given = {**row._mapping, "scopes": scopes, "sender_domains": domains, "is_use_due": bool(row.is_use_due)}
-    return Key(**given)
+    given = {"scopes": _scopes(row.scopes), "sender_domains": domains, "is_use_due": bool(row.is_use_due)}
+    return Key(**(row._asdict() | given))
+
+
+@lru_cache  # every request needs them, and few keys differ in them
+def _scopes(stored: str | None) -> frozenset[Scope]:
+    return EVERY_SCOPE if stored is None else frozenset(Scope(one) for one in stored.split())
 
 
 def _digest(secret: str) -> str:

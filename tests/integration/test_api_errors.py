@@ -159,6 +159,14 @@ async def test_bodies_that_are_not_json_or_too_large(api: ApiRig) -> None:
     assert problem["limit_bytes"] == 2000
 
 
+async def test_a_body_that_no_one_reads_is_bounded_too(api: ApiRig) -> None:
+    async def chunked() -> AsyncIterator[bytes]:
+        yield b"x" * 2001
+
+    for body in (b"x" * 2001, chunked()):
+        await api.request("GET", "/v1/campaigns", 413, content=body)
+
+
 async def test_a_database_that_is_away_is_a_503() -> None:
     ledger = Ledger(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
     rig = ApiRig.on(ledger)

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from services.api.usecases.errors import CutOffError
 from services.api.usecases.keys import note_use
 from services.api.web.audited import audited
-from services.api.web.bodies import bounded
+from services.api.web.bodies import bounded, has_body
 from services.api.web.context import api_of
 from services.api.web.json_size import check_values
 from services.api.web.problems import HttpError
@@ -86,13 +86,14 @@ class JsonRoute(KeyRoute):
             api = api_of(request)
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise HTTPException(415, "Send the body without Content-Encoding. Imports may be packed.")
+            if request.method == "GET" and not has_body(request):
+                return await handle(request)
             async with bounded(request, api.settings.max_content_bytes, ADVICE, api) as posted:
                 try:
                     body = await posted.body()
                 except ClientDisconnect:
                     raise CutOffError("The body was cut off. Nothing was done; repeat the request.") from None
-                if body:
-                    await check_values(body)
+                await check_values(body)
                 return await handle(posted)
 
         return with_bound

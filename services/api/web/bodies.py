@@ -98,6 +98,11 @@ def holds_room(request: Request) -> bool:
     return _HOLDS_ROOM in request.scope
 
 
+def has_body(request: Request) -> bool:
+    """Whether a body follows the headers (RFC 9112, 6.3)."""
+    return "content-length" in request.headers or "transfer-encoding" in request.headers
+
+
 def declared_bytes(request: Request, undeclared: int) -> int:
     """How long the body is by its Content-Length; `undeclared` if it does not say."""
     declared = request.headers.get("content-length", "")

@@ -1,8 +1,6 @@
 """Refuses requests whose headers say two things. A proxy may have understood the other one: it would forward a second
 request inside the body of the first (request smuggling), or check another key than the one that counts here."""
 
-from collections import Counter
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.api.web.problems import plain_problem
@@ -26,10 +24,9 @@ class OneMeaning:
 
 def _wrong(names: list[bytes]) -> str:
     """Names are in lower case. Empty: nothing is wrong."""
-    count = Counter(names)
     for name in ONCE:
-        if count[name] > 1:
+        if names.count(name) > 1:
             return f"The header {name.decode()} stands there more than once. Send it once."
-    if count[b"transfer-encoding"] and count[b"content-length"]:
+    if b"transfer-encoding" in names and b"content-length" in names:
         return "Transfer-Encoding and Content-Length contradict each other (RFC 9112, 6.1). Send one of them."
     return ""
