@@ -18,7 +18,6 @@ from sqlmodel import col
 from shared.ledger import batches, campaigns, timeline
 from shared.ledger.counts import STATUSES, Counts
 from shared.ledger.database import Ledger
-from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import LIVE, OPEN, UNDER_WAY, BatchState
 
@@ -110,15 +109,17 @@ async def repair_next(ledger: Ledger, campaign_id: UUID, after: int, cursor: int
     async with ledger.read() as connection:
         ranges = await _next_ranges(connection, campaign_id, after, cursor, most_batches)
         until = ranges[-1].last_id if len(ranges) == most_batches else cursor
-        covered = sum(sum(batch.rows.values()) for batch in ranges)
-        has_more = await _has_more_rows(connection, campaign_id, after, until, covered)
+        edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
+        uncovered = [
+            (lower, upper)
+            for lower, upper in zip(edges[::2], edges[1::2], strict=True)
+            if lower + 1 < upper and await _has_rows(connection, campaign_id, lower, upper)
+        ]
     for batch in ranges:
         if not batch.is_sound:
             done += await _repair_batch(ledger, campaign_id, batch.id)
-    if has_more:
-        edges = [after, *(edge for batch in ranges for edge in (batch.first_id, batch.last_id)), until + 1]
-        for lower, upper in zip(edges[::2], edges[1::2], strict=True):
-            done += await _cover(ledger, campaign_id, lower, upper)
+    for lower, upper in uncovered:
+        done += await _cover(ledger, campaign_id, lower, upper)
     return Step(until, len(ranges), done)
 
 
@@ -190,10 +191,8 @@ async def _ranges(
 ) -> list[tuple[UUID, _Range]]:
     """Batches, with their recipients counted in the same statement, so that differences are real; with their campaign,
     by range."""
-    said = [getattr(Batch, status).label(f"says_{status}") for status in STATUSES]
-    known = (col(Batch.campaign_id), col(Batch.id), col(Batch.first_id), col(Batch.last_id))
     chunk = (
-        select(*known, col(Batch.state), col(Batch.size), *said)
+        select(col(Batch.campaign_id), col(Batch.first_id), col(Batch.last_id))
         .where(*conditions)
         .order_by(col(Batch.first_id))
         .limit(most)
@@ -203,12 +202,36 @@ async def _ranges(
         col(Recipient.campaign_id) == chunk.c.campaign_id,
         col(Recipient.id).between(chunk.c.first_id, chunk.c.last_id),
     )
-    counted = [func.count(col(Recipient.id)).filter(col(Recipient.status) == status) for status in STATUSES]
-    rows = await connection.execute(
-        select(*chunk.c, *counted)
+    # By the column that the batches are ordered by already, so that PostgreSQL sorts no recipients.
+    counted = (
+        select(
+            chunk.c.first_id,
+            *(
+                func.count(col(Recipient.id)).filter(col(Recipient.status) == status).label(f"has_{status}")
+                for status in STATUSES
+            ),
+        )
         .select_from(chunk.outerjoin(Recipient, in_range))
-        .group_by(*chunk.c)
-        .order_by(chunk.c.first_id)
+        .group_by(chunk.c.first_id)
+        .cte("counted")
+        .prefix_with("MATERIALIZED")  # else PostgreSQL may count again for each batch
+    )
+    said = [getattr(Batch, status) for status in STATUSES]
+    _, *has = counted.c
+    rows = await connection.execute(
+        select(
+            col(Batch.campaign_id),
+            col(Batch.id),
+            col(Batch.first_id),
+            col(Batch.last_id),
+            col(Batch.state),
+            col(Batch.size),
+            *said,
+            *has,
+        )
+        .join(counted, col(Batch.first_id) == counted.c.first_id)
+        .where(*conditions)
+        .order_by(col(Batch.first_id))
     )
     width = len(STATUSES)
     return [
@@ -228,16 +251,13 @@ async def _ranges(
     ]
 
 
-async def _has_more_rows(connection: AsyncConnection, campaign_id: UUID, after: int, until: int, number: int) -> bool:
-    """Whether there are more than `number` recipients with an id above `after`, up to `until`."""
-    some = (
-        select(col(Recipient.id))
-        .where(recipients_after(campaign_id, after, until))
-        .order_by(*IN_ORDER)
-        .limit(number + 1)
-        .subquery()
+async def _has_rows(connection: AsyncConnection, campaign_id: UUID, lower: int, upper: int) -> bool:
+    """Whether there are recipients with ids between `lower` and `upper`, both excluded."""
+    between = (col(Recipient.id) > lower, col(Recipient.id) < upper)
+    found = await connection.execute(
+        select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign_id, *between).limit(1)
     )
-    return (await connection.execute(select(func.count()).select_from(some))).scalar_one() > number
+    return found.first() is not None
 
 
 async def _count(connection: AsyncConnection, campaign_id: UUID, first_id: int, last_id: int) -> dict[str, int]:
