@@ -194,36 +194,46 @@ async def _move(
     return len(moved)
 
 
+_USUAL = (RecipientStatus.PENDING.value, 0, RecipientStatus.SENT.value, 1)
+"""`was`, `attempts_was`, `status` and `attempts` of nearly every change, which need not be unpacked for each row."""
+
+
 def _json(changes: Sequence[Change]) -> str:
+    rows: list[dict[str, Any]] = []
     for change in changes:
-        check(change.was, change.status)
-    return orjson.dumps(
-        [
-            {
-                "id": change.recipient_id,
+        row: dict[str, Any] = {
+            "id": change.recipient_id,
+            "code": change.code,
+            "enhanced": change.enhanced,
+            "reply": change.reply,
+            "relay": change.relay,
+            "queue_id": change.queue_id,
+        }
+        if (change.was, change.attempts_was, change.status, change.attempts) != _USUAL:
+            check(change.was, change.status)
+            row |= {
                 "was": change.was,
                 "attempts_was": change.attempts_was,
                 "status": change.status,
                 "attempts": change.attempts,
-                "delay": change.delay_seconds,
-                "code": change.code,
-                "enhanced": change.enhanced,
-                "reply": change.reply,
-                "relay": change.relay,
-                "queue_id": change.queue_id,
             }
-            for change in changes
-        ]
-    ).decode()
+        if change.delay_seconds is not None:
+            row["delay"] = change.delay_seconds
+        rows.append(row)
+    return orjson.dumps(rows).decode()
 
 
-_SET = """
-    UPDATE recipient SET status = r.status, attempts = r.attempts, smtp_code = r.code, enhanced_code = r.enhanced,
+_WAS, _ATTEMPTS_WAS, _STATUS, _ATTEMPTS = (
+    f"coalesce(r.{name}, {value!r})"
+    for name, value in zip(("was", "attempts_was", "status", "attempts"), _USUAL, strict=True)
+)
+_SET = f"""
+    UPDATE recipient SET status = {_STATUS}, attempts = {_ATTEMPTS}, smtp_code = r.code, enhanced_code = r.enhanced,
         reply = r.reply, relay = r.relay, queue_id = r.queue_id, intent_at = NULL,
-        sent_at = CASE WHEN r.status = 'sent' THEN {now} END,
-        next_attempt_at = {now} + r.delay
+        sent_at = CASE WHEN {_STATUS} = 'sent' THEN {{now}} END,
+        next_attempt_at = {{now}} + r.delay
 """
-_GUARD = "WHERE recipient.id = r.id AND recipient.status = r.was AND recipient.attempts = r.attempts_was"
+_GUARD = f"WHERE recipient.id = r.id AND recipient.status = {_WAS} AND recipient.attempts = {_ATTEMPTS_WAS}"
 _POSTGRESQL_ROWS = """
     FROM json_to_recordset(CAST({rows} AS json)) AS r(id bigint, was text, attempts_was int, status text, attempts int,
         delay double precision, code int, enhanced text, reply text, relay text, queue_id text)
