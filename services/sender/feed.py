@@ -21,15 +21,11 @@ from services.sender.spread import SpreadWatch
 from shared.errors import DataError
 from shared.ledger.provider_shares import Key
 from shared.ledger.states import RecipientStatus
-from shared.messages.message import Pieces, own_bytes
+from shared.messages.message import Pieces
 from shared.settings import SenderSettings
 
 LEASE_SHARE = 2 / 3
 """The share of a lease, from its last renewal, in which an email may start."""
-
-
-SIGNED_COPIES = 3
-"""An email that is signed exists up to three times: as made, in its canonical form, and with its signature."""
 
 
 MOST_PASSED = 64
@@ -123,7 +119,7 @@ class Feed:
         held: HeldBatch = job.held
         self._limits.ended(job)
         has_result = held.settle(job, outcome)
-        self._memory.remove_email(job.memory)
+        self._memory.remove_email(job.draft.memory)
         if held.facts.content.used():
             self._contents.note_room()
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
@@ -193,27 +189,17 @@ class Feed:
         elif row.intended and held.facts.retries.at_most_once:
             held.close(row, RecipientStatus.UNKNOWN, "the sender died while it was sending this email")
         else:
-            builder, facts = held.facts.content.builder, held.facts
+            builder = held.facts.content.builder
             assert builder is not None, "see _can_make"
-            tokens, is_old = facts.tokens(row.id), not held.claim.has_tokens
             try:
-                message = facts.render(builder, row, held.date, tokens, is_old=is_old)
+                draft = held.draft_of(row, builder)
             except (DataError, ValueError) as error:
                 held.close(row, RecipientStatus.FAILED, f"not sent: {error}")
             else:
-                email = Email(
-                    held,
-                    row,
-                    self._signed(message),
-                    self._may_send_body,
-                    key,
-                    token_from="" if is_old else facts.token_from(tokens),
-                    memory=own_bytes(message) if isinstance(message, tuple) else SIGNED_COPIES * builder.email_bytes,
-                    smtputf8=builder.needs_smtputf8(row.email),
-                )
+                email = Email(held, row, draft, self._signed(draft.message), self._may_send_body, key)
                 held.start(email)
                 held.facts.content.use()
-                self._memory.add_email(email.memory)
+                self._memory.add_email(draft.memory)
                 if key is not None:
                     self._gate.started(key)
                 self._limits.taken(email, relay, now)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from services.sender.campaigns import CampaignFacts
 from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
+from services.sender.drafts import Draft, Drafts
 from services.sender.lane import Passage
 from services.sender.results import Result, closed, result_of
 from services.sender.smtp.contract import Outcome, Verdict
@@ -20,7 +21,7 @@ from shared.events import BatchProgress
 from shared.ledger.provider_shares import Key
 from shared.ledger.rate_limits import campaign_scope, project_scope
 from shared.ledger.states import RecipientStatus
-from shared.messages.message import Pieces
+from shared.messages.message import MessageBuilder, Pieces
 from shared.relays.replies import Stage
 
 FAULTS_TOLERATED = 3
@@ -85,6 +86,7 @@ class HeldBatch:
         "_body_left",
         "_changed",
         "_done",
+        "_drafts",
         "_examined",
         "_examines_all",
         "_faults",
@@ -125,6 +127,7 @@ class HeldBatch:
         self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
         self.worklist: Final = Worklist(facts.content.row_bytes, claim.last_id)
         self.unrecorded: Final = Unrecorded()
+        self._drafts: Final = Drafts(facts, self.date, is_old=not claim.has_tokens)
         #: Emails that have started and have no result yet.
         self._in_flight: set[Email] = set()
         self.in_flight_count = 0
@@ -222,6 +225,17 @@ class HeldBatch:
     def is_suppressed(self, row: WorklistRow) -> bool:
         """Its address was suppressed when the row was read, or at the last look."""
         return row.suppressed or row.id in self._suppressed
+
+    def draft_of(self, row: WorklistRow, builder: MessageBuilder) -> Draft:
+        """The email to this recipient, as made. Raises DataError or ValueError if the recipient's values do not fit."""
+        return self._drafts.take(builder, row, lambda: self._rows_to_draft(Drafts.most(builder)))
+
+    def _rows_to_draft(self, most: int) -> Iterator[WorklistRow]:
+        """Those that probably start next. A batch without a place has none: there may be many such batches."""
+        if self.has_place:
+            for row in self.worklist.first(most):
+                if row.email and not self.is_suppressed(row):
+                    yield row
 
     def start(self, email: "Email") -> None:
         """An email goes to the engine."""
@@ -368,6 +382,7 @@ class HeldBatch:
 
     def give_place_up(self) -> None:
         """It only waits from here on, or it has ended."""
+        self._drafts.clear()
         self._place_given_up.set()
 
     async def wait_until_place_given_up(self) -> None:
@@ -383,12 +398,12 @@ class Email:
     __slots__ = (
         "_body",
         "_may_send_body",
+        "draft",
         "has_intent",
         "held",
         "intent_stands",
         "key",
         "mail_from",
-        "memory",
         "passage",
         "rcpt_to",
         "row",
@@ -400,24 +415,20 @@ class Email:
         self,
         held: HeldBatch,
         row: WorklistRow,
+        draft: Draft,
         body: Pieces | asyncio.Future[Pieces],
         may_send_body: "Callable[[Email, str], bool | Awaitable[bool]]",
         key: Key | None = None,
-        *,
-        token_from: str = "",
-        memory: int = 0,
-        smtputf8: bool = False,
     ) -> None:
-        #: Bytes it takes of the sender's budget.
-        self.memory = memory
         self.held = held
         #: The limit of its provider.
         self.key = key
         self.row = row
+        self.draft = draft
         self.mail_from = held.facts.envelope_from
-        self.token_from = token_from
+        self.token_from = draft.token_from
         self.rcpt_to = row.email
-        self.smtputf8 = smtputf8
+        self.smtputf8 = draft.smtputf8
         #: Under at_most_once: an intent was asked for, and the ledger may have it.
         self.has_intent = False
         #: The ledger has it, and the body may leave.

@@ -7,6 +7,7 @@ from services.sender.campaigns import CampaignFacts
 from services.sender.contents import Content
 from services.sender.db.claims import Claim
 from services.sender.db.worklist import WorklistRow
+from services.sender.drafts import Draft
 from services.sender.held_batch import Email, HeldBatch
 from services.sender.results import RetryPolicy
 from shared.email_tokens import TokenMaker
@@ -70,4 +71,4 @@ def held_batch(
 
 def email_of(held: HeldBatch) -> Email:
     """An email of this batch, without anything around it."""
-    return Email(held, row(1), (b"",), lambda _email, _relay: True)
+    return Email(held, row(1), Draft((b"",), "", 0, False), (b"",), lambda _email, _relay: True)

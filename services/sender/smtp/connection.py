@@ -87,7 +87,6 @@ class Connection(asyncio.Protocol):
         self._sent: Attempt | None = None  # its body is out
         self._open: Attempt | None = None  # its envelope is out, its body is not
         self._displaced: Attempt | None = None  # its envelope is out, and another connection may have it by now
-        self._accepted: tuple[Attempt, Reply, float] | None = None  # the owner has not been told yet
         self._hearing = False  # in the middle of events: nothing is written before the last of them
         self._loop = asyncio.get_running_loop()
         self._spoke_at = 0.0  # when the oldest thing unanswered was written
@@ -177,7 +176,6 @@ class Connection(asyncio.Protocol):
                     return
             self._hearing = False
         self._pump()
-        self._tell_accepted()
 
     def pause_writing(self) -> None:
         """The transport holds enough: a long body leaves bit by bit, so that many of them need little memory."""
@@ -204,14 +202,8 @@ class Connection(asyncio.Protocol):
             self._end(Reply(0, b"out of step: accepted before the final dot had left"), blame=True)
             return
         self.delivered = True
-        self._accepted = (self._sent, reply, self.quiet_since - self._spoke_at)
-        self._sent = None
-
-    def _tell_accepted(self) -> None:
-        """Called once the relay has its next body: while it works on that, we work on the result of the last."""
-        if self._accepted is not None:
-            accepted, self._accepted = self._accepted, None
-            self._owner.accepted(self, *accepted)
+        accepted, self._sent = self._sent, None
+        self._owner.accepted(self, accepted, reply, self.quiet_since - self._spoke_at)
 
     def _on_go_ahead(self) -> None:
         if self._open is not None:
@@ -363,7 +355,6 @@ class Connection(asyncio.Protocol):
         Never `close()`: that may still deliver what is in the buffer."""
         if self.closed:
             return
-        self._tell_accepted()
         self.closed = True
         sent, attempt = self._sent, self._open
         self._sent = self._open = None

@@ -50,6 +50,7 @@ class Engine:
         finally:
             self._timer.cancel()
             self._pool.abort_all("the engine has stopped")
+            dispatch.report_accepted()
 
     async def drain(self, seconds: float) -> None:
         """Take no more emails; give those in flight `seconds` to finish, then abort them; then let `run` return."""
