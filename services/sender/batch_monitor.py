@@ -165,6 +165,7 @@ class BatchMonitor:
 
     def _measure(self) -> None:
         metrics, now = self._batches.metrics, time.monotonic()
+        metrics.pass_on()
         metrics.lease_age.set(max((held.lease.age(now) for held in self._batches), default=0.0))
         metrics.progress_age.set(max((held.idle_seconds(now) for held in self._batches), default=0.0))
         for relay in self._engine.status():

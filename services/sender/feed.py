@@ -126,7 +126,7 @@ class Feed:
         self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if job.key is not None:
             self._gate.ended(job.key, outcome.seconds)
-        self._metrics.send_seconds.observe(outcome.seconds)
+        self._metrics.send_seconds.add(outcome.seconds)
         if has_result:
             self._batches.note_result()
         if not held.in_flight_count or (held.unrecorded.waits and not has_result):
@@ -203,7 +203,7 @@ class Feed:
                 if key is not None:
                     self._gate.started(key)
                 self._limits.taken(email, relay, now)
-                self._metrics.queue_seconds.observe(now - held.claimed_at)
+                self._metrics.queue_seconds.add(now - held.claimed_at)
                 return email
         self._batches.note_result()
         return None
