@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from services.sender.smtp.contract import Verdict
+from services.sender.smtp.contract import Job, Verdict
 from services.sender.smtp.engine import Engine
 from tests.support.smtp.configs import engine_config
 from tests.support.smtp.mail import Letter, Letterbox, delivering, letters
@@ -287,3 +287,27 @@ async def test_emails_that_are_aborted_are_reported_at_once_and_the_others_go_on
         box.put(emails[8:])
         await box.reported(before + 10)
         assert box.verdicts()["accepted"] == 10
+
+
+async def test_an_accepted_email_that_is_aborted_at_the_same_instant_is_reported_as_accepted() -> None:
+    """Without PIPELINING the second email is taken in the callback in which the first was accepted."""
+
+    class Aborting(Letterbox):
+        at_abort: tuple[int, int] | None = None
+
+        def take(self, relay: str) -> Job | None:
+            if self.taken == 1 and self.pending:
+                before = len(self.outcomes)
+                engine.abort([first], "too long")
+                self.at_abort = before, len(self.outcomes)
+            return super().take(relay)
+
+    first, second = letters(2)
+    box = Aborting()
+    async with scripted_relay(extensions=()) as relay:
+        config = relay.config(connections=1, spare_connections=0)
+        async with delivering(config, (), box=box) as (engine, _):
+            box.put([first, second])
+            await box.reported(2)
+    assert box.at_abort == (0, 1)
+    assert box.verdicts() == {"accepted": 2}

@@ -101,9 +101,10 @@ async def delivering(
     letters: Iterable[Letter] = (),
     config: EngineConfig | None = None,
     observer: Observer | None = None,
+    box: Letterbox | None = None,
 ) -> AsyncIterator[tuple[Engine, Letterbox]]:
     """An engine at work on a letterbox. At the end it is drained, and every taken letter must have been reported."""
-    box = Letterbox()
+    box = box or Letterbox()
     box.put(letters)
     engine = Engine([relays] if isinstance(relays, RelayConfig) else relays, config or engine_config(), observer)
     running = asyncio.create_task(engine.run(box))
