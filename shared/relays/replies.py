@@ -57,12 +57,11 @@ class Reply(NamedTuple):
         match = _ENHANCED.match(self.raw)
         return match[0].decode() if match and int(match[0][:1]) == self.code // 100 else None
 
-    @property
-    def queue_id(self) -> str | None:
-        """The relay's own name for an accepted email, if the text gives one."""
-        text = self.text
-        match = _QUEUED_AS.search(text) or _QUEUE_ID.search(text)
-        return next(filter(None, match.groups())) if match else None
+
+def queue_id_in(text: str) -> str | None:
+    """The relay's own name for an email that it accepted with this text, if it gives one."""
+    match = _QUEUED_AS.search(text) or _QUEUE_ID.search(text)
+    return next(filter(None, match.groups())) if match else None
 
 
 def without_addresses(text: str) -> str:

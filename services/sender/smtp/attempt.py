@@ -5,7 +5,7 @@ from enum import Enum, auto
 
 from services.sender.smtp.contract import Body, Job, Outcome, Verdict
 from shared.faults.meaning import Consequence
-from shared.relays.replies import Reply, Stage
+from shared.relays.replies import Reply, Stage, queue_id_in
 
 _ADDRESS = re.compile(r"[^\x00-\x20\x7f-\x9f<>\u2028\u2029]+")
 
@@ -78,15 +78,15 @@ class Attempt:
         consequence: Consequence | None = None,
     ) -> Outcome:
         """The outcome of this attempt, with `reply` as its reason."""
-        accepted = verdict is Verdict.ACCEPTED
+        text = reply.text
         return Outcome(
             verdict,
             relay,
             stage,
             reply.code or None,
             reply.enhanced,
-            reply.text,
-            reply.queue_id if accepted else None,
+            text,
+            queue_id_in(text) if verdict is Verdict.ACCEPTED else None,
             consequence,
             seconds=now - self.started,
         )
