@@ -1,8 +1,8 @@
 """What the delivery engine and its caller agree on.
 
 The caller (`services.sender.feed`) owns batches, leases and results. The engine owns relays, connections and replies.
-The engine *pulls*: a connection that can take an email asks the source for one. So nothing is rendered before it can
-leave, and the caller decides at that moment whether an email may start.
+The engine *pulls*: a connection that can take an email asks the source for one. So the caller decides at that moment
+whether an email may start, and renders few that cannot leave yet.
 """
 
 from collections.abc import Awaitable
