@@ -20,6 +20,10 @@ MOST_DRAFTS = 32
 DRAFTS_BYTES = 512 * 1024
 """Bytes that they take together, about."""
 
+MOST_KEPT_BYTES = 1_000_000
+"""None is made ahead of a larger campaign: its fixed texts and attachments would stay in memory with them when the
+campaign has to make room for another."""
+
 DRAFTS_SECONDS = 0.002
 """So long making may hold up connections: then no further one is made."""
 
@@ -53,7 +57,9 @@ class Drafts:
 
     @staticmethod
     def most(builder: MessageBuilder) -> int:
-        """How many emails may be made in a row."""
+        """How many emails may be made ahead."""
+        if builder.kept_bytes > MOST_KEPT_BYTES:
+            return 0
         return min(MOST_DRAFTS, DRAFTS_BYTES // max(1, builder.email_bytes))
 
     def take(self, builder: MessageBuilder, row: WorklistRow, following: Callable[[], Iterable[WorklistRow]]) -> Draft:

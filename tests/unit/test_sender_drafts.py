@@ -6,7 +6,7 @@ import pytest
 
 from services.sender.campaigns import CampaignFacts
 from services.sender.db.worklist import WorklistRow
-from services.sender.drafts import DRAFTS_BYTES, MOST_DRAFTS, Draft, Drafts
+from services.sender.drafts import DRAFTS_BYTES, MOST_DRAFTS, MOST_KEPT_BYTES, Draft, Drafts
 from services.sender.held_batch import HeldBatch
 from shared.email_tokens import EmailTokens
 from shared.errors import DataError
@@ -96,6 +96,8 @@ def test_large_emails_are_made_one_by_one() -> None:
         return Drafts.most(MessageBuilder(content, CampaignHeaders(campaign.id, "news@example.test")))
 
     fifteen = "0123456789 " * 1400
+    assert most(fifteen * 20) == MOST_DRAFTS, "all share the long text"
+    assert most(fifteen * (MOST_KEPT_BYTES // len(fifteen))) == 0, "it would keep the text when its campaign is dropped"
     assert most("short") == MOST_DRAFTS
     assert most(*(f"{number} {fifteen}" for number in range(DRAFTS_BYTES // len(fifteen) // 4))) == 4
     assert most(*(f"{number} {fifteen}" for number in range(DRAFTS_BYTES // len(fifteen) + 1))) == 0
