@@ -255,6 +255,31 @@ def test_a_look_asks_about_few_emails_of_a_batch_that_waits_for_its_limit() -> N
     assert len(held.rows_to_examine(1000)) == STARTS_EXPECTED
 
 
+def test_how_long_emails_took_is_shown_once_it_is_passed_on() -> None:
+    registry = CollectorRegistry()
+    batches = HeldBatches(SenderMetrics(registry, SETTINGS))
+    feed = feed_of(batches)
+    batches.add(held_batch(row(1), row(2)))
+    for _ in range(2):
+        feed.done(take(feed), Outcome(Verdict.ACCEPTED, RELAY, Stage.DOT, 250, seconds=0.25))
+
+    def shown() -> dict[str, tuple[float | None, float | None]]:
+        return {
+            phase: (
+                registry.get_sample_value("vashsender_delivery_seconds_count", {"phase": phase}),
+                registry.get_sample_value("vashsender_delivery_seconds_sum", {"phase": phase}),
+            )
+            for phase in ("queue", "send")
+        }
+
+    assert shown()["send"] == (0, 0)
+    batches.metrics.pass_on()
+    assert shown()["send"] == (2, 0.5)
+    assert shown()["queue"][0] == 2
+    batches.metrics.pass_on()
+    assert shown()["send"] == (2, 0.5), "each counts once"
+
+
 def test_an_intent_left_by_a_dead_sender_is_unknown_under_at_most_once(batches: HeldBatches, feed: Feed) -> None:
     held = held_batch(row(1, intended=True), row(2), at_most_once=True)
     batches.add(held)
