@@ -2,6 +2,7 @@
 the other project."""
 
 import asyncio
+import gzip
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,9 @@ OF_ALL = ("/v1/projects", "/v1/keys", "/v1/domains", "/v1/sessions", "/v1/audit"
 NAMES = ("orchid", "quartz")
 """Two projects; every text of each begins with its name and `canary`."""
 
+
+GZIP = b"\x1f\x8b"
+"""The first octets of a gzip file (RFC 1952, 2.3.1)."""
 
 RUNS = 10
 """Of hypothesis, at most: it ends one if the server's state makes a sequence go another way."""
@@ -122,6 +126,14 @@ def _planted(database_url: str, process: ServiceProcess) -> Iterator[tuple[Servi
         yield process, [planted(client, name, made) for name, made in zip(NAMES, asyncio.run(make()), strict=True)]
 
 
+def text_of(response: Response) -> str:
+    """What a response says. An export may be packed."""
+    content = response.content
+    if content.startswith(GZIP):
+        content = gzip.decompress(content)
+    return content.decode("utf-8", "replace")
+
+
 def attack(process: ServiceProcess, teams: list[Team], examples: int, steps: int) -> int:
     """Runs sequences of requests; returns how many there were."""
     schema = schemathesis.openapi.from_url(f"{process.http_url}/openapi.json").exclude(path_regex=ENDLESS)
@@ -154,12 +166,13 @@ def attack(process: ServiceProcess, teams: list[Team], examples: int, steps: int
 
         def validate_response(self, response: Response, case: Case[Any], **_more: Any) -> None:
             what = f"{self.key} of {self.team.name}: {case.method} {response.request.url}"
-            expect(response.status_code < 500, f"{what}: {response.status_code} {response.text}")
+            said = text_of(response)
+            expect(response.status_code < 500, f"{what}: {response.status_code} {said}")
             [other] = [team for team in teams if team is not self.team]
             if self.key.startswith("operator") and case.path.startswith(OF_ALL):
                 return
             asked = str(response.request.url) + str(response.request.body)
-            expect(other.canary not in response.text or other.canary in asked, f"{what}: {response.text}")
+            expect(other.canary not in said or other.canary in asked, f"{what}: {said}")
 
     for _ in range(RUNS):
         try:
