@@ -123,8 +123,7 @@ class Feed:
         if held.facts.content.used():
             self._contents.note_room()
         self.refusals.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
-        if outcome.consequence is not None:
-            self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
+        self.spread.note(held.claim.campaign_id, job.row.id, job.rcpt_to, outcome)
         if job.key is not None:
             self._gate.ended(job.key, outcome.seconds)
         self._metrics.send_seconds.add(outcome.seconds)

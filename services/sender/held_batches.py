@@ -64,9 +64,6 @@ class HeldBatches:
     def in_turn(self) -> Iterator[HeldBatch]:
         """The batches in the order in which they are asked for an email: those of the campaign that has waited longest
         first, the oldest of them first. So a small campaign gets as much as a large one, and a batch ends soon."""
-        if len(self._batches) == 1:  # usually, and then no campaign changes its turn
-            yield from next(iter(self._batches.values()))
-            return
         for _ in range(len(self._batches)):
             campaign_id, mine = next(iter(self._batches.items()))
             self._batches.move_to_end(campaign_id)
@@ -122,10 +119,9 @@ class HeldBatches:
     def in_doubt(self) -> tuple[int, int]:
         """Emails that a crash now would lose track of: those with an unrecorded result, and those in flight."""
         unrecorded = in_flight = 0
-        for mine in self._batches.values():
-            for held in mine:
-                unrecorded += held.unrecorded.in_doubt
-                in_flight += held.in_flight_count
+        for held in self._all():
+            unrecorded += held.unrecorded.in_doubt
+            in_flight += held.in_flight_count
         return unrecorded, in_flight
 
     def in_doubt_of(self, campaign_id: UUID) -> int:

@@ -54,7 +54,7 @@ class RefusalWatch:
 
     def is_suspicious(self, campaign_id: UUID) -> bool:
         """A relay seems to refuse everything of this campaign."""
-        return bool(self._suspicious) and campaign_id in self._suspicious
+        return campaign_id in self._suspicious
 
     def note(self, campaign_id: UUID, recipient_id: int, recipient: str, outcome: Outcome) -> None:
         """Takes the outcome of an attempt at one recipient."""

@@ -18,6 +18,7 @@ from sqlmodel import col
 from shared.ledger import batches, campaigns, timeline
 from shared.ledger.counts import STATUSES, Counts
 from shared.ledger.database import Ledger
+from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import Batch, Campaign, Recipient
 from shared.ledger.states import LIVE, OPEN, UNDER_WAY, BatchState
 
@@ -202,9 +203,10 @@ async def _ranges(
         col(Recipient.campaign_id) == chunk.c.campaign_id,
         col(Recipient.id).between(chunk.c.first_id, chunk.c.last_id),
     )
-    # By the column that the batches are ordered by already, so that PostgreSQL sorts no recipients.
+    # By two columns and not by all of a batch, so that PostgreSQL sorts no wide rows.
     counted = (
         select(
+            chunk.c.campaign_id,
             chunk.c.first_id,
             *(
                 func.count(col(Recipient.id)).filter(col(Recipient.status) == status).label(f"has_{status}")
@@ -212,12 +214,12 @@ async def _ranges(
             ),
         )
         .select_from(chunk.outerjoin(Recipient, in_range))
-        .group_by(chunk.c.first_id)
+        .group_by(chunk.c.campaign_id, chunk.c.first_id)
         .cte("counted")
         .prefix_with("MATERIALIZED")  # else PostgreSQL may count again for each batch
     )
     said = [getattr(Batch, status) for status in STATUSES]
-    _, *has = counted.c
+    _, _, *has = counted.c
     rows = await connection.execute(
         select(
             col(Batch.campaign_id),
@@ -229,7 +231,10 @@ async def _ranges(
             *said,
             *has,
         )
-        .join(counted, col(Batch.first_id) == counted.c.first_id)
+        .join(
+            counted,
+            and_(col(Batch.campaign_id) == counted.c.campaign_id, col(Batch.first_id) == counted.c.first_id),
+        )
         .where(*conditions)
         .order_by(col(Batch.first_id))
     )
@@ -253,10 +258,8 @@ async def _ranges(
 
 async def _has_rows(connection: AsyncConnection, campaign_id: UUID, lower: int, upper: int) -> bool:
     """Whether there are recipients with ids between `lower` and `upper`, both excluded."""
-    between = (col(Recipient.id) > lower, col(Recipient.id) < upper)
-    found = await connection.execute(
-        select(col(Recipient.id)).where(col(Recipient.campaign_id) == campaign_id, *between).limit(1)
-    )
+    between = recipients_after(campaign_id, lower, upper - 1)
+    found = await connection.execute(select(col(Recipient.id)).where(between).order_by(*IN_ORDER).limit(1))
     return found.first() is not None
 
 

@@ -1,6 +1,5 @@
 """Projects share the senders evenly, however many campaigns each has; two dispatchers agree."""
 
-import asyncio
 from collections import Counter
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Project
 from tests.support.ledger import FakeSender, add_campaign, assert_sound
 from tests.support.services import DispatcherRig, concurrently, register_sender
+from tests.support.waiting import until
 
 
 async def add_project(ledger: Ledger) -> UUID:
@@ -93,7 +93,9 @@ async def test_a_lap_finds_what_no_event_named(ledger: Ledger) -> None:
     for _ in range(150):
         await add_campaign(ledger, 0, status="paused")
     await add_campaign(ledger, 10, status="sending")
-    async with asyncio.timeout(60):
-        while not await FakeSender(ledger).released():  # an idle dispatcher looks less often
-            await rig.round()
-            await asyncio.sleep(0.1)
+
+    async def found() -> bool:
+        await rig.round()  # an idle dispatcher looks less often
+        return bool(await FakeSender(ledger).released())
+
+    await until(found)

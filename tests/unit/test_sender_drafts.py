@@ -28,8 +28,8 @@ def made(drafts: Drafts, builder: MessageBuilder, *rows: WorklistRow) -> Sequenc
     return [drafts.take(builder, one, lambda: rows[at + 1 :]) for at, one in enumerate(rows)]  # noqa: B023
 
 
-def ahead(held: HeldBatch) -> list[int]:
-    """The rows whose emails are made with that of the first."""
+def made_with(held: HeldBatch) -> list[int]:
+    """The rows whose emails are made when the next one is taken, that one included."""
     made: list[int] = []
     original = held.facts.tokens
 
@@ -40,7 +40,7 @@ def ahead(held: HeldBatch) -> list[int]:
     object.__setattr__(held.facts, "tokens", tokens)
     held.draft_of(held.worklist.take(), builder_of(held.facts))
     object.__setattr__(held.facts, "tokens", original)
-    return made[1:]
+    return made
 
 
 def test_an_email_is_the_same_whether_it_is_made_alone_or_with_others() -> None:
@@ -65,27 +65,26 @@ def test_an_email_that_cannot_be_made_says_so_at_its_turn_only() -> None:
 
 def test_those_that_start_next_are_made_with_the_first() -> None:
     held = held_batch(*(row(number) for number in range(1, 2 * MOST_DRAFTS)))
-    assert ahead(held) == list(range(2, MOST_DRAFTS + 2))
-    assert ahead(held) == [], "they are there already"
+    assert made_with(held) == list(range(1, MOST_DRAFTS + 2))
+    assert made_with(held) == [], "they are there already"
 
 
 def test_none_is_made_ahead_for_a_person_who_gets_none() -> None:
     held = held_batch(row(1), row(2, suppressed=True), row(3, email=""), row(4))
-    assert ahead(held) == [4]
+    assert made_with(held) == [1, 4]
 
 
 def test_none_is_made_ahead_in_a_batch_that_only_waits() -> None:
     held = held_batch(row(1), row(2))
     held.give_place_up()
-    assert ahead(held) == []
+    assert made_with(held) == [1]
 
 
 def test_a_batch_that_gives_its_place_up_keeps_none() -> None:
     held = held_batch(row(1), row(2))
-    assert ahead(held) == [2]
+    assert made_with(held) == [1, 2]
     held.give_place_up()
-    seen = ahead(held)
-    assert seen == [], "the second was made again, alone"
+    assert made_with(held) == [2], "made again"
 
 
 def test_large_emails_are_made_one_by_one() -> None:
