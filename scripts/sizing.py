@@ -17,7 +17,7 @@ BEGIN, END = "<!-- written by scripts.sizing -->\n", "<!-- end -->\n"
 
 # Measured on two cores; docs/scaling.md names the commands. Microseconds of CPU per email, bytes per recipient.
 SENDER_MICROSECONDS = 150.0
-DISPATCHER_MICROSECONDS = 20.0
+DISPATCHER_MICROSECONDS = 10.0
 POSTGRESQL_MICROSECONDS = 50.0
 """Import and sending."""
 LEDGER_BYTES = 470.0
