@@ -1,6 +1,7 @@
 """No request of at most the allowed size holds the API's event loop for longer than others may wait.
 
-Measured as CPU time of the loop's thread in one step, so that a busy machine does not count."""
+Measured as CPU time of the loop's thread in one step, and compared with a fixed piece of work just before it: a
+machine that is busy or slow is slow for both."""
 
 import asyncio
 import base64
@@ -17,10 +18,12 @@ from shared.memory import keep_what_is_loaded
 from tests.support.api import CSV, NDJSON, ApiRig, api_on, campaign_body
 from tests.support.visitor import Visitor, forms
 
-MOST_SECONDS = 0.05
+MOST = 5.0
+"""Times the fixed work, which takes 10 to 15 ms on a usual core: 50 to 75 ms."""
 TRIES = 8
 """A step may be slow once, where the processor is; the best try counts."""
 MEGABYTES = 9_000_000
+PEOPLE = json.dumps([{"email": f"p{number}@example.test"} for number in range(15_000)])
 JSON = {"Content-Type": "application/json"}
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 PARTS = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -122,18 +125,29 @@ async def api(sqlite_url: str) -> AsyncIterator[ApiRig]:
         yield api
 
 
-async def shortest(steps: Steps, request: Callable[[], Any]) -> tuple[float, str]:
-    """The longest step of the best of some tries."""
-    found = []
+def fixed_work() -> float:
+    """CPU seconds of parsing and counting, the work that a slow processor shows in."""
+    begun = time.thread_time()
+    for _ in range(2):
+        json.loads(PEOPLE)
+        assert sum(len(str(number)) for number in range(60_000)) > 60_000
+    return time.thread_time() - begun
+
+
+async def longest_step(steps: Steps, request: Callable[[], Any]) -> tuple[float, str]:
+    """The longest step of the best of some tries, in times of the fixed work, and what it was."""
+    found, work = [], []
     for _ in range(TRIES):
+        work.append(fixed_work())
         await asyncio.sleep(0)
         steps.begin()
         answer = await request()
         assert answer.status_code < 500, answer.text
         found.append((steps.longest, steps.what))
-        if steps.longest < MOST_SECONDS:
+        if min(found)[0] < MOST * min(work):
             break
-    return min(found)
+    longest, what = min(found)
+    return longest / min(work), what
 
 
 @pytest.mark.parametrize("name", REQUESTS)
@@ -141,8 +155,8 @@ async def test_no_large_request_holds_the_loop(name: str, api: ApiRig, monkeypat
     path, body, headers = REQUESTS[name]()
     path = path.format(campaign=await api.create(1)) if "{" in path else path
     steps = Steps(monkeypatch)
-    longest, what = await shortest(steps, lambda: api.client.post(path, content=body, headers=headers))
-    assert longest < MOST_SECONDS, what
+    longest, what = await longest_step(steps, lambda: api.client.post(path, content=body, headers=headers))
+    assert longest < MOST, what
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -151,15 +165,15 @@ async def test_no_large_form_holds_the_loop(name: str, api: ApiRig, monkeypatch:
     visitor = await Visitor.signed_in(api)
     assert forms(await visitor.get("/campaigns/new"))
     steps = Steps(monkeypatch)
-    longest, what = await shortest(steps, lambda: visitor.client.post("/campaigns", content=body, headers=headers))
-    assert longest < MOST_SECONDS, what
+    longest, what = await longest_step(steps, lambda: visitor.client.post("/campaigns", content=body, headers=headers))
+    assert longest < MOST, what
 
 
 @pytest.mark.parametrize("query", ["status=draft&" * 4_000, "a=1&" * 15_000, "%41" * 20_000, "cursor=" + "1" * 60_000])
 async def test_no_long_query_holds_the_loop(query: str, api: ApiRig, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps(monkeypatch)
-    longest, what = await shortest(steps, lambda: api.client.get(f"/v1/campaigns?{query}"))
-    assert longest < MOST_SECONDS, what
+    longest, what = await longest_step(steps, lambda: api.client.get(f"/v1/campaigns?{query}"))
+    assert longest < MOST, what
 
 
 @pytest.mark.parametrize("query", ["format=csv", "format=ndjson", "format=csv&gzip=true"])
@@ -175,5 +189,5 @@ async def test_no_export_of_large_recipients_holds_the_loop(
     assert answer.json()["accepted"] == 100
     steps = Steps(monkeypatch)
     path = f"{RECIPIENTS.format(campaign=campaign)}/export?{query}"
-    longest, what = await shortest(steps, lambda: api.client.get(path))
-    assert longest < MOST_SECONDS, what
+    longest, what = await longest_step(steps, lambda: api.client.get(path))
+    assert longest < MOST, what
