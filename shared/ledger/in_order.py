@@ -9,7 +9,20 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, BindParameter, ColumnElement, String, Uuid, and_, literal, text, tuple_
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    String,
+    Uuid,
+    and_,
+    literal,
+    select,
+    text,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Mapped
 from sqlalchemy.sql.expression import FunctionElement
@@ -25,6 +38,9 @@ NEVER_SORT = text(
 )
 """For the transaction, on PostgreSQL. Before it has analysed a table for the first time, the planner expects a handful
 of rows, and would sort all of an import."""
+
+MOST_RANGES = 100
+"""SQLite takes at most 500 parts in one statement."""
 
 IN_ORDER = (col(Recipient.campaign_id), col(Recipient.id))
 """The order of `recipients_after`, that of the index `recipient_by_campaign`."""
@@ -42,6 +58,30 @@ def recipients_after(
     campaign = literal(campaign_id, Uuid()) if isinstance(campaign_id, UUID) else campaign_id
     above = literal(after, BigInteger()) if isinstance(after, int) else after
     return _after(IN_ORDER, (campaign,), above, until)
+
+
+def in_ranges(
+    columns: Sequence[Any],
+    campaign_id: UUID,
+    ranges: Sequence[tuple[int, int]],
+    limit: int,
+    *conditions: ColumnElement[bool],
+) -> CompoundSelect[Any]:
+    """The campaign's recipients with ids in these ranges, both ends included: the first `limit` of each range, together
+    in no order. At most MOST_RANGES.
+
+    Each is a range of an index, which ends where the range does: that of `recipients_after` is read on until the end of
+    the campaign. With OR between the ranges PostgreSQL may read the whole campaign in order and compare each row, once
+    it has prepared the statement."""
+    parts = (
+        select(*columns)
+        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.id).between(low, high), *conditions)
+        .order_by(col(Recipient.id))
+        .limit(limit)
+        .subquery()
+        for low, high in ranges
+    )
+    return union_all(*(select(part) for part in parts))
 
 
 def all_after(campaign_id: Mapped[UUID], after: Mapped[int]) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, or_, select
+from sqlalchemy import ColumnElement, Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -16,7 +16,7 @@ from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.paging import cut
 from services.api.usecases.provider_waits import waiting_for
 from shared.addresses import Address
-from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, recipients_after, reports_after
+from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, in_ranges, recipients_after, reports_after
 from shared.ledger.models import Batch, Import, Recipient
 from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
 
@@ -118,9 +118,9 @@ async def _with_status(
         ranges = await _ranges(connection, campaign.id, still)
         if not ranges:
             break
-        mine = col(Recipient.campaign_id) == campaign.id
-        within = or_(*(col(Recipient.id).between(max(first, after + 1), last) for first, last in ranges))
-        rows += await _read(connection, [*conditions, mine, within], still.limit)
+        unread = [(max(first, after + 1), last) for first, last in ranges]
+        found = await connection.execute(in_ranges(_COLUMNS, campaign.id, unread, still.limit, *conditions))
+        rows += sorted(found.all(), key=lambda row: row.id)[: still.limit]
         after = ranges[-1][1]
     if wanted.status is RecipientStatus.PENDING and len(rows) < limit:
         beyond = recipients_after(campaign.id, max(after, campaign.cursor))

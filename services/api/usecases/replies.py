@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.api.usecases.provider_waits import OUR_WORDS
-from shared.ledger.in_order import IN_ORDER
+from shared.ledger.in_order import MOST_RANGES, in_ranges
 from shared.ledger.models import Batch, Recipient
 from shared.ledger.states import RecipientStatus
 from shared.reply_text import general
@@ -25,6 +25,16 @@ ROWS_READ = 20_000
 """Rows in the ranges that are searched for them."""
 EXAMPLES = 3
 GROUPS_SHOWN = 50
+
+_COLUMNS = (
+    col(Recipient.id),
+    col(Recipient.email),
+    col(Recipient.attempts),
+    col(Recipient.smtp_code),
+    col(Recipient.enhanced_code),
+    col(Recipient.reply),
+    col(Recipient.relay),
+)
 
 _MEANINGS: Sequence[tuple[str, str]] = (
     (r"5\.1\.([12346]|10)|5\.2\.1|5\.7\.13", "The mailbox or its domain does not exist."),
@@ -76,22 +86,12 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
     held = batches.all()
     last_ids = {row[0]: row[1] for row in held}
     chosen = spread([(first_id, size, holds) for first_id, _, size, holds in held])
-    # Ranges in numbers: PostgreSQL knows how short they are. Joined with the batches it would read the whole table.
-    rows = await connection.execute(
-        select(
-            col(Recipient.email),
-            col(Recipient.attempts),
-            col(Recipient.smtp_code),
-            col(Recipient.enhanced_code),
-            col(Recipient.reply),
-            col(Recipient.relay),
-        )
-        .where(col(Recipient.campaign_id) == campaign_id, col(Recipient.status) == status.value)
-        .where(or_(*(col(Recipient.id).between(first_id, last_ids[first_id]) for first_id in chosen)))
-        .order_by(*IN_ORDER)
-        .limit(ROWS_GROUPED)
-    )
-    found = rows.all()
+    found: list[Any] = []
+    for begin in range(0, len(chosen), MOST_RANGES):
+        ranges = [(first_id, last_ids[first_id]) for first_id in chosen[begin : begin + MOST_RANGES]]
+        those = in_ranges(_COLUMNS, campaign_id, ranges, ROWS_GROUPED, col(Recipient.status) == status.value)
+        found += (await connection.execute(those)).all()
+    found = sorted(found, key=lambda row: row.id)[:ROWS_GROUPED]
     return Groups(group(found), len(found), max(total, len(found)))
 
 
