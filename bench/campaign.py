@@ -152,11 +152,18 @@ def ledger_url(database: str, work: Path) -> Iterator[str]:
     if database == "sqlite":
         yield f"sqlite+aiosqlite:///{work / 'ledger.db'}"
         return
+    with private_postgres(work) as postgres:
+        yield postgres.create_database("bench")
+
+
+@contextmanager
+def private_postgres(work: Path) -> Iterator[PrivatePostgres]:
+    """A durable server in this folder."""
     postgres = PrivatePostgres(work / "postgres", free_port())
     postgres.start()
     postgres.wait_ready()
     try:
-        yield postgres.create_database("bench")
+        yield postgres
     finally:
         postgres.stop()
 

@@ -22,13 +22,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from bench.campaign import SENTENCE, cpu_seconds, folder, private_broker
+from bench.campaign import SENTENCE, cpu_seconds, folder, private_broker, private_postgres
 from bench.compare_clients import prepare
 from bench.footprint import server_seconds
 from bench.smtp import cpu_of_children
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
-from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from scripts import benchmarks
 from shared.ledger import migrate
@@ -123,14 +122,8 @@ def keep(runs: list[Run], path: Path) -> None:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    with private_broker() as broker, smtp_sink() as port, folder() as work:
-        postgres = PrivatePostgres(work / "postgres", free_port())
-        postgres.start()
-        postgres.wait_ready()
-        try:
-            yield Place(work, postgres, broker, port)
-        finally:
-            postgres.stop()
+    with private_broker() as broker, smtp_sink() as port, folder() as work, private_postgres(work) as postgres:
+        yield Place(work, postgres, broker, port)
 
 
 def run_once(here: Place, who: str, cell: Cell) -> Run:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker
+from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker, private_postgres
 from bench.footprint import server_seconds
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
-from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared.ledger import migrate
 from tests.support.smtp.sink import smtp_sink
@@ -84,17 +83,11 @@ def main() -> None:
     parser.add_argument("--pace", type=int, default=2_000, help="emails a second; 0: no limit")
     parser.add_argument("--senders", type=int, default=2)
     options = parser.parse_args()
-    with private_broker() as broker, smtp_sink() as port, folder() as work:
-        postgres = PrivatePostgres(work / "postgres", free_port())
-        postgres.start()
-        postgres.wait_ready()
-        try:
-            url = postgres.create_database(DATABASE)
-            migrate.upgrade(url)
-            relay = f"smtp://127.0.0.1:{port}?tls=none"
-            samples = asyncio.run(measure(work, url, postgres, broker, relay, options))
-        finally:
-            postgres.stop()
+    with private_broker() as broker, smtp_sink() as port, folder() as work, private_postgres(work) as postgres:
+        url = postgres.create_database(DATABASE)
+        migrate.upgrade(url)
+        relay = f"smtp://127.0.0.1:{port}?tls=none"
+        samples = asyncio.run(measure(work, url, postgres, broker, relay, options))
     report(samples, options)
 
 
@@ -130,7 +123,7 @@ async def _samples(
     while (left := began.at + seconds - before.at) > 1:
         await asyncio.wait({campaigns}, timeout=min(SAMPLE_SECONDS, left))
         if campaigns.done():
-            campaigns.result()  # it does not end but by an error
+            campaigns.result()  # it ends only with an error
         now = _counted(system, postgres, broker)
         samples.append(_sample(began, before, now))
         print(samples[-1], flush=True)
@@ -164,9 +157,8 @@ def _sample(began: _Counts, before: _Counts, now: _Counts) -> Sample:
 
 def report(samples: list[Sample], options: argparse.Namespace) -> None:
     """A table, and JSON."""
-    table = Table(
-        title=f"{options.minutes:.0f} minutes, {options.senders} sender(s), at most {options.pace or 'any'}/s"
-    )
+    pace = f"at most {options.pace} emails/s" if options.pace else "no limit"
+    table = Table(title=f"{options.minutes:.0f} minutes, {options.senders} sender(s), {pace}")
     for name in Sample.__dataclass_fields__:
         table.add_column(name.replace("_", " "), justify="right")
     for sample in samples:

@@ -20,11 +20,10 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker
+from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker, private_postgres
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
-from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
 from shared.ledger import migrate
 from tests.support.smtp.sink import smtp_sink
@@ -62,15 +61,10 @@ def main() -> None:
 
 
 def _measured(work: Path, broker: PrivateBroker, relay: str, senders: int, options: argparse.Namespace) -> Footprint:
-    postgres = PrivatePostgres(work / "postgres", free_port())
-    postgres.start()
-    postgres.wait_ready()
-    try:
+    with private_postgres(work) as postgres:
         url = postgres.create_database(DATABASE)
         migrate.upgrade(url)
         return asyncio.run(_one_run(work, url, postgres, broker, relay, senders, options))
-    finally:
-        postgres.stop()
 
 
 async def _one_run(
