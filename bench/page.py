@@ -30,7 +30,7 @@ from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
 from shared import topology
 from shared.content import CampaignContent
-from shared.ledger import history, migrate
+from shared.ledger import history, migrate, rollups
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
 from shared.ledger.keys import create_key
@@ -143,6 +143,8 @@ async def filled(ledger: Ledger, campaigns: int, recipients: int) -> UUID:
         await connection.execute(
             text("ALTER TABLE recipient ADD CONSTRAINT recipient_once UNIQUE USING INDEX recipient_once")
         )
+    while await rollups.roll_up(ledger, newest):  # as the dispatcher does meanwhile
+        pass
     async with ledger.autocommit() as connection:
         await connection.execute(text("VACUUM ANALYZE"))
     return newest
@@ -167,7 +169,7 @@ async def _fill(connection: AsyncConnection, campaigns: int, recipients: int) ->
         text(_SMALL_CAMPAIGNS),
         [{**values, "id": UUID(int=newest.int - (number << 70)), "n": number} for number in range(1, campaigns)],
     )
-    for statement in (_LARGE_CAMPAIGN, _RECIPIENTS, _BATCHES, _TIMELINE, _SUPPRESSIONS):
+    for statement in (_LARGE_CAMPAIGN, _RECIPIENTS, _BATCHES, _CURSORS, _TIMELINE, _SUPPRESSIONS):
         await connection.execute(text(statement), values)
     await history.note(
         connection, newest, [Point(now - 600 + 5 * step, large // 2 * step // 120, step * 40) for step in range(120)]
@@ -186,18 +188,18 @@ _FOR_FILLING = (
 )
 _INDEXES = "SELECT indexdef FROM pg_indexes WHERE indexname IN ('recipient_once', 'recipient_by_campaign')"
 _CAMPAIGN = """
-    INSERT INTO campaign (id, project_id, name, from_email, envelope_from, content, status, delivery, total, cursor,
+    INSERT INTO campaign (id, project_id, name, from_email, envelope_from, content, status, delivery, total,
         created_at, started_at, finished_at, deliver_by)
 """
 _SMALL_CAMPAIGNS = f"""{_CAMPAIGN}
     VALUES (CAST(:id AS uuid), :project, 'Campaign ' || CAST(:n AS int), 'news@example.com', 'news@example.com',
-        :content, 'finished', 'at_least_once', :small, 1000000000, :now - 86400, :now - 86300, :now - 86200, :now)
+        :content, 'finished', 'at_least_once', :small, :now - 86400, :now - 86300, :now - 86200, :now)
 """
 _LARGE_CAMPAIGN = f"""{_CAMPAIGN}
     VALUES (:newest, :project, 'The large one', 'news@example.com', 'news@example.com', :content, 'sending',
-        'at_least_once', :large, 1000000000, :now - 700, :now - 600, NULL, :now + 86400)
+        'at_least_once', :large, :now - 700, :now - 600, NULL, :now + 86400)
 """
-# Of each hundred recipients one failed and the others are sent. The second half of the large campaign is pending.
+# Of each hundred one failed and the others are sent. The second half of the large campaign is in no batch yet.
 _RECIPIENTS = """
     INSERT INTO recipient (campaign_id, email, email_key, status, attempts, smtp_code, enhanced_code, reply, relay)
     SELECT c.id, 'r' || n || '@example.com', 'r' || n || '@example.com', s.status, 1,
@@ -210,12 +212,17 @@ _RECIPIENTS = """
     ORDER BY c.id, n
 """
 _BATCHES = """
-    INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, sent, failed, pending)
-    SELECT campaign_id, min(id), max(id), count(*), CASE count(*) FILTER (WHERE status = 'pending') WHEN 0 THEN 'done'
-        ELSE 'waiting' END, 0, count(*) FILTER (WHERE status = 'sent'), count(*) FILTER (WHERE status = 'failed'),
-        count(*) FILTER (WHERE status = 'pending')
-    FROM (SELECT *, row_number() OVER (PARTITION BY campaign_id ORDER BY id) AS place FROM recipient) AS numbered
+    INSERT INTO batch (campaign_id, first_id, last_id, size, state, due_at, sent, failed)
+    SELECT campaign_id, min(id), max(id), count(*), 'done', 0, count(*) FILTER (WHERE status = 'sent'),
+        count(*) FILTER (WHERE status = 'failed')
+    FROM (SELECT *, row_number() OVER (PARTITION BY campaign_id ORDER BY id) AS place FROM recipient
+        WHERE status <> 'pending') AS numbered
     GROUP BY campaign_id, (place - 1) / :batch ORDER BY min(id)
+"""
+_CURSORS = """
+    UPDATE campaign SET cursor = reached.last_id
+    FROM (SELECT campaign_id, max(last_id) AS last_id FROM batch GROUP BY campaign_id) AS reached
+    WHERE id = reached.campaign_id
 """
 _TIMELINE = """
     INSERT INTO timeline (campaign_id, at, last_at, kind, text)

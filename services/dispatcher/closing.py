@@ -14,7 +14,7 @@ from shared import logs
 from shared.events import CampaignFinished
 from shared.faults.breakers import LIST_RESULTS
 from shared.faults.judge import judge
-from shared.ledger import bookmarks, breakers, campaigns, repair, timeline
+from shared.ledger import bookmarks, breakers, campaigns, repair, rollups, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import STATUSES, Counts, counts
 from shared.ledger.database import Ledger, db_now
@@ -93,6 +93,8 @@ async def close(
         campaign = await campaigns.lock(connection, campaign_id)
         if campaign is None or not await _holds(connection, campaign_id, campaign.cursor, proof):
             return []
+        if await rollups.renew(connection, campaign_id):
+            log.error("rollup.wrong", campaign_id=str(campaign_id))
         said = await counts(connection, campaign_id)
         if any(said[status] for status in OPEN):
             return []

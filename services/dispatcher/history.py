@@ -4,14 +4,15 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import history
+from shared.ledger.counts import counts_of
 from shared.ledger.database import Ledger, clock
 from shared.ledger.history import Point
-from shared.ledger.models import Batch, Campaign
+from shared.ledger.models import Campaign
 from shared.ledger.states import ACTIVE
 
 NOTE_SECONDS = 1.0
@@ -65,12 +66,11 @@ class History:
             )
         )
         active = set(found.scalars())
-        sums = await connection.execute(
-            select(col(Batch.campaign_id), func.sum(col(Batch.sent)), func.sum(col(Batch.failed)))
-            .where(col(Batch.campaign_id).in_([*active, *self._watched.keys() - active]))
-            .group_by(col(Batch.campaign_id))
-        )
-        return {row[0]: (Point(now, int(row[1]), int(row[2])), row[0] in active) for row in sums}
+        counted = await counts_of(connection, [*active, *self._watched.keys() - active])
+        return {
+            campaign_id: (Point(now, counts["sent"], counts["failed"]), campaign_id in active)
+            for campaign_id, counts in counted.items()
+        }
 
     def _has_moved(self, campaign_id: UUID, point: Point) -> bool:
         watched = self._watched.get(campaign_id)

@@ -5,6 +5,8 @@ from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.history import NOTE_SECONDS, History
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import FORGET_SECONDS, PLACE_SECONDS, OutboxClerk
+from services.dispatcher.rollups import LOOK_SECONDS as ROLL_UP_SECONDS
+from services.dispatcher.rollups import Rollups
 from shared import topology
 from shared.events import AnyProgress, CampaignRequested
 from shared.process import ALIVE_SECONDS, Process
@@ -21,6 +23,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     breakers = Breakers(
         process.ledger, metrics, process.settings.list_breaker_share, dispatcher.out_lately, dispatcher.wake
     )
+    rollups = Rollups(process.ledger, dispatcher.out_lately)
     settings = process.settings
     outbox = OutboxClerk(
         process.ledger,
@@ -43,6 +46,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(history.tick, NOTE_SECONDS),
         process.clock(breakers.tick, LOOK_SECONDS),
+        process.clock(rollups.tick, ROLL_UP_SECONDS, may_last=True),
         process.clock(outbox.place, PLACE_SECONDS, may_last=True),
         process.clock(outbox.forget, FORGET_SECONDS, may_last=True),
     )

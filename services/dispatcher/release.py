@@ -101,6 +101,8 @@ async def _release_waiting(ledger: Ledger, campaign: OpenCampaign, rate: float |
             await _pause(connection, campaign.id, due.id)
             return ()
         span = None if rate is None else due.size / rate
+        if due.rolled_up:
+            await batches.lock(connection, due.id)
         if not await batches.release(connection, due.id, due.generation, due_at=due.due_at, span_seconds=span):
             return ()  # another dispatcher was first
     ticket = BatchReleased(batch_id=due.id, campaign_id=campaign.id, generation=due.generation + 1)
@@ -114,6 +116,7 @@ _FIRST_DUE = (
         col(Batch.size),
         col(Batch.due_at),
         col(Batch.fruitless),
+        col(Batch.rolled_up),
         (col(Batch.pending) + col(Batch.deferred)).label("open"),
     )
     .where(

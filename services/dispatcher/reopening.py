@@ -74,6 +74,7 @@ async def _reopen_some(connection: AsyncConnection, campaign_id: UUID, what: str
         await bookmarks.remove(connection, name)
         log.info("campaign.reopened", campaign_id=str(campaign_id), what=what, recipients=moved)
         return False
+    await batches.lock_all(connection, [batch_id for batch_id, _ in holding])
     for batch_id, _ in holding:
         moved += await _reopen_batch(connection, batch_id, request)
     await bookmarks.write(connection, name, {"what": what, "after": holding[-1][1], "moved": moved})

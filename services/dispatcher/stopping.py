@@ -56,6 +56,7 @@ async def _close_waiting(connection: AsyncConnection, campaign_id: UUID, campaig
         .limit(size)
     )
     ids = sorted(found.scalars())
+    await batches.lock_all(connection, ids)
     for batch_id in ids:
         cancelled = await batches.cancel(connection, batch_id)
         if cancelled is not None:

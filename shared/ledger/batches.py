@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlmodel import col
 
-from shared.ledger import campaigns, rows
+from shared.ledger import campaigns, rollups, rows
 from shared.ledger.campaigns import Range
 from shared.ledger.database import db_now
 from shared.ledger.in_order import LARGEST_ID, NEVER_SORT
@@ -63,7 +63,9 @@ class Cut:
 
 
 async def lock(connection: AsyncConnection, batch_id: int, generation: int | None = None) -> Locked | None:
-    """Locks a batch until the transaction ends. None if it does not exist, or has another generation than given."""
+    """Locks a batch until the transaction ends, and takes it out of its campaign's rollup: its counts may change.
+
+    None if it does not exist, or has another generation than given."""
     conditions = [col(Batch.id) == batch_id]
     if generation is not None:
         conditions.append(col(Batch.generation) == generation)
@@ -79,21 +81,29 @@ async def lock(connection: AsyncConnection, batch_id: int, generation: int | Non
             col(Batch.generation),
             col(Batch.pending),
             col(Batch.deferred),
+            col(Batch.rolled_up),
         ),
     )
-    return None if row is None else Locked(*row)
+    if row is None:
+        return None
+    *locked, rolled_up = row
+    if rolled_up:
+        await rollups.take_out(connection, [batch_id])
+    return Locked(*locked)
 
 
 async def lock_all(connection: AsyncConnection, batch_ids: Collection[int]) -> None:
-    """Locks batches until the transaction ends, in the order of their ids, to avoid deadlocks. On SQLite a writing
-    transaction has locked everything already."""
-    if batch_ids and connection.dialect.name != "sqlite":
-        await connection.execute(
-            select(col(Batch.id))
-            .where(col(Batch.id).in_(batch_ids))
-            .order_by(col(Batch.id))
-            .with_for_update(key_share=True)
-        )
+    """The same for several batches, in the order of their ids, to avoid deadlocks."""
+    if not batch_ids:
+        return
+    locked = await connection.execute(
+        select(col(Batch.id), col(Batch.rolled_up))
+        .where(col(Batch.id).in_(batch_ids))
+        .order_by(col(Batch.id))
+        .with_for_update(key_share=True)  # SQLite has locked everything already
+    )
+    if inside := [row.id for row in locked if row.rolled_up]:
+        await rollups.take_out(connection, inside)
 
 
 async def move(
@@ -238,12 +248,13 @@ _CUT = _cutting()
 async def release(
     connection: AsyncConnection, batch_id: int, generation: int, *, due_at: Any, span_seconds: float | None
 ) -> bool:
-    """Releases a waiting batch of this generation; False if it has moved on."""
+    """Releases a waiting batch of this generation; False if it has moved on, or is in a rollup: lock it first."""
     released = await move(
         connection,
         BatchState.RELEASED,
         col(Batch.id) == batch_id,
         col(Batch.generation) == generation,
+        ~col(Batch.rolled_up),
         released_at=db_now(),
         due_at=due_at,
         span_seconds=span_seconds,

@@ -16,6 +16,7 @@ from sqlmodel import col
 from shared.faults import breakers
 from shared.faults.breakers import LIST_RESULTS, Breaker, Seen
 from shared.ledger import campaigns, rows, timeline
+from shared.ledger.counts import per_campaign, sum_of
 from shared.ledger.database import clock, db_now
 from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient, RelayRefusals, Suppression
@@ -30,7 +31,8 @@ ROWS_FOR_DOMAINS = 200_000
 REASON = "bounced"
 """Of suppressions that follow from a relay's reply."""
 
-_RESULTS = col(Batch.sent) + col(Batch.failed) + col(Batch.unknown)
+_GONE = sum_of("gone")
+_RESULTS = sum_of("sent") + sum_of("failed") + sum_of("unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +90,9 @@ async def suspects(
     tripped = select(col(RelayRefusals.campaign_id)).where(col(RelayRefusals.tripped_at).is_not(None))
     relays = await connection.execute(select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped)))
     lists = await connection.execute(
-        select(col(Batch.campaign_id))
-        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        per_campaign(col(Campaign.id))
         .where(*sending, col(Campaign.list_breaker_off).is_not(True))
-        .group_by(col(Batch.campaign_id))
-        .having(func.sum(col(Batch.gone)) > list_share * func.sum(_RESULTS), func.sum(_RESULTS) >= LIST_RESULTS)
+        .having(list_share * _RESULTS < _GONE, _RESULTS >= LIST_RESULTS)
     )
     return sorted({*relays.scalars(), *lists.scalars()})
 
@@ -129,11 +129,7 @@ async def list_trouble(connection: AsyncConnection, campaign_id: UUID, share: fl
     lifted = await connection.scalar(select(col(Campaign.list_breaker_off)).where(col(Campaign.id) == campaign_id))
     if lifted:
         return None
-    counted = await connection.execute(
-        select(func.coalesce(func.sum(col(Batch.gone)), 0), func.coalesce(func.sum(_RESULTS), 0)).where(
-            col(Batch.campaign_id) == campaign_id
-        )
-    )
+    counted = await connection.execute(per_campaign(_GONE, _RESULTS).where(col(Campaign.id) == campaign_id))
     gone, tried = (int(number) for number in counted.one())
     if not breakers.list_trips(gone, tried, share):
         return None

@@ -1,14 +1,18 @@
-"""Recipients of a campaign by status: the sums over its batches, plus the recipients that no batch covers yet."""
+"""Recipients of a campaign by status: the sums over its batches, plus the recipients that no batch covers yet.
+
+A large campaign has many batches, most of which rest: the counts of those are in its rollup (shared.ledger.rollups), so
+only the others are added up.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, func, select
+from sqlalchemy import ColumnElement, Label, Row, Select, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger.models import Batch, Campaign
+from shared.ledger.models import Batch, Campaign, Rollup
 from shared.ledger.states import RecipientStatus
 
 Counts = Mapping[str, int]
@@ -21,14 +25,29 @@ REPORTED = ("bounced", "complained", "unsubscribed")
 
 NAMES = STATUSES + REPORTED
 
-SUMS = tuple(func.sum(getattr(Batch, name)).label(f"sum_of_{name}") for name in ("size", *NAMES))
-"""Over the batches of a campaign: what `counts_in` needs besides the campaign's `total`. NULL without a batch."""
 
-_COUNTS = (
-    select(col(Campaign.id), col(Campaign.total), *SUMS)
-    .outerjoin(Batch, col(Batch.campaign_id) == col(Campaign.id))
-    .where(col(Campaign.id).in_(bindparam("campaign_ids", expanding=True)))
-    .group_by(col(Campaign.id))
+def sum_of(name: str) -> ColumnElement[int]:
+    """The sum of this column of all batches of a campaign, in a statement made with `per_campaign`."""
+    return func.coalesce(func.sum(getattr(Batch, name)), 0) + func.coalesce(getattr(Rollup, name), 0)
+
+
+SUMS: Sequence[Label[int]] = tuple(sum_of(name).label(f"sum_of_{name}") for name in ("size", *NAMES))
+"""What `counts_in` needs besides the campaign's `total`."""
+
+
+def per_campaign(*columns: Any) -> Select[Any]:
+    """One row for each campaign: its columns, and sums over its batches."""
+    return (
+        select(*columns)
+        .select_from(Campaign)
+        .outerjoin(Rollup, col(Rollup.campaign_id) == col(Campaign.id))
+        .outerjoin(Batch, and_(col(Batch.campaign_id) == col(Campaign.id), ~col(Batch.rolled_up)))
+        .group_by(col(Campaign.id), col(Rollup.campaign_id))
+    )
+
+
+_COUNTS = per_campaign(col(Campaign.id), col(Campaign.total), *SUMS).where(
+    col(Campaign.id).in_(bindparam("campaign_ids", expanding=True))
 )
 
 
@@ -45,6 +64,6 @@ async def counts(connection: AsyncConnection, campaign_id: UUID) -> Counts:
 
 def counts_in(row: Row[Any]) -> Counts:
     """The counts of a row that has a campaign's `total` and SUMS."""
-    counts = {name: int(getattr(row, f"sum_of_{name}") or 0) for name in NAMES}
-    counts[RecipientStatus.PENDING.value] += row.total - int(row.sum_of_size or 0)
+    counts = {name: int(getattr(row, f"sum_of_{name}")) for name in NAMES}
+    counts[RecipientStatus.PENDING.value] += row.total - int(row.sum_of_size)
     return {"total": row.total, **counts}

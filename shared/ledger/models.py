@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
 )
 from sqlalchemy import (
     text as sql,
@@ -38,6 +39,7 @@ SCHEDULED = sql("status = 'scheduled'")
 REOPENING = sql("reopen IS NOT NULL")
 HASHED = sql("email = ''")
 KEPT = sql("forgotten_at IS NULL")
+NOT_ROLLED_UP: Any = {"postgresql_where": sql("NOT rolled_up"), "sqlite_where": sql("rolled_up = 0")}
 
 
 def _moment(*, nullable: bool = True, **kwargs: Any) -> Any:
@@ -54,6 +56,10 @@ def _campaign_key(**kwargs: Any) -> Any:
 
 def _project_key(**kwargs: Any) -> Any:
     return Field(sa_column=Column(Uuid, ForeignKey("project.id", ondelete="CASCADE"), nullable=False, **kwargs))
+
+
+def _sum() -> Any:
+    return Field(sa_column=Column(BigInteger, nullable=False, server_default=sql("0")), default=0)
 
 
 def _count() -> Any:
@@ -100,7 +106,8 @@ class ApiKey(SQLModel, table=True):
 
 
 class Campaign(SQLModel, table=True):
-    """The counts by status are the sums over its batches; a recipient that no batch covers yet is pending."""
+    """The counts by status are the sums over its batches (see shared.ledger.counts); a recipient that no batch covers
+    yet is pending."""
 
     __table_args__ = (
         Index("campaign_by_project", "project_id", "id"),
@@ -188,6 +195,7 @@ class Batch(SQLModel, table=True):
         Index("batch_live", "state", "due_at", postgresql_where=LIVE_ONLY, sqlite_where=LIVE_ONLY),
         Index("batch_live_of", "campaign_id", "state", "due_at", postgresql_where=LIVE_ONLY, sqlite_where=LIVE_ONLY),
         Index("batch_owner", "owner", postgresql_where=sql("state = 'sending'")),
+        Index("batch_not_rolled_up", "campaign_id", **NOT_ROLLED_UP),
         {"postgresql_with": {"fillfactor": 50}},
     )
     id: int = _big_id()
@@ -225,6 +233,29 @@ class Batch(SQLModel, table=True):
     bounced: int = _count()
     complained: int = _count()
     unsubscribed: int = _count()
+    #: Its counts are in the campaign's rollup, so they must not change: see shared.ledger.rollups.
+    rolled_up: bool = Field(sa_column=Column(Boolean, nullable=False, server_default=false()), default=False)
+
+
+class Rollup(SQLModel, table=True):
+    """The sums of a campaign's batches that are `rolled_up`: the columns have the names of those of a batch."""
+
+    __table_args__ = ({"postgresql_with": {"fillfactor": 50}},)
+    campaign_id: UUID = _campaign_key(primary_key=True)
+    size: int = _sum()
+    rescues: int = _sum()
+    pending: int = _sum()
+    deferred: int = _sum()
+    sent: int = _sum()
+    failed: int = _sum()
+    suppressed: int = _sum()
+    expired: int = _sum()
+    cancelled: int = _sum()
+    unknown: int = _sum()
+    gone: int = _sum()
+    bounced: int = _sum()
+    complained: int = _sum()
+    unsubscribed: int = _sum()
 
 
 class Import(SQLModel, table=True):

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
-from shared.ledger import batches, campaigns, timeline
+from shared.ledger import batches, campaigns, rollups, timeline
 from shared.ledger.counts import STATUSES, Counts
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Recipient
@@ -154,6 +154,8 @@ async def _repair_batch(ledger: Ledger, campaign_id: UUID, batch_id: int) -> Seq
                 done.append(Repair(Reason.CLOSED_BATCH, campaign_id, batch_id, again.generation, text))
         for one in done:
             await timeline.record(connection, campaign_id, "repaired", one.text)
+        if done:
+            await rollups.renew(connection, campaign_id)
     return done
 
 
@@ -174,6 +176,7 @@ async def _cover(ledger: Ledger, campaign_id: UUID, lower: int, upper: int) -> S
             batch_id = await batches.create(connection, campaign_id, missed, BatchState.WAITING, **counted)
             text = f"{sum(counted.values())} recipients were in no batch: they are now batch {batch_id}"
             await timeline.record(connection, campaign_id, "repaired", text)
+            await rollups.renew(connection, campaign_id)
             done.append(Repair(Reason.NO_BATCH, campaign_id, batch_id, 1, text))
         lower = missed.last_id
 

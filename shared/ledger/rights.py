@@ -40,6 +40,8 @@ _TAKEN = (
     *("state", "generation", "owner", "lease_until", "released_at", "due_at"),
     *("rescues", "fruitless", "rescued_mark"),
 )
+# To lock a batch takes its counts out of the rollup.
+_ROLLUP: Mapping[str, Columns] = {SELECT: ALL, UPDATE: ALL}
 _NOTES: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ("times", "text", "last_at")}
 _LIFE: Mapping[str, Columns] = {SELECT: ALL, INSERT: ALL, UPDATE: ALL}
 _ALL_OF_IT: Mapping[str, Columns] = {**_LIFE, DELETE: ALL}
@@ -70,7 +72,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "audit_entry": {SELECT: ALL, INSERT: ALL},
         "campaign": {SELECT: ALL, INSERT: ALL, UPDATE: ALL, DELETE: ALL},
         "recipient": {SELECT: ALL, INSERT: ALL, UPDATE: _ERASED, DELETE: ALL},
-        "batch": {SELECT: ALL, UPDATE: (*_REPORTED, *_COUNTS, "due_at")},
+        "batch": {SELECT: ALL, UPDATE: (*_REPORTED, *_COUNTS, "due_at", "rolled_up")},
+        "rollup": _ROLLUP,
         "report": {SELECT: ALL, INSERT: ALL, UPDATE: ("email", "email_key", "text", "reporter"), DELETE: ALL},
         "erasure": _ALL_OF_IT,
         "hash_secret": _ALL_OF_IT,
@@ -114,7 +117,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
             SELECT: ("id", "campaign_id", "status", "intent_at", "smtp_code", "enhanced_code", "sent_at"),
             UPDATE: ("status", "attempts", "next_attempt_at", "intent_at", "sent_at"),
         },
-        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", "span_seconds", *_COUNTS, "gone")},
+        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", "span_seconds", *_COUNTS, "gone", "rolled_up")},
+        "rollup": _LIFE,
         "relay_refusals": {SELECT: ("campaign_id", "relay", "reply", "tripped_at")},
         "spread_refusals": {SELECT: ("campaign_id", "reply", "tripped_at")},
         "complaint_rate": _READ,
@@ -147,8 +151,12 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         },
         "batch": {
             SELECT: ALL,
-            UPDATE: (*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", "span_seconds", *_COUNTS, "gone"),
+            UPDATE: (
+                *(*_TAKEN, "claimed_at", "dated_at", "has_tokens", "size", "span_seconds"),
+                *(*_COUNTS, "gone", "rolled_up"),
+            ),
         },
+        "rollup": _ROLLUP,
         "suppression": {
             SELECT: ("id", "project_id", "email", "email_key", "campaign_id", "reason", "created_at", "provisional"),
             INSERT: ALL,
@@ -170,7 +178,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
         "domain": {SELECT: ("name", "project_id", "bounce_domain")},
         "campaign": {SELECT: ("id", "project_id", "forgotten_at")},
         "recipient": {SELECT: ("id", "campaign_id", "email", "email_key", "status")},
-        "batch": {SELECT: ALL, UPDATE: _REPORTED},
+        "batch": {SELECT: ALL, UPDATE: (*_REPORTED, "rolled_up")},
+        "rollup": _ROLLUP,
         "report": {SELECT: ALL, INSERT: ALL, DELETE: ALL},
         "forgotten_people": _READ,
         "probe": {
@@ -191,7 +200,8 @@ RIGHTS: Mapping[str, Mapping[str, Mapping[str, Columns]]] = {
     "watchdog": {
         "campaign": {SELECT: _CAMPAIGN_WITHOUT_CONTENT, UPDATE: ("cursor", "blocked_by")},
         "recipient": {SELECT: ("id", "campaign_id", "status")},
-        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", *_COUNTS)},
+        "batch": {SELECT: ALL, INSERT: ALL, UPDATE: (*_TAKEN, "size", *_COUNTS, "rolled_up")},
+        "rollup": _ROLLUP,
         "import": {SELECT: ("campaign_id", "state")},
         "timeline": {**_NOTES, DELETE: ALL},
         "progress_point": _READ,

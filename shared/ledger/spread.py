@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, delete, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.faults import spread
 from shared.faults.spread import FORGOTTEN_AFTER, RECIPIENTS, Refused
 from shared.ledger import campaigns, rows, timeline
+from shared.ledger.counts import counts
 from shared.ledger.database import db_now
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, SpreadRefusals
 from shared.ledger.states import CampaignStatus
@@ -99,5 +100,4 @@ def _has_open() -> ColumnElement[bool]:
 
 
 async def _sent(connection: AsyncConnection, campaign_id: UUID) -> int:
-    total = select(func.coalesce(func.sum(col(Batch.sent)), 0)).where(col(Batch.campaign_id) == campaign_id)
-    return int(await connection.scalar(total) or 0)
+    return (await counts(connection, campaign_id))["sent"]

@@ -31,6 +31,7 @@ from services.watchdog import sweep
 from shared.events import BatchProgress, SenderHeartbeat
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT, Campaign, RateLimit
+from shared.ledger.rollups import roll_up
 from shared.ledger.states import FINAL
 from tests.support.api import NDJSON, ApiRig, api_on, ndjson
 from tests.support.ledger import assert_sound
@@ -153,6 +154,12 @@ class LedgerModel(RuleBasedStateMachine):
     @rule(which=st.sampled_from([(0,), (1,), (0, 1)]))
     def dispatch(self, which: tuple[int, ...]) -> None:
         self.at_once(*(self.dispatchers[number].round() for number in which))
+
+    @rule(pick=picks, twice=st.booleans())
+    @precondition(lambda self: self.campaigns)
+    def roll_up(self, pick: int, twice: bool) -> None:
+        campaign = UUID(self.pick(self.campaigns, pick))
+        self.at_once(*(roll_up(self.world.ledger, campaign) for _ in range(1 + twice)))
 
     @rule(which=st.sampled_from([(0,), (1,), (0, 1)]))
     def look(self, which: tuple[int, ...]) -> None:

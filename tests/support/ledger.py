@@ -15,7 +15,8 @@ from uuid6 import uuid7
 from shared.events import Event
 from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, db_now
-from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Timeline
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Rollup, Timeline
+from shared.ledger.rollups import SUMMED
 from shared.ledger.states import FINAL, LIVE, OPEN
 
 NOW = {
@@ -251,7 +252,7 @@ async def counts_by_status(ledger: Ledger, campaign_id: UUID) -> dict[str, int]:
 
 
 async def assert_sound(ledger: Ledger) -> None:
-    """Checks what must always be true of every campaign: counts, ranges, and that none closed too early."""
+    """Checks what must always be true of every campaign: counts, ranges, rollups, and that none closed too early."""
     async with ledger.read() as connection:
         campaigns = (await connection.execute(select(_all(Campaign)))).all()
         for campaign in campaigns:
@@ -270,6 +271,13 @@ async def assert_sound(ledger: Ledger) -> None:
                     select(_all(Batch)).where(col(Batch.campaign_id) == campaign.id).order_by(col(Batch.first_id))
                 )
             ).all()
+            rolled_up = [batch for batch in batches if batch.rolled_up]
+            assert not [batch for batch in rolled_up if batch.state in ("released", "sending")]
+            kept = (
+                await connection.execute(select(_all(Rollup)).where(col(Rollup.campaign_id) == campaign.id))
+            ).first()
+            for name in SUMMED:
+                assert (getattr(kept, name) if kept else 0) == sum(getattr(batch, name) for batch in rolled_up), name
             last = 0
             for batch in batches:
                 assert last < batch.first_id <= batch.last_id <= campaign.cursor

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, Select, bindparam, exists, func, select, true
+from sqlalchemy import Row, Select, bindparam, exists, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -13,16 +13,16 @@ from services.api.shapes.campaigns import CampaignOut, CampaignSummary, Forgotte
 from services.api.usecases import campaign_row, limits
 from services.api.usecases.campaign_row import CampaignRef
 from shared import retries
-from shared.ledger.counts import SUMS, counts_in, counts_of
+from shared.ledger.counts import SUMS, counts_in, counts_of, per_campaign, sum_of
 from shared.ledger.database import clock, db_now
 from shared.ledger.forgetting.summary import refusals
 from shared.ledger.forgetting_tables import ForgottenCampaign
-from shared.ledger.models import Batch, Campaign, RateLimit
+from shared.ledger.models import Campaign, RateLimit
 from shared.ledger.rate_limits import project_scope
 
 _BATCHES = (
-    select(*SUMS, func.sum(col(Batch.rescues)).label("rescued"))
-    .where(col(Batch.campaign_id) == bindparam("campaign_id"))
+    per_campaign(*SUMS, sum_of("rescues").label("rescued"))
+    .where(col(Campaign.id) == bindparam("campaign_id"))
     .subquery()
 )
 _SHOWN: Select[Any] = (
@@ -70,7 +70,7 @@ async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOu
         "text": content.get("text"),
         "attachments": [one["filename"] for one in content.get("attachments", ())],
         "reopening": row.reopen,
-        "rescued": int(row.rescued or 0),
+        "rescued": int(row.rescued),
         "forgotten": None if row.forgotten_at is None else await forgotten(connection, row.id),
     }
     return CampaignOut.model_validate(shown)
