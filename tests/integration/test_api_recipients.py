@@ -13,8 +13,10 @@ import pytest
 from sqlalchemy import event, insert, select, update
 from sqlmodel import col
 
+from services.api.usecases import recipient_export, recipients
 from shared.ledger.database import db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
+from shared.ledger.report_tables import Report
 from shared.ledger.states import RecipientStatus
 from shared.signing import Use, derived_key
 from shared.unsubscribe import make_token
@@ -277,6 +279,57 @@ async def test_recipients_are_exported_whole_in_the_order_of_import(
     assert list(table[0]) == list(shown[0])
     failed = csv.DictReader(io.StringIO((await exported(api, campaign, status="failed")).decode()))
     assert [row["email"] for row in failed] == ["person-1@example.test", "person-4@example.test"]
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, range(60)),
+        ({"status": "sent"}, range(50)),
+        ({"status": "pending"}, range(50, 60)),
+        ({"reported": "bounced"}, range(50)),
+    ],
+)
+async def test_an_export_holds_few_recipients_with_much_data(
+    query: dict[str, str], expected: range, api: ApiRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a slice have about SLICE_BYTES of data together, wherever in the campaign they are; none is left out."""
+    monkeypatch.setattr(recipient_export, "SLICE_BYTES", 1_000)
+    monkeypatch.setattr(recipient_export, "PART_BYTES", 500)
+    campaign = await api.create()
+    people = [{"email": f"p{n}@example.test", **({"x": "y" * 700} if n > 20 else {})} for n in range(60)]
+    lines = "\n".join(json.dumps(one) for one in people)
+    headers = {"Content-Type": "application/x-ndjson"}
+    await api.client.post(f"/v1/campaigns/{campaign}/recipients", content=lines, headers=headers)
+    await settle(api, campaign, 10, ["sent"] * 50)
+    async with api.ledger.write() as connection:
+        sent = await connection.scalars(select(col(Recipient.id)).where(col(Recipient.status) == "sent"))
+        await connection.execute(insert(Report), [bounce(UUID(campaign), recipient_id) for recipient_id in sent.all()])
+    slices = []
+    read = recipients.read
+
+    async def noting(*args: Any) -> Any:
+        slices.append(await read(*args))
+        return slices[-1]
+
+    monkeypatch.setattr(recipients, "read", noting)
+    rows = [json.loads(line) for line in (await exported(api, campaign, format="ndjson", **query)).splitlines()]
+    assert [row["email"] for row in rows] == [f"p{number}@example.test" for number in expected]
+    assert max(sum(len(row.data or "") for row in part) for part in slices) < 1_000 + 750
+    assert slices[-1] == []
+
+
+def bounce(campaign: UUID, recipient: int) -> dict[str, Any]:
+    return {
+        "digest": f"{campaign}{recipient}",
+        "at": 0.0,
+        "project_id": DEFAULT_PROJECT,
+        "campaign_id": campaign,
+        "recipient_id": recipient,
+        "kind": "bounced",
+        "verified": True,
+        "via": "api",
+    }
 
 
 async def test_the_export_of_no_recipients_is_a_heading(api: ApiRig) -> None:

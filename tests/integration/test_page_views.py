@@ -14,14 +14,17 @@ from sqlmodel import col
 
 from services.api.page import live, session
 from services.api.page.live import Parts
+from services.api.usecases import replies
 from services.api.usecases.errors import NotFoundError
 from shared.events import CampaignRequested
 from shared.ledger import history, instances
 from shared.ledger.database import db_now
 from shared.ledger.history import Point
 from shared.ledger.models import Batch, Campaign, Project, Recipient
+from shared.ledger.states import RecipientStatus
 from tests.support.api import ApiRig, api_on, campaign_body
 from tests.support.seeds import seed_campaign
+from tests.support.services import ledger_at
 from tests.support.visitor import Visitor, text
 
 CSV = b"email,first_name\nann@example.test,Ann\nbob@example.test,Bob\nann@example.test,Ann\nnobody,N\n"
@@ -225,6 +228,24 @@ async def test_a_sample_says_that_it_is_one(database_url: str, monkeypatch: pyte
         campaign = (await seed_campaign(rig.ledger, 20)).id
         await fail(rig, campaign, "no", 5)
         assert "A sample: 3 of 5 recipients" in text(await visitor.get(f"/campaigns/{campaign}/failures"))
+
+
+async def test_a_sample_is_of_all_parts_of_the_campaign(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many batches with failures only a few are looked at in each stretch."""
+    monkeypatch.setattr(replies, "ROWS_GROUPED", 10)
+    monkeypatch.setattr(replies, "STRETCHES", 5)
+    monkeypatch.setattr(replies, "BATCHES_OF_STRETCH", 2)
+    async with ledger_at(database_url) as ledger:
+        campaign = await seed_campaign(ledger, 100, batch_size=2)
+        async with ledger.write() as connection:
+            await connection.execute(update(Recipient).values(status="failed", reply=col(Recipient.email_key)))
+            await connection.execute(update(Batch).values(failed=2, pending=0))
+            held = await replies._held(connection, campaign.id, col(Batch.failed), 100)
+            all_held = await replies._held(connection, campaign.id, col(Batch.failed), 10)
+            found = await replies.by_reply(connection, campaign.id, RecipientStatus.FAILED, 100)
+    assert [row.first_id for row in held] == [campaign.recipient_ids[n] for n in (0, 2, 20, 22, 40, 42, 60, 62, 80, 82)]
+    assert len(all_held) == 50
+    assert (found.grouped, found.total) == (10, 100)
 
 
 async def test_unknown_recipients_are_settled(database_url: str) -> None:

@@ -44,10 +44,8 @@ class Table:
     cells: Callable[[Row[Any]], Sequence[object]]
     #: A row as a JSON object, for NDJSON.
     fields: Callable[[Row[Any]], dict[str, object]]
-    #: Rows read by one transaction, and held in memory at once.
-    slice_rows: int
-    #: Rows written at once. Other requests run in between.
-    part_rows: int
+    #: Where the part of the rows ends that begins at this index: it is written at once, and other requests run then.
+    part: Callable[[Rows, int], int]
 
     def write(self, rows: Rows, file_format: Format) -> bytes:
         if file_format == "csv":
@@ -59,18 +57,18 @@ _NDJSON = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 
 async def lines(table: Table, read: Callable[[int], Awaitable[Rows]], file_format: Format) -> AsyncIterator[bytes]:
-    """Lines of CSV with a header, or of NDJSON. `read` returns the rows by id after the one with this id: at most
-    `slice_rows`, and fewer only if they are the last. It is not called before what was read is taken."""
+    """Lines of CSV with a header, or of NDJSON. `read` returns some of the rows by id after the one with this id; none
+    if there are no more. It is not called before what was read is taken."""
     if file_format == "csv":
         yield csv_lines([table.columns]).encode()
     after = 0
-    while True:
-        rows = await read(after)
-        for start in range(0, len(rows), table.part_rows):
-            yield table.write(rows[start : start + table.part_rows], file_format)
+    while rows := await read(after):
+        start = 0
+        while start < len(rows):
+            end = table.part(rows, start)
+            yield table.write(rows[start:end], file_format)
             await sleep(0)
-        if len(rows) < table.slice_rows:
-            return
+            start = end
         after = rows[-1].id
 
 

@@ -17,11 +17,11 @@ from services.api.usecases.provider_waits import waiting_for
 from services.api.usecases.recipients import Wanted
 from shared.ledger.database import Ledger
 
-SLICE_ROWS = 200
-"""Rows read by one transaction, and held in memory at once: each may have 64 KB of data."""
+SLICE_ROWS, SLICE_BYTES = 2_000, 1_000_000
+"""Rows read by one transaction, and held in memory at once, and about how much data they have: each up to 64 KB."""
 
-PART_ROWS = 10
-"""Rows written at once. Other requests run in between: that much takes up to 20 ms."""
+PART_ROWS, PART_BYTES = 200, 100_000
+"""Rows written at once, and the data after which there are no more. Other requests run in between."""
 
 COLUMNS = tuple(RecipientOut.model_fields)
 
@@ -30,14 +30,23 @@ def lines(ledger: Ledger, campaign: CampaignRef, wanted: Wanted, file_format: Fo
     """Recipients in the order of import, as lines of CSV with a header, or of NDJSON. Raises NotFoundError.
 
     Each slice is as of the moment it is read: of a campaign that is being sent, later lines are newer."""
-    first = replace(wanted, limit=SLICE_ROWS)
+    first = replace(wanted, limit=SLICE_ROWS, data_bytes=SLICE_BYTES)
 
     async def read(after: int) -> Rows:
         async with ledger.read() as connection:
-            found = await recipients.read(connection, campaign, replace(first, after=max(after, first.after)))
-        return found[:SLICE_ROWS]
+            return await recipients.read(connection, campaign, replace(first, after=max(after, first.after)))
 
-    return export_lines.lines(Table(COLUMNS, _cells, _fields, SLICE_ROWS, PART_ROWS), read, file_format)
+    return export_lines.lines(Table(COLUMNS, _cells, _fields, _part), read, file_format)
+
+
+def _part(rows: Rows, start: int) -> int:
+    """Where the part ends that begins at `start`."""
+    size = 0
+    for end in range(start, min(start + PART_ROWS, len(rows))):
+        size += len(rows[end].data or "")
+        if size >= PART_BYTES:
+            return end + 1
+    return min(start + PART_ROWS, len(rows))
 
 
 def _cells(row: Row[Any]) -> Sequence[object]:
@@ -81,4 +90,5 @@ def _moment(seconds: float | None) -> datetime | None:
 
 
 def _written(seconds: float | None) -> str | None:
-    return None if seconds is None else f"{moment(seconds).replace(tzinfo=None).isoformat()}Z"
+    # In half the time of `isoformat`.
+    return None if seconds is None else orjson.dumps(moment(seconds), option=orjson.OPT_UTC_Z)[1:-1].decode()

@@ -1,11 +1,11 @@
 """A campaign's recipients by status. However large the campaign is, only ranges that hold such recipients are read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, select
+from sqlalchemy import ColumnElement, CompoundSelect, Executable, Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -33,6 +33,8 @@ class Wanted:
     after: int  # recipients with larger ids
     limit: int
     reported: str | None = None  # only those with such a report, one of counts.REPORTED
+    #: Only as many as have this much data together, but one at least: then fewer than wanted are not the last.
+    data_bytes: int | None = None
 
 
 async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> Page[RecipientOut]:
@@ -51,7 +53,7 @@ async def read(connection: AsyncConnection, campaign: CampaignRef, wanted: Wante
     if wanted.reported is not None:
         return await _with_report(connection, campaign.id, listed, wanted.reported, wanted)
     if wanted.status is None:
-        return await _read(connection, [*listed, recipients_after(campaign.id, wanted.after)], wanted.limit + 1)
+        return await _read(connection, [*listed, recipients_after(campaign.id, wanted.after)], wanted.limit + 1, wanted)
     return await _with_status(connection, row, listed, wanted)
 
 
@@ -98,8 +100,8 @@ async def _with_report(
             .limit(limit)
         )
         ids = [row.recipient_id for row in found]
-        rows += await _read(connection, [*conditions, mine, col(Recipient.id).in_(ids)], limit - len(rows))
-        if len(ids) < limit:
+        rows += await _read(connection, [*conditions, mine, col(Recipient.id).in_(ids)], limit - len(rows), wanted)
+        if len(ids) < limit or (rows and wanted.data_bytes is not None):
             break
         after = ids[-1]
     return rows
@@ -114,17 +116,20 @@ async def _with_status(
     limit, after = wanted.limit + 1, wanted.after
     rows: list[Row[Any]] = []
     while len(rows) < limit:
-        still = Wanted(wanted.status, after, limit - len(rows))
+        still = replace(wanted, after=after, limit=limit - len(rows))
         ranges = await _ranges(connection, campaign.id, still)
         if not ranges:
             break
         unread = [(max(first, after + 1), last) for first, last in ranges]
-        found = await connection.execute(in_ranges(_COLUMNS, campaign.id, unread, still.limit, *conditions))
-        rows += sorted(found.all(), key=lambda row: row.id)[: still.limit]
+        query = in_ranges(_COLUMNS, campaign.id, unread, still.limit, *conditions)
+        found = (await connection.execute(_within(connection, query, wanted))).all()
+        rows += sorted(found, key=lambda row: row.id)[: still.limit]
+        if rows and wanted.data_bytes is not None:
+            return rows
         after = ranges[-1][1]
     if wanted.status is RecipientStatus.PENDING and len(rows) < limit:
         beyond = recipients_after(campaign.id, max(after, campaign.cursor))
-        rows += await _read(connection, [*conditions, beyond], limit - len(rows))
+        rows += await _read(connection, [*conditions, beyond], limit - len(rows), wanted)
     return rows
 
 
@@ -147,6 +152,20 @@ async def _ranges(connection: AsyncConnection, campaign_id: UUID, wanted: Wanted
     return ranges
 
 
-async def _read(connection: AsyncConnection, conditions: list[ColumnElement[bool]], limit: int) -> list[Row[Any]]:
-    rows = await connection.execute(select(*_COLUMNS).where(*conditions).order_by(*IN_ORDER).limit(limit))
-    return list(rows)
+async def _read(
+    connection: AsyncConnection, conditions: list[ColumnElement[bool]], limit: int, wanted: Wanted
+) -> list[Row[Any]]:
+    query = select(*_COLUMNS).where(*conditions).order_by(*IN_ORDER).limit(limit)
+    return list(await connection.execute(_within(connection, query, wanted)))
+
+
+def _within(connection: AsyncConnection, query: Select[Any] | CompoundSelect[Any], wanted: Wanted) -> Executable:
+    """The same query, without the recipients before which `data_bytes` are reached."""
+    if wanted.data_bytes is None:
+        return query
+    found = query.subquery()
+    octets = (func.octet_length if connection.dialect.name == "postgresql" else func.length)(found.c.data)
+    before = func.coalesce(func.sum(octets).over(order_by=found.c.id, rows=(None, -1)), 0)
+    sized = select(found, before.label("before")).subquery()
+    columns = [sized.c[column.name] for column in found.c]
+    return select(*columns).where(sized.c.before < wanted.data_bytes).order_by(sized.c.id)

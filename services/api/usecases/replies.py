@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, func, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -23,6 +23,7 @@ from shared.reply_text import general
 ROWS_GROUPED = 1000
 ROWS_READ = 20_000
 """Rows in the ranges that are searched for them."""
+STRETCHES, BATCHES_OF_STRETCH = 50, 20
 EXAMPLES = 3
 GROUPS_SHOWN = 50
 
@@ -77,13 +78,7 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
     """The replies to a campaign's recipients in one status, of whom there are `total`."""
     if not total:
         return Groups((), 0, 0)
-    count = getattr(Batch, status.value)
-    batches = await connection.execute(
-        select(col(Batch.first_id), col(Batch.last_id), col(Batch.size), count)
-        .where(col(Batch.campaign_id) == campaign_id, count > 0)
-        .order_by(col(Batch.first_id))
-    )
-    held = batches.all()
+    held = await _held(connection, campaign_id, getattr(Batch, status.value), total)
     last_ids = {row[0]: row[1] for row in held}
     chosen = spread([(first_id, size, holds) for first_id, _, size, holds in held])
     found: list[Any] = []
@@ -93,6 +88,28 @@ async def by_reply(connection: AsyncConnection, campaign_id: UUID, status: Recip
         found += (await connection.execute(those)).all()
     found = sorted(found, key=lambda row: row.id)[:ROWS_GROUPED]
     return Groups(group(found), len(found), max(total, len(found)))
+
+
+async def _held(
+    connection: AsyncConnection, campaign_id: UUID, count: Any, total: int
+) -> Sequence[Row[int, int, int, int]]:
+    """First and last recipient, size and `count` of the batches that count such recipients, in order; of many
+    recipients, the first few batches of each stretch of the campaign."""
+    query = select(col(Batch.first_id), col(Batch.last_id), col(Batch.size), count).where(
+        col(Batch.campaign_id) == campaign_id, count > 0
+    )
+    if total <= ROWS_GROUPED:
+        return (await connection.execute(query.order_by(col(Batch.first_id)))).all()
+    first_id = col(Batch.first_id)
+    ends = select(func.min(first_id), func.max(first_id)).where(col(Batch.campaign_id) == campaign_id)
+    first, last = (await connection.execute(ends)).one()
+    step = (last - first) // STRETCHES + 1
+    stretches = (
+        query.where(first_id.between(low, low + step - 1)).order_by(first_id).limit(BATCHES_OF_STRETCH).subquery()
+        for low in range(first, last + 1, step)
+    )
+    found = await connection.execute(union_all(*(select(stretch) for stretch in stretches)))
+    return sorted(found.all())
 
 
 def spread(held: Sequence[tuple[int, int, int]]) -> list[int]:

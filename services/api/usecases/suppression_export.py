@@ -38,7 +38,12 @@ def lines(ledger: Ledger, project_id: UUID, reason: AnyReason | None, file_forma
         async with ledger.read() as connection:
             return (await connection.execute(query.where(col(Suppression.id) > after))).all()
 
-    return export_lines.lines(Table(COLUMNS, _cells, _fields, SLICE_ROWS, PART_ROWS), read, file_format)
+    return export_lines.lines(Table(COLUMNS, _cells, _fields, _part), read, file_format)
+
+
+def _part(rows: Rows, start: int) -> int:
+    """Where the part ends that begins at `start`."""
+    return min(start + PART_ROWS, len(rows))
 
 
 def _cells(row: Row[Any]) -> Sequence[object]:

@@ -245,6 +245,21 @@ Addressee = tuple[UUID, str]
 """A project, and the key of an address that one of its emails is about to go to."""
 
 
+# Made once: to make it takes longer than to run it.
+_LOOK = (
+    select(
+        col(Batch.id),
+        col(Batch.generation),
+        col(Campaign.status),
+        func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+        func.coalesce(col(EventStream.wanted), False),
+    )
+    .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+    .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
+    .where(col(Batch.id).in_(bindparam("batch_ids", expanding=True)))
+)
+
+
 async def look(
     ledger: Ledger, batch_ids: Sequence[int], addressees: Collection[Addressee] = ()
 ) -> tuple[Mapping[int, Look], Collection[Addressee]]:
@@ -253,21 +268,9 @@ async def look(
 
     Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
     order of their ids."""
-    statement = (
-        select(
-            col(Batch.id),
-            col(Batch.generation),
-            col(Campaign.status),
-            func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
-            func.coalesce(col(EventStream.wanted), False),
-        )
-        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
-        .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
-        .where(col(Batch.id).in_(batch_ids))
-    )
 
     async def work(connection: AsyncConnection) -> tuple[Mapping[int, Look], Collection[Addressee]]:
-        found = (await connection.execute(statement)).all()
+        found = (await connection.execute(_LOOK, {"batch_ids": batch_ids})).all()
         suppressed = await _suppressed(connection, addressees)
         return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
 
