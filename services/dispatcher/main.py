@@ -23,7 +23,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     breakers = Breakers(
         process.ledger, metrics, process.settings.list_breaker_share, dispatcher.out_lately, dispatcher.wake
     )
-    rollups = Rollups(process.ledger, dispatcher.out_lately)
+    rollups = Rollups(process.ledger)
     settings = process.settings
     outbox = OutboxClerk(
         process.ledger,

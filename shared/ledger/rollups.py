@@ -40,12 +40,11 @@ _RESTS = or_(
 _LOOSE = (~col(Batch.rolled_up), _RESTS)
 
 
-async def due(connection: AsyncConnection, among: Collection[UUID] | None) -> Sequence[UUID]:
-    """The campaigns with too many batches outside their rollup; only of those in `among`, if given."""
-    of_these = () if among is None else (col(Batch.campaign_id).in_(among),)
+async def due(connection: AsyncConnection) -> Sequence[UUID]:
+    """The campaigns with too many batches outside their rollup."""
     found = await connection.scalars(
         select(col(Batch.campaign_id))
-        .where(*of_these, *_LOOSE)
+        .where(*_LOOSE)
         .group_by(col(Batch.campaign_id))
         .having(func.count() >= MOST_RESTING)
     )

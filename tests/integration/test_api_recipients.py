@@ -17,7 +17,7 @@ from services.api.usecases import recipient_export, recipients
 from shared.ledger.database import db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
 from shared.ledger.report_tables import Report
-from shared.ledger.states import RecipientStatus
+from shared.ledger.states import OPEN, RecipientStatus
 from shared.signing import Use, derived_key
 from shared.unsubscribe import make_token
 from tests.support.api import SECRET_KEY, ApiRig, api_on
@@ -56,7 +56,7 @@ async def settle(api: ApiRig, campaign: str, batch_size: int, statuses: list[str
                     first_id=held[0],
                     last_id=held[-1],
                     size=len(part),
-                    state="done",
+                    state="waiting" if set(part) & set(OPEN) else "done",
                     due_at=0.0,
                     **counts,
                 )

@@ -7,7 +7,6 @@ from sqlalchemy import select, text, update
 from sqlmodel import col
 
 from services.dispatcher import closing
-from services.dispatcher import rollups as keeping
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.rollups import Rollups
 from shared.events import CampaignFinished
@@ -158,24 +157,11 @@ async def test_opening_the_failed_again_takes_out_the_batches_that_have_some(
 async def test_the_dispatcher_keeps_few_batches_outside(
     ledger: Ledger, campaign: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keeper = Rollups(ledger, list)
+    keeper = Rollups(ledger)
     await keeper.tick()
     assert await rolled_up(ledger, campaign) == [], "there are too few to matter"
     monkeypatch.setattr(rollups, "MOST_RESTING", 3)
     monkeypatch.setattr(rollups, "BATCHES_AT_ONCE", 2)
-    await keeper.tick()
-    assert await rolled_up(ledger, campaign) == [], "nothing is out, and all were looked at a moment ago"
-    await Rollups(ledger, lambda: [campaign]).tick()
-    assert await rolled_up(ledger, campaign) == [0, 1, 2]
-
-
-async def test_of_more_campaigns_than_a_statement_takes_all_are_looked_at(
-    ledger: Ledger, campaign: UUID, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    keeper = Rollups(ledger, lambda: [campaign])
-    await keeper.tick()
-    monkeypatch.setattr(rollups, "MOST_RESTING", 3)
-    monkeypatch.setattr(keeping, "MOST_CAMPAIGNS", 0)
     await keeper.tick()
     assert await rolled_up(ledger, campaign) == [0, 1, 2]
 

@@ -16,9 +16,10 @@ from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.paging import cut
 from services.api.usecases.provider_waits import waiting_for
 from shared.addresses import Address
+from shared.ledger.batches import in_state
 from shared.ledger.in_order import IN_ORDER, REPORTS_IN_ORDER, in_ranges, recipients_after, reports_after
 from shared.ledger.models import Batch, Import, Recipient
-from shared.ledger.states import IMPORT_UNFINISHED, RecipientStatus
+from shared.ledger.states import IMPORT_UNFINISHED, LIVE, OPEN, RecipientStatus
 
 RANGES_AT_ONCE = 25
 
@@ -137,9 +138,10 @@ async def _ranges(connection: AsyncConnection, campaign_id: UUID, wanted: Wanted
     """The next ranges that together hold as many as are wanted, or as many ranges as are read at once."""
     assert wanted.status is not None
     count, missing = getattr(Batch, wanted.status.value), wanted.limit
+    may_hold = [count > 0, in_state(*LIVE)] if wanted.status in OPEN else [count > 0]
     found = await connection.execute(
         select(col(Batch.first_id), col(Batch.last_id), count)
-        .where(col(Batch.campaign_id) == campaign_id, col(Batch.last_id) > wanted.after, count > 0)
+        .where(col(Batch.campaign_id) == campaign_id, col(Batch.last_id) > wanted.after, *may_hold)
         .order_by(col(Batch.first_id))
         .limit(RANGES_AT_ONCE)
     )
