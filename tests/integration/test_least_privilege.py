@@ -25,18 +25,21 @@ from cli.local.postgres import PrivatePostgres
 from shared import topology
 from shared.email_tokens import TokenMaker
 from shared.feedback.meaning import Found, Kind
-from shared.ledger import migrate, report_people, reports
+from shared.ledger import batches, migrate, report_people, reports, rollups
+from shared.ledger.counts import counts
 from shared.ledger.database import Ledger
-from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Recipient, Rollup
 from shared.ledger.outbox_tables import EventStream
 from shared.ledger.reports import Incoming
 from shared.ledger.rights import HOUSEKEEPING
+from shared.ledger.rollups import roll_up
 from shared.reception import PUBLISHES
 from shared.settings import CommonSettings
 from shared.unsubscribe import make_token
 from tests.support.access import Accounts, accounts, apply
 from tests.support.ledger import add_campaign
 from tests.support.relay import RecordingRelay
+from tests.support.seeds import seed_campaign
 from tests.support.system import System, installation
 
 RECIPIENTS = 160
@@ -421,6 +424,7 @@ async def test_reports_are_recorded_on_least_rights(made: Accounts, role: str) -
             batch = {"first_id": ids[0], "last_id": ids[-1], "size": 3, "sent": 3, "state": "done", "due_at": 0.0}
             await connection.execute(insert(Batch).values(campaign_id=campaign, **batch))
             await connection.execute(insert(EventStream).values(project_id=DEFAULT_PROJECT, enabled=True, wanted=True))
+        assert await roll_up(owner, campaign) == 1
         make = TokenMaker(b"k" * 43, campaign).make
         async with service.write() as connection:
             incoming = []
@@ -433,6 +437,37 @@ async def test_reports_are_recorded_on_least_rights(made: Accounts, role: str) -
             if role == "feedback":
                 assert await reports.trim_unverified(connection) == 0
         assert [one.result for one in outcomes] == ["recorded", "recorded", "recorded", "unverified"]
+        async with owner.read() as connection:
+            counted = await counts(connection, campaign)
+        assert [counted[name] for name in ("sent", "bounced", "complained", "unsubscribed")] == [3, 1, 1, 1]
     finally:
         await service.close()
         await owner.close()
+
+
+@pytest.mark.parametrize("role", ["sender", "dispatcher", "watchdog"])
+async def test_a_batch_is_taken_out_of_a_rollup_on_least_rights(made: Accounts, role: str) -> None:
+    await asyncio.to_thread(migrate.upgrade, made.owner_url)
+    owner, service, dispatcher = (
+        Ledger(url, pool_size=1)
+        for url in (
+            made.owner_url,
+            CommonSettings(database_url=made.database_url(role)).ledger_url,
+            CommonSettings(database_url=made.database_url("dispatcher")).ledger_url,
+        )
+    )
+    try:
+        campaign = await seed_campaign(owner, 3)
+        async with owner.write() as connection:
+            await batches.requeue(connection, col(Batch.campaign_id) == campaign.id, due_in_seconds=1000.0)
+        assert await roll_up(dispatcher, campaign.id) == 1
+        async with service.write() as connection:
+            assert await batches.lock(connection, campaign.batch_ids[0]) is not None
+            if role != "sender":  # which closes no campaign and repairs none
+                assert not await rollups.renew(connection, campaign.id)
+        async with owner.read() as connection:
+            assert not await connection.scalar(select(col(Batch.rolled_up)))
+            assert await connection.scalar(select(col(Rollup.pending))) == 0
+    finally:
+        for ledger in (owner, service, dispatcher):
+            await ledger.close()
