@@ -24,19 +24,15 @@ from rich.table import Table
 from sqlalchemy import text
 
 from bench.campaign import REPORTS, folder, ledger_url, private_broker
-from bench.page import FILL_SECONDS, SECRET, filled, new_key
+from bench.page import FILL_SECONDS, api_of, filled, new_key
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
-from cli.local.ports import free_port
 from shared import topology
 from shared.ledger import migrate
 from shared.ledger.database import Ledger
-from tests.support.processes import ServiceProcess
 
 SAMPLE_SECONDS = 0.1
 MEGABYTE = 1_000_000
-AIM = 100_000
-"""Rows a second."""
 FORMS = ("format=csv", "format=csv&gzip=true", "format=ndjson", "format=ndjson&gzip=true")
 
 
@@ -63,21 +59,14 @@ async def measure(
         key = await new_key(ledger)
     finally:
         await ledger.close()
-    settings = {"DATABASE_URL": url, "AMQP_URL": amqp_url, "SECRET_KEY": SECRET, "VAR_DIR": str(work)}
-    api = ServiceProcess("api", {f"VASHSENDER_{name}": value for name, value in settings.items()}, free_port(), work)
-    api.launch()
     found: dict[str, list[Mapping[str, float]]] = {form: [] for form in FORMS}
-    try:
-        await api.wait_ready()
-        headers = {"Authorization": f"Bearer {key}"}
-        async with httpx.AsyncClient(base_url=api.http_url, headers=headers, timeout=60, trust_env=False) as client:
-            for _ in range(options.runs):
-                for form in FORMS:
-                    path = f"/v1/campaigns/{campaign}/recipients/export?{form}"
-                    found[form].append(await download(client, path, api.pid, options.recipients))
-                    print(form, found[form][-1], flush=True)
-    finally:
-        api.kill()
+    async with api_of(work, url, amqp_url) as (api, client):
+        client.headers["Authorization"] = f"Bearer {key}"
+        for _ in range(options.runs):
+            for form in FORMS:
+                path = f"/v1/campaigns/{campaign}/recipients/export?{form}"
+                found[form].append(await download(client, path, api.pid, options.recipients))
+                print(form, found[form][-1], flush=True)
     return found
 
 

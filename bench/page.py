@@ -13,7 +13,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -84,14 +85,21 @@ async def ask_all(
     work: Path, url: str, amqp_url: str, key: str, campaign: UUID, requests: int
 ) -> Mapping[str, list[float]]:
     """Starts the API, signs in and requests each page so often. Returns milliseconds."""
+    async with api_of(work, url, amqp_url) as (_, client):
+        await Visitor(client).sign_in(key)
+        return {name: await ask(client, path, requests) for name, path in pages(campaign).items()}
+
+
+@asynccontextmanager
+async def api_of(work: Path, url: str, amqp_url: str) -> AsyncIterator[tuple[ServiceProcess, httpx.AsyncClient]]:
+    """A process of the API, and a client of it."""
     settings = {"DATABASE_URL": url, "AMQP_URL": amqp_url, "SECRET_KEY": SECRET, "VAR_DIR": str(work)}
     api = ServiceProcess("api", {f"VASHSENDER_{name}": value for name, value in settings.items()}, free_port(), work)
     api.launch()
     try:
         await api.wait_ready()
         async with httpx.AsyncClient(base_url=api.http_url, timeout=60, trust_env=False) as client:
-            await Visitor(client).sign_in(key)
-            return {name: await ask(client, path, requests) for name, path in pages(campaign).items()}
+            yield api, client
     finally:
         api.kill()
 

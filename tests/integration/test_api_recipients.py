@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event, insert, select, update
 from sqlmodel import col
 
-from services.api.usecases import recipient_export, recipients
+from services.api.usecases import export_lines, recipient_export, recipients
 from shared.ledger.database import db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Suppression
 from shared.ledger.report_tables import Report
@@ -295,7 +295,7 @@ async def test_an_export_holds_few_recipients_with_much_data(
 ) -> None:
     """Those of a slice have about SLICE_BYTES of data together, wherever in the campaign they are; none is left out."""
     monkeypatch.setattr(recipient_export, "SLICE_BYTES", 1_000)
-    monkeypatch.setattr(recipient_export, "PART_BYTES", 500)
+    monkeypatch.setattr(export_lines, "PART_LENGTH", 1_000)
     campaign = await api.create()
     people = [{"email": f"p{n}@example.test", **({"x": "y" * 700} if n > 20 else {})} for n in range(60)]
     lines = "\n".join(json.dumps(one) for one in people)

@@ -22,6 +22,7 @@ from tests.support.smtp.exim import Exim, exim
 from tests.support.smtp.onward import BOUNCES, Onward
 from tests.support.smtp.postfix import Postfix, postfix
 from tests.support.system import System, installation
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.more, pytest.mark.timeout(300)]
 
@@ -135,12 +136,12 @@ async def test_bounces_of_our_own_mail_mean_what_the_remote_server_said(
 ) -> None:
     async with system_behind(kind, door) as system:
         campaign = await a_sent_campaign(system, "gone", "full", "policy", "slow", "well")
-        delayed = 0
-        async with asyncio.timeout(SECONDS):
-            while delayed < EACH:
-                found = await reports(system)
-                delayed = len({one["email"] for one in found if one["kind"] == "delayed"})
-                await asyncio.sleep(0.1)
+
+        async def all_are_delayed() -> bool:
+            delayed = {one["email"] for one in await reports(system) if one["kind"] == "delayed"}
+            return len(delayed) >= EACH
+
+        await until(all_are_delayed, SECONDS)
         # What was delayed is given up later: the server of the domain refuses it for good.
         refusals = REFUSALS | {"slow.example.net": b"550 5.1.1 <%s>: no such user here\r\n"}
         remote.behaviour.rcpt = lambda rcpt, _tries: (

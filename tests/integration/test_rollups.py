@@ -10,7 +10,7 @@ from services.dispatcher import closing
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.rollups import Rollups
 from shared.events import CampaignFinished
-from shared.ledger import batches, rollups, rows
+from shared.ledger import batches, repair, rollups, rows
 from shared.ledger.counts import counts
 from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Rollup
@@ -178,6 +178,19 @@ async def test_closing_adds_up_a_rollup_that_is_wrong(
     assert closed == CampaignFinished(campaign_id=campaign, status="finished")
     assert (await campaign_row(ledger, campaign)).status == "finished"
     assert await counts_by_status(ledger, campaign) == {"total": 500, "sent": 460, "failed": 40}
+    await assert_sound(ledger)
+
+
+@pytest.mark.parametrize("damage", ["UPDATE batch SET sent = sent - 7, failed = 7", "DELETE FROM batch"])
+async def test_a_repair_adds_up_the_rollup_too(ledger: Ledger, campaign: UUID, damage: str) -> None:
+    """The batch was damaged while its counts were in it."""
+    before = await counts_by_status(ledger, campaign)
+    await roll_up(ledger, campaign)
+    first, *_ = await batches_of(ledger, campaign)
+    async with ledger.write() as connection:
+        await connection.execute(text(f"{damage} WHERE id = {first.id}"))
+    assert await repair.repair(ledger, campaign)
+    assert await counts_by_status(ledger, campaign) == before
     await assert_sound(ledger)
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import zlib
 from asyncio import sleep
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ Rows = Sequence[Row[Any]]
 Format = Literal["csv", "ndjson"]
 
 MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
+PART_ROWS, PART_LENGTH = 200, 100_000
+"""Rows written at once, and the length after which there are no more. Other requests run in between."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 GZIP_LEVEL = 1
@@ -44,8 +46,8 @@ class Table:
     cells: Callable[[Row[Any]], Sequence[object]]
     #: A row as a JSON object, for NDJSON.
     fields: Callable[[Row[Any]], dict[str, object]]
-    #: Where the part of the rows ends that begins at this index: it is written at once, and other requests run then.
-    part: Callable[[Rows, int], int]
+    #: About how many characters of text of any length a row has.
+    length: Callable[[Row[Any]], int]
 
     def write(self, rows: Rows, file_format: Format) -> bytes:
         if file_format == "csv":
@@ -63,13 +65,23 @@ async def lines(table: Table, read: Callable[[int], Awaitable[Rows]], file_forma
         yield csv_lines([table.columns]).encode()
     after = 0
     while rows := await read(after):
-        start = 0
-        while start < len(rows):
-            end = table.part(rows, start)
-            yield table.write(rows[start:end], file_format)
+        for part in _parts(rows, table.length):
+            yield table.write(part, file_format)
             await sleep(0)
-            start = end
         after = rows[-1].id
+
+
+def _parts(rows: Rows, length: Callable[[Row[Any]], int]) -> Iterator[Rows]:
+    part: list[Row[Any]] = []
+    whole = 0
+    for row in rows:
+        part.append(row)
+        whole += length(row)
+        if len(part) >= PART_ROWS or whole >= PART_LENGTH:
+            yield part
+            part, whole = [], 0
+    if part:
+        yield part
 
 
 async def gzipped(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

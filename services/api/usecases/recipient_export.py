@@ -20,9 +20,6 @@ from shared.ledger.database import Ledger
 SLICE_ROWS, SLICE_BYTES = 2_000, 1_000_000
 """Rows read by one transaction, and held in memory at once, and about how much data they have: each up to 64 KB."""
 
-PART_ROWS, PART_BYTES = 200, 100_000
-"""Rows written at once, and the data after which there are no more. Other requests run in between."""
-
 COLUMNS = tuple(RecipientOut.model_fields)
 
 
@@ -36,17 +33,11 @@ def lines(ledger: Ledger, campaign: CampaignRef, wanted: Wanted, file_format: Fo
         async with ledger.read() as connection:
             return await recipients.read(connection, campaign, replace(first, after=max(after, first.after)))
 
-    return export_lines.lines(Table(COLUMNS, _cells, _fields, _part), read, file_format)
+    return export_lines.lines(Table(COLUMNS, _cells, _fields, _length), read, file_format)
 
 
-def _part(rows: Rows, start: int) -> int:
-    """Where the part ends that begins at `start`."""
-    size = 0
-    for end in range(start, min(start + PART_ROWS, len(rows))):
-        size += len(rows[end].data or "")
-        if size >= PART_BYTES:
-            return end + 1
-    return min(start + PART_ROWS, len(rows))
+def _length(row: Row[Any]) -> int:
+    return len(row.data or "")
 
 
 def _cells(row: Row[Any]) -> Sequence[object]:

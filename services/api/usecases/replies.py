@@ -103,6 +103,8 @@ async def _held(
     first_id = col(Batch.first_id)
     ends = select(func.min(first_id), func.max(first_id)).where(col(Batch.campaign_id) == campaign_id)
     first, last = (await connection.execute(ends)).one()
+    if first is None:  # the campaign was deleted a moment ago
+        return ()
     step = (last - first) // STRETCHES + 1
     stretches = (
         query.where(first_id.between(low, low + step - 1)).order_by(first_id).limit(BATCHES_OF_STRETCH).subquery()

@@ -18,9 +18,6 @@ from shared.ledger.suppressions import AnyReason
 SLICE_ROWS = 2_000
 """Rows read by one transaction, and held in memory at once."""
 
-PART_ROWS = 200
-"""Rows written at once. Other requests run in between."""
-
 COLUMNS = ("id", "email", "reason", "detail", "campaign_id", "provisional", "created_at")
 
 
@@ -38,12 +35,11 @@ def lines(ledger: Ledger, project_id: UUID, reason: AnyReason | None, file_forma
         async with ledger.read() as connection:
             return (await connection.execute(query.where(col(Suppression.id) > after))).all()
 
-    return export_lines.lines(Table(COLUMNS, _cells, _fields, _part), read, file_format)
+    return export_lines.lines(Table(COLUMNS, _cells, _fields, _length), read, file_format)
 
 
-def _part(rows: Rows, start: int) -> int:
-    """Where the part ends that begins at `start`."""
-    return min(start + PART_ROWS, len(rows))
+def _length(row: Row[Any]) -> int:
+    return len(row.detail or "")
 
 
 def _cells(row: Row[Any]) -> Sequence[object]:
