@@ -5,10 +5,12 @@ from services.dispatcher.dispatcher import Dispatcher
 from services.dispatcher.history import NOTE_SECONDS, History
 from services.dispatcher.metrics import DispatcherMetrics
 from services.dispatcher.outbox import FORGET_SECONDS, PLACE_SECONDS, OutboxClerk
+from services.dispatcher.prewarm import dispatch_nothing
 from services.dispatcher.rollups import LOOK_SECONDS as ROLL_UP_SECONDS
 from services.dispatcher.rollups import Rollups
 from shared import topology
 from shared.events import AnyProgress, CampaignRequested
+from shared.ledger.prewarm import prewarm
 from shared.process import ALIVE_SECONDS, Process
 from shared.settings import DispatcherSettings
 
@@ -43,6 +45,7 @@ async def serve(process: Process[DispatcherSettings]) -> None:
 
     await process.run(
         dispatcher.run(),
+        prewarm(process.ledger, dispatch_nothing),
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(history.tick, NOTE_SECONDS),
         process.clock(breakers.tick, LOOK_SECONDS),

@@ -1,0 +1,18 @@
+"""What the dispatcher executes for a campaign from start to end; here for one that does not exist."""
+
+from functools import partial
+
+from services.dispatcher import closing, lifecycle
+from services.dispatcher.survey import look_at
+from shared.ledger import batches
+from shared.ledger.database import Ledger
+from shared.ledger.prewarm import NO_ID
+
+
+async def dispatch_nothing(ledger: Ledger) -> None:
+    """For `prewarm`."""
+    async with ledger.read() as connection:
+        await look_at(connection, [NO_ID], {})
+    await lifecycle.start(ledger, [NO_ID])
+    await ledger.write_at_once(partial(batches.cut, campaign_id=NO_ID, after=0, batches=1, emails=1, rate=None))
+    await closing.close_small(ledger, [NO_ID])
