@@ -31,6 +31,7 @@ Id = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Count = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
 Generation = Annotated[int, Field(ge=0, le=LARGEST_INTEGER)]
 Seconds = Annotated[float, Field(ge=0, le=LARGEST_SECONDS, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Name = Annotated[str, AfterValidator(_printable)]
 Words = Annotated[str, AfterValidator(_one_line)]
 """What a relay or a person wrote. It may hold what no database stores, such as a zero octet."""
@@ -69,6 +70,9 @@ class BatchFinished(Event):
     batch_id: Id = Field(description="The batch.")
     campaign_id: UUID = Field(description="The batch's campaign.")
     generation: Generation = Field(description="Generation that the sender held.")
+    emails_per_second: Rate = Field(
+        0.0, description="Its results per second since the claim; 0: none, or not said (before 0.2.0)."
+    )
 
 
 class BatchRequeued(Event):
@@ -145,18 +149,18 @@ class SenderHeartbeat(Event):
     blocked: bool = Field(False, description="Whether no relay can be used, so that it claims nothing now.")
     uptime_seconds: Seconds = Field(description="Seconds since the process started.")
     emails_done: Count = Field(description="Recipients with a result since the process started.")
-    emails_per_second: float = Field(
-        ge=0, le=1e9, allow_inf_nan=False, description="Results per second since the last heartbeat."
-    )
+    emails_per_second: Rate = Field(description="Results per second since the last heartbeat.")
     batches: tuple[BatchProgress, ...] = Field((), max_length=1000, description="Batches it holds.")
     relays: tuple[RelayHealth, ...] = Field((), max_length=1000, description="Relays it is configured with.")
 
 
 class AnyProgress(Event):
-    """Any event on the queue `default`. The dispatcher only needs to know which campaign has changed."""
+    """Any event on the queue `default`. The dispatcher only needs to know which campaign has changed, and how fast it
+    is sent."""
 
     ROUTING_KEY: ClassVar[str] = "progress"
     campaign_id: UUID | None = Field(None, description="The campaign.")
+    emails_per_second: Rate = Field(0.0, description="See `batch.finished`.")
 
 
 EVENTS: tuple[type[Event], ...] = (

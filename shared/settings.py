@@ -421,7 +421,12 @@ class DispatcherSettings(CommonSettings):
 
     signs_with: ClassVar[tuple[str, ...]] = ()
 
-    batch_size: int = Field(500, ge=1, le=10_000, description="Recipients per batch.")
+    batch_size: int = Field(
+        500,
+        ge=1,
+        le=10_000,
+        description="Recipients per batch; up to four times as many if they take half a second.",
+    )
     window_per_slot: int = Field(
         2, ge=1, description="Batches that may be released or sending at once, per place of the live senders."
     )

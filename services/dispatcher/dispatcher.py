@@ -14,6 +14,7 @@ from services.dispatcher.fairness import Fairness
 from services.dispatcher.job import run_job
 from services.dispatcher.jobs import Job, Jobs
 from services.dispatcher.metrics import DispatcherMetrics
+from services.dispatcher.paces import Paces
 from services.dispatcher.release import Released, recall, release
 from services.dispatcher.steps import Steps, log_error
 from services.dispatcher.survey import OpenCampaign, Survey, find, look_at
@@ -59,6 +60,7 @@ class Dispatcher:
         self._metrics = metrics
         self._agenda = Agenda()
         self._fairness = Fairness()
+        self._paces = Paces()
         self.ticks = Ticks("rounds")
         self._woken = asyncio.Event()
         self._cause = "event"
@@ -86,6 +88,8 @@ class Dispatcher:
         """Wakes the loop too. While senders have batches ahead, and the campaign only waits for room in the window, the
         round waits for a few such events, GATHER_SECONDS at most."""
         campaign_id = event.campaign_id
+        if campaign_id is not None and event.emails_per_second:
+            self._paces.note(campaign_id, event.emails_per_second)
         self._progressed += 1
         if campaign_id is None or self._progressed >= self._enough or not self._fairness.is_ready(campaign_id):
             self.wake(campaign_id)
@@ -323,6 +327,7 @@ class Dispatcher:
                     most=most,
                     capacity=seen.capacity,
                     rate=seen.rate(campaign),
+                    pace=self._paces.of(campaign.id),
                     lacks_limit=seen.lacks_limit(campaign),
                     fresh_first=self._fairness.wants_fresh(campaign.id),
                 )

@@ -24,6 +24,10 @@ from shared.settings import DispatcherSettings
 LEAST_SPLIT = 50
 """A small campaign is split so that every sender gets a batch, but into batches of at least this many recipients."""
 
+MOST_TIMES, FAST_SECONDS, LEAST_TURNS = 4, 0.5, 20
+"""A batch may be up to so many times as large as usual if a sender is done with it in this time, so that others do not
+wait for its place, and if each place gets so many batches, so that no sender is idle for long at the end."""
+
 log = logs.get()
 
 
@@ -44,15 +48,17 @@ async def release(
     most: int,
     capacity: int,
     rate: float | None,
+    pace: float,
     lacks_limit: bool,
     fresh_first: bool,
 ) -> Sequence[Released]:
     """Releases a waiting batch that is due, or up to `most` new ones in one transaction. Nothing if none is due, or the
     campaign has moved on.
 
-    `rate` is the lowest that the campaign is under. It `lacks_limit` if its own rate is not in the ledger yet. Of two
-    dispatchers that release the same batch at the same time, one releases nothing."""
-    emails = batch_emails(settings, campaign.total, capacity, rate)
+    `rate` is the lowest that the campaign is under, `pace` the emails of it that a place of a sender sends per second.
+    It `lacks_limit` if its own rate is not in the ledger yet. Of two dispatchers that release the same batch at the
+    same time, one releases nothing."""
+    emails = batch_emails(settings, campaign.total, capacity, rate, pace)
     if lacks_limit and campaign.emails_per_second is not None:
         async with ledger.write() as connection:
             own = rate_limits.campaign_scope(campaign.id)
@@ -83,13 +89,13 @@ async def recall(ledger: Ledger, campaign_id: UUID, most: int) -> Sequence[int]:
         return [found[one.batch_id] for one in recalled]
 
 
-def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None) -> int:
+def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None, pace: float = 0.0) -> int:
     """The size of the next batch of a campaign with `total` recipients."""
-    share = math.ceil(total / max(capacity, 1))
-    emails = min(settings.batch_size, max(share, LEAST_SPLIT))
+    usual, share = settings.batch_size, math.ceil(total / max(capacity, 1))
+    emails = min(usual, max(share, LEAST_SPLIT))
     if rate is not None:
-        emails = min(emails, math.floor(rate * settings.limited_batch_seconds))
-    return max(emails, 1)
+        return max(min(emails, math.floor(rate * settings.limited_batch_seconds)), 1)
+    return max(emails, min(MOST_TIMES * usual, math.floor(pace * FAST_SECONDS), share // LEAST_TURNS))
 
 
 async def _release_waiting(ledger: Ledger, campaign: OpenCampaign, rate: float | None) -> Sequence[Released]:

@@ -2,7 +2,6 @@
 
 from services.sender.batch_monitor import BatchMonitor
 from services.sender.campaigns import Campaigns
-from services.sender.db.prewarm import send_nothing
 from services.sender.drain import Drain
 from services.sender.engines import Engines
 from services.sender.feed import Feed
@@ -19,7 +18,6 @@ from services.sender.smtp.config import engine_config
 from services.sender.worker import Worker
 from shared import topology
 from shared.events import BatchReleased
-from shared.ledger.prewarm import prewarm
 from shared.messages.dkim import load_signers
 from shared.process import Process
 from shared.relays.url import relays_of
@@ -53,14 +51,13 @@ async def serve(process: Process[SenderSettings]) -> None:
         process.health.checks["relays"] = monitor.check_relays
         await process.run(
             engine.run(feed),
-            worker.announce_resumed(),
+            worker.begin(),
             recorder.run(),
             limits.run(),
             gate.run(),
             campaigns.contents.run(),
             monitor.run(),
             heartbeat.run(),
-            prewarm(ledger, send_nothing),
             process.clock(worker.tick, settings.clock_seconds),
             process.clock(SendingFacts(ledger, signers, relays).tick, LOOK_SECONDS, may_last=True),
             drain=drain.run,

@@ -12,6 +12,7 @@ from services.sender.campaigns import Campaigns
 from services.sender.db import campaigns as campaigns_db
 from services.sender.db import claims
 from services.sender.db.claims import Claim
+from services.sender.db.prewarm import send_nothing
 from services.sender.db.retry import until_available
 from services.sender.db.worklist import read_worklist
 from services.sender.held_batch import HeldBatch, StopCause
@@ -22,6 +23,7 @@ from shared import logs
 from shared.errors import VashSenderError
 from shared.events import BatchFinished, BatchReleased, BatchRequeued, CampaignRequested
 from shared.ledger.batches import Requeued
+from shared.ledger.prewarm import prewarm
 from shared.process import Process
 from shared.settings import SenderSettings
 
@@ -84,8 +86,9 @@ class Worker:
             self._batches.metrics.resumed.inc(len(resumed) + len(self._requeued))
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(self._requeued))
 
-    async def announce_resumed(self) -> None:
-        """Publishes what `resume` requeued, once the broker is connected."""
+    async def begin(self) -> None:
+        """Executes the statements of a batch once. Publishes what `resume` requeued, once the broker is connected."""
+        await prewarm(self._ledger, send_nothing)
         await self._bus.connected.wait()
         for batch in self._requeued:
             await self._bus.publish(
@@ -207,9 +210,15 @@ class Worker:
             self._paused.discard(held)
             metrics.batch.observe(time.monotonic() - held.claimed_at)
         batch_log.info("batch.finished", state=state, why=held.stop.why if held.stop else None, **held.tally)
+        results, seconds = sum(held.tally.values()), time.monotonic() - held.claimed_at
         self._batches_done += 1
         await self._bus.publish(
-            BatchFinished(batch_id=claim.batch_id, campaign_id=claim.campaign_id, generation=claim.generation)
+            BatchFinished(
+                batch_id=claim.batch_id,
+                campaign_id=claim.campaign_id,
+                generation=claim.generation,
+                emails_per_second=results / max(seconds, 0.001),
+            )
         )
 
     def _ended(self, held: HeldBatch, task: asyncio.Task[None]) -> None:

@@ -1,7 +1,7 @@
 """Which campaign is served next, and how large a batch is."""
 
 from collections import Counter
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.dispatcher import fairness
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.fairness import LONGEST_WAIT_EVERY, Fairness, window
+from services.dispatcher.paces import MOST_KEPT, Paces
 from services.dispatcher.release import LEAST_SPLIT, batch_emails
 from services.dispatcher.survey import OpenCampaign, Survey
 from shared.ledger.rate_limits import Limit
@@ -302,6 +303,38 @@ def test_the_window_has_a_floor() -> None:
 )
 def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: float | None, expected: int) -> None:
     assert batch_emails(load(DispatcherSettings), total, capacity, rate) == expected
+
+
+@pytest.mark.parametrize(
+    ("total", "pace", "rate", "expected"),
+    [
+        (1_000_000, 3000.0, None, 1500),
+        (1_000_000, 1e9, None, 2000),
+        (1_000_000, 900.0, None, 500),
+        (1_000_000, 1.0, None, 500),
+        (100_000, 1e9, None, 1250),
+        (10_000, 1e9, None, 500),
+        (1000, 1e9, None, 250),
+        (1_000_000, 1e9, 10.0, 300),
+    ],
+)
+def test_a_large_campaign_that_is_sent_fast_has_larger_batches(
+    total: int, pace: float, rate: float | None, expected: int
+) -> None:
+    """As many as a sender is done with in half a second, and at least twenty for each place."""
+    assert batch_emails(load(DispatcherSettings), total, 4, rate, pace) == expected
+
+
+def test_the_pace_is_that_of_the_batch_that_ended_last() -> None:
+    paces, campaign, other = Paces(), uuid4(), uuid4()
+    assert paces.of(campaign) == 0
+    for pace in (100.0, 50.0):
+        paces.note(campaign, pace)
+    paces.note(other, 7.0)
+    assert [paces.of(campaign), paces.of(other)] == [50.0, 7.0]
+    for _ in range(MOST_KEPT - 1):
+        paces.note(uuid4(), 1.0)
+    assert [paces.of(campaign), paces.of(other)] == [0.0, 7.0]
 
 
 async def test_a_deadline_passes_only_after_its_time() -> None:
