@@ -89,7 +89,7 @@ async def recall(ledger: Ledger, campaign_id: UUID, most: int) -> Sequence[int]:
         return [found[one.batch_id] for one in recalled]
 
 
-def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None, pace: float = 0.0) -> int:
+def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None, pace: float) -> int:
     """The size of the next batch of a campaign with `total` recipients."""
     usual, share = settings.batch_size, math.ceil(total / max(capacity, 1))
     emails = min(usual, max(share, LEAST_SPLIT))

@@ -12,7 +12,7 @@ from shared import logs
 from shared.ledger.database import Ledger, in_a_line
 
 NO_ID = UUID(int=0)
-"""No campaign or project has this id: theirs are random."""
+"""No campaign or project has this id: that of the default project is 1, and all others begin with the time."""
 NO_BATCH = 0
 """No batch has this id: the databases count from 1."""
 

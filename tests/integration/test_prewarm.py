@@ -105,5 +105,9 @@ async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledge
 
 async def test_a_database_that_is_away_does_not_stop_the_service() -> None:
     away = Ledger(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
-    await prewarm(away, send_nothing)
-    await away.close()
+    try:
+        with pytest.raises(ConnectionRefusedError):
+            await send_nothing(away)
+        await prewarm(away, send_nothing)
+    finally:
+        await away.close()

@@ -302,7 +302,7 @@ def test_the_window_has_a_floor() -> None:
     ],
 )
 def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: float | None, expected: int) -> None:
-    assert batch_emails(load(DispatcherSettings), total, capacity, rate) == expected
+    assert batch_emails(load(DispatcherSettings), total, capacity, rate, pace=0.0) == expected
 
 
 @pytest.mark.parametrize(
