@@ -6,6 +6,7 @@ from services.api.context import Api
 from services.api.housekeeping import ERASE_SECONDS, JUDGE_SECONDS, TICK_SECONDS, Housekeeping
 from services.api.metrics import ApiMetrics
 from services.api.page import mount as page
+from services.api.prewarm import accept_nothing
 from services.api.rest import mount as rest
 from services.api.retention import RETENTION_SECONDS, Retention
 from services.api.web.headers import OneMeaning
@@ -13,8 +14,12 @@ from services.api.web.hosts import AllowedHosts
 from services.api.web.observe import Observe
 from shared import logs
 from shared.health import Health
+from shared.ledger.prewarm import prewarm
 from shared.process import Process
 from shared.settings import ApiSettings
+
+CONNECTIONS = 4
+"""Most of the time no more are busy."""
 
 log = logs.get()
 
@@ -30,6 +35,7 @@ async def serve(process: Process[ApiSettings]) -> None:
     # It takes campaigns and unsubscribes without the broker: the dispatcher finds them in the ledger.
     process.health.optional.add("broker")
 
+    await prewarm(process.ledger, accept_nothing, CONNECTIONS)
     await process.run(
         process.clock(housekeeping.tick, TICK_SECONDS, may_last=True),
         process.clock(housekeeping.erase, ERASE_SECONDS, may_last=True),

@@ -39,7 +39,7 @@ async def close_small(ledger: Ledger, campaign_ids: Collection[UUID]) -> Sequenc
     """Closes those of several small campaigns in which everything was sent, suppressed or expired and all rows agree,
     in one transaction, and returns the events to publish. The others need a job, which closes or repairs them."""
     async with ledger.write() as connection:
-        spent = await campaigns.lock_all(
+        locked = await campaigns.lock_all(
             connection,
             campaign_ids,
             campaigns.in_status(CampaignStatus.SENDING),
@@ -47,13 +47,8 @@ async def close_small(ledger: Ledger, campaign_ids: Collection[UUID]) -> Sequenc
             col(Campaign.total) <= SMALL,
         )
         # In another statement: one that waited for the locks would not see what was committed meanwhile.
-        spent = set(
-            (
-                await connection.execute(
-                    select(col(Campaign.id)).where(col(Campaign.id).in_(spent), ~_has_live(), ~campaigns.has_uncut())
-                )
-            ).scalars()
-        )
+        are_spent = (col(Campaign.id).in_(locked.keys()), ~_has_live(), ~campaigns.has_uncut())
+        spent = set((await connection.execute(select(col(Campaign.id)).where(*are_spent))).scalars())
         sound = await repair.sound(connection, spent)
         tripped = await breakers.tripped(connection, spent)
         closing = {

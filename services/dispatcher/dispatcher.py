@@ -70,6 +70,9 @@ class Dispatcher:
         #: Events of batches since the last round began, and how many of them start the next one at once: half of the
         #: batches that no sender had claimed, if the window was full.
         self._progressed, self._enough = 0, 0
+        #: Batches that are out, by campaign, less those that came back since the last round. None: it left something to
+        #: release.
+        self._still_out: dict[UUID, int] | None = None
         #: Starts a round for fewer of them.
         self._gathering: asyncio.TimerHandle | None = None
         #: When the lap went last, in monotonic seconds.
@@ -85,16 +88,23 @@ class Dispatcher:
         self.wake(event.campaign_id)
 
     async def on_progress(self, event: AnyProgress) -> None:
-        """Wakes the loop too. While senders have batches ahead, and the campaign only waits for room in the window, the
-        round waits for a few such events, GATHER_SECONDS at most."""
+        """Wakes the loop too, or waits for more such events, GATHER_SECONDS at most: see `_is_urgent`."""
         campaign_id = event.campaign_id
         if campaign_id is not None and event.emails_per_second:
             self._paces.note(campaign_id, event.emails_per_second)
         self._progressed += 1
-        if campaign_id is None or self._progressed >= self._enough or not self._fairness.is_ready(campaign_id):
+        if campaign_id is None or self._is_urgent(campaign_id):
             self.wake(campaign_id)
         elif self._gathering is None:
             self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self.wake)
+
+    def _is_urgent(self, campaign_id: UUID) -> bool:
+        """Whether a batch that came back starts a round at once. Not while senders have batches ahead and its campaign
+        only waits for room in the window; nor if nothing can be released, before it is the campaign's last."""
+        if self._still_out is None:
+            return self._progressed >= self._enough or not self._fairness.is_ready(campaign_id)
+        left = self._still_out[campaign_id] = self._still_out.get(campaign_id, 1) - 1
+        return left <= 0
 
     def wake(self, campaign_id: UUID | None = None, cause: str = "event") -> None:
         """Starts a round as soon as the current one has ended; it looks at the campaign."""
@@ -240,10 +250,13 @@ class Dispatcher:
         window = fairness.window(self._settings, seen.capacity)
         unclaimed = 0
         looks = 0
+        self._still_out = None
         while (free := window - seen.out) > 0 or seen.most_released() is not None:
             limited_last = seen.limited_out >= max(seen.capacity // 2, 1)
             campaign_id = self._fairness.next(limited_last=limited_last, no_limited=seen.beside_is_full)
             if campaign_id is None:
+                if not seen.beside_is_full:
+                    self._still_out = {one.id: one.out for one in seen.campaigns.values()}
                 break
             if campaign_id not in seen.campaigns:
                 if looks == LOOKS_AT_ONCE:

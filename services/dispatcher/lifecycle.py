@@ -1,6 +1,6 @@
 """The steps of a campaign that take one short transaction: scheduled start, start, expiry, pause."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -39,32 +39,34 @@ async def start(ledger: Ledger, campaign_ids: Collection[UUID]) -> Collection[UU
     too many people complain pause instead."""
     async with ledger.write() as connection:
         queued = await campaigns.lock_all(connection, campaign_ids, campaigns.in_status(CampaignStatus.QUEUED))
-        held = await complaints.held(connection, queued)
-        for campaign_id, reason in held.items():
-            await campaigns.move(connection, campaign_id, CampaignStatus.PAUSED, reason=reason)
-            await timeline.record(connection, campaign_id, "paused", reason)
-        queued -= held.keys()
-        again = set(
-            (
-                await connection.execute(
-                    select(col(Campaign.id)).where(col(Campaign.id).in_(queued), col(Campaign.started_at).is_not(None))
-                )
-            ).scalars()
-        )
-        started_at = func.coalesce(col(Campaign.started_at), db_now())
-        values: dict[str, Any] = {"started_at": started_at, "finished_at": None, "reason": None}
-        started = await campaigns.move_all(connection, queued, CampaignStatus.SENDING, **values)
-        for ids, kind, words in (
-            (started & again, "continued", "Sending goes on"),
-            (started - again, "started", "Sending has begun"),
-        ):
-            if ids:
-                await timeline.record_all(connection, dict.fromkeys(ids, words), kind)
+        started, held = await begin(connection, queued)
     for campaign_id in held:
         log.warning("campaign.paused", campaign_id=str(campaign_id), reason="complaints")
     for campaign_id in started:
         log.info("campaign.started", campaign_id=str(campaign_id))
     return started
+
+
+async def begin(
+    connection: AsyncConnection, queued: Mapping[UUID, float | None]
+) -> tuple[Collection[UUID], Collection[UUID]]:
+    """The part of `start` after the campaigns are locked; `queued` says when each was started before. Returns those
+    that are started, and those that pause."""
+    held = await complaints.held(connection, queued)
+    for campaign_id, reason in held.items():
+        await campaigns.move(connection, campaign_id, CampaignStatus.PAUSED, reason=reason)
+        await timeline.record(connection, campaign_id, "paused", reason)
+    again = {campaign_id for campaign_id, started_at in queued.items() if started_at is not None}
+    started_at = func.coalesce(col(Campaign.started_at), db_now())
+    values: dict[str, Any] = {"started_at": started_at, "finished_at": None, "reason": None}
+    started = await campaigns.move_all(connection, queued.keys() - held.keys(), CampaignStatus.SENDING, **values)
+    for ids, kind, words in (
+        (started & again, "continued", "Sending goes on"),
+        (started - again, "started", "Sending has begun"),
+    ):
+        if ids:
+            await timeline.record_all(connection, dict.fromkeys(ids, words), kind)
+    return started, held.keys()
 
 
 async def _expire(ledger: Ledger, campaign_id: UUID) -> str | None:

@@ -15,6 +15,8 @@ from shared.process import ALIVE_SECONDS, Process
 from shared.settings import DispatcherSettings
 
 PREFETCH = 100
+CONNECTIONS = 6
+"""The clocks tick together as the process starts."""
 
 
 async def serve(process: Process[DispatcherSettings]) -> None:
@@ -43,9 +45,9 @@ async def serve(process: Process[DispatcherSettings]) -> None:
     process.health.checks["rounds"] = dispatcher.check
     process.health.refresh.append(metrics.refresh)
 
+    await prewarm(process.ledger, dispatch_nothing, CONNECTIONS)
     await process.run(
         dispatcher.run(),
-        prewarm(process.ledger, dispatch_nothing),
         process.clock(process.note_alive, ALIVE_SECONDS),
         process.clock(history.tick, NOTE_SECONDS),
         process.clock(breakers.tick, LOOK_SECONDS),

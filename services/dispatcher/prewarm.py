@@ -4,15 +4,21 @@ from functools import partial
 
 from services.dispatcher import closing, lifecycle
 from services.dispatcher.survey import look_at
-from shared.ledger import batches
+from shared.ledger import batches, campaigns, outbox, rate_limits, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.prewarm import NO_ID
+from shared.ledger.states import CampaignStatus
 
 
 async def dispatch_nothing(ledger: Ledger) -> None:
     """For `prewarm`."""
     async with ledger.read() as connection:
         await look_at(connection, [NO_ID], {})
-    await lifecycle.start(ledger, [NO_ID])
+        await rate_limits.read(connection, [rate_limits.project_scope(NO_ID)])
+    async with ledger.write() as connection:
+        await campaigns.lock_all(connection, [NO_ID], campaigns.in_status(CampaignStatus.QUEUED))
+        await lifecycle.begin(connection, {NO_ID: None})
+        await outbox.subscribed(connection, [NO_ID])
+        await timeline.newest_of(connection, [NO_ID], "started")
     await ledger.write_at_once(partial(batches.cut, campaign_id=NO_ID, after=0, batches=1, emails=1, rate=None))
     await closing.close_small(ledger, [NO_ID])

@@ -1,5 +1,6 @@
 """The campaigns that a sender makes emails of. `send` freezes them, so what is read of one stays true."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,14 +99,18 @@ class Campaigns:
         self._kept: OrderedDict[UUID, CampaignFacts] = OrderedDict()
         #: Those of held batches, too.
         self._known: WeakValueDictionary[UUID, CampaignFacts] = WeakValueDictionary()
+        #: Held while a campaign is read.
+        self._reading: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, campaign_id: UUID) -> CampaignFacts:
         """The facts of a campaign, without loading its content. Raises ConfigurationError if its relay group is unknown
         here: a setting has changed since the API checked it."""
-        facts = self._known.get(campaign_id)
-        if facts is None:
-            row = await campaigns.read(self._ledger, campaign_id)
-            facts = self._known.setdefault(campaign_id, self._facts(campaign_id, row))
+        # The first batches of a campaign are claimed at the same time.
+        async with self._reading.setdefault(campaign_id, asyncio.Lock()):
+            facts = self._known.get(campaign_id)
+            if facts is None:
+                row = await campaigns.read(self._ledger, campaign_id)
+                self._known[campaign_id] = facts = self._facts(campaign_id, row)
         self._kept[campaign_id] = facts
         self._kept.move_to_end(campaign_id)
         if len(self._kept) > KEPT:

@@ -109,6 +109,11 @@ class Contents:
             self._wanted[content.campaign_id] = content
             self._changed.set()
 
+    def expect(self, content: Content) -> None:
+        """Emails of this content are about to start: it is loaded while their batch is read."""
+        if content.builder is None and not content.error:
+            self.want(content)
+
     def note_room(self) -> None:
         """There may be room for another content."""
         self._changed.set()

@@ -97,6 +97,11 @@ class Limits:
 
     # What is known
 
+    @property
+    def relay_scopes(self) -> Collection[str]:
+        """Of the limits of this process's relays."""
+        return self._relays.keys()
+
     async def set_by_urls(self) -> None:
         """Writes the limits that the URLs of relays set."""
         for scope, relay in self._relays.items():

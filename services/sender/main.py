@@ -40,19 +40,18 @@ async def serve(process: Process[SenderSettings]) -> None:
         campaigns = Campaigns(ledger, settings, signers, metrics, held_batches.wake_feed)
         feed = Feed(settings, held_batches, limits, gate, engine.group_of, campaigns.contents, engine.open_connections)
         worker = Worker(process, campaigns, held_batches, limits, owner, engine.blocked_reason)
-        recorder = Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest)
         monitor = BatchMonitor(settings, ledger, engine, held_batches, limits)
         heartbeat = Heartbeat(settings, process.bus, engine, held_batches, owner)
-        drain = Drain(worker, engine, feed, gate, heartbeat, settings.drain_seconds)
         await limits.set_by_urls()
         if slot.owner is not None:
             await worker.resume()
         process.bus.subscribe(topology.EMAIL, BatchReleased, worker.on_ticket, prefetch=settings.batches_in_hand)
         process.health.checks["relays"] = monitor.check_relays
+        await worker.prewarm()
         await process.run(
             engine.run(feed),
             worker.begin(),
-            recorder.run(),
+            Recorder(ledger, held_batches, settings.lease_seconds, feed.refusals, feed.spread, engine.rest).run(),
             limits.run(),
             gate.run(),
             campaigns.contents.run(),
@@ -60,5 +59,5 @@ async def serve(process: Process[SenderSettings]) -> None:
             heartbeat.run(),
             process.clock(worker.tick, settings.clock_seconds),
             process.clock(SendingFacts(ledger, signers, relays).tick, LOOK_SECONDS, may_last=True),
-            drain=drain.run,
+            drain=Drain(worker, engine, feed, gate, heartbeat, settings.drain_seconds).run,
         )

@@ -33,6 +33,9 @@ FLUSH_SECONDS = 10.0
 USUAL_REPLY_SECONDS = 0.1
 """A batch that waits longer than this for its last replies makes the dispatcher release another meanwhile."""
 
+CONNECTIONS = 4
+"""As many as the first batches keep busy."""
+
 T = TypeVar("T")
 log = logs.get()
 
@@ -86,9 +89,12 @@ class Worker:
             self._batches.metrics.resumed.inc(len(resumed) + len(self._requeued))
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(self._requeued))
 
+    async def prewarm(self) -> None:
+        """Executes the statements of a batch once, before anything else uses the ledger."""
+        await prewarm(self._ledger, partial(send_nothing, relay_scopes=self._limits.relay_scopes), CONNECTIONS)
+
     async def begin(self) -> None:
-        """Executes the statements of a batch once. Publishes what `resume` requeued, once the broker is connected."""
-        await prewarm(self._ledger, send_nothing)
+        """Publishes what `resume` requeued, once the broker is connected."""
         await self._bus.connected.wait()
         for batch in self._requeued:
             await self._bus.publish(
@@ -178,6 +184,8 @@ class Worker:
         if facts is None:
             return None
         held = HeldBatch(claim, facts, before)
+        if not claim.is_limited and self._blocked_reason(facts.relay_group) is None:
+            self._campaigns.contents.expect(facts.content)
         self._own(self._work(held)).add_done_callback(partial(self._ended, held))
         if claim.is_limited:
             self._give_place_up(held)

@@ -94,16 +94,16 @@ async def lock(connection: AsyncConnection, campaign_id: UUID, *conditions: Colu
 
 async def lock_all(
     connection: AsyncConnection, campaign_ids: Collection[UUID], *conditions: ColumnElement[bool]
-) -> set[UUID]:
+) -> dict[UUID, float | None]:
     """Locks those of the campaigns that meet the conditions until the transaction ends, in the order of their ids, to
-    avoid deadlocks. On SQLite a writing transaction has locked everything already."""
+    avoid deadlocks. On SQLite a writing transaction has locked everything already. Returns when each was started."""
     locked = await connection.execute(
-        select(col(Campaign.id))
+        select(col(Campaign.id), col(Campaign.started_at))
         .where(col(Campaign.id).in_(campaign_ids), *conditions)
         .order_by(col(Campaign.id))
         .with_for_update()
     )
-    return set(locked.scalars())
+    return {row.id: row.started_at for row in locked}
 
 
 async def move(
@@ -159,7 +159,7 @@ async def move_all(
         .returning(col(Campaign.id))
     )
     ids = set(moved.scalars())
-    for campaign_id in await outbox.subscribed(connection, ids):
+    for campaign_id in await outbox.subscribed(connection, ids) if ids else ():
         await _tell(connection, campaign_id, to)
     return ids
 

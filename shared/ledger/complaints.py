@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import rows
-from shared.ledger.database import Ledger, clock, db_now
+from shared.ledger.database import Ledger, clock, db_now, db_now_once
 from shared.ledger.models import Campaign, Recipient
 from shared.ledger.report_tables import COMPLAINTS, ComplaintRate, Report
 from shared.ledger.states import RecipientStatus
@@ -168,11 +168,11 @@ async def held(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> M
         select(col(Campaign.id), col(rate.provider), col(rate.day), col(rate.complaints), col(rate.delivered))
         .join(rate, col(rate.project_id) == col(Campaign.project_id))
         .where(
-            col(Campaign.id).in_(campaign_ids),
+            col(Campaign.id).in_(list(campaign_ids)),
             col(Campaign.started_at).is_(None),
             col(Campaign.test_of).is_(None),
             col(rate.lifted_at).is_(None),
-            col(rate.day) >= int(await clock(connection) // _DAY) - JUDGED_DAYS,
+            (col(rate.day) + JUDGED_DAYS + 1) * _DAY > db_now_once(),
             _reaches(HOLD_PER_THOUSAND),
         )
         .order_by(col(Campaign.id), col(rate.day), col(rate.provider))

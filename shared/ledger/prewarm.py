@@ -6,6 +6,7 @@ each connection. On two busy cores its first results come 50 ms sooner.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from uuid import UUID
 
 from shared import logs
@@ -16,16 +17,21 @@ NO_ID = UUID(int=0)
 NO_BATCH = 0
 """No batch has this id: the databases count from 1."""
 
-CONNECTIONS = 2
-"""Most of the time a campaign keeps no more connections of a process busy."""
+LONGEST_SECONDS = 1.0
+"""A process starts without it, if the database takes longer."""
 
 log = logs.get()
 
 
-async def prewarm(ledger: Ledger, execute: Callable[[Ledger], Awaitable[None]]) -> None:
-    """Runs `execute`, which must change nothing, over a few connections at the same time. An error is only logged:
-    the statement that fails will fail again where it matters."""
+async def prewarm(ledger: Ledger, execute: Callable[[Ledger], Awaitable[None]], connections: int) -> None:
+    """Runs `execute`, which must change nothing, over so many connections, one after the other: as many as the process
+    keeps busy at a time. Call it before anything else uses them. An error is only logged: the statement that fails will
+    fail again where it matters."""
     try:
-        await asyncio.gather(*(execute(ledger) for _ in range(1 if ledger.is_sqlite else CONNECTIONS)))
+        async with asyncio.timeout(LONGEST_SECONDS), AsyncExitStack() as used:
+            for _ in range(1 if ledger.is_sqlite else connections):
+                await execute(ledger)
+                # The pool gives out the one that came back last.
+                await used.enter_async_context(ledger.read())
     except Exception as error:  # noqa: BLE001 - see above
         log.info("prewarm.failed", error=in_a_line(error))

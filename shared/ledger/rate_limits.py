@@ -292,9 +292,10 @@ async def add_missing(connection: AsyncConnection, scope: str, emails_per_second
     await connection.execute(rows.insert_missing(connection, RateLimit).values(**new))
 
 
-async def read_relays(connection: AsyncConnection) -> dict[str, Limit]:
-    """The limits of all relays."""
-    found = await connection.execute(select(*_COLUMNS).where(col(RateLimit.scope).startswith("relay:")))
+async def read_relays_and(connection: AsyncConnection, scope: str) -> dict[str, Limit]:
+    """The limits of all relays and of this scope."""
+    mine = col(RateLimit.scope) == scope
+    found = await connection.execute(select(*_COLUMNS).where(mine | col(RateLimit.scope).startswith("relay:")))
     return {row.scope: Limit(**row._mapping) for row in found}
 
 

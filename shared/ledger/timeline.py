@@ -1,6 +1,6 @@
 """What happened to a campaign, in sentences for clients; bounded in size."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, select, update
@@ -37,15 +37,7 @@ async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text
 
 async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kind: str) -> None:
     """Adds an entry of the same kind to each of many campaigns; `texts` by campaign."""
-    newest = (
-        select(func.max(col(Timeline.id)))
-        .where(col(Timeline.campaign_id).in_(texts.keys()))
-        .group_by(col(Timeline.campaign_id))
-    )
-    found = await connection.execute(
-        select(col(Timeline.campaign_id)).where(col(Timeline.id).in_(newest), col(Timeline.kind) == kind)
-    )
-    repeated = set(found.scalars())
+    repeated = await newest_of(connection, texts.keys(), kind)
     for campaign_id in repeated:
         await record(connection, campaign_id, kind, texts[campaign_id])
     new = [
@@ -55,6 +47,19 @@ async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kin
     ]
     if new:
         await connection.execute(insert(Timeline).values(kind=kind, at=db_now(), last_at=db_now(), times=1), new)
+
+
+async def newest_of(connection: AsyncConnection, campaign_ids: Collection[UUID], kind: str) -> set[UUID]:
+    """Those of the campaigns whose newest entry is of this kind."""
+    newest = (
+        select(func.max(col(Timeline.id)))
+        .where(col(Timeline.campaign_id).in_(campaign_ids))
+        .group_by(col(Timeline.campaign_id))
+    )
+    found = await connection.execute(
+        select(col(Timeline.campaign_id)).where(col(Timeline.id).in_(newest), col(Timeline.kind) == kind)
+    )
+    return set(found.scalars())
 
 
 async def trim(connection: AsyncConnection, campaign_id: UUID, keep: int) -> int:

@@ -10,6 +10,7 @@ from sqlmodel import col
 from shared.events import AnyProgress, BatchReleased, CampaignRequested
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, RateLimit
+from shared.ledger.prewarm import NO_ID
 from shared.ledger.states import CampaignStatus
 from tests.support.ledger import (
     FakeSender,
@@ -117,12 +118,34 @@ class TestEventsWhileSendersHaveBatchesAhead:
         await rig.dispatcher.on_request(CampaignRequested(campaign_id=large))
         assert rig.dispatcher.is_woken
 
-    async def test_with_room_in_the_window_each_event_starts_a_round(self, ledger: Ledger) -> None:
+    async def all_cut(self, ledger: Ledger) -> tuple[DispatcherRig, UUID]:
+        """The last four batches of a campaign, and nothing else to release."""
         campaign = await add_campaign(ledger, 1000)
         await register_sender(ledger, 4)
         rig = DispatcherRig.on(ledger)
         await rig.round()
+        return rig, campaign
+
+    async def test_of_the_batches_at_the_end_only_the_last_starts_a_round(self, ledger: Ledger) -> None:
+        rig, campaign = await self.all_cut(ledger)
+        for _ in range(3):
+            await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
+        assert not rig.dispatcher.is_woken
         await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
+        assert rig.dispatcher.is_woken
+
+    async def test_a_moment_starts_a_round_at_the_end_too(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig, campaign = await self.all_cut(ledger)
+        monkeypatch.setattr("services.dispatcher.dispatcher.GATHER_SECONDS", 0.0)
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
+        assert not rig.dispatcher.is_woken
+        assert await rig.dispatcher._wait() == "event"
+
+    async def test_what_another_dispatcher_released_starts_a_round_at_once(self, ledger: Ledger) -> None:
+        rig, _ = await self.all_cut(ledger)
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=NO_ID))
         assert rig.dispatcher.is_woken
 
 

@@ -2,26 +2,37 @@
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import event, select, text
 from sqlalchemy.engine.interfaces import CacheStats
 from sqlmodel import SQLModel
 
 from cli.local.ports import free_port
+from services.api.prewarm import NO_TENANT, accept_nothing
+from services.api.shapes.campaigns import SendIn
+from services.api.usecases import actions
+from services.api.usecases.actions import SendSettings
+from services.api.usecases.campaign_row import CampaignRef
 from services.dispatcher.prewarm import dispatch_nothing
 from services.sender.db import campaigns, claims
 from services.sender.db.prewarm import send_nothing
 from services.sender.db.worklist import read_worklist
+from shared.content import CampaignContent
 from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.prewarm import prewarm
+from shared.ledger.rate_limits import relay_scope
 from shared.ledger.states import CampaignStatus
+from shared.relay_groups import RelayGroups
 from tests.support.ledger import FakeSender, Held, add_campaign, campaign_row, statements_of
 from tests.support.services import DispatcherRig, register_sender
 
-OF_SERVICES = pytest.mark.parametrize("execute", [send_nothing, dispatch_nothing])
+SEND_NOTHING = partial(send_nothing, relay_scopes=[relay_scope("a")])
+OF_SERVICES = pytest.mark.parametrize("execute", [accept_nothing, dispatch_nothing, SEND_NOTHING])
 
 
 @contextmanager
@@ -67,7 +78,7 @@ async def test_it_changes_nothing(ledger: Ledger, execute: Callable[[Ledger], Aw
     assert (await campaign_row(ledger, spent)).status == CampaignStatus.SENDING
     before = await everything(ledger)
     with statements_of(ledger) as executed:
-        await prewarm(ledger, execute)
+        await prewarm(ledger, execute, 2)
     assert executed
     assert await everything(ledger) == before
 
@@ -77,7 +88,7 @@ async def test_a_sender_compiles_nothing_for_its_first_batch(ledger: Ledger) -> 
     await register_sender(ledger, 2)
     await DispatcherRig.on(ledger, batch_size=10).settle()
     ((batch_id, generation),) = await FakeSender(ledger).released()
-    await prewarm(ledger, send_nothing)
+    await prewarm(ledger, SEND_NOTHING, 2)
     with compiled(ledger) as found:
         claim = await claims.claim(ledger, batch_id, generation, "sender-1@test", 15.0)
         assert claim is not None
@@ -95,7 +106,7 @@ async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledge
     await register_sender(ledger, 2)
     dispatcher = DispatcherRig.on(ledger, batch_size=10)
     await dispatcher.settle()
-    await prewarm(ledger, dispatch_nothing)
+    await prewarm(ledger, dispatch_nothing, 2)
     await add_campaign(ledger, 30)
     with compiled(ledger) as found:
         await dispatcher.settle()
@@ -103,11 +114,40 @@ async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledge
     assert not [one for one in found if "FROM recipient" in one or "FROM batch" in one], "little more than its timeline"
 
 
+async def test_an_api_compiles_little_for_the_first_campaign_that_is_sent(ledger: Ledger) -> None:
+    content = CampaignContent(subject="Hello", text="Dear all.").model_dump_json()
+    campaign = await add_campaign(ledger, 30, status=CampaignStatus.DRAFT, content=content)
+    tenant = replace(NO_TENANT, key=replace(NO_TENANT.key, project_id=DEFAULT_PROJECT))
+    await prewarm(ledger, accept_nothing, 2)
+    with compiled(ledger) as found:
+        settings = SendSettings(3600.0, RelayGroups())
+        accepted = await actions.send(ledger, CampaignRef(tenant, campaign), SendIn(), settings)
+    assert accepted.summary.status == CampaignStatus.QUEUED
+    assert not [one for one in found if "timeline" not in one], "nothing but its timeline"
+
+
+async def test_each_connection_is_prewarmed(postgresql_url: str) -> None:
+    """A transaction gets one that has executed the statements, although others are busy."""
+    ledger = Ledger(postgresql_url)
+    used: list[int] = []
+
+    async def execute(ledger: Ledger) -> None:
+        async with ledger.read() as connection:
+            used.append((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    await prewarm(ledger, execute, 3)
+    assert len(set(used)) == 3
+    async with ledger.read() as first, ledger.read() as second, ledger.read() as third:
+        taken = [(await one.execute(text("SELECT pg_backend_pid()"))).scalar_one() for one in (first, second, third)]
+    await ledger.close()
+    assert set(taken) == set(used)
+
+
 async def test_a_database_that_is_away_does_not_stop_the_service() -> None:
     away = Ledger(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/nothing")
     try:
         with pytest.raises(ConnectionRefusedError):
-            await send_nothing(away)
-        await prewarm(away, send_nothing)
+            await SEND_NOTHING(away)
+        await prewarm(away, SEND_NOTHING, 2)
     finally:
         await away.close()

@@ -8,7 +8,7 @@ import pytest
 
 SERVICES = Path("services")
 MOST_LINES = 65
-ORDER = ("a part", "process.bus.subscribe", "process.ticks", "process.health", "process.run")
+ORDER = ("a part", "process.bus.subscribe", "process.ticks", "process.health", "prewarm", "process.run")
 
 mains = pytest.mark.parametrize("service", ["api", "dispatcher", "feedback", "sender", "watchdog", "webhooks"])
 

@@ -17,10 +17,7 @@ from shared.ledger.rate_limits import Limit, period_at, project_scope, relay_sco
 
 async def list_limits(connection: AsyncConnection, project_id: UUID) -> list[LimitOut]:
     """The project's own and those of all relays."""
-    found = {
-        **await rate_limits.read(connection, [project_scope(project_id)]),
-        **await rate_limits.read_relays(connection),
-    }
+    found = await rate_limits.read_relays_and(connection, project_scope(project_id))
     now = await clock(connection)
     return [_shown(found[scope], now) for scope in sorted(found)]
 
@@ -62,17 +59,17 @@ async def outlasting(
 ) -> list[str]:
     """Which limits let fewer emails begin before `deliver_by` than the campaign has recipients, in sentences. Of the
     relays, those of its group count, as the senders name them."""
-    project = await rate_limits.read(connection, [project_scope(row.project_id)])
-    relays = await rate_limits.read_relays(connection)
+    own = project_scope(row.project_id)
+    found = await rate_limits.read_relays_and(connection, own)
+    project = found.pop(own, None)
     known = await instances.relays(connection)
     of_group = [relay_scope(name) for name, its_group in known.items() if its_group == group]
-    usable = of_group or [scope for scope in relays if scope.removeprefix("relay:") not in known]
-    room = sum(relays[scope].emails_until(begins, deliver_by) if scope in relays else math.inf for scope in usable)
-    of_project = sum(one.emails_until(begins, deliver_by) for one in project.values())
+    usable = of_group or [scope for scope in found if scope.removeprefix("relay:") not in known]
+    room = sum(found[scope].emails_until(begins, deliver_by) if scope in found else math.inf for scope in usable)
     rate = row.emails_per_second
     rooms = {
         f"{rate} emails per second": math.inf if rate is None else rate * (deliver_by - begins),
-        "the project's limits": of_project if project else math.inf,
+        "the project's limits": math.inf if project is None else project.emails_until(begins, deliver_by),
         f"the limits of the relays{f' of group {group}' if group else ''}": room if usable else math.inf,
     }
     return [

@@ -25,10 +25,9 @@ _BATCHES = (
     .where(col(Campaign.id) == bindparam("campaign_id"))
     .subquery()
 )
-_SHOWN: Select[Any] = (
+_SUMMARY: Select[Any] = (
     select(
         *campaign_row.COLUMNS,
-        campaign_row.texts(col(Campaign.content)).label("texts"),
         *_BATCHES.c,
         exists().where(col(RateLimit.scope) == bindparam("scope")).label("is_limited"),
         db_now().label("now"),
@@ -36,7 +35,9 @@ _SHOWN: Select[Any] = (
     .join_from(Campaign.__table__, _BATCHES, true())  # type: ignore[attr-defined]
     .where(col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project"))
 )
-"""All of a campaign in one round trip: people and programs ask for it again and again while it is being sent."""
+"""In one round trip: people and programs ask for it again and again while a campaign is being sent."""
+
+_SHOWN = _SUMMARY.add_columns(campaign_row.texts(col(Campaign.content)).label("texts"))
 
 
 async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[CampaignSummary]:
@@ -49,19 +50,14 @@ async def summaries(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> li
 
 async def summary(connection: AsyncConnection, campaign: CampaignRef) -> CampaignSummary:
     """Raises NotFoundError."""
-    [found] = await summaries(connection, [await campaign_row.find(connection, campaign)])
-    return found
+    return CampaignSummary.model_validate(await _shown(connection, await _one(connection, campaign, _SUMMARY)))
 
 
 async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
     """A campaign with its content. Raises NotFoundError."""
-    scope = project_scope(campaign.project_id)
-    values = {"campaign_id": campaign.id, "its_project": campaign.project_id, "scope": scope}
-    row = campaign_row.found((await connection.execute(_SHOWN, values)).first())
+    row = await _one(connection, campaign, _SHOWN)
     content = orjson.loads(row.texts)
-    waiting = await limits.waiting_for(connection, [row.project_id], row.now) if row.is_limited else {}
-    shown = _members(row, counts_in(row), waiting, row.now)
-    shown |= {
+    shown = await _shown(connection, row) | {
         # An address that was valid when it was stored is shown, whatever the rules are now.
         "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
         "reply_to": _reply_to(row),
@@ -90,6 +86,17 @@ async def forgotten(connection: AsyncConnection, campaign_id: UUID) -> Forgotten
         reports=row.reports,
         refusals=groups,
     )
+
+
+async def _one(connection: AsyncConnection, campaign: CampaignRef, statement: Select[Any]) -> Row[Any]:
+    scope = project_scope(campaign.project_id)
+    values = {"campaign_id": campaign.id, "its_project": campaign.project_id, "scope": scope}
+    return campaign_row.found((await connection.execute(statement, values)).first())
+
+
+async def _shown(connection: AsyncConnection, row: Row[Any]) -> dict[str, Any]:
+    waiting = await limits.waiting_for(connection, [row.project_id], row.now) if row.is_limited else {}
+    return _members(row, counts_in(row), waiting, row.now)
 
 
 def _reply_to(row: Row[Any]) -> str | Mailbox | None:

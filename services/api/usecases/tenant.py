@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.api.usecases.errors import ClosedProjectError, ForeignDomainError
 from services.api.usecases.quotas import Limits
 from shared.ledger import domains, projects
+from shared.ledger.domains import DomainRow
 from shared.ledger.keys import Key
 from shared.ledger.projects import ProjectRow
 
@@ -32,13 +33,16 @@ class Tenant:
     async def require_domains(self, connection: AsyncConnection, addresses: Mapping[str, str]) -> None:
         """Raises ForeignDomainError if one of the senders' addresses, by the pointers to them, is of a domain that the
         key or its project may not send from."""
+        owners: dict[str, DomainRow | None] = {}
         for pointer, address in addresses.items():
             domain = address.rpartition("@")[2]
             if not self.key.may_send_from(domain):
                 raise ForeignDomainError(
                     pointer, domain, f"this key sends only from {' '.join(self.key.sender_domains or ())}"
                 )
-            found = await domains.owner(connection, domain)
+            if domain not in owners:
+                owners[domain] = await domains.owner(connection, domain)
+            found = owners[domain]
             if found is None and not self.needs_own_domain:
                 continue
             if found is None or found.project_id != self.project_id:

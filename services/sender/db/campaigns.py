@@ -56,14 +56,17 @@ async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
         )
         row, bounce_domain = CampaignRow(*found.one()), None
         # The API has checked it, but the domain may have changed hands since.
-        for address in (row.from_email, row.envelope_from):
-            domain = address.rpartition("@")[2]
+        for domain in {_domain(row.from_email), _domain(row.envelope_from)}:
             owner = await domains.owner(connection, domain)
             if owner is not None and owner.project_id != row.project_id:
                 raise ForeignDomainError(f"{domain} belongs to another project")
-            if owner is not None and address == row.from_email:
+            if owner is not None and domain == _domain(row.from_email):
                 bounce_domain = owner.bounce_domain
     return replace(row, bounce_domain=bounce_domain)
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2]
 
 
 async def read_content(ledger: Ledger, campaign_id: UUID) -> str:

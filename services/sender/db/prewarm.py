@@ -1,5 +1,6 @@
 """What a sender executes for a batch from claim to end; here for one that does not exist."""
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from sqlalchemy.exc import NoResultFound
@@ -8,9 +9,10 @@ from services.sender.db import campaigns, claims
 from services.sender.db.claims import Claim
 from services.sender.db.record import record
 from services.sender.db.worklist import read_worklist
-from shared.ledger import rate_limits
+from shared.ledger import domains, rate_limits
 from shared.ledger.database import Ledger
 from shared.ledger.prewarm import NO_BATCH, NO_ID
+from shared.ledger.rate_limits import campaign_scope, project_scope
 
 _NO_CLAIM = Claim(
     batch_id=NO_BATCH,
@@ -26,15 +28,16 @@ _NO_CLAIM = Claim(
 )
 
 
-async def send_nothing(ledger: Ledger) -> None:
-    """For `prewarm`."""
+async def send_nothing(ledger: Ledger, relay_scopes: Collection[str]) -> None:
+    """For `prewarm`. `relay_scopes`: of the limits of the relays."""
     await claims.claim(ledger, NO_BATCH, 0, "", 0.0)
     with suppress(NoResultFound):
         await campaigns.read(ledger, NO_ID)
     with suppress(NoResultFound):
         await campaigns.read_content(ledger, NO_ID)
     async with ledger.read() as connection:
-        await rate_limits.read(connection, [rate_limits.project_scope(NO_ID)])
+        await domains.owner(connection, "nothing.invalid")
+        await rate_limits.read(connection, {*relay_scopes, campaign_scope(NO_ID), project_scope(NO_ID)})
     await read_worklist(ledger, _NO_CLAIM, NO_ID, 0, 1)
     await claims.look(ledger, [NO_BATCH], [(NO_ID, "")])
     await campaigns.set_blocked_by(ledger, NO_ID, None)
