@@ -292,9 +292,11 @@ class Dispatcher:
 
     def _most_together(self, campaign: OpenCampaign, seen: Survey, free: int) -> int:
         """How many batches of a campaign may be released together: one, if another campaign, its limits or a retry may
-        come after it."""
+        come after it; at first as many as senders can take now, so that these begin while the rest is split."""
         is_alone = self._fairness.upcoming(2) == {campaign.id}
-        return max(free, 1) if is_alone and seen.rate(campaign) is None and not campaign.due else 1
+        if not is_alone or seen.rate(campaign) is not None or campaign.due:
+            return 1
+        return max(free if campaign.out else min(free, seen.capacity), 1)
 
     async def _look_at_more(self, seen: Survey, campaign_ids: Collection[UUID]) -> None:
         """Looks at campaigns that were ready earlier and whose turn it is now."""

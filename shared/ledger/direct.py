@@ -13,6 +13,10 @@ from sqlalchemy import URL, Dialect
 _OF_SQLALCHEMY = ("async_creator_fn", "prepared_statement_cache_size")
 """Arguments of SQLAlchemy that its dialect keeps from the driver."""
 
+_ONE_PLAN = "SET plan_cache_mode = force_generic_plan"
+"""Its statement has one good plan, by the indexes. PostgreSQL would make a new one for each of the first hundred
+executions, which takes as long as a quarter of the statement itself."""
+
 
 class DirectConnection:
     """Opened when it is first used, in the same way as those of the pool. One statement runs at a time.
@@ -37,6 +41,8 @@ class DirectConnection:
                 driver = self._driver
                 if driver is None or driver.is_closed():
                     driver = self._driver = await self._connect(**self._options)
+                    if not self._is_pooled:
+                        await driver.execute(_ONE_PLAN)
                 if not self._is_pooled:
                     await driver.fetch(statement, *values)
                 else:  # the statement is parsed in one round trip and executed in the next: on one server connection

@@ -46,6 +46,13 @@ async def test_each_statement_is_committed(ledger: Ledger) -> None:
     assert await marks(ledger) == [1, 2]
 
 
+async def test_its_statement_is_planned_once(ledger: Ledger) -> None:
+    note = "INSERT INTO mark (id) SELECT (SELECT generic_plans FROM pg_prepared_statements LIMIT 1) + CAST($1 AS int)"
+    for _ in range(7):
+        await ledger.execute_alone(note, 0)
+    assert await marks(ledger) == list(range(1, 8))
+
+
 async def test_several_at_once_take_turns(ledger: Ledger) -> None:
     await asyncio.gather(*(ledger.execute_alone(NOTE, number) for number in range(20)))
     assert await marks(ledger) == list(range(20))

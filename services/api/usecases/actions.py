@@ -39,7 +39,6 @@ from shared.ledger.database import Ledger, clock
 from shared.ledger.models import Batch
 from shared.ledger.states import FINAL, BatchState, CampaignStatus
 from shared.relay_groups import RelayGroups
-from shared.templates import Content
 
 PAUSED_BY_REQUEST = "Paused by request."
 _COPIED_TO_TEST = (
@@ -123,7 +122,7 @@ async def send(
 ) -> Accepted:
     """Sends a campaign now or at the given moment. Raises NotFoundError, InvalidError, ForeignDomainError and
     ConflictError."""
-    await _compiled(ledger, campaign)
+    await content.require_sound(await _texts(ledger, campaign))
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
         campaign_row.require_editable(row, "send")
@@ -168,7 +167,7 @@ async def send_test(
 ) -> Accepted:
     """Creates a small campaign with the same message and sends it; the result is about that one. It counts under the
     limits of the campaign. Raises NotFoundError, InvalidError, ForeignDomainError and LimitReachedError."""
-    compiled = await _compiled(ledger, campaign)
+    compiled = await content.compiled(await _texts(ledger, campaign))
     checked = unique(recipients, compiled)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
@@ -281,12 +280,11 @@ async def _decided(connection: AsyncConnection, row: Row[Any], refused: str | No
     return refused == "retry"
 
 
-async def _compiled(ledger: Ledger, campaign: CampaignRef) -> Content:
-    """Raises NotFoundError, ForgottenError, and InvalidError for stored content that cannot be sent."""
+async def _texts(ledger: Ledger, campaign: CampaignRef) -> str:
+    """The content, with its attachments empty if it is long. Raises NotFoundError and ForgottenError."""
     async with ledger.read() as connection:
         await campaign_row.find_kept(connection, campaign)
-        stored = await campaign_row.texts_of(connection, campaign.id)
-    return await content.compiled(stored)
+        return await campaign_row.texts_of(connection, campaign.id)
 
 
 async def _schedule(connection: AsyncConnection, row: Row[Any], start: float, deadline: Deadline) -> float:

@@ -1,12 +1,19 @@
 """A campaign's content: checked when it comes in."""
 
 import asyncio
+import hashlib
+from collections import OrderedDict
 from typing import Any
 
 from services.api.shapes.campaigns import CampaignOut, ContentWarningOut
 from services.api.usecases.errors import UnknownFieldError, invalid
 from shared.content import CampaignContent, InlineImageError, check_inline_images
 from shared.templates import Content, FieldUse, TemplateError, compile_content
+
+_KNOWN = 1000
+"""Contents that are remembered, by their digests."""
+_sound: OrderedDict[bytes, None] = OrderedDict()
+"""Those from the ledger that this process has compiled."""
 
 
 async def check(content: CampaignContent) -> Content:
@@ -22,7 +29,21 @@ async def check(content: CampaignContent) -> Content:
 async def compiled(stored: str) -> Content:
     """Content from the ledger, compiled. It was checked when it came in, perhaps by an older release with other rules:
     what they took is taken here too, with a warning, as the senders do."""
-    return await _compiled(CampaignContent.model_validate_json(stored), is_stored=True)
+    found = await _compiled(CampaignContent.model_validate_json(stored), is_stored=True)
+    _sound[_digest(stored)] = None
+    if len(_sound) > _KNOWN:
+        _sound.popitem(last=False)
+    return found
+
+
+async def require_sound(stored: str) -> None:
+    """Raises InvalidError for content from the ledger that cannot be sent. Usually an import has compiled it."""
+    if _digest(stored) not in _sound:
+        await compiled(stored)
+
+
+def _digest(stored: str) -> bytes:
+    return hashlib.blake2b(stored.encode(), digest_size=16).digest()
 
 
 async def _compiled(content: CampaignContent, *, is_stored: bool) -> Content:

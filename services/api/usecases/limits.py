@@ -62,7 +62,7 @@ async def outlasting(
     own = project_scope(row.project_id)
     found = await rate_limits.read_relays_and(connection, own)
     project = found.pop(own, None)
-    known = await instances.relays(connection)
+    known = await instances.relays(connection) if found else {}
     of_group = [relay_scope(name) for name, its_group in known.items() if its_group == group]
     usable = of_group or [scope for scope in found if scope.removeprefix("relay:") not in known]
     room = sum(found[scope].emails_until(begins, deliver_by) if scope in found else math.inf for scope in usable)
