@@ -126,6 +126,7 @@ class Ledger:
     ) -> None:
         address, context = database_tls(url)
         self.is_sqlite = url.startswith("sqlite")
+        self._pool_size = pool_size
         self._transaction_seconds = None if self.is_sqlite else transaction_seconds
         address, self._is_pooled = server_of(address)
         arguments: Mapping[str, Any] = sqlite.connect_args()
@@ -153,6 +154,11 @@ class Ledger:
         else:
             event.listen(self.engine.sync_engine, "handle_error", _leave_useless_connections)
             self._direct = DirectConnection(self.engine.dialect, self.engine.url, arguments, is_pooled=self._is_pooled)
+
+    @property
+    def preparing(self) -> int:
+        """Connections of the pool, at most, on which statements are prepared."""
+        return 0 if self.is_sqlite or self._is_pooled else self._pool_size
 
     @property
     def engines(self) -> Sequence[Engine]:

@@ -1,7 +1,7 @@
 """A process that starts executes its frequent statements once, about rows that do not exist.
 
 So the first campaign does not wait until SQLAlchemy has compiled them, and PostgreSQL has read its catalog for them, on
-each connection. On two busy cores its first results come 50 ms sooner.
+each connection. On two busy cores its first results come 80 ms sooner.
 """
 
 import asyncio
@@ -24,14 +24,15 @@ log = logs.get()
 
 
 async def prewarm(ledger: Ledger, execute: Callable[[Ledger], Awaitable[None]], connections: int) -> None:
-    """Runs `execute`, which must change nothing, over so many connections, one after the other: as many as the process
-    keeps busy at a time. Call it before anything else uses them. An error is only logged: the statement that fails will
-    fail again where it matters."""
+    """Runs `execute`, which must change nothing, over this many connections, one after the other: as many as are busy
+    at a time in this process. Call it before anything else uses them. An error is only logged: the statement that fails
+    will fail again where it matters."""
     try:
         async with asyncio.timeout(LONGEST_SECONDS), AsyncExitStack() as used:
-            for _ in range(1 if ledger.is_sqlite else connections):
-                await execute(ledger)
+            await execute(ledger)
+            for _ in range(min(connections, ledger.preparing) - 1):
                 # The pool gives out the one that came back last.
                 await used.enter_async_context(ledger.read())
+                await execute(ledger)
     except Exception as error:  # noqa: BLE001 - see above
         log.info("prewarm.failed", error=in_a_line(error))

@@ -126,6 +126,20 @@ async def test_an_api_compiles_little_for_the_first_campaign_that_is_sent(ledger
     assert not [one for one in found if "timeline" not in one], "nothing but its timeline"
 
 
+@pytest.mark.parametrize("pool_size", [1, 2, 8])
+async def test_a_small_pool_is_enough(postgresql_url: str, pool_size: int) -> None:
+    ledger = Ledger(postgresql_url, pool_size=pool_size)
+    executed: list[int] = []
+
+    async def execute(ledger: Ledger) -> None:
+        async with ledger.write() as connection:
+            executed.append((await connection.execute(text("SELECT pg_backend_pid()"))).scalar_one())
+
+    await prewarm(ledger, execute, 4)
+    await ledger.close()
+    assert len(executed) == len(set(executed)) == min(4, pool_size)
+
+
 async def test_each_connection_is_prewarmed(postgresql_url: str) -> None:
     """A transaction gets one that has executed the statements, although others are busy."""
     ledger = Ledger(postgresql_url)
