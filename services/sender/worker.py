@@ -90,7 +90,7 @@ class Worker:
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(self._requeued))
 
     async def prewarm(self) -> None:
-        """Executes the statements of a batch once, before anything else uses the ledger."""
+        """Executes the statements of a batch once. Call it before the clocks begin."""
         await prewarm(self._ledger, partial(send_nothing, relay_scopes=self._limits.relay_scopes), CONNECTIONS)
 
     async def begin(self) -> None:

@@ -17,7 +17,8 @@ from shared.ledger import campaigns
 from shared.ledger.states import CampaignStatus
 from shared.process import Process
 from shared.settings import SenderSettings
-from tests.support.ledger import batches_of, campaign_row
+from shared.tasks import end_all
+from tests.support.ledger import batches_of, campaign_row, statements_of
 from tests.support.seeds import seed_campaign
 from tests.support.waiting import until
 
@@ -51,8 +52,12 @@ def held_batches(process: Process[SenderSettings]) -> HeldBatches:
 
 
 @pytest.fixture
-def worker(process: Process[SenderSettings], held_batches: HeldBatches) -> Worker:
-    known = Campaigns(process.ledger, process.settings, {}, held_batches.metrics, held_batches.wake_feed)
+def known(process: Process[SenderSettings], held_batches: HeldBatches) -> Campaigns:
+    return Campaigns(process.ledger, process.settings, {}, held_batches.metrics, held_batches.wake_feed)
+
+
+@pytest.fixture
+def worker(process: Process[SenderSettings], held_batches: HeldBatches, known: Campaigns) -> Worker:
     return Worker(
         process,
         known,
@@ -88,6 +93,26 @@ async def test_a_batch_that_was_refused_before_a_person_resumed_its_campaign_doe
     await asyncio.wait_for(worker.finish(), SECONDS)
     await asyncio.gather(*claims)
     assert await has("sending")
+
+
+@pytest.mark.parametrize("places", [2])
+async def test_the_first_batches_of_a_campaign_read_it_once_and_have_its_content_loaded(
+    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches, known: Campaigns
+) -> None:
+    """No email has asked for the content yet: there is no engine."""
+    seeded = await seed_campaign(process.ledger, 4, batch_size=2)
+    loading = asyncio.create_task(known.contents.run())
+    with statements_of(process.ledger) as executed:
+        claims = [
+            asyncio.create_task(worker.on_ticket(BatchReleased(batch_id=one, campaign_id=seeded.id, generation=1)))
+            for one in seeded.batch_ids
+        ]
+        await until(lambda: len(held_batches) == 2 and all(held.facts.content.builder for held in held_batches))
+    assert sum("project.sender_id" in statement for statement, _ in executed) == 1
+    worker.drain()
+    await asyncio.wait_for(worker.finish(), SECONDS)
+    await asyncio.gather(*claims)
+    await end_all([loading])
 
 
 async def test_a_tick_never_waits_for_a_place(process: Process[SenderSettings], worker: Worker) -> None:
