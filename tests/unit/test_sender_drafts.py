@@ -63,7 +63,8 @@ def test_an_email_that_cannot_be_made_says_so_at_its_turn_only() -> None:
     assert drafts.take(builder_of(campaign), last, list)
 
 
-def test_those_that_start_next_are_made_with_the_first() -> None:
+def test_those_that_start_next_are_made_with_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.sender.drafts.DRAFTS_SECONDS", 60.0)  # a busy machine makes fewer in the usual time
     held = held_batch(*(row(number) for number in range(1, 2 * MOST_DRAFTS)))
     assert made_with(held) == list(range(1, MOST_DRAFTS + 2))
     assert made_with(held) == [], "they are there already"
