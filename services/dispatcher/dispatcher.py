@@ -281,8 +281,6 @@ class Dispatcher:
                 campaign.out += 1
                 campaign.emails_out += one.emails
                 self._fairness.served(campaign_id, fresh=one.fresh)
-                if one.fresh:
-                    self._paces.released(campaign_id, one.emails)
                 self._publish(one.ticket)
             if not (campaign.may_release and seen.has_room(campaign)):
                 self._fairness.nothing_ready(campaign_id)
@@ -345,7 +343,6 @@ class Dispatcher:
                     capacity=seen.capacity,
                     rate=seen.rate(campaign),
                     pace=self._paces.of(campaign.id),
-                    left=self._paces.left(campaign.id, campaign.total),
                     lacks_limit=seen.lacks_limit(campaign),
                     fresh_first=self._fairness.wants_fresh(campaign.id),
                 )

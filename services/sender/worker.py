@@ -218,13 +218,14 @@ class Worker:
             self._paused.discard(held)
             metrics.batch.observe(time.monotonic() - held.claimed_at)
         batch_log.info("batch.finished", state=state, why=held.stop.why if held.stop else None, **held.tally)
+        results, seconds = sum(held.tally.values()), time.monotonic() - held.claimed_at
         self._batches_done += 1
         await self._bus.publish(
             BatchFinished(
                 batch_id=claim.batch_id,
                 campaign_id=claim.campaign_id,
                 generation=claim.generation,
-                emails_per_second=held.pace(time.monotonic()),
+                emails_per_second=results / max(seconds, 0.001),
             )
         )
 
