@@ -42,6 +42,9 @@ PATIENCE_SECONDS = 5.0
 MOST_LEAD_SECONDS = 2.0
 """An email is taken at most this long before its slot begins."""
 
+FRESH_SECONDS = 1.0
+"""Limits that were read this recently are not read again for another batch of their campaign."""
+
 GAP_SECONDS = 0.02
 """From one reservation to the next, so that many lanes share one transaction."""
 
@@ -83,6 +86,8 @@ class Limits:
         self._hold_relay = hold_relay
         #: The limits there are, by scope, as last read.
         self._known: dict[str, Limit] = {}
+        #: When each scope was last read, in monotonic seconds.
+        self._read_at: dict[str, float] = {}
         #: The caps that are used up, by scope.
         self._full: dict[str, Full] = {}
         self._lanes: dict[Scopes, Lane] = {}
@@ -129,21 +134,28 @@ class Limits:
         slots that were not used."""
         used = {*self._relays, *(scope for one in held for scope in one.scopes)}
         await self._learn(used)
-        for scope in self._known.keys() - used:
-            del self._known[scope]
+        for scope in self._read_at.keys() - used:
+            del self._read_at[scope]
+            self._known.pop(scope, None)
             self._full.pop(scope, None)
         if self._unused:
             self._asked.set()
 
     async def learn(self, held: HeldBatch) -> None:
-        """Reads the limits of a batch that was just claimed, so that its first email is under them."""
-        await self._learn({*self._relays, *held.scopes})
+        """Reads the limits of a batch that was just claimed, unless they are known, so that its first email is under
+        them."""
+        scopes = {*self._relays, *held.scopes}
+        oldest = min(self._read_at.get(scope, -math.inf) for scope in scopes)
+        if time.monotonic() - oldest > FRESH_SECONDS:
+            await self._learn(scopes)
 
     async def _learn(self, scopes: Collection[str]) -> None:
+        before = time.monotonic()
         async with self._ledger.read() as connection:
             found = await rate_limits.read(connection, scopes)
             if any(limit.has_cap for limit in found.values()):
                 await self._clock.read(connection)
+        self._read_at |= dict.fromkeys(scopes, before)
         now = time.monotonic()
         for scope in scopes:
             old, new = self._known.pop(scope, None), found.get(scope)
