@@ -24,9 +24,9 @@ from shared.settings import DispatcherSettings
 LEAST_SPLIT = 50
 """A small campaign is split so that every sender gets a batch, but into batches of at least this many recipients."""
 
-MOST_TIMES, FAST_SECONDS, LEAST_TURNS = 4, 0.5, 20
+MOST_TIMES, FAST_SECONDS = 4, 0.5
 """A batch may be up to so many times as large as usual if a sender is done with it in this time, so that others do not
-wait for its place, and if each place gets so many batches, so that no sender is idle for long at the end."""
+wait long for its place."""
 
 log = logs.get()
 
@@ -49,16 +49,17 @@ async def release(
     capacity: int,
     rate: float | None,
     pace: float,
+    left: int,
     lacks_limit: bool,
     fresh_first: bool,
 ) -> Sequence[Released]:
     """Releases a waiting batch that is due, or up to `most` new ones in one transaction. Nothing if none is due, or the
     campaign has moved on.
 
-    `rate` is the lowest that the campaign is under, `pace` the emails of it that a place of a sender sends per second.
-    It `lacks_limit` if its own rate is not in the ledger yet. Of two dispatchers that release the same batch at the
-    same time, one releases nothing."""
-    emails = batch_emails(settings, campaign.total, capacity, rate, pace)
+    `rate` is the lowest that the campaign is under, `pace` the emails of it that a sender sends per second, `left`
+    about how many of its recipients are in no batch yet. It `lacks_limit` if its own rate is not in the ledger yet. Of
+    two dispatchers that release the same batch at the same time, one releases nothing."""
+    emails = batch_emails(settings, campaign.total, left, capacity, rate, pace)
     if lacks_limit and campaign.emails_per_second is not None:
         async with ledger.write() as connection:
             own = rate_limits.campaign_scope(campaign.id)
@@ -89,13 +90,19 @@ async def recall(ledger: Ledger, campaign_id: UUID, most: int) -> Sequence[int]:
         return [found[one.batch_id] for one in recalled]
 
 
-def batch_emails(settings: DispatcherSettings, total: int, capacity: int, rate: float | None, pace: float) -> int:
-    """The size of the next batch of a campaign with `total` recipients."""
-    usual, share = settings.batch_size, math.ceil(total / max(capacity, 1))
-    emails = min(usual, max(share, LEAST_SPLIT))
+def batch_emails(
+    settings: DispatcherSettings, total: int, left: int, capacity: int, rate: float | None, pace: float
+) -> int:
+    """The size of the next batch of a campaign with `total` recipients, of which `left` are in no batch yet.
+
+    What is left is shared among the places of senders, so that none is idle for long at the end."""
+    usual, places = settings.batch_size, max(capacity, 1)
+    least = min(usual, max(math.ceil(total / places), LEAST_SPLIT))
     if rate is not None:
-        return max(min(emails, math.floor(rate * settings.limited_batch_seconds)), 1)
-    return max(emails, min(MOST_TIMES * usual, math.floor(pace * FAST_SECONDS), share // LEAST_TURNS))
+        return max(min(least, math.floor(rate * settings.limited_batch_seconds)), 1)
+    most = max(least, min(MOST_TIMES * usual, math.floor(pace * FAST_SECONDS)))
+    turns = max(math.ceil(left / (most * places)), 1)
+    return max(least, math.ceil(left / (turns * places)))
 
 
 async def _release_waiting(ledger: Ledger, campaign: OpenCampaign, rate: float | None) -> Sequence[Released]:

@@ -97,6 +97,7 @@ class HeldBatch:
         "_place_given_up",
         "_rows_waiting",
         "_started",
+        "_started_at",
         "_stop",
         "_suppressed",
         "_tally",
@@ -155,6 +156,8 @@ class HeldBatch:
         self._examines_all = True
         #: Emails that started since the last look.
         self._started = 0
+        #: When its first email started.
+        self._started_at: float | None = None
         self._changed = asyncio.Event()
         self._place_given_up = asyncio.Event()
 
@@ -240,6 +243,8 @@ class HeldBatch:
     def start(self, email: "Email") -> None:
         """An email goes to the engine."""
         self._started += 1
+        if self._started_at is None:
+            self._started_at = time.monotonic()
         self._in_flight.add(email)
         self.in_flight_count += 1
 
@@ -327,6 +332,11 @@ class HeldBatch:
     def idle_seconds(self, now: float) -> float:
         """Seconds since its last result."""
         return now - self._last_progress
+
+    def pace(self, now: float) -> float:
+        """Its results per second since its first email started."""
+        since = self.claimed_at if self._started_at is None else self._started_at
+        return self._done / max(now - since, 0.001)
 
     def progress(self, now: float) -> BatchProgress:
         """What a heartbeat says about it."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from services.sender.db.worklist import read_worklist
 from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
-from services.sender.places import Places
+from services.sender.places import MOST_HANGING, Places
 from shared import logs
 from shared.errors import VashSenderError
 from shared.events import BatchFinished, BatchReleased, BatchRequeued, CampaignRequested
@@ -75,16 +76,19 @@ class Worker:
 
     async def resume(self) -> None:
         """Resumes the batches this slot held before the restart, without waiting for tickets, and requeues those it
-        must not resume. Call it before the first ticket comes, and only under the slot's lock."""
+        must not resume. It may have held more than it has places: the older ones then have none again.
+
+        Call it before the first ticket comes, and only under the slot's lock."""
         before = time.monotonic()
+        places = self._settings.batches_in_hand
         resumed, self._requeued = await until_available(
-            lambda: claims.resume(
-                self._ledger, self._owner, self._settings.lease_seconds, self._settings.batches_in_hand
-            )
+            lambda: claims.resume(self._ledger, self._owner, self._settings.lease_seconds, places + MOST_HANGING)
         )
-        for claim in resumed:
+        for number, claim in enumerate(sorted(resumed, key=attrgetter("batch_id"))):
             await self._places.take()
-            await self._begin(claim, before)
+            held = await self._begin(claim, before)
+            if held is not None and number < len(resumed) - places:
+                self._give_place_up(held)
         if resumed or self._requeued:
             self._batches.metrics.resumed.inc(len(resumed) + len(self._requeued))
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(self._requeued))
@@ -218,14 +222,13 @@ class Worker:
             self._paused.discard(held)
             metrics.batch.observe(time.monotonic() - held.claimed_at)
         batch_log.info("batch.finished", state=state, why=held.stop.why if held.stop else None, **held.tally)
-        results, seconds = sum(held.tally.values()), time.monotonic() - held.claimed_at
         self._batches_done += 1
         await self._bus.publish(
             BatchFinished(
                 batch_id=claim.batch_id,
                 campaign_id=claim.campaign_id,
                 generation=claim.generation,
-                emails_per_second=results / max(seconds, 0.001),
+                emails_per_second=held.pace(time.monotonic()),
             )
         )
 

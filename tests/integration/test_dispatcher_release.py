@@ -24,6 +24,12 @@ from tests.support.ledger import (
 from tests.support.services import DispatcherRig, concurrently, register_sender
 
 
+@pytest.fixture(autouse=True)
+def awaits_no_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A campaign fills the window at once: see test_batch_sizes.py for how it begins beside senders."""
+    monkeypatch.setattr("services.dispatcher.paces.PATIENCE_SECONDS", 0.0)
+
+
 async def limit(ledger: Ledger, scope: str, emails_per_second: float) -> None:
     async with ledger.write() as connection:
         await connection.execute(

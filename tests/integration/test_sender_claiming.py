@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.sender.campaigns import Campaigns
+from services.sender.db.claims import claim
 from services.sender.held_batch import StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
@@ -113,6 +114,23 @@ async def test_the_first_batches_of_a_campaign_read_it_once_and_have_its_content
     await asyncio.wait_for(worker.finish(), SECONDS)
     await asyncio.gather(*claims)
     await end_all([loading])
+
+
+async def test_a_restarted_sender_resumes_more_batches_than_it_has_places(
+    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches
+) -> None:
+    """The first two had all their emails in flight when it died, so the third had the place. None may wait until a
+    ticket for it comes round again, behind those of other batches."""
+    seeded = await seed_campaign(process.ledger, 6, batch_size=2)
+    for batch_id in seeded.batch_ids:
+        assert await claim(process.ledger, batch_id, 1, "sender@test", 15.0) is not None
+    await asyncio.wait_for(worker.resume(), SECONDS)
+    await until(lambda: len(held_batches) == 3)
+    assert [held.has_place for held in held_batches] == [False, False, True]
+    states = [(batch.state, batch.generation) for batch in await batches_of(process.ledger, seeded.id)]
+    assert states == [("sending", 3)] * 3
+    worker.drain()
+    await asyncio.wait_for(worker.finish(), SECONDS)
 
 
 async def test_a_tick_never_waits_for_a_place(process: Process[SenderSettings], worker: Worker) -> None:

@@ -16,7 +16,9 @@ from tests.support.services import DispatcherRig, WatchdogRig, concurrently, reg
 
 
 @pytest.fixture
-def dispatcher(ledger: Ledger) -> DispatcherRig:
+def dispatcher(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> DispatcherRig:
+    """It fills the window at once, although the pace of the campaign is not known."""
+    monkeypatch.setattr("services.dispatcher.paces.PATIENCE_SECONDS", 0.0)
     return DispatcherRig.on(ledger, batch_size=100)
 
 

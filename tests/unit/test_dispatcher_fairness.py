@@ -1,5 +1,6 @@
 """Which campaign is served next, and how large a batch is."""
 
+import time
 from collections import Counter
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from services.dispatcher import fairness
 from services.dispatcher.deadline import Deadline
 from services.dispatcher.fairness import LONGEST_WAIT_EVERY, Fairness, window
-from services.dispatcher.paces import MOST_KEPT, Paces
+from services.dispatcher.paces import MOST_KEPT, PATIENCE_SECONDS, Paces
 from services.dispatcher.release import LEAST_SPLIT, batch_emails
 from services.dispatcher.survey import OpenCampaign, Survey
 from shared.ledger.rate_limits import Limit
@@ -302,27 +303,71 @@ def test_the_window_has_a_floor() -> None:
     ],
 )
 def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: float | None, expected: int) -> None:
-    assert batch_emails(load(DispatcherSettings), total, capacity, rate, pace=0.0) == expected
+    assert batch_emails(load(DispatcherSettings), total, total, capacity, rate, pace=0.0) == expected
 
 
 @pytest.mark.parametrize(
-    ("total", "pace", "rate", "expected"),
+    ("left", "pace", "rate", "expected"),
     [
-        (1_000_000, 3000.0, None, 1500),
         (1_000_000, 1e9, None, 2000),
+        (900_000, 3000.0, None, 1500),
         (1_000_000, 900.0, None, 500),
         (1_000_000, 1.0, None, 500),
-        (100_000, 1e9, None, 1250),
-        (10_000, 1e9, None, 500),
-        (1000, 1e9, None, 250),
         (1_000_000, 1e9, 10.0, 300),
+        (12_000, 1e9, None, 1500),
+        (8000, 1e9, None, 2000),
+        (3000, 1e9, None, 750),
+        (100, 1e9, None, 500),
+        (0, 1e9, None, 500),
     ],
 )
-def test_a_large_campaign_that_is_sent_fast_has_larger_batches(
-    total: int, pace: float, rate: float | None, expected: int
+def test_batches_of_a_campaign_that_is_sent_fast_are_larger(
+    left: int, pace: float, rate: float | None, expected: int
 ) -> None:
-    """As many as a sender is done with in half a second, and at least twenty for each place."""
-    assert batch_emails(load(DispatcherSettings), total, 4, rate, pace) == expected
+    """As many as a sender is done with in half a second; what is left at the end is shared by four places."""
+    assert batch_emails(load(DispatcherSettings), 1_000_000, left, 4, rate, pace) == expected
+
+
+def test_a_fast_small_campaign_still_gives_work_to_each_place() -> None:
+    assert batch_emails(load(DispatcherSettings), 1000, 1000, 4, None, 1e9) == 250
+    assert batch_emails(load(DispatcherSettings), 1000, 250, 4, None, 1e9) == 250
+
+
+def test_what_is_left_of_a_campaign_is_all_of_it_until_a_batch_is_released() -> None:
+    paces, campaign = Paces(), uuid4()
+    paces.note(campaign, 5.0)
+    assert paces.left(campaign, 1000) == 1000
+    paces.released(campaign, 300)
+    assert paces.left(campaign, 1000) == 300
+
+
+class TestAwaitingAPace:
+    def test_it_begins_with_the_first_batch_and_ends_with_the_first_that_comes_back(self) -> None:
+        paces, campaign = Paces(), uuid4()
+        assert paces.awaited(campaign) == 0
+        paces.released(campaign, 300)
+        assert 0 < paces.awaited(campaign) <= PATIENCE_SECONDS
+        paces.note(campaign, 5.0)
+        assert paces.awaited(campaign) == 0
+
+    def test_it_ends_after_a_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        paces, campaign = Paces(), uuid4()
+        paces.released(campaign, 300)
+        later = time.monotonic() + PATIENCE_SECONDS
+        monkeypatch.setattr("time.monotonic", lambda: later)
+        assert paces.awaited(campaign) == 0
+
+    def test_it_ends_when_a_sender_asks_for_more(self) -> None:
+        paces, campaign, other = Paces(), uuid4(), uuid4()
+        paces.note_late(other)
+        paces.released(campaign, 300)
+        paces.note_late(campaign)
+        assert paces.awaited(campaign) == 0
+
+    def test_nothing_is_awaited_for_a_campaign_that_is_out_altogether(self) -> None:
+        paces, campaign = Paces(), uuid4()
+        paces.released(campaign, 0)
+        assert paces.awaited(campaign) == 0
 
 
 def test_the_pace_is_that_of_the_batch_that_ended_last() -> None:

@@ -449,3 +449,15 @@ def test_the_date_stays_once_a_body_left_and_was_not_accepted(
 def test_the_date_of_an_earlier_claim_stays() -> None:
     """That claim ended without a word, so it may have sent bodies under this Date."""
     assert held_batch(row(1), newly_dated=False).keeps_date
+
+
+def test_the_pace_of_a_batch_counts_from_its_first_email(batches: HeldBatches, feed: Feed) -> None:
+    """It waited behind older batches before: that says nothing of how fast it is sent."""
+    held = held_batch(row(1), row(2), claimed_ago=10.0)
+    batches.add(held)
+    assert held.pace(time.monotonic()) == 0.0
+    before = time.monotonic()
+    email = take(feed)
+    after = time.monotonic()
+    feed.done(email, Outcome(Verdict.ACCEPTED, RELAY, code=250))
+    assert 1 / (1.0 + after - before) <= held.pace(before + 1.0) <= 1 / (1.0 - (after - before))
