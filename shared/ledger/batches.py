@@ -6,21 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    Float,
-    Integer,
-    Row,
-    and_,
-    bindparam,
-    case,
-    func,
-    insert,
-    literal_column,
-    select,
-    true,
-    update,
-)
+from sqlalchemy import ColumnElement, Float, Row, and_, bindparam, case, insert, literal_column, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlmodel import col
@@ -185,59 +171,55 @@ async def cut(
     cursor, if it is being sent and its cursor is at `after`. Fewer if no more recipients are left.
 
     `rate`: the lowest limit per second that it is under. Call it in a writing transaction."""
-    if connection.dialect.name != "postgresql":
-        return await _cut_on_sqlite(connection, campaign_id, after, batches, emails, rate)
-    await connection.execute(NEVER_SORT)
-    values = {
-        "campaign_id": campaign_id,
-        "after": after,
-        "until": LARGEST_ID,
-        "most": batches * emails,
-        "emails": emails,
-        "rate": rate,
-    }
-    return sorted((Cut(*row) for row in await connection.execute(_CUT, values)), key=lambda new: new.last_id)
-
-
-async def _cut_on_sqlite(
-    connection: AsyncConnection, campaign_id: UUID, after: int, batches: int, emails: int, rate: float | None
-) -> Sequence[Cut]:
-    """The same in three statements for each batch, because SQLite does not write in a WITH."""
+    on_postgresql = connection.dialect.name == "postgresql"
+    if on_postgresql:
+        await connection.execute(NEVER_SORT)
     done: list[Cut] = []
     while len(done) < batches:
-        found = await campaigns.next_range(connection, campaign_id, after, emails)
-        unmoved = (col(Campaign.cursor) == after, campaigns.in_status(CampaignStatus.SENDING))
-        if found is None or not await campaigns.move_cursor(connection, campaign_id, found.last_id, *unmoved):
+        new = await (_cut if on_postgresql else _cut_on_sqlite)(connection, campaign_id, after, emails, rate)
+        if new is None:
             break
-        span_seconds = None if rate is None else found.size / rate
-        released = {"pending": found.size, "released_at": db_now(), "span_seconds": span_seconds}
-        batch_id = await create(connection, campaign_id, found, BatchState.RELEASED, **released)
-        done.append(Cut(batch_id, found.last_id, found.size))
-        after = found.last_id
-        if found.size < emails:
+        done.append(new)
+        after = new.last_id
+        if new.size < emails:
             break
     return done
 
 
+async def _cut(connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None) -> Cut | None:
+    values = {"campaign_id": campaign_id, "after": after, "until": LARGEST_ID, "most": most, "rate": rate}
+    row = (await connection.execute(_CUT, values)).first()
+    return None if row is None else Cut(*row)
+
+
+async def _cut_on_sqlite(
+    connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None
+) -> Cut | None:
+    """The same in three statements, because SQLite does not write in a WITH."""
+    found = await campaigns.next_range(connection, campaign_id, after, most)
+    unmoved = (col(Campaign.cursor) == after, campaigns.in_status(CampaignStatus.SENDING))
+    if found is None or not await campaigns.move_cursor(connection, campaign_id, found.last_id, *unmoved):
+        return None
+    span_seconds = None if rate is None else found.size / rate
+    released = {"pending": found.size, "released_at": db_now(), "span_seconds": span_seconds}
+    batch_id = await create(connection, campaign_id, found, BatchState.RELEASED, **released)
+    return Cut(batch_id, found.last_id, found.size)
+
+
 def _cutting() -> ReturningInsert[int, int, int]:
-    """Finds the ranges, moves the cursor and adds the batches. Of two at the same time, the second waits for the row of
+    """Finds the range, moves the cursor and adds the batch. Of two at the same time, the second waits for the row of
     the campaign, finds that its cursor has moved, and adds nothing."""
-    ids = campaigns.next_ids()
-    number = func.row_number().over(order_by=(ids.c.campaign_id, ids.c.id))  # the order of `ids`: nothing is sorted
-    part = ((number - 1) // bindparam("emails", type_=Integer)).label("part")
-    parts = select(ids.c.id, part).subquery()
-    first_id, last_id = func.min(parts.c.id).label("first_id"), func.max(parts.c.id).label("last_id")
-    found = select(first_id, last_id, func.count().label("size")).group_by(parts.c.part).cte("found")
-    end = select(func.max(found.c.last_id)).scalar_subquery()
+    found = campaigns.next_ids().cte("found")
+    last_id, size = (select(column).scalar_subquery() for column in (found.c.last_id, found.c.size))
     moved = (
         update(Campaign)
         .where(
             col(Campaign.id) == bindparam("campaign_id"),
             col(Campaign.cursor) == bindparam("after"),
             campaigns.in_status(CampaignStatus.SENDING),
-            end.is_not(None),
+            size > 0,
         )
-        .values(cursor=end)
+        .values(cursor=last_id)
         .returning(col(Campaign.id))
         .cte("moved")
     )

@@ -128,9 +128,9 @@ async def test_the_next_batch_of_a_fresh_import_is_found_without_sorting_it(post
             rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", parameters)
             plan = "\n".join(row[0] for row in rows)
             with statements_of(ledger) as statements:
-                await batches.cut(connection, campaign, 0, batches=8, emails=1000, rate=None)
+                await batches.cut(connection, campaign, 0, batches=1, emails=500, rate=None)
             statement, parameters = statements[-1]
-            rows = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE) {statement}", parameters)
+            rows = await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)
             plan += "\n".join(row[0] for row in rows)
         assert found == campaigns.Range(1, 500, 500)
         assert "Insert on batch" in plan, plan
