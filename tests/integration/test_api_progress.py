@@ -84,7 +84,7 @@ async def test_the_timeline_lists_what_happened_in_order(api: ApiRig) -> None:
 async def test_batches_are_listed_by_state(api: ApiRig) -> None:
     campaign = await api.create(5)
     await api.post(f"/v1/campaigns/{campaign}/send")
-    await register_sender(api.ledger, 1)
+    await register_sender(api.ledger, 2)
     await DispatcherRig.on(api.ledger, batch_size=2).settle()
     released = (await api.get("/v1/batches", state="released"))["data"]
     assert [(batch["campaign_id"], batch["size"], batch["counts"]["pending"]) for batch in released] == [

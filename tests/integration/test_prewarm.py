@@ -103,7 +103,7 @@ async def test_a_sender_compiles_nothing_for_its_first_batch(ledger: Ledger) -> 
 
 
 async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledger) -> None:
-    await register_sender(ledger, 2)
+    await register_sender(ledger, 3)
     dispatcher = DispatcherRig.on(ledger, batch_size=10)
     await dispatcher.settle()
     await prewarm(ledger, dispatch_nothing, 2)
