@@ -1,7 +1,6 @@
 """The loop: an event or the clock starts a round, which surveys the ledger, advances campaigns and releases batches."""
 
 import asyncio
-import math
 import random
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
@@ -92,7 +91,7 @@ class Dispatcher:
     async def on_progress(self, event: AnyProgress) -> None:
         """Wakes the loop too, or waits for more such events, GATHER_SECONDS at most: see `_is_urgent`."""
         campaign_id = event.campaign_id
-        was_awaited = campaign_id is not None and self._paces.awaited(campaign_id) > 0
+        was_awaited = campaign_id is not None and self._paces.awaits(campaign_id)
         if campaign_id is not None and event.emails_per_second:
             self._paces.note(campaign_id, event.emails_per_second)
         self._progressed += 1
@@ -198,7 +197,7 @@ class Dispatcher:
 
     def _note(self, campaign: OpenCampaign, seen: Survey) -> None:
         """Notes what can be released of a campaign, and when to look at it again."""
-        has_room = campaign.may_release and self._room_in(campaign, seen) == 0
+        has_room = campaign.may_release and self._has_room(campaign, seen)
         self._fairness.note(
             campaign.id,
             campaign.project_id,
@@ -208,7 +207,7 @@ class Dispatcher:
             ready=has_room,
         )
         if campaign.may_release and not has_room:
-            self._agenda.look_in(campaign.id, self._room_in(campaign, seen))
+            self._agenda.look_in(campaign.id, seen.room_in(campaign))
         elif campaign.may_send and campaign.due_in is not None and campaign.due_in > 0:
             self._agenda.look_in(campaign.id, campaign.due_in)
 
@@ -288,11 +287,8 @@ class Dispatcher:
                     left = self._paces.left(campaign_id, campaign.total) - one.emails
                     self._paces.released(campaign_id, max(left, 0))
                 self._publish(one.ticket)
-            room_in = self._room_in(campaign, seen) if campaign.may_release else math.inf
-            if room_in > 0:
+            if not (campaign.may_release and self._has_room(campaign, seen)):
                 self._fairness.nothing_ready(campaign_id)
-            if 0 < room_in < math.inf:
-                self._agenda.look_in(campaign_id, room_in)
         self._metrics.capacity.set(seen.capacity)
         self._metrics.window.set(window)
         self._metrics.out.set(seen.out)
@@ -305,19 +301,15 @@ class Dispatcher:
         is_alone = self._fairness.upcoming(2) == {campaign.id}
         if not is_alone or seen.rate(campaign) is not None or campaign.due:
             return 1
-        if not campaign.out or self._paces.awaited(campaign.id):
+        if not campaign.out or self._paces.awaits(campaign.id):
             free = min(free, seen.capacity - campaign.out)
         return max(free, 1)
 
-    def _room_in(self, campaign: OpenCampaign, seen: Survey) -> float:
-        """Seconds after which to look whether a campaign may have another batch; 0: it may.
-
-        While its pace is awaited it gets as many as senders can take now: the others can be larger when it is known."""
-        if not seen.has_room(campaign):
-            return seen.room_in(campaign)
-        if seen.rate(campaign) is None and 0 < seen.capacity <= campaign.out:
-            return self._paces.awaited(campaign.id)
-        return 0.0
+    def _has_room(self, campaign: OpenCampaign, seen: Survey) -> bool:
+        """Whether it may have another batch. While its pace is awaited it gets as many as senders can take now: those
+        behind them can be larger when it is known."""
+        is_full = seen.rate(campaign) is None and 0 < seen.capacity <= campaign.out
+        return seen.has_room(campaign) and not (is_full and self._paces.awaits(campaign.id))
 
     async def _look_at_more(self, seen: Survey, campaign_ids: Collection[UUID]) -> None:
         """Looks at campaigns that were ready earlier and whose turn it is now."""

@@ -60,10 +60,12 @@ async def begin(
     started_at = func.coalesce(col(Campaign.started_at), db_now())
     values: dict[str, Any] = {"started_at": started_at, "finished_at": None, "reason": None}
     started = await campaigns.move_all(connection, queued.keys() - held.keys(), CampaignStatus.SENDING, **values)
-    if going_on := started & again:
-        await timeline.record_all(connection, dict.fromkeys(going_on, "Sending goes on"), "continued")
-    if new := started - again:
-        await timeline.record_all(connection, dict.fromkeys(new, "Sending has begun"), "started", may_repeat=False)
+    for ids, kind, words in (
+        (started & again, "continued", "Sending goes on"),
+        (started - again, "started", "Sending has begun"),
+    ):
+        if ids:
+            await timeline.record_all(connection, dict.fromkeys(ids, words), kind)
     return started, held.keys()
 
 

@@ -46,13 +46,12 @@ class Paces:
         pace = self._paces.get(campaign_id)
         return 0.0 if pace is None else pace.emails_per_second
 
-    def awaited(self, campaign_id: UUID) -> float:
-        """Seconds for which its pace is still to be awaited: some of its batches are out, none has ended yet, and more
-        will follow."""
+    def awaits(self, campaign_id: UUID) -> bool:
+        """Some of its batches are out, more will follow, and none has ended within PATIENCE_SECONDS yet."""
         pace = self._paces.get(campaign_id)
         if pace is None or pace.emails_per_second or pace.is_late or pace.left == 0:
-            return 0.0
-        return max(pace.since + PATIENCE_SECONDS - time.monotonic(), 0.0)
+            return False
+        return time.monotonic() - pace.since < PATIENCE_SECONDS
 
     def left(self, campaign_id: UUID, total: int) -> int:
         """Recipients that are in no batch yet, of `total`; too many if another process has released some."""

@@ -84,10 +84,12 @@ class Worker:
         resumed, self._requeued = await until_available(
             lambda: claims.resume(self._ledger, self._owner, self._settings.lease_seconds, places + MOST_HANGING)
         )
-        for number, claim in enumerate(sorted(resumed, key=attrgetter("batch_id"))):
+        by_age = sorted(resumed, key=attrgetter("batch_id"))
+        without_place = [claim for claim in by_age if not claim.is_limited][:-places]
+        for claim in by_age:
             await self._places.take()
             held = await self._begin(claim, before)
-            if held is not None and number < len(resumed) - places:
+            if held is not None and claim in without_place:
                 self._give_place_up(held)
         if resumed or self._requeued:
             self._batches.metrics.resumed.inc(len(resumed) + len(self._requeued))

@@ -35,12 +35,9 @@ async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text
     )
 
 
-async def record_all(
-    connection: AsyncConnection, texts: Mapping[UUID, str], kind: str, *, may_repeat: bool = True
-) -> None:
-    """Adds an entry of the same kind to each of many campaigns; `texts` by campaign. Unless it `may_repeat`, the last
-    entry of none of them is of this kind."""
-    repeated = await newest_of(connection, texts.keys(), kind) if may_repeat else set[UUID]()
+async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kind: str) -> None:
+    """Adds an entry of the same kind to each of many campaigns; `texts` by campaign."""
+    repeated = await newest_of(connection, texts.keys(), kind)
     for campaign_id in repeated:
         await record(connection, campaign_id, kind, texts[campaign_id])
     new = [

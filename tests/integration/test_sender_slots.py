@@ -16,6 +16,7 @@ from shared.ledger.database import Ledger
 from shared.ledger.rate_limits import Limit, tolerance
 from shared.settings import SenderSettings
 from tests.support.held import email_of, held_batch
+from tests.support.ledger import statements_of
 
 RELAY = "mx.test"
 RATE = 10.0
@@ -53,6 +54,25 @@ async def begin(limits: Limits, email: Email) -> bool:
             if not await answer:
                 return False
     return answer
+
+
+async def test_limits_are_read_again_for_the_next_batch_only_if_they_are_old(
+    ledger: Ledger, limits: Limits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = await limited(ledger, limits, emails_per_second=RATE)
+    with statements_of(ledger) as executed:
+        await limits.learn(held)
+        assert not executed
+        monkeypatch.setattr("services.sender.limits.FRESH_SECONDS", 0.0)
+        await limits.learn(held)
+        assert executed
+
+
+async def test_limits_are_read_again_once_no_batch_of_their_campaign_is_held(ledger: Ledger, limits: Limits) -> None:
+    held = await limited(ledger, limits, emails_per_second=RATE)
+    await limits.refresh([])
+    await limits.learn(held)
+    assert limits.begin(email_of(held), RELAY, lambda: True) is not True, "it waits for a slot"
 
 
 async def test_an_email_without_a_limit_begins_at_once(limits: Limits) -> None:
