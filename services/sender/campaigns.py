@@ -21,6 +21,7 @@ from shared.content import CampaignContent
 from shared.email_tokens import BOUNCE, EmailTokens, TokenMaker
 from shared.errors import ConfigurationError, DataError
 from shared.ledger.database import Ledger
+from shared.ledger.rate_limits import Scopes, campaign_scope, project_scope
 from shared.messages.campaign import ProjectHeaders, headers_of
 from shared.messages.dkim import DkimSigner
 from shared.messages.message import MessageBuilder, Pieces
@@ -55,6 +56,11 @@ class CampaignFacts:
     public_url: str = ""
     # Takes bounces; empty: MAIL FROM is `envelope_from`.
     bounce_domain: str = ""
+
+    @property
+    def limit_scopes(self) -> Scopes:
+        """The scopes of the limits that its emails may be under, besides those of relays."""
+        return campaign_scope(self.limited_as), project_scope(self.project_id)
 
     def token_from(self, tokens: EmailTokens) -> str:
         """MAIL FROM of one email, at relays that let it through; empty: there is none."""

@@ -19,7 +19,6 @@ from services.sender.unrecorded import Unrecorded
 from services.sender.worklist import Worklist
 from shared.events import BatchProgress
 from shared.ledger.provider_shares import Key
-from shared.ledger.rate_limits import campaign_scope, project_scope
 from shared.ledger.states import RecipientStatus
 from shared.messages.message import MessageBuilder, Pieces
 from shared.relays.replies import Stage
@@ -123,7 +122,7 @@ class HeldBatch:
         self.date: Final = formatdate(claim.dated_at)
         self.lease: Final = Lease(claimed_at)
         #: The scopes of the limits it may be under, besides those of relays.
-        self.scopes: Final = (campaign_scope(facts.limited_as), project_scope(facts.project_id))
+        self.scopes: Final = facts.limit_scopes
         #: When its first email may start.
         self.starts_at: Final = claimed_at + max(claim.starts_in_seconds, 0.0)
         self.worklist: Final = Worklist(facts.content.row_bytes, claim.last_id)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from services.sender.db.retry import RETRY_SECONDS, until_available
 from services.sender.held_batch import Email, HeldBatch
@@ -88,6 +89,8 @@ class Limits:
         self._known: dict[str, Limit] = {}
         #: When each scope was last read, in monotonic seconds.
         self._read_at: dict[str, float] = {}
+        #: Held while the limits of a campaign are read.
+        self._reading: WeakValueDictionary[Scopes, asyncio.Lock] = WeakValueDictionary()
         #: The caps that are used up, by scope.
         self._full: dict[str, Full] = {}
         self._lanes: dict[Scopes, Lane] = {}
@@ -141,13 +144,14 @@ class Limits:
         if self._unused:
             self._asked.set()
 
-    async def learn(self, held: HeldBatch) -> None:
-        """Reads the limits of a batch that was just claimed, unless they are known, so that its first email is under
-        them."""
-        scopes = {*self._relays, *held.scopes}
-        oldest = min(self._read_at.get(scope, -math.inf) for scope in scopes)
-        if time.monotonic() - oldest > FRESH_SECONDS:
-            await self._learn(scopes)
+    async def learn(self, of_campaign: Scopes) -> None:
+        """Reads the limits of a batch that is claimed, unless they are known, so that its first email is under them."""
+        scopes = {*self._relays, *of_campaign}
+        # The first batches of a campaign are claimed at the same time.
+        async with self._reading.setdefault(of_campaign, asyncio.Lock()):
+            oldest = min(self._read_at.get(scope, -math.inf) for scope in scopes)
+            if time.monotonic() - oldest > FRESH_SECONDS:
+                await self._learn(scopes)
 
     async def _learn(self, scopes: Collection[str]) -> None:
         before = time.monotonic()

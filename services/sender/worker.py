@@ -121,6 +121,8 @@ class Worker:
         if self._blocked_reason(None) is not None:
             self._places.free()
             return
+        if not self._batches.is_draining:
+            self._own(self._read_ahead(ticket.campaign_id))
         held = await asyncio.shield(self._own(self._claim(ticket.batch_id, ticket.generation)))
         if held is not None:
             self._wakeups.labels("event").inc()
@@ -175,6 +177,12 @@ class Worker:
                 self._places.free()
         return await self._begin(claim, before) if claim is not None else None
 
+    async def _read_ahead(self, campaign_id: UUID) -> None:
+        """Reads a campaign and its limits while its batch is claimed. If that fails, `_begin` and `_work` repeat it."""
+        with suppress(Exception):
+            facts = await self._campaigns.get(campaign_id)
+            await self._limits.learn(facts.limit_scopes)
+
     async def _begin(self, claim: Claim, before: float) -> HeldBatch | None:
         """Begins to work on a batch that was claimed after `before` and has a place. None: its emails cannot be sent,
         and its campaign is paused."""
@@ -204,7 +212,7 @@ class Worker:
         self._batches.add(held)
         batch_log.info("batch.claimed", size=claim.size)
         try:
-            await until_available(lambda: self._limits.learn(held))
+            await until_available(lambda: self._limits.learn(held.scopes))
             while not held.is_over:
                 if held.stop is None and held.worklist.needs_slice(self._settings.slice_size):
                     await self._read_slice(held)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -52,6 +52,13 @@ _DOMAINS: Any = select(
 ).join(Project.__table__, col(Project.id) == col(Domain.project_id))  # type: ignore[attr-defined]
 
 
+_NEAREST = (
+    _DOMAINS.where(col(Domain.name).in_(bindparam("names", expanding=True)))
+    .order_by(func.length(col(Domain.name)).desc())
+    .limit(1)
+)
+
+
 async def list_domains(connection: AsyncConnection, project_id: UUID | None = None) -> Sequence[DomainRow]:
     """Domains by name: of a project, or (None) of all."""
     wanted = _DOMAINS if project_id is None else _DOMAINS.where(col(Domain.project_id) == project_id)
@@ -68,8 +75,7 @@ async def owner(connection: AsyncConnection, name: str) -> DomainRow | None:
     """The domain by which this name belongs to a project: itself, or else the nearest above it."""
     labels = name.split(".")
     names = [".".join(labels[first:]) for first in range(len(labels))]
-    nearest = _DOMAINS.where(col(Domain.name).in_(names)).order_by(func.length(col(Domain.name)).desc()).limit(1)
-    row = (await connection.execute(nearest)).first()
+    row = (await connection.execute(_NEAREST, {"names": names})).first()
     return None if row is None else DomainRow(*row)
 
 

@@ -38,7 +38,7 @@ async def limited(ledger: Ledger, limits: Limits, **terms: float) -> HeldBatch:
     held = held_batch()
     async with ledger.write() as connection:
         await rate_limits.put_all(connection, held.scopes[1], **terms)  # type: ignore[arg-type]
-    await limits.learn(held)
+    await limits.learn(held.scopes)
     return held
 
 
@@ -61,23 +61,23 @@ async def test_limits_are_read_again_for_the_next_batch_only_if_they_are_old(
 ) -> None:
     held = await limited(ledger, limits, emails_per_second=RATE)
     with statements_of(ledger) as executed:
-        await limits.learn(held)
+        await limits.learn(held.scopes)
         assert not executed
         monkeypatch.setattr("services.sender.limits.FRESH_SECONDS", 0.0)
-        await limits.learn(held)
+        await limits.learn(held.scopes)
         assert executed
 
 
 async def test_limits_are_read_again_once_no_batch_of_their_campaign_is_held(ledger: Ledger, limits: Limits) -> None:
     held = await limited(ledger, limits, emails_per_second=RATE)
     await limits.refresh([])
-    await limits.learn(held)
+    await limits.learn(held.scopes)
     assert limits.begin(email_of(held), RELAY, lambda: True) is not True, "it waits for a slot"
 
 
 async def test_an_email_without_a_limit_begins_at_once(limits: Limits) -> None:
     held = held_batch()
-    await limits.learn(held)
+    await limits.learn(held.scopes)
     email = email_of(held)
     assert limits.begin(email, RELAY, lambda: True) is True
     assert email.is_timed is False

@@ -1,9 +1,10 @@
 """What a sender reads of a campaign, and what it says about one: paused, and blocked by its relays."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, bindparam, func, select, update
 from sqlmodel import col
 
 from shared.errors import DataError
@@ -39,21 +40,28 @@ class ForeignDomainError(DataError):
     """The sender's domain belongs to another project."""
 
 
+def _read(length: Any) -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            col(Project.name),
+            col(Project.sender_id),
+            *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-2]),
+            length(col(Campaign.content)),
+        )
+        .join(Project, col(Project.id) == col(Campaign.project_id))
+        .where(col(Campaign.id) == bindparam("campaign_id"))
+    )
+
+
+# Of a text PostgreSQL knows the bytes without reading it. SQLite counts characters.
+_READ = {False: _read(func.octet_length), True: _read(func.length)}
+
+
 async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
     """What a sender reads of a campaign. Raises NoResultFound if it is gone, ForeignDomainError if its sender is of a
     domain that belongs to another project."""
     async with ledger.read() as connection:
-        found = await connection.execute(
-            select(
-                col(Project.name),
-                col(Project.sender_id),
-                *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-2]),
-                # Of a text PostgreSQL knows the bytes without reading it. SQLite counts characters.
-                (func.length if ledger.is_sqlite else func.octet_length)(col(Campaign.content)),
-            )
-            .join(Project, col(Project.id) == col(Campaign.project_id))
-            .where(col(Campaign.id) == campaign_id)
-        )
+        found = await connection.execute(_READ[ledger.is_sqlite], {"campaign_id": campaign_id})
         row, bounce_domain = CampaignRow(*found.one()), None
         # The API has checked it, but the domain may have changed hands since.
         for domain in {_domain(row.from_email), _domain(row.envelope_from)}:
