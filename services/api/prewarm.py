@@ -2,15 +2,13 @@
 
 from contextlib import suppress
 
-from sqlalchemy.exc import NoResultFound
-
 from services.api.usecases import campaign_row, summaries
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import NotFoundError
 from services.api.usecases.quotas import Limits
 from services.api.usecases.tenant import Tenant
-from shared.ledger import campaigns, domains, instances, outbox, projects, rate_limits
-from shared.ledger.database import Ledger, clock
+from shared.ledger import campaigns, domains, instances, projects, rate_limits
+from shared.ledger.database import Ledger
 from shared.ledger.keys import Key
 from shared.ledger.prewarm import NO_ID
 from shared.ledger.states import CampaignStatus
@@ -37,9 +35,7 @@ async def accept_nothing(ledger: Ledger) -> None:
     """For `prewarm`."""
     async with ledger.read() as connection:
         with suppress(NotFoundError):
-            await campaign_row.find(connection, _NOTHING)
-        with suppress(NoResultFound):
-            await campaign_row.texts_of(connection, NO_ID)
+            await campaign_row.find_with_texts(connection, _NOTHING)
         with suppress(NotFoundError):
             await summaries.show(connection, _NOTHING)
     async with ledger.write() as connection:
@@ -48,9 +44,7 @@ async def accept_nothing(ledger: Ledger) -> None:
         await campaign_row.require_no_import(connection, NO_ID, "send")
         await domains.owner(connection, "nothing.invalid")
         await projects.lock(connection, NO_ID)
-        deliver_by = await clock(connection)
-        await campaigns.move(connection, NO_ID, CampaignStatus.QUEUED, scheduled_at=None, deliver_by=deliver_by)
-        await outbox.subscriber(connection, NO_ID)
+        await campaigns.move(connection, NO_ID, CampaignStatus.QUEUED, scheduled_at=None, deliver_by=0.0)
         await rate_limits.read_relays_and(connection, rate_limits.project_scope(NO_ID))
         await instances.relays(connection)
         with suppress(NotFoundError):

@@ -4,7 +4,7 @@ from functools import partial
 
 from services.dispatcher import closing, lifecycle
 from services.dispatcher.survey import look_at
-from shared.ledger import batches, campaigns, outbox, rate_limits, timeline
+from shared.ledger import batches, campaigns, rate_limits, timeline
 from shared.ledger.database import Ledger
 from shared.ledger.prewarm import NO_ID
 from shared.ledger.states import CampaignStatus
@@ -18,7 +18,6 @@ async def dispatch_nothing(ledger: Ledger) -> None:
     async with ledger.write() as connection:
         await campaigns.lock_all(connection, [NO_ID], campaigns.in_status(CampaignStatus.QUEUED))
         await lifecycle.begin(connection, {NO_ID: None})
-        await outbox.subscribed(connection, [NO_ID])
         await timeline.newest_of(connection, [NO_ID], "started")
     await ledger.write_at_once(partial(batches.cut, campaign_id=NO_ID, after=0, batches=1, emails=1, rate=None))
     await closing.close_small(ledger, [NO_ID])

@@ -106,6 +106,13 @@ async def lock_all(
     return {row.id: row.started_at for row in locked}
 
 
+_SUBSCRIBER: ColumnElement[UUID | None] = literal_column(
+    "(SELECT s.project_id FROM event_stream AS s WHERE s.project_id = campaign.project_id AND s.wanted)", Uuid
+).label("subscriber")
+"""The project of `campaign`, if it wants its facts in the outbox. As text: in RETURNING, SQLAlchemy names columns for
+SQLite without their tables."""
+
+
 async def move(
     connection: AsyncConnection,
     campaign_id: UUID,
@@ -125,18 +132,16 @@ async def move(
         update(Campaign)
         .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(sources), *conditions)
         .values(status=to.value, **values)
+        .returning(_SUBSCRIBER)
     )
-    if moved.rowcount == 0:
-        return False
-    await _tell(connection, campaign_id, to)
-    return True
+    row = moved.first()
+    if row is not None and row.subscriber is not None:
+        await _tell(connection, campaign_id, row.subscriber, to)
+    return row is not None
 
 
-async def _tell(connection: AsyncConnection, campaign_id: UUID, to: CampaignStatus) -> None:
-    """Writes a move into the outbox, with its reason, and at the end with the counts."""
-    project_id = await outbox.subscriber(connection, campaign_id)
-    if project_id is None:
-        return
+async def _tell(connection: AsyncConnection, campaign_id: UUID, project_id: UUID, to: CampaignStatus) -> None:
+    """Writes a move into the outbox of the project, with its reason, and at the end with the counts."""
     found = await connection.execute(
         select(col(Campaign.name), col(Campaign.reason), col(Campaign.test_of)).where(col(Campaign.id) == campaign_id)
     )
@@ -156,12 +161,13 @@ async def move_all(
         update(Campaign)
         .where(col(Campaign.id).in_(campaign_ids), col(Campaign.status).in_([source.value for source in before(to)]))
         .values(status=to.value, **values)
-        .returning(col(Campaign.id))
+        .returning(col(Campaign.id), _SUBSCRIBER)
     )
-    ids = set(moved.scalars())
-    for campaign_id in await outbox.subscribed(connection, ids) if ids else ():
-        await _tell(connection, campaign_id, to)
-    return ids
+    found = {row.id: row.subscriber for row in moved}
+    for campaign_id, project_id in sorted(found.items()):
+        if project_id is not None:
+            await _tell(connection, campaign_id, project_id, to)
+    return set(found)
 
 
 async def create(connection: AsyncConnection, status: CampaignStatus = CampaignStatus.DRAFT, **values: Any) -> UUID:
@@ -174,8 +180,8 @@ async def create(connection: AsyncConnection, status: CampaignStatus = CampaignS
     await connection.execute(
         insert(Campaign).values(id=campaign_id, status=status.value, created_at=db_now(), **values), content
     )
-    if status != CampaignStatus.DRAFT:
-        await _tell(connection, campaign_id, status)
+    if status != CampaignStatus.DRAFT and (project_id := await outbox.subscriber(connection, campaign_id)) is not None:
+        await _tell(connection, campaign_id, project_id, status)
     return campaign_id
 
 

@@ -64,17 +64,6 @@ async def subscriber(connection: AsyncConnection, campaign_id: UUID) -> UUID | N
     )
 
 
-async def subscribed(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> Sequence[UUID]:
-    """Those of the campaigns whose project wants its facts written, by id."""
-    found = await connection.scalars(
-        select(col(Campaign.id))
-        .join(EventStream, col(Campaign.project_id) == col(EventStream.project_id))
-        .where(col(Campaign.id).in_(campaign_ids), col(EventStream.wanted).is_(True))
-        .order_by(col(Campaign.id))
-    )
-    return found.all()
-
-
 async def tell(connection: AsyncConnection, project_id: UUID, facts: Sequence[Fact]) -> None:
     """Writes facts in the current transaction, if the project wants them."""
     if facts and await wants(connection, project_id):

@@ -1,10 +1,23 @@
 """What happened to a campaign, in sentences for clients; bounded in size."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import (
+    ScalarSelect,
+    String,
+    Uuid,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.orm import Mapped
 from sqlmodel import col
 
 from shared.ledger.database import db_now
@@ -14,25 +27,35 @@ from shared.ledger.models import LONGEST_REPLY, Timeline
 async def record(connection: AsyncConnection, campaign_id: UUID, kind: str, text: str) -> None:
     """Adds an entry in the current transaction. If the last entry is of the same kind, that one counts up instead: a
     campaign that is rescued a thousand times has one line."""
-    text = text[:LONGEST_REPLY]
-    last = (
-        await connection.execute(
-            select(col(Timeline.id), col(Timeline.kind))
-            .where(col(Timeline.campaign_id) == campaign_id)
-            .order_by(col(Timeline.id).desc())
-            .limit(1)
-        )
-    ).first()
-    if last is not None and last.kind == kind:
-        await connection.execute(
-            update(Timeline)
-            .where(col(Timeline.id) == last.id)
-            .values(times=col(Timeline.times) + 1, text=text, last_at=db_now())
-        )
-        return
-    await connection.execute(
-        insert(Timeline).values(campaign_id=campaign_id, kind=kind, text=text, at=db_now(), last_at=db_now(), times=1)
-    )
+    values = {"its_campaign": campaign_id, "its_kind": kind, "its_text": text[:LONGEST_REPLY]}
+    if (await connection.execute(_ADD, values)).rowcount == 0:
+        await connection.execute(_COUNT_UP, values)
+
+
+def _last(column: Mapped[Any]) -> ScalarSelect[Any]:
+    """Of the campaign's last entry."""
+    its_own = col(Timeline.campaign_id) == bindparam("its_campaign")
+    return select(column).where(its_own).order_by(col(Timeline.id).desc()).limit(1).scalar_subquery()
+
+
+_ADD = insert(Timeline).from_select(
+    ["campaign_id", "kind", "text", "at", "last_at", "times"],
+    select(
+        bindparam("its_campaign", type_=Uuid),
+        bindparam("its_kind", type_=String),
+        bindparam("its_text", type_=String),
+        db_now(),
+        db_now(),
+        literal_column("1"),
+    ).where(func.coalesce(_last(col(Timeline.kind)), "") != bindparam("its_kind")),
+)
+"""Unless the last entry is of this kind."""
+
+_COUNT_UP = (
+    update(Timeline)
+    .where(col(Timeline.id) == _last(col(Timeline.id)))
+    .values(times=col(Timeline.times) + 1, text=bindparam("its_text"), last_at=db_now())
+)
 
 
 async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kind: str) -> None:

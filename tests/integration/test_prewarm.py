@@ -15,7 +15,6 @@ from cli.local.ports import free_port
 from services.api.prewarm import NO_TENANT, accept_nothing
 from services.api.shapes.campaigns import SendIn
 from services.api.usecases import actions
-from services.api.usecases.actions import SendSettings
 from services.api.usecases.campaign_row import CampaignRef
 from services.dispatcher.prewarm import dispatch_nothing
 from services.sender.db import campaigns, claims
@@ -27,7 +26,7 @@ from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.prewarm import prewarm
 from shared.ledger.rate_limits import relay_scope
 from shared.ledger.states import CampaignStatus
-from shared.relay_groups import RelayGroups
+from tests.support.api import SEND_SETTINGS
 from tests.support.ledger import FakeSender, Held, add_campaign, campaign_row, statements_of
 from tests.support.services import DispatcherRig, register_sender
 
@@ -121,8 +120,7 @@ async def test_an_api_compiles_little_for_the_first_campaign_that_is_sent(ledger
     tenant = replace(NO_TENANT, key=replace(NO_TENANT.key, project_id=DEFAULT_PROJECT))
     await prewarm(ledger, accept_nothing, 2)
     with compiled(ledger) as found:
-        settings = SendSettings(3600.0, RelayGroups())
-        accepted = await actions.send(ledger, CampaignRef(tenant, campaign), SendIn(), settings)
+        accepted = await actions.send(ledger, CampaignRef(tenant, campaign), SendIn(), SEND_SETTINGS)
     assert accepted.summary.status == CampaignStatus.QUEUED
     assert not [one for one in found if "timeline" not in one], "nothing but its timeline"
 

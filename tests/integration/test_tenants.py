@@ -11,7 +11,6 @@ from sqlmodel import col
 
 from services.api.shapes.campaigns import SendIn
 from services.api.usecases import actions
-from services.api.usecases.actions import SendSettings
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import ClosedProjectError
 from services.api.usecases.quotas import Limits
@@ -25,9 +24,8 @@ from shared.ledger.keys import NewKey
 from shared.ledger.models import DEFAULT_PROJECT, ApiKey, IdempotencyKey
 from shared.ledger.projects import ProjectError
 from shared.ledger.states import CampaignStatus
-from shared.relay_groups import RelayGroups
 from shared.scopes import EVERY_SCOPE, Scope
-from tests.support.api import SECRET_KEY, ApiRig, api_on, campaign_body
+from tests.support.api import SECRET_KEY, SEND_SETTINGS, ApiRig, api_on, campaign_body
 from tests.support.dns import dns_server
 from tests.support.visitor import Visitor
 
@@ -465,7 +463,7 @@ async def test_a_closed_project_sends_nothing_that_was_under_way_to_be_sent(api:
         await projects.close(connection, found)
     tenant = Tenant(key, needs_own_domain=False, limits=Limits(1, 1, 1), hash_roots=())
     with pytest.raises(ClosedProjectError):
-        await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), SendSettings(3600, RelayGroups()))
+        await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), SEND_SETTINGS)
 
 
 async def test_the_page_shows_who_is_signed_in_and_ends_sessions(api: ApiRig) -> None:

@@ -13,17 +13,28 @@ from fastapi import FastAPI
 from services.api.context import Api
 from services.api.main import create_app
 from services.api.metrics import ApiMetrics
+from services.api.shapes.campaigns import SendWarningOut
+from services.api.usecases.actions import SendSettings
 from shared.health import Health
 from shared.ledger.database import Ledger
 from shared.ledger.keys import create_key
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.metrics import Metrics
+from shared.relay_groups import RelayGroups
 from shared.settings import ApiSettings, load
 from tests.support.ledger import RecordedBus
 
 SECRET_KEY = "not a secret but long enough to be one"
 NDJSON = {"Content-Type": "application/x-ndjson"}
 CSV = {"Content-Type": "text/csv"}
+
+
+async def no_warnings(_from_domain: str, _envelope_domain: str) -> list[SendWarningOut]:
+    return []
+
+
+SEND_SETTINGS = SendSettings(3600.0, RelayGroups(), no_warnings)
+"""For `actions.send` without an HTTP request."""
 
 
 @dataclass

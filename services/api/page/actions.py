@@ -27,7 +27,7 @@ from services.api.usecases.actions import (
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import RefusedError
 from services.api.web.context import CampaignDep, ProjectDep
-from services.api.web.domain_checks import warnings_for
+from services.api.web.domain_checks import checks_of
 
 router = APIRouter(prefix="/campaigns/{campaign_id}", include_in_schema=False, route_class=PageRoute)
 
@@ -58,7 +58,7 @@ class Pressed:
         if isinstance(accepted.summary, CampaignSending) and accepted.summary.warnings:
             told += "-warned"
         test = f"&test={accepted.summary.id}" if accepted.summary.id != self.campaign.id else ""
-        return see_other(f"/campaigns/{self.campaign.id}?told={told}{test}", self.project.announce(accepted))
+        return see_other(f"/campaigns/{self.campaign.id}?told={told}{test}", await self.project.announce(accepted))
 
     async def refused(self, refusal: RefusedError) -> Response:
         return await campaign.shown(self.request, self.project, self.campaign, Told(refusal=refusal))
@@ -78,9 +78,10 @@ async def send(pressed: PressedDep, form: FormDep) -> Response:
 
     async def act() -> Accepted:
         body = validated(SendIn, {"scheduled_at": _utc(at)} if at else {})
-        warnings = await warnings_for(pressed.request, pressed.campaign)
-        settings = SendSettings(pressed.deliver_within_seconds, pressed.project.api.settings.groups, warnings)
-        return await actions.send(pressed.project.api.ledger, pressed.campaign, body, settings)
+        api = pressed.project.api
+        check = checks_of(pressed.request).for_sending(api)
+        settings = SendSettings(pressed.deliver_within_seconds, api.settings.groups, check)
+        return await actions.send(api.ledger, pressed.campaign, body, settings)
 
     return await pressed.answer(act, "scheduled" if at else "sent")
 

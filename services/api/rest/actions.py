@@ -29,7 +29,7 @@ from services.api.usecases.actions import (
 )
 from services.api.usecases.campaign_row import CampaignRef
 from services.api.web.context import CampaignDep, Project, ProjectDep
-from services.api.web.domain_checks import warnings_for
+from services.api.web.domain_checks import checks_of
 from services.api.web.problems import rate_limit_headers
 
 router = APIRouter(
@@ -57,7 +57,7 @@ class Acting:
         async with self.project.write() as connection:
             accepted = await act(connection)
             answer = await self._once.keep(connection, Answer(202, accepted.summary))
-        return answer.response(self.project.announce(accepted))
+        return answer.response(await self.project.announce(accepted))
 
     async def settled(self, act: Callable[[Settle], Awaitable[Accepted]], location: str = "") -> Response:
         """Acts in several transactions; the answer is stored in the last. `{id}` in `location` is the campaign of the
@@ -72,7 +72,7 @@ class Acting:
             await self._once.keep(connection, answer(accepted))
 
         accepted = await act(settle)
-        return answer(accepted).response(self.project.announce(accepted))
+        return answer(accepted).response(await self.project.announce(accepted))
 
 
 ActingDep = Annotated[Acting, Depends()]
@@ -83,8 +83,8 @@ async def send(acting: ActingDep, request: Request, body: Annotated[SendIn, Body
     """202 means that the request is in the ledger and will be carried out, even if the broker or this process fails.
     `warnings` also say what receivers will hold against its domains."""
     ledger, campaign = acting.project.api.ledger, acting.campaign
-    warnings = await warnings_for(request, campaign)
-    settings = SendSettings(acting.deliver_within_seconds, acting.project.api.settings.groups, warnings)
+    check = checks_of(request).for_sending(acting.project.api)
+    settings = SendSettings(acting.deliver_within_seconds, acting.project.api.settings.groups, check)
     return await acting.settled(lambda settle: actions.send(ledger, campaign, body, settings, settle))
 
 

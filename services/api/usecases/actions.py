@@ -35,7 +35,7 @@ from shared.faults.breakers import Breaker
 from shared.ledger import breakers, campaigns, complaints, spread, timeline
 from shared.ledger.batches import in_state
 from shared.ledger.counts import counts
-from shared.ledger.database import Ledger, clock
+from shared.ledger.database import Ledger
 from shared.ledger.models import Batch
 from shared.ledger.states import FINAL, BatchState, CampaignStatus
 from shared.relay_groups import RelayGroups
@@ -100,21 +100,17 @@ RESOLVE_AS_SENT = Reopening("resolve-unknown", "unknown", "unknown_sent")
 RESEND_UNKNOWN = Reopening("resolve-unknown", "unknown", "unknown_resend")
 
 
+CheckDomains = Callable[[str, str], Awaitable[Sequence[SendWarningOut]]]
+"""Finds what is wrong with the domains of From and of the envelope."""
+
+
 class SendSettings(NamedTuple):
     """What a campaign is sent under, besides what its sender says."""
 
     #: By default a campaign must be delivered this long after its start.
     deliver_within_seconds: float
     groups: RelayGroups
-    #: What was found about its domains.
-    warnings: Sequence[SendWarningOut] = ()
-
-
-async def senders_domains(ledger: Ledger, campaign: CampaignRef) -> tuple[str, str]:
-    """The domains of From and of the envelope. Raises NotFoundError."""
-    async with ledger.read() as connection:
-        row = await campaign_row.find(connection, campaign)
-    return row.from_email.rpartition("@")[2], row.envelope_from.rpartition("@")[2]
+    check_domains: CheckDomains
 
 
 async def send(
@@ -122,7 +118,11 @@ async def send(
 ) -> Accepted:
     """Sends a campaign now or at the given moment. Raises NotFoundError, InvalidError, ForeignDomainError and
     ConflictError."""
-    await content.require_sound(await _texts(ledger, campaign))
+    async with ledger.read() as connection:
+        row, texts = await campaign_row.find_with_texts(connection, campaign)
+    await content.require_sound(texts)
+    domains = (address.rpartition("@")[2] for address in (row.from_email, row.envelope_from))
+    of_domains = await settings.check_domains(*domains)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
         campaign_row.require_editable(row, "send")
@@ -133,7 +133,7 @@ async def send(
             raise NoRecipientsError("Import recipients first, then send.")
         deadline = Deadline(given.deliver_by, settings.deliver_within_seconds)
         if given.scheduled_at is None:
-            start = await clock(connection)
+            start = row.now
             deliver_by = deadline.after(start)
             await campaign_row.move(
                 connection, row, CampaignStatus.QUEUED, "send", scheduled_at=None, deliver_by=deliver_by
@@ -147,11 +147,11 @@ async def send(
         )
         for detail in warnings:
             await timeline.record(connection, campaign.id, "limited", detail)
-        if settings.warnings:
-            checks = ", ".join(warning.detail.partition(":")[0] for warning in settings.warnings)
+        if of_domains:
+            checks = ", ".join(warning.detail.partition(":")[0] for warning in of_domains)
             text = f"Sent with warnings about its domains: {checks}. The page Access shows each."
             await timeline.record(connection, campaign.id, "warned", text)
-        shown = [SendWarningOut(pointer="#/deliver_by", detail=detail) for detail in warnings] + [*settings.warnings]
+        shown = [SendWarningOut(pointer="#/deliver_by", detail=detail) for detail in warnings] + [*of_domains]
         accepted = _warning(await _accepted(connection, campaign, "send"), shown)
         if settle is not None:
             await settle(connection, accepted)
@@ -167,7 +167,9 @@ async def send_test(
 ) -> Accepted:
     """Creates a small campaign with the same message and sends it; the result is about that one. It counts under the
     limits of the campaign. Raises NotFoundError, InvalidError, ForeignDomainError and LimitReachedError."""
-    compiled = await content.compiled(await _texts(ledger, campaign))
+    async with ledger.read() as connection:
+        _, texts = await campaign_row.find_with_texts(connection, campaign)
+    compiled = await content.compiled(texts)
     checked = unique(recipients, compiled)
     async with ledger.write() as connection:
         row = await campaign_row.lock(connection, campaign)
@@ -178,7 +180,7 @@ async def send_test(
             "name": f"Test: {row.name}"[:200],
             "content": "",
             "test_of": campaign.id,
-            "deliver_by": await clock(connection) + deliver_within_seconds,
+            "deliver_by": row.now + deliver_within_seconds,
         }
         created = await campaigns.create(connection, CampaignStatus.QUEUED, project_id=campaign.project_id, **columns)
         await campaign_row.copy_content(connection, campaign.id, created)
@@ -250,10 +252,9 @@ async def reopen(connection: AsyncConnection, campaign: CampaignRef, wanted: Reo
     affected = (await counts(connection, campaign.id))[wanted.status]
     if affected == 0:
         raise NothingToDoError(f"No recipient is {wanted.status}.")
-    now = await clock(connection)
     columns: dict[str, Any] = {"reopen": wanted.reopen}
-    if deadline.given is not None or row.deliver_by is None or row.deliver_by <= now:
-        columns["deliver_by"] = deadline.after(now)
+    if deadline.given is not None or row.deliver_by is None or row.deliver_by <= row.now:
+        columns["deliver_by"] = deadline.after(row.now)
     if row.status in FINAL:
         columns |= {"reason": None, "finished_at": None}
         await campaign_row.move(connection, row, CampaignStatus.QUEUED, wanted.action, **columns)
@@ -280,16 +281,9 @@ async def _decided(connection: AsyncConnection, row: Row[Any], refused: str | No
     return refused == "retry"
 
 
-async def _texts(ledger: Ledger, campaign: CampaignRef) -> str:
-    """The content, with its attachments empty if it is long. Raises NotFoundError and ForgottenError."""
-    async with ledger.read() as connection:
-        await campaign_row.find_kept(connection, campaign)
-        return await campaign_row.texts_of(connection, campaign.id)
-
-
 async def _schedule(connection: AsyncConnection, row: Row[Any], start: float, deadline: Deadline) -> float:
     """Returns its deadline."""
-    if start <= await clock(connection):
+    if start <= row.now:
         raise invalid("#/scheduled_at", "lies in the past; leave it out to send now")
     deliver_by = deadline.after(start)
     columns = {"scheduled_at": start, "deliver_by": deliver_by}

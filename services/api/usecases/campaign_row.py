@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, Text, bindparam, func, select, update
+from sqlalchemy import Row, Select, Text, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
@@ -18,6 +18,7 @@ from services.api.shapes.common import moment
 from services.api.usecases.errors import ForgottenError, ImportOpenError, NotFoundError, WrongStateError, invalid
 from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
+from shared.ledger.database import db_now
 from shared.ledger.models import Campaign, Import
 from shared.ledger.states import (
     CAMPAIGN_TRANSITIONS,
@@ -70,9 +71,9 @@ def _sqlite_texts(element: texts, compiler: Any, **options: Any) -> str:
 
 _TEXTS_OF = select(texts(col(Campaign.content))).where(col(Campaign.id) == bindparam("campaign_id"))
 
-_FIND = select(*COLUMNS).where(
-    col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project")
-)
+_MINE = (col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project"))
+_FIND = select(*COLUMNS).where(*_MINE)
+_FIND_WITH_TEXTS: Select[*tuple[Any, ...]] = select(*COLUMNS, texts(col(Campaign.content)).label("texts")).where(*_MINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,14 @@ async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     return found((await connection.execute(_FIND, values)).first())
 
 
+async def find_with_texts(connection: AsyncConnection, campaign: CampaignRef) -> tuple[Row[Any], str]:
+    """The same, and what `texts_of` returns, in one statement. Raises NotFoundError and ForgottenError."""
+    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
+    row = found((await connection.execute(_FIND_WITH_TEXTS, values)).first())
+    _require_kept(row)
+    return row, _light(connection, row.texts)
+
+
 async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The same, for what needs its content or recipients. Raises NotFoundError and ForgottenError."""
     row = await find(connection, campaign)
@@ -110,7 +119,11 @@ async def content_bytes(connection: AsyncConnection, campaign_id: UUID) -> int:
 async def texts_of(connection: AsyncConnection, campaign_id: UUID) -> str:
     """The campaign's content as JSON, with its attachments empty if it is long. The campaign must exist."""
     found = await connection.execute(_TEXTS_OF, {"campaign_id": campaign_id})
-    stored = str(found.scalar_one())
+    return _light(connection, found.scalar_one())
+
+
+def _light(connection: AsyncConnection, stored: str) -> str:
+    """Does in Python what `texts` does on PostgreSQL."""
     if connection.dialect.name == "postgresql":
         return stored
     content = orjson.loads(stored)
@@ -133,10 +146,10 @@ async def copy_content(connection: AsyncConnection, source: UUID, to: UUID) -> N
 
 
 async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
-    """The campaign as `find` gives it, locked until the transaction ends. Raises NotFoundError, and ForgottenError:
-    nothing can be done with a campaign without its results."""
+    """The campaign as `find` gives it, and as `now` the database's clock, locked until the transaction ends. Raises
+    NotFoundError, and ForgottenError: nothing can be done with a campaign without its results."""
     mine = (col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
-    row = found(await rows.lock(connection, Campaign.cursor, *mine, returning=COLUMNS))
+    row = found(await rows.lock(connection, Campaign.cursor, *mine, returning=(*COLUMNS, db_now().label("now"))))
     _require_kept(row)
     return row
 

@@ -5,14 +5,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request
 
 from services.api.context import Api
 from services.api.shapes.campaigns import SendWarningOut
-from services.api.usecases import actions
-from services.api.usecases.campaign_row import CampaignRef
-from services.api.web.context import api_of
+from services.api.usecases.actions import CheckDomains
 from services.api.web.problems import HttpError
 from shared import logs
 from shared.deliverability.check import Egress, Finding, Setup, Signature, Verdict, examine_domain
@@ -36,13 +35,6 @@ log = logs.get()
 def checks_of(request: Request) -> "DomainChecks":
     checks: DomainChecks = request.app.state.domain_checks
     return checks
-
-
-async def warnings_for(request: Request, campaign: CampaignRef) -> list[SendWarningOut]:
-    """What is wrong with the domains of a campaign that is to be sent. Raises NotFoundError."""
-    api = api_of(request)
-    from_domain, envelope_domain = await actions.senders_domains(api.ledger, campaign)
-    return await checks_of(request).warnings(api, from_domain, envelope_domain)
 
 
 class ChecksBusyError(HttpError):
@@ -105,6 +97,9 @@ class DomainChecks:
                 f"there are {len(found)} other TXT records at {name}" if found else f"there is no TXT record at {name}"
             )
         return ""
+
+    def for_sending(self, api: Api) -> CheckDomains:
+        return partial(self.warnings, api)
 
     async def warnings(self, api: Api, from_domain: str, envelope_domain: str) -> list[SendWarningOut]:
         """What is wrong with the domains of a campaign, for its sender to read. Only about domains that belong to a
