@@ -176,6 +176,10 @@ class Limits:
         for idle in [key for key, lane in self._lanes.items() if lane.is_idle(now)]:
             del self._lanes[idle]
 
+    def have_rate(self, scopes: Scopes) -> bool:
+        """Whether one of these limits is per second."""
+        return any(scope in self._known and self._known[scope].emails_per_second is not None for scope in scopes)
+
     def full(self, scopes: Collection[str]) -> Full | None:
         """The cap of these scopes that is used up for the longest; None: there is room."""
         if not self._full:

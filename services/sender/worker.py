@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
-from services.sender.campaigns import Campaigns
+from services.sender.campaigns import CampaignFacts, Campaigns
 from services.sender.db import campaigns as campaigns_db
 from services.sender.db import claims
 from services.sender.db.claims import Claim
@@ -27,6 +27,7 @@ from shared.ledger.batches import Requeued
 from shared.ledger.prewarm import prewarm
 from shared.process import Process
 from shared.settings import SenderSettings
+from shared.templates import compile_content
 
 FLUSH_SECONDS = 10.0
 """How long a stopping process tries to record and give back; after that its leases expire."""
@@ -96,7 +97,9 @@ class Worker:
             log.warning("batches.taken_back", resumed=len(resumed), given_back=len(self._requeued))
 
     async def prewarm(self) -> None:
-        """Executes the statements of a batch once. Call it before the clocks begin."""
+        """Executes the statements of a batch once, and compiles a content: the first time takes twice as long. Call it
+        before the clocks begin."""
+        compile_content("{{ a }}", "<p>{{ a }}", "{{ a }}")
         await prewarm(self._ledger, partial(send_nothing, relay_scopes=self._limits.relay_scopes), CONNECTIONS)
 
     async def begin(self) -> None:
@@ -178,10 +181,13 @@ class Worker:
         return await self._begin(claim, before) if claim is not None else None
 
     async def _read_ahead(self, campaign_id: UUID) -> None:
-        """Reads a campaign and its limits while its batch is claimed. If that fails, `_begin` and `_work` repeat it."""
+        """Reads a campaign, its limits and its content while its batch is claimed. What fails here is repeated by
+        `_begin` and `_work`."""
         with suppress(Exception):
             facts = await self._campaigns.get(campaign_id)
             await self._limits.learn(facts.limit_scopes)
+            if not self._limits.have_rate(facts.limit_scopes):
+                self._expect(facts)
 
     async def _begin(self, claim: Claim, before: float) -> HeldBatch | None:
         """Begins to work on a batch that was claimed after `before` and has a place. None: its emails cannot be sent,
@@ -198,12 +204,16 @@ class Worker:
         if facts is None:
             return None
         held = HeldBatch(claim, facts, before)
-        if not claim.is_limited and self._blocked_reason(facts.relay_group) is None:
-            self._campaigns.contents.expect(facts.content)
+        if not claim.is_limited:
+            self._expect(facts)
         self._own(self._work(held)).add_done_callback(partial(self._ended, held))
         if claim.is_limited:
             self._give_place_up(held)
         return held
+
+    def _expect(self, facts: CampaignFacts) -> None:
+        if self._blocked_reason(facts.relay_group) is None:
+            self._campaigns.contents.expect(facts.content)
 
     async def _work(self, held: HeldBatch) -> None:
         """Works on one batch from claim to finish."""

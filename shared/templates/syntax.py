@@ -91,7 +91,8 @@ def raw_text(html: str) -> Iterator[tuple[int, int]]:
 
 def unused_characters(used: Collection[str]) -> tuple[str, str]:
     """Two private-use characters that are not among the used ones. Raises TemplateError if there are none."""
-    first, second, *_ = *(one for one in map(chr, range(0xE000, 0xF900)) if one not in used), "", ""
+    unused = (one for one in map(chr, range(0xE000, 0xF900)) if one not in used)
+    first, second = next(unused, ""), next(unused, "")
     if not second:
         raise TemplateError("html", 1, 1, "holds every private-use character from U+E000 to U+F8FF; remove two of them")
     return first, second
