@@ -86,15 +86,16 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
             path = f"/campaigns/{campaign}"
             (await client.get(path)).raise_for_status()  # opens the connection
             before = cpu_seconds(system)
+            sent, seconds, lately = 0, 0.0, 0.0
             began = time.monotonic()
             (await client.post(f"{path}/send", json={})).raise_for_status()
             async with asyncio.timeout(300):
-                while True:
+                while sent < options.recipients:
+                    await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
+                    sent_before, seconds_before = sent, seconds
                     sent = (await client.get(path)).raise_for_status().json()["counts"]["sent"]
                     seconds = time.monotonic() - began
-                    if sent == options.recipients:
-                        break
-                    await asyncio.sleep(until_next_poll(sent / options.recipients, seconds))
+                    lately = (sent - sent_before) / (seconds - seconds_before)
         used = cpu_seconds(system)
     return Run(
         recipients=sent,
@@ -107,11 +108,11 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
     )
 
 
-def until_next_poll(share: float, seconds: float) -> float:
-    """Seconds to wait if this share was sent after so many seconds: MOST_POLL_SECONDS, or until all should be sent, so
-    that a campaign of a second does not seem to take a twentieth longer."""
-    left = seconds * (1 - share) / share if share else MOST_POLL_SECONDS
-    return min(max(left, LEAST_POLL_SECONDS), MOST_POLL_SECONDS)
+def until_next_poll(left: int, emails_per_second: float) -> float:
+    """Seconds to wait: MOST_POLL_SECONDS, or until all should be sent, so that a campaign of a second does not seem to
+    take a twentieth longer."""
+    seconds = left / emails_per_second if emails_per_second > 0 else MOST_POLL_SECONDS
+    return min(max(seconds, LEAST_POLL_SECONDS), MOST_POLL_SECONDS)
 
 
 def cpu_seconds(system: System) -> dict[str, float]:
