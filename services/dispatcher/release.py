@@ -25,8 +25,8 @@ LEAST_SPLIT = 50
 """A small campaign is split so that every sender gets a batch, but into batches of at least this many recipients."""
 
 MOST_TIMES, FAST_SECONDS = 4, 0.5
-"""A batch may be up to so many times as large as usual if a sender is done with it in this time, so that others do not
-wait long for its place."""
+"""A batch may be up to so many times as large as usual if a sender is done with it in about this time, so that others
+do not wait long for its place."""
 
 log = logs.get()
 
@@ -100,8 +100,11 @@ def batch_emails(
     least = min(usual, max(math.ceil(total / places), LEAST_SPLIT))
     if rate is not None:
         return max(min(least, math.floor(rate * settings.limited_batch_seconds)), 1)
-    most = max(least, min(MOST_TIMES * usual, math.floor(pace * FAST_SECONDS)))
-    turns = max(math.ceil(left / (most * places)), 1)
+    fast = math.floor(pace * FAST_SECONDS)
+    if fast <= least:
+        return least
+    # Rounded, so that a pace a little lower does not make twice as many batches.
+    turns = max(round(left / (fast * places)), math.ceil(left / (MOST_TIMES * usual * places)), 1)
     return max(least, math.ceil(left / (turns * places)))
 
 

@@ -316,6 +316,9 @@ def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: floa
         (1_000_000, 1e9, 10.0, 300),
         (12_000, 1e9, None, 1500),
         (8000, 1e9, None, 2000),
+        (8000, 3000.0, None, 2000),
+        (8000, 2600.0, None, 1000),
+        (12_000, 3500.0, None, 1500),
         (3000, 1e9, None, 750),
         (100, 1e9, None, 500),
         (0, 1e9, None, 500),
@@ -324,7 +327,7 @@ def test_how_many_recipients_a_batch_holds(total: int, capacity: int, rate: floa
 def test_batches_of_a_campaign_that_is_sent_fast_are_larger(
     left: int, pace: float, rate: float | None, expected: int
 ) -> None:
-    """As many as a sender is done with in half a second; what is left at the end is shared by four places."""
+    """As many as a sender is done with in about half a second; what is left at the end is shared by four places."""
     assert batch_emails(load(DispatcherSettings), 1_000_000, left, 4, rate, pace) == expected
 
 
