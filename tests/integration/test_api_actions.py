@@ -1,6 +1,8 @@
 """Actions in every status: allowed ones happen, others are a 409 that says what is possible."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -9,11 +11,16 @@ import pytest
 from sqlalchemy import insert, update
 from sqlmodel import col
 
-from shared.events import CampaignRequested
+from services.api.prewarm import NO_TENANT
+from services.api.shapes.campaigns import SendIn
+from services.api.usecases import actions
+from services.api.usecases.campaign_row import CampaignRef
+from services.api.web.context import Project
+from shared.events import CampaignRequested, Event
 from shared.ledger.database import db_now
-from shared.ledger.models import Batch, Campaign, Recipient
+from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient
 from shared.ledger.states import CampaignStatus
-from tests.support.api import NDJSON, ApiRig, api_on, ndjson
+from tests.support.api import NDJSON, SEND_SETTINGS, ApiRig, api_on, ndjson
 from tests.support.ledger import FakeSender, assert_sound
 from tests.support.services import DispatcherRig, register_sender
 
@@ -120,6 +127,25 @@ async def test_send_is_accepted_while_the_broker_is_away(api: ApiRig) -> None:
     await register_sender(api.ledger, 1)
     await DispatcherRig.on(api.ledger).settle()
     assert (await api.show(campaign))["status"] == "sending"
+
+
+async def test_an_answer_waits_only_a_moment_for_a_broker_that_does_not_confirm(api: ApiRig) -> None:
+    campaign = UUID(await api.create(1))
+    published, confirmed = list[Event](), asyncio.Event()
+
+    async def publish(event: Event) -> bool:
+        published.append(event)
+        return await confirmed.wait()
+
+    tenant = replace(NO_TENANT, key=replace(NO_TENANT.key, project_id=DEFAULT_PROJECT))
+    accepted = await actions.send(api.ledger, CampaignRef(tenant, campaign), SendIn(), SEND_SETTINGS)
+    project = Project(replace(api.api, publish=publish), tenant.key)
+    rest = asyncio.create_task((await project.announce(accepted))())
+    assert published == [CampaignRequested(campaign_id=campaign)]
+    await asyncio.sleep(0)
+    assert not rest.done()
+    confirmed.set()
+    await rest
 
 
 async def test_send_refuses_impossible_times_and_empty_campaigns(api: ApiRig) -> None:

@@ -3,18 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 
 from services.sender.campaigns import Campaigns
+from services.sender.contents import SHORT_CHARACTERS
 from services.sender.db.claims import claim
 from services.sender.held_batch import StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
 from services.sender.worker import Worker
+from shared.content import CampaignContent
 from shared.events import BatchReleased
-from shared.ledger import campaigns
+from shared.ledger import campaigns, rate_limits
+from shared.ledger.models import Batch
 from shared.ledger.states import CampaignStatus
 from shared.process import Process
 from shared.settings import SenderSettings
@@ -97,11 +102,13 @@ async def test_a_batch_that_was_refused_before_a_person_resumed_its_campaign_doe
 
 
 @pytest.mark.parametrize("places", [2])
+@pytest.mark.parametrize("characters", [100, 4 * SHORT_CHARACTERS])
 async def test_the_first_batches_of_a_campaign_read_it_once_and_have_its_content_loaded(
-    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches, known: Campaigns
+    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches, known: Campaigns, characters: int
 ) -> None:
     """No email has asked for the content yet: there is no engine."""
-    seeded = await seed_campaign(process.ledger, 4, batch_size=2)
+    content = CampaignContent(subject="Hello", text=f"{'word ' * (characters // 5)}\n").model_dump_json()
+    seeded = await seed_campaign(process.ledger, 4, batch_size=2, content=content)
     loading = asyncio.create_task(known.contents.run())
     with statements_of(process.ledger) as executed:
         claims = [
@@ -109,11 +116,40 @@ async def test_the_first_batches_of_a_campaign_read_it_once_and_have_its_content
             for one in seeded.batch_ids
         ]
         await until(lambda: len(held_batches) == 2 and all(held.facts.content.builder for held in held_batches))
-    assert sum("project.sender_id" in statement for statement, _ in executed) == 1
+    for what in ("project.sender_id", "FROM rate_limit"):
+        assert sum(what in statement for statement, _ in executed) == 1, what
     worker.drain()
     await asyncio.wait_for(worker.finish(), SECONDS)
     await asyncio.gather(*claims)
     await end_all([loading])
+
+
+async def test_a_campaign_under_a_rate_is_not_loaded_before_its_emails_may_start(
+    process: Process[SenderSettings], worker: Worker, held_batches: HeldBatches, known: Campaigns
+) -> None:
+    """A sender holds many such batches at once, and has no room for the contents of all."""
+    seeded = await seed_campaign(process.ledger, 2)
+    async with process.ledger.write() as connection:
+        await rate_limits.put(connection, rate_limits.campaign_scope(seeded.id), 1.0)
+        await connection.execute(update(Batch).values(span_seconds=2.0))
+    loading = asyncio.create_task(known.contents.run())
+    (batch_id,) = seeded.batch_ids
+    ticket = BatchReleased(batch_id=batch_id, campaign_id=seeded.id, generation=1)
+    with statements_of(process.ledger) as executed:
+        await asyncio.wait_for(worker.on_ticket(ticket), SECONDS)  # it takes no place
+        (held,) = held_batches
+        await until(lambda: bool(held.worklist))
+    assert any("FROM rate_limit" in statement for statement, _ in executed)
+    assert not any(statement.startswith("SELECT campaign.content") for statement, _ in executed)
+    worker.drain()
+    await asyncio.wait_for(worker.finish(), SECONDS)
+    await end_all([loading])
+
+
+async def test_a_ticket_of_a_campaign_that_is_gone_is_dropped(worker: Worker, held_batches: HeldBatches) -> None:
+    await asyncio.wait_for(worker.on_ticket(BatchReleased(batch_id=7, campaign_id=uuid4(), generation=1)), SECONDS)
+    assert not len(held_batches)
+    await asyncio.wait_for(worker.finish(), SECONDS)
 
 
 async def test_a_restarted_sender_resumes_more_batches_than_it_has_places(
