@@ -99,6 +99,7 @@ class DomainChecks:
         return ""
 
     def for_sending(self, api: Api) -> CheckDomains:
+        """`warnings`, as `actions.send` needs it."""
         return partial(self.warnings, api)
 
     async def warnings(self, api: Api, from_domain: str, envelope_domain: str) -> list[SendWarningOut]:
