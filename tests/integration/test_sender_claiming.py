@@ -153,7 +153,7 @@ async def test_a_ticket_of_a_campaign_that_is_gone_is_dropped(worker: Worker, he
     await asyncio.wait_for(worker.on_ticket(BatchReleased(batch_id=7, campaign_id=uuid4(), generation=1)), SECONDS)
     await asyncio.wait_for(worker.finish(), SECONDS)
     assert not len(held_batches)
-    gc.collect()  # a task that failed and that nobody awaited says so then
+    gc.collect()  # a task that failed without being awaited says so then
     assert not unforeseen
 
 
