@@ -89,7 +89,8 @@ class Dispatcher:
         self.wake(event.campaign_id)
 
     async def on_progress(self, event: AnyProgress) -> None:
-        """Wakes the loop too, or waits for more such events, GATHER_SECONDS at most: see `_is_urgent`."""
+        """Wakes the loop too, or waits for more such events, GATHER_SECONDS at most: see `_is_urgent`. While nothing
+        can be released, a batch that ended waits for the clock: its retries, if any, are due later."""
         campaign_id = event.campaign_id
         was_awaited = campaign_id is not None and self._paces.awaits(campaign_id)
         if campaign_id is not None and event.emails_per_second:
@@ -97,7 +98,7 @@ class Dispatcher:
         self._progressed += 1
         if campaign_id is None or was_awaited or self._is_urgent(campaign_id):
             self.wake(campaign_id)
-        elif self._gathering is None:
+        elif self._gathering is None and not (self._still_out is not None and event.emails_per_second):
             self._gathering = asyncio.get_running_loop().call_later(GATHER_SECONDS, self.wake)
 
     def _is_urgent(self, campaign_id: UUID) -> bool:

@@ -222,7 +222,6 @@ class Worker:
         self._batches.add(held)
         batch_log.info("batch.claimed", size=claim.size)
         try:
-            await until_available(lambda: self._limits.learn(held.scopes))
             while not held.is_over:
                 if held.stop is None and held.worklist.needs_slice(self._settings.slice_size):
                     await self._read_slice(held)
@@ -258,10 +257,14 @@ class Worker:
             log.error("batch.failed", exc_info=error)
 
     async def _read_slice(self, held: HeldBatch) -> None:
+        """Reads the next recipients, and the limits that their emails are under, unless these are known."""
         size = held.worklist.next_rows(self._settings.slice_size)
         project_id, roots = held.facts.project_id, self._settings.hash_roots
-        rows = await until_available(
-            lambda: read_worklist(self._ledger, held.claim, project_id, held.worklist.after_id, size, roots)
+        rows, _ = await asyncio.gather(
+            until_available(
+                lambda: read_worklist(self._ledger, held.claim, project_id, held.worklist.after_id, size, roots)
+            ),
+            until_available(lambda: self._limits.learn(held.scopes)),
         )
         held.add_slice(rows, size)
         if rows:

@@ -6,7 +6,23 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Float, Row, and_, bindparam, case, insert, literal_column, select, true, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Float,
+    Integer,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlmodel import col
@@ -171,12 +187,14 @@ async def cut(
     cursor, if it is being sent and its cursor is at `after`. Fewer if no more recipients are left.
 
     `rate`: the lowest limit per second that it is under. Call it in a writing transaction."""
-    on_postgresql = connection.dialect.name == "postgresql"
-    if on_postgresql:
+    if connection.dialect.name == "postgresql":
         await connection.execute(NEVER_SORT)
+        values = {"campaign_id": campaign_id, "after": after, "until": LARGEST_ID, "rate": rate}
+        values |= {"most": batches * emails, "emails": emails}
+        return [Cut(*row) for row in await connection.execute(_CUT, values)]
     done: list[Cut] = []
     while len(done) < batches:
-        new = await (_cut if on_postgresql else _cut_on_sqlite)(connection, campaign_id, after, emails, rate)
+        new = await _cut_on_sqlite(connection, campaign_id, after, emails, rate)
         if new is None:
             break
         done.append(new)
@@ -186,16 +204,10 @@ async def cut(
     return done
 
 
-async def _cut(connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None) -> Cut | None:
-    values = {"campaign_id": campaign_id, "after": after, "until": LARGEST_ID, "most": most, "rate": rate}
-    row = (await connection.execute(_CUT, values)).first()
-    return None if row is None else Cut(*row)
-
-
 async def _cut_on_sqlite(
     connection: AsyncConnection, campaign_id: UUID, after: int, most: int, rate: float | None
 ) -> Cut | None:
-    """The same in three statements, because SQLite does not write in a WITH."""
+    """One batch in three statements, because SQLite does not write in a WITH."""
     found = await campaigns.next_range(connection, campaign_id, after, most)
     unmoved = (col(Campaign.cursor) == after, campaigns.in_status(CampaignStatus.SENDING))
     if found is None or not await campaigns.move_cursor(connection, campaign_id, found.last_id, *unmoved):
@@ -207,10 +219,13 @@ async def _cut_on_sqlite(
 
 
 def _cutting() -> ReturningInsert[int, int, int]:
-    """Finds the range, moves the cursor and adds the batch. Of two at the same time, the second waits for the row of
-    the campaign, finds that its cursor has moved, and adds nothing."""
-    found = campaigns.next_ids().cte("found")
-    last_id, size = (select(column).scalar_subquery() for column in (found.c.last_id, found.c.size))
+    """Finds the ranges, moves the cursor and adds the batches, in this order. Of two at the same time, the second waits
+    for the row of the campaign, finds that its cursor has moved, and adds nothing."""
+    ids = campaigns.next_ids().subquery()
+    found = select(func.array_agg(ids.c.id, type_=ARRAY(BigInteger)).label("ids"), func.count().label("size")).cte(
+        "found"
+    )
+    size = select(found.c.size).scalar_subquery()
     moved = (
         update(Campaign)
         .where(
@@ -219,24 +234,28 @@ def _cutting() -> ReturningInsert[int, int, int]:
             campaigns.in_status(CampaignStatus.SENDING),
             size > 0,
         )
-        .values(cursor=last_id)
+        .values(cursor=select(found.c.ids[found.c.size]).scalar_subquery())
         .returning(col(Campaign.id))
         .cte("moved")
     )
+    emails = bindparam("emails", type_=Integer)
+    starts = func.generate_series(0, found.c.size - 1, emails).table_valued("before").render_derived()
+    before = starts.c.before
+    of_batch = func.least(emails, found.c.size - before)
     values: dict[str, Any] = {
         "campaign_id": moved.c.id,
-        "first_id": found.c.first_id,
-        "last_id": found.c.last_id,
-        "size": found.c.size,
-        "pending": found.c.size,
+        "first_id": found.c.ids[before + 1],
+        "last_id": found.c.ids[before + of_batch],
+        "size": of_batch,
+        "pending": of_batch,
         "state": literal_column(f"'{BatchState.RELEASED.value}'"),
         "released_at": db_now(),
         "due_at": db_now(),
-        "span_seconds": found.c.size / bindparam("rate", type_=Float),
+        "span_seconds": of_batch / bindparam("rate", type_=Float),
     }
     return (
         insert(Batch)
-        .from_select([*values], select(*values.values()).select_from(found.join(moved, true())))
+        .from_select([*values], select(*values.values()).select_from(found.join(moved, true()).join(starts, true())))
         .add_cte(found, moved)
         .returning(col(Batch.id), col(Batch.last_id), col(Batch.size))
     )

@@ -194,22 +194,20 @@ class Range:
     size: int
 
 
-def next_ids() -> Select[int, int, int]:
-    """The members of Range for the first `most` recipients of `campaign_id` with ids above `after`, up to `until`. If
-    there are none, `size` is 0. Execute it after NEVER_SORT."""
+def next_ids() -> Select[int]:
+    """The ids of the first `most` recipients of `campaign_id` with ids above `after`, up to `until`, in order. Execute
+    it after NEVER_SORT."""
     after, until = bindparam("after", type_=BigInteger), bindparam("until", type_=BigInteger)
-    ids = (
-        select(col(Recipient.id))
+    return (
+        select(col(Recipient.id).label("id"))
         .where(recipients_after(bindparam("campaign_id", type_=Uuid), after, until))
         .order_by(*IN_ORDER)
         .limit(bindparam("most", type_=Integer))
-        .subquery()
     )
-    first_id, last_id = func.min(ids.c.id).label("first_id"), func.max(ids.c.id).label("last_id")
-    return select(first_id, last_id, func.count().label("size")).select_from(ids)
 
 
-_NEXT_IDS = next_ids()
+_IDS = next_ids().subquery()
+_NEXT_RANGE = select(func.min(_IDS.c.id), func.max(_IDS.c.id), func.count()).select_from(_IDS)
 
 
 async def next_range(
@@ -222,7 +220,7 @@ async def next_range(
         await connection.execute(NEVER_SORT)
     until = LARGEST_ID if below is None else below - 1
     values = {"campaign_id": campaign_id, "after": after, "until": until, "most": limit}
-    first_id, last_id, size = (await connection.execute(_NEXT_IDS, values)).one()
+    first_id, last_id, size = (await connection.execute(_NEXT_RANGE, values)).one()
     return Range(first_id, last_id, size) if size else None
 
 

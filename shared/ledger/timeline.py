@@ -60,7 +60,11 @@ _COUNT_UP = (
 
 async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kind: str) -> None:
     """Adds an entry of the same kind to each of many campaigns; `texts` by campaign."""
-    repeated = await newest_of(connection, texts.keys(), kind)
+    if len(texts) == 1:  # in one statement
+        [(campaign_id, text)] = texts.items()
+        await record(connection, campaign_id, kind, text)
+        return
+    repeated = await _newest_of(connection, texts.keys(), kind)
     for campaign_id in repeated:
         await record(connection, campaign_id, kind, texts[campaign_id])
     new = [
@@ -72,7 +76,7 @@ async def record_all(connection: AsyncConnection, texts: Mapping[UUID, str], kin
         await connection.execute(insert(Timeline).values(kind=kind, at=db_now(), last_at=db_now(), times=1), new)
 
 
-async def newest_of(connection: AsyncConnection, campaign_ids: Collection[UUID], kind: str) -> set[UUID]:
+async def _newest_of(connection: AsyncConnection, campaign_ids: Collection[UUID], kind: str) -> set[UUID]:
     """Those of the campaigns whose newest entry is of this kind."""
     newest = (
         select(func.max(col(Timeline.id)))

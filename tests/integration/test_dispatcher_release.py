@@ -1,6 +1,7 @@
 """Splitting and releasing: lazily, within the window, in a fair order, within the limits, and nothing twice."""
 
 from collections import Counter
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -124,11 +125,11 @@ class TestEventsWhileSendersHaveBatchesAhead:
         await rig.dispatcher.on_request(CampaignRequested(campaign_id=large))
         assert rig.dispatcher.is_woken
 
-    async def all_cut(self, ledger: Ledger) -> tuple[DispatcherRig, UUID]:
+    async def all_cut(self, ledger: Ledger, **settings: Any) -> tuple[DispatcherRig, UUID]:
         """The last four batches of a campaign, and nothing else to release."""
         campaign = await add_campaign(ledger, 1000)
         await register_sender(ledger, 4)
-        rig = DispatcherRig.on(ledger)
+        rig = DispatcherRig.on(ledger, **settings)
         await rig.round()
         return rig, campaign
 
@@ -148,6 +149,17 @@ class TestEventsWhileSendersHaveBatchesAhead:
         await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign))
         assert not rig.dispatcher.is_woken
         assert await rig.dispatcher._wait() == "event"
+
+    async def test_a_batch_that_ended_waits_for_the_clock_at_the_end(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rig, campaign = await self.all_cut(ledger, clock_seconds=0.1)
+        monkeypatch.setattr("services.dispatcher.dispatcher.GATHER_SECONDS", 0.0)
+        for _ in range(3):
+            await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign, emails_per_second=1000.0))
+        assert await rig.dispatcher._wait() == "clock"
+        await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign, emails_per_second=1000.0))
+        assert rig.dispatcher.is_woken, "the last one"
 
     async def test_what_another_dispatcher_released_starts_a_round_at_once(self, ledger: Ledger) -> None:
         rig, _ = await self.all_cut(ledger)
