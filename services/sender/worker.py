@@ -99,7 +99,7 @@ class Worker:
     async def prewarm(self) -> None:
         """Executes the statements of a batch once, and compiles a content: the first time takes twice as long. Call it
         before the clocks begin."""
-        compile_content("{{ a }}", "<p>{{ a }}", "{{ a }}")
+        compile_content("{{ a|default('b') }}", "<p>{{ a }}", "{{ a }}")
         await prewarm(self._ledger, partial(send_nothing, relay_scopes=self._limits.relay_scopes), CONNECTIONS)
 
     async def begin(self) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -161,22 +161,30 @@ async def over(connection: AsyncConnection) -> tuple[int, int]:
     return alerts, holds
 
 
+_HELD = (
+    select(
+        col(Campaign.id),
+        col(ComplaintRate.provider),
+        col(ComplaintRate.day),
+        col(ComplaintRate.complaints),
+        col(ComplaintRate.delivered),
+    )
+    .join(ComplaintRate, col(ComplaintRate.project_id) == col(Campaign.project_id))
+    .where(
+        col(Campaign.id).in_(bindparam("campaign_ids", expanding=True)),
+        col(Campaign.started_at).is_(None),
+        col(Campaign.test_of).is_(None),
+        col(ComplaintRate.lifted_at).is_(None),
+        (col(ComplaintRate.day) + JUDGED_DAYS + 1) * _DAY > db_now_once(),
+        _reaches(HOLD_PER_THOUSAND),
+    )
+    .order_by(col(Campaign.id), col(ComplaintRate.day), col(ComplaintRate.provider))
+)
+
+
 async def held(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> Mapping[UUID, str]:
     """Those of the campaigns that have not begun and must wait for a person, and why. Tests are not held."""
-    rate = ComplaintRate
-    found = await connection.execute(
-        select(col(Campaign.id), col(rate.provider), col(rate.day), col(rate.complaints), col(rate.delivered))
-        .join(rate, col(rate.project_id) == col(Campaign.project_id))
-        .where(
-            col(Campaign.id).in_(list(campaign_ids)),
-            col(Campaign.started_at).is_(None),
-            col(Campaign.test_of).is_(None),
-            col(rate.lifted_at).is_(None),
-            (col(rate.day) + JUDGED_DAYS + 1) * _DAY > db_now_once(),
-            _reaches(HOLD_PER_THOUSAND),
-        )
-        .order_by(col(Campaign.id), col(rate.day), col(rate.provider))
-    )
+    found = await connection.execute(_HELD, {"campaign_ids": list(campaign_ids)})
     return {
         row.id: f"{row.complaints} of {row.delivered} emails that {row.provider} took on"
         f" {datetime.fromtimestamp(row.day * _DAY, UTC):%Y-%m-%d} were called spam"

@@ -41,7 +41,10 @@ _FORMS = {
 _CLOSED_BY = {"{{": "}}", "{%": "%}", "{#": "#}"}
 """Our own tags."""
 _TAGS = re.compile(
-    "|".join((r"(?P<raw>\{%-?\s*raw\s*-?%\})|(?P<ours>\{[{%#])", *_FORMS.values())), re.DOTALL | re.IGNORECASE
+    r"(?=[%*\[{$#&<@«])(?:"  # to look first for what they begin with takes a fifth of the time
+    + "|".join((r"(?P<raw>\{%-?\s*raw\s*-?%\})|(?P<ours>\{[{%#])", *_FORMS.values()))
+    + ")",
+    re.DOTALL | re.IGNORECASE,
 )
 _END_RAW = re.compile(r"\{%-?\s*endraw\s*-?%\}", re.IGNORECASE)
 
