@@ -3,8 +3,10 @@
 from functools import partial
 
 from services.dispatcher import closing, lifecycle
+from services.dispatcher.history import History
 from services.dispatcher.survey import look_at
-from shared.ledger import batches, campaigns, rate_limits, timeline
+from shared.ledger import batches, breakers, campaigns, rate_limits, spread, timeline
+from shared.ledger.counts import counts_of
 from shared.ledger.database import Ledger
 from shared.ledger.prewarm import NO_ID
 from shared.ledger.states import CampaignStatus
@@ -15,9 +17,13 @@ async def dispatch_nothing(ledger: Ledger) -> None:
     async with ledger.read() as connection:
         await look_at(connection, [NO_ID], {})
         await rate_limits.read(connection, [rate_limits.project_scope(NO_ID)])
+        await counts_of(connection, [NO_ID])
+        await breakers.suspects(connection, 1.0, [NO_ID])
+        await spread.suspects(connection, [NO_ID])
     async with ledger.write() as connection:
         await campaigns.lock_all(connection, [NO_ID], campaigns.in_status(CampaignStatus.QUEUED))
         await lifecycle.begin(connection, {NO_ID: None})
         await timeline.record(connection, NO_ID, "", "")  # adds nothing: as if its last entry had this kind
     await ledger.write_at_once(partial(batches.cut, campaign_id=NO_ID, after=0, batches=1, emails=1, rate=None))
     await closing.close_small(ledger, [NO_ID])
+    await History(ledger, lambda: [NO_ID]).tick()

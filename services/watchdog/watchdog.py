@@ -36,6 +36,8 @@ class Watchdog:
         self.sweeping = Sweep(ledger, settings)
         self._heard = asyncio.Event()
         self.looked_at = time.monotonic()
+        #: The statements of a look were executed once, so that they are compiled before the first campaign.
+        self._is_warm = False
 
     async def on_heartbeat(self, heartbeat: SenderHeartbeat) -> None:
         self._heartbeats.note(heartbeat)
@@ -59,7 +61,8 @@ class Watchdog:
     async def look(self) -> None:
         """A tick: rescues batches with an expired lease, without progress, or with a lost ticket."""
         senders, stalled = self._heartbeats.living(), self._heartbeats.stalled()
-        if await rescue.any_out(self._ledger):  # the only statement while there is nothing to do
+        # The only statement while there is nothing to do.
+        if await rescue.any_out(self._ledger) or not self._is_warm:
             findings = [
                 *await rescue.leases(self._ledger),
                 *await rescue.stalled(self._ledger, stalled),
@@ -67,6 +70,7 @@ class Watchdog:
             ]
             await self._report(findings, "clock")
             await idle.mark(self._ledger, no_relay=rescue.none_has_a_relay(senders))
+            self._is_warm = True
         self.looked_at = time.monotonic()
 
     async def check(self) -> str:

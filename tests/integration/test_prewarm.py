@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import event, select, text
@@ -16,6 +17,8 @@ from services.api.prewarm import NO_TENANT, accept_nothing
 from services.api.shapes.campaigns import SendIn
 from services.api.usecases import actions
 from services.api.usecases.campaign_row import CampaignRef
+from services.dispatcher.breakers import Breakers
+from services.dispatcher.history import History
 from services.dispatcher.prewarm import dispatch_nothing
 from services.sender.db import campaigns, claims
 from services.sender.db.prewarm import send_nothing
@@ -97,7 +100,7 @@ async def test_a_sender_compiles_nothing_for_its_first_batch(ledger: Ledger) -> 
     assert not found
     await FakeSender(ledger).record(Held(batch_id, claim.generation, claim.first_id, claim.last_id))
     with compiled(ledger) as found:
-        assert (await claims.let_go(ledger, claim)).state == "done"
+        assert (await claims.let_go(ledger, claim, keep_date=False)).state == "done"
     assert not found
 
 
@@ -112,6 +115,20 @@ async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledge
     assert len(await FakeSender(ledger).released()) == 3
     writes_new = ("INSERT", "UPDATE campaign SET cursor")
     assert not [one for one in found if not one.startswith(writes_new)], "nothing but what writes its new rows"
+
+
+async def test_a_dispatcher_compiles_little_while_its_first_campaign_is_sent(ledger: Ledger) -> None:
+    rig = DispatcherRig.on(ledger, batch_size=10)
+    out: list[UUID] = []
+    history = History(ledger, lambda: out)
+    breakers = Breakers(ledger, rig.metrics, 0.2, lambda: out, lambda: None)
+    await breakers.tick()  # looks at all
+    await prewarm(ledger, dispatch_nothing, 2)
+    out.append(await add_campaign(ledger, 30, status="sending", started_at=0.0))
+    with compiled(ledger) as found:
+        await breakers.tick()
+        await history.tick()
+    assert not [one for one in found if "progress_point" not in one], "nothing but its first point"
 
 
 async def test_an_api_compiles_little_for_the_first_campaign_that_is_sent(ledger: Ledger) -> None:

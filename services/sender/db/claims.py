@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
     ColumnElement,
     Float,
+    Select,
+    any_,
     bindparam,
     case,
     exists,
@@ -245,19 +249,26 @@ Addressee = tuple[UUID, str]
 """A project, and the key of an address that one of its emails is about to go to."""
 
 
-# Made once: to make it takes longer than to run it.
-_LOOK = (
-    select(
-        col(Batch.id),
-        col(Batch.generation),
-        col(Campaign.status),
-        func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
-        func.coalesce(col(EventStream.wanted), False),
+def _look_at(batch_ids: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    return (
+        select(
+            col(Batch.id),
+            col(Batch.generation),
+            col(Campaign.status),
+            func.coalesce(col(Campaign.deliver_by) <= db_now(), False),
+            func.coalesce(col(EventStream.wanted), False),
+        )
+        .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
+        .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
+        .where(batch_ids)
     )
-    .join(Campaign, col(Campaign.id) == col(Batch.campaign_id))
-    .outerjoin(EventStream, col(EventStream.project_id) == col(Campaign.project_id))
-    .where(col(Batch.id).in_(bindparam("batch_ids", expanding=True)))
-)
+
+
+# For PostgreSQL an array: a list would be another statement to prepare for every number of batches.
+_LOOK = {
+    "postgresql": _look_at(col(Batch.id) == any_(bindparam("batch_ids", type_=ARRAY(BigInteger)))),
+    "sqlite": _look_at(col(Batch.id).in_(bindparam("batch_ids", expanding=True))),
+}
 
 
 async def look(
@@ -270,7 +281,8 @@ async def look(
     order of their ids."""
 
     async def work(connection: AsyncConnection) -> tuple[Mapping[int, Look], Collection[Addressee]]:
-        found = (await connection.execute(_LOOK, {"batch_ids": batch_ids})).all()
+        look_at = _LOOK[connection.dialect.name]
+        found = (await connection.execute(look_at, {"batch_ids": list(batch_ids)})).all()
         suppressed = await _suppressed(connection, addressees)
         return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
 

@@ -42,4 +42,4 @@ async def send_nothing(ledger: Ledger, relay_scopes: Collection[str]) -> None:
     await claims.look(ledger, [NO_BATCH], [(NO_ID, "")])
     await campaigns.set_blocked_by(ledger, NO_ID, None)
     await record(ledger, [], 0.0)
-    await claims.let_go(ledger, _NO_CLAIM)
+    await claims.let_go(ledger, _NO_CLAIM, keep_date=False)
