@@ -87,6 +87,19 @@ async def test_a_campaign_alone_gets_its_batches_in_two_transactions(ledger: Led
     await assert_sound(ledger)
 
 
+async def test_a_transaction_creates_batches_for_a_limited_number_of_recipients(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.dispatcher.release.TOGETHER_RECIPIENTS", 1000)
+    campaign = await add_campaign(ledger, 2299)
+    await register_sender(ledger, 5)
+    rig = DispatcherRig.on(ledger)
+    await rig.round()
+    assert [batch.size for batch in await batches_of(ledger, campaign)] == [460, 460, 460, 460, 459]
+    assert rig.value("release_seconds_count") == 3, "two, two and one"
+    await assert_sound(ledger)
+
+
 class TestEventsWhileSendersHaveBatchesAhead:
     """A round serves a few batches that end, but no sender waits for it, and no other campaign."""
 
