@@ -71,7 +71,9 @@ class BatchFinished(Event):
     campaign_id: UUID = Field(description="The batch's campaign.")
     generation: Generation = Field(description="Generation that the sender held.")
     emails_per_second: Rate = Field(
-        0.0, description="Its results per second since its first email; 0: none, or not said (before 0.2.0)."
+        0.0,
+        description="Its results per second since its first email; 0: none, it was given back early, or not said"
+        " (before 0.2.0).",
     )
 
 

@@ -90,7 +90,8 @@ class Dispatcher:
 
     async def on_progress(self, event: AnyProgress) -> None:
         """Wakes the loop too, or waits for more such events, GATHER_SECONDS at most: see `_is_urgent`. While nothing
-        can be released, a batch that ended waits for the clock: its retries, if any, are due later."""
+        can be released, a batch that ended waits for the clock: its retries, if any, are due later. One that was given
+        back early names no pace, and may be due at once."""
         campaign_id = event.campaign_id
         was_awaited = campaign_id is not None and self._paces.awaits(campaign_id)
         if campaign_id is not None and event.emails_per_second:

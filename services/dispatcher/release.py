@@ -28,7 +28,7 @@ MOST_TIMES, FAST_SECONDS = 4, 0.5
 """A batch may be up to so many times as large as usual if a sender is done with it in about this time, so that others
 do not wait long for its place."""
 
-TOGETHER_RECIPIENTS = 100_000
+CUT_RECIPIENTS = 100_000
 """Recipients of batches that are created in one transaction, unless one batch has more."""
 
 log = logs.get()
@@ -172,7 +172,7 @@ async def _release_fresh(
             batches.cut,
             campaign_id=campaign.id,
             after=campaign.cursor,
-            batches=max(min(most, TOGETHER_RECIPIENTS // emails), 1),
+            batches=max(min(most, CUT_RECIPIENTS // emails), 1),
             emails=emails,
             rate=rate,
         )

@@ -333,7 +333,10 @@ class HeldBatch:
         return now - self._last_progress
 
     def pace(self, now: float) -> float:
-        """Its results per second since its first email started."""
+        """Its results per second since its first email started; 0 if it was stopped: the dispatcher then looks soon, as
+        it may be due again at once."""
+        if self._stop is not None:
+            return 0.0
         since = self.claimed_at if self._started_at is None else self._started_at
         return self._done / max(now - since, 0.001)
 

@@ -90,7 +90,7 @@ async def test_a_campaign_alone_gets_its_batches_in_two_transactions(ledger: Led
 async def test_a_transaction_creates_batches_for_a_limited_number_of_recipients(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.dispatcher.release.TOGETHER_RECIPIENTS", 1000)
+    monkeypatch.setattr("services.dispatcher.release.CUT_RECIPIENTS", 1000)
     campaign = await add_campaign(ledger, 2299)
     await register_sender(ledger, 5)
     rig = DispatcherRig.on(ledger)

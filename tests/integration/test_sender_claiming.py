@@ -2,8 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from sqlalchemy import update
 from services.sender.campaigns import Campaigns
 from services.sender.contents import SHORT_CHARACTERS
 from services.sender.db.claims import claim
+from services.sender.db.worklist import WorklistRow, read_worklist
 from services.sender.held_batch import StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
@@ -21,6 +23,7 @@ from shared.content import CampaignContent
 from shared.events import BatchReleased
 from shared.ledger import campaigns, rate_limits
 from shared.ledger.models import Batch
+from shared.ledger.rate_limits import Scopes
 from shared.ledger.states import CampaignStatus
 from shared.process import Process
 from shared.settings import SenderSettings
@@ -64,12 +67,17 @@ def known(process: Process[SenderSettings], held_batches: HeldBatches) -> Campai
 
 
 @pytest.fixture
-def worker(process: Process[SenderSettings], held_batches: HeldBatches, known: Campaigns) -> Worker:
+def limits(process: Process[SenderSettings], held_batches: HeldBatches) -> Limits:
+    return Limits(process.ledger, held_batches.metrics, held_batches.wake_feed)
+
+
+@pytest.fixture
+def worker(process: Process[SenderSettings], held_batches: HeldBatches, known: Campaigns, limits: Limits) -> Worker:
     return Worker(
         process,
         known,
         held_batches,
-        Limits(process.ledger, held_batches.metrics, held_batches.wake_feed),
+        limits,
         "sender@test",
         lambda _group: None,
     )
@@ -145,6 +153,46 @@ async def test_a_campaign_under_a_rate_is_not_loaded_before_its_emails_may_start
     worker.drain()
     await asyncio.wait_for(worker.finish(), SECONDS)
     await end_all([loading])
+
+
+async def test_a_batch_has_no_email_to_start_before_its_limits_are_known(
+    process: Process[SenderSettings],
+    worker: Worker,
+    held_batches: HeldBatches,
+    limits: Limits,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are read at the same time as its recipients. No ticket has made the sender read them before."""
+    seeded = await seed_campaign(process.ledger, 2)
+    async with process.ledger.write() as connection:
+        await rate_limits.put(connection, rate_limits.campaign_scope(seeded.id), 1.0)
+        await connection.execute(update(Batch).values(span_seconds=2.0))
+    (batch_id,) = seeded.batch_ids
+    assert await claim(process.ledger, batch_id, 1, "sender@test", 15.0) is not None
+    may_learn, have_read, learn = asyncio.Event(), asyncio.Event(), limits.learn
+
+    async def learn_later(scopes: Scopes) -> None:
+        await may_learn.wait()
+        await learn(scopes)
+
+    async def read(*what: Any) -> Sequence[WorklistRow]:
+        rows = await read_worklist(*what)
+        have_read.set()
+        return rows
+
+    monkeypatch.setattr(limits, "learn", learn_later)
+    monkeypatch.setattr("services.sender.worker.read_worklist", read)
+    await asyncio.wait_for(worker.resume(), SECONDS)
+    (held,) = held_batches
+    await asyncio.wait_for(have_read.wait(), SECONDS)
+    for _ in range(10):
+        await asyncio.sleep(0)  # what waits for the rows alone goes on
+    assert not held.worklist
+    may_learn.set()
+    await until(lambda: bool(held.worklist))
+    assert limits.have_rate(held.facts.limit_scopes)
+    worker.drain()
+    await asyncio.wait_for(worker.finish(), SECONDS)
 
 
 async def test_a_ticket_of_a_campaign_that_is_gone_is_dropped(worker: Worker, held_batches: HeldBatches) -> None:

@@ -461,3 +461,5 @@ def test_the_pace_of_a_batch_counts_from_its_first_email(batches: HeldBatches, f
     after = time.monotonic()
     feed.done(email, Outcome(Verdict.ACCEPTED, RELAY, code=250))
     assert 1 / (1.0 + after - before) <= held.pace(before + 1.0) <= 1 / (1.0 - (after - before))
+    held.stop_for(StopCause.DRAINING, "this process is stopping")
+    assert held.pace(before + 1.0) == 0.0, "it may be due again at once, and the dispatcher looks soon"

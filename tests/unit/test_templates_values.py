@@ -237,6 +237,8 @@ def test_no_template_exceeds_its_budget(source: str, times: int) -> None:
         ("Hi %recipient.name%", "{{ name }}"),
         ("Hi %FIRSTNAME%", "{{ first_name }}"),
         ("Hi %%First Name%%", "{{ first_name }}"),
+        ("Hi @@FirstName@@", "{{ first_name }}"),
+        ("Hi «First_Name»", "{{ first_name }}"),
         ("Hi {$name}", "{{ name }}"),
         ("Hi ${name}", "{{ name }}"),
         ("Hi ${ lead.FirstName }", "{{ first_name }}"),
