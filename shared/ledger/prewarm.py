@@ -17,8 +17,8 @@ NO_ID = UUID(int=0)
 NO_BATCH = 0
 """No batch has this id: the databases count from 1."""
 
-LONGEST_SECONDS = 1.0
-"""A process starts without it, if the database takes longer."""
+LONGEST_SECONDS = 5.0
+"""A process starts without it, if the database takes longer. A slow machine on which all services start takes 1.5 s."""
 
 log = logs.get()
 

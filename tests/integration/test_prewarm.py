@@ -1,5 +1,6 @@
 """What a service executes as it starts changes nothing, and is what its first campaign needs, on both databases."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -164,3 +165,19 @@ async def test_a_database_that_is_away_does_not_stop_the_service() -> None:
         await prewarm(away, SEND_NOTHING, 2)
     finally:
         await away.close()
+
+
+async def test_a_database_that_does_not_answer_delays_the_service_for_a_bounded_time(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    was_cut_off = asyncio.Event()
+
+    async def wait(_ledger: Ledger) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            was_cut_off.set()
+
+    monkeypatch.setattr("shared.ledger.prewarm.LONGEST_SECONDS", 0.01)
+    await prewarm(ledger, wait, 2)
+    assert was_cut_off.is_set()
