@@ -30,8 +30,8 @@ async def serve(process: Process[SenderSettings]) -> None:
     with SlotLock(settings.var_dir / "run", settings.slot) as slot:
         owner = slot.owner or process.instance
         metrics = SenderMetrics(process.metrics.registry, settings)
-        # Half of what may be unrecorded, so that emails go on while the other half is being recorded.
-        held_batches = HeldBatches(metrics, group_size=max(1, settings.unrecorded_limit // 2))
+        # Less than what may be unrecorded, so that emails go on while a group is being recorded.
+        held_batches = HeldBatches(metrics, group_size=max(1, settings.unrecorded_limit * 3 // 4))
         relays, config = relays_of(settings), engine_config(settings)
         engine = Engines(relays, config, SenderObserver(metrics))
         limits = Limits(ledger, metrics, held_batches.wake_feed, relays, config.providers, engine.hold)

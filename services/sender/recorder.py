@@ -18,8 +18,8 @@ from shared.faults.breakers import Breaker
 from shared.ledger import breakers, spread
 from shared.ledger.database import Ledger
 
-GATHER_SECONDS = 0.01
-"""How long a result waits for others. A transaction costs as much as recording fifty results."""
+GATHER_SECONDS = 0.03
+"""How long a result waits for others. A transaction costs as much as recording a hundred results."""
 
 log = logs.get()
 
