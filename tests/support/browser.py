@@ -108,10 +108,14 @@ MARK_FOCUSABLE = """() => {
   window.toReach = [...document.querySelectorAll(usable)]
     .filter((one) => !one.disabled && one.checkVisibility());
 }"""
+# A live part may be replaced meanwhile. Its elements keep their ids, and htmx keeps the focus by the id.
 MARK_FOCUSED = """() => {
   const now = document.activeElement;
   const style = getComputedStyle(now);
-  now.seenFocus = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  const seenFocus = style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1;
+  for (const one of window.toReach) {
+    if (one === now || (one.id && one.id === now.id)) one.seenFocus = seenFocus;
+  }
   return window.toReach.every((one) => one.seenFocus !== undefined);
 }"""
 UNREACHED = """() => window.toReach.filter((one) => !one.seenFocus)
