@@ -95,7 +95,9 @@ class CommonSettings(BaseSettings):
         SecretStr(""), description="The ledger. Empty: SQLite in `VASHSENDER_VAR_DIR`; `postgresql://...`: PostgreSQL."
     )
     database_pool_size: int = Field(
-        8, ge=1, description="Most database connections in a process's pool. A sender has one more, for results."
+        8,
+        ge=1,
+        description="Most database connections in a process's pool. On PostgreSQL a process has one more, a sender two.",
     )
     transaction_seconds: float = Field(
         60.0, gt=0, description="Seconds after which a PostgreSQL transaction is given up and tried again."

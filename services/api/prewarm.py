@@ -7,7 +7,7 @@ from services.api.usecases.campaign_row import CampaignRef
 from services.api.usecases.errors import NotFoundError
 from services.api.usecases.quotas import Limits
 from services.api.usecases.tenant import Tenant
-from shared.ledger import campaigns, domains, instances, projects, rate_limits
+from shared.ledger import campaigns, domains, instances, keys, projects, rate_limits
 from shared.ledger.database import Ledger
 from shared.ledger.keys import Key
 from shared.ledger.prewarm import NO_ID
@@ -36,8 +36,9 @@ async def accept_nothing(ledger: Ledger) -> None:
     async with ledger.read() as connection:
         with suppress(NotFoundError):
             await campaign_row.find_with_texts(connection, _NOTHING)
-        with suppress(NotFoundError):
-            await summaries.show(connection, _NOTHING)
+    with suppress(NotFoundError):
+        await summaries.show_alone(ledger, _NOTHING)
+    await keys.find_alone(ledger, f"vs_{'A' * 43}")
     async with ledger.write() as connection:
         with suppress(NotFoundError):
             await campaign_row.lock(connection, _NOTHING)

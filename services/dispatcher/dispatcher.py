@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from uuid import UUID
 
 from services.dispatcher import fairness
@@ -173,9 +172,7 @@ class Dispatcher:
         if self._is_idle and not asked and time.monotonic() - self._lapped_at < IDLE_SECONDS:
             most = 0
         lost_seconds = self._settings.instance_lost_seconds
-        found = await self._ledger.read_at_once(
-            partial(find, lost_seconds=lost_seconds, lap_after=self._agenda.lap_at, lap_most=most)
-        )
+        found = await find(self._ledger, lost_seconds, lap_after=self._agenda.lap_at, lap_most=most)
         if most:
             self._lapped_at = time.monotonic()
             if self._agenda.lap(found.lap, most):
@@ -191,8 +188,7 @@ class Dispatcher:
             self.unplaced.set()
         if not wanted:
             return Survey({}, found.capacity, {})
-        async with self._ledger.read() as connection:
-            campaigns, limits, now = await look_at(connection, wanted, found.out)
+        campaigns, limits, now = await look_at(self._ledger, wanted, found.out)
         for gone in wanted - campaigns.keys():
             self._fairness.forget(gone)
         return Survey(campaigns, found.capacity, limits, now)
@@ -315,8 +311,7 @@ class Dispatcher:
 
     async def _look_at_more(self, seen: Survey, campaign_ids: Collection[UUID]) -> None:
         """Looks at campaigns that were ready earlier and whose turn it is now."""
-        async with self._ledger.read() as connection:
-            found, limits, _ = await look_at(connection, campaign_ids, {})
+        found, limits, _ = await look_at(self._ledger, campaign_ids, {})
         seen.campaigns.update(found)
         seen.limits.update(limits)
         for campaign_id in campaign_ids:

@@ -14,9 +14,9 @@ from shared.ledger.states import CampaignStatus
 
 async def dispatch_nothing(ledger: Ledger) -> None:
     """For `prewarm`."""
+    await look_at(ledger, [NO_ID], {})
+    await rate_limits.read_alone(ledger, [rate_limits.project_scope(NO_ID)])
     async with ledger.read() as connection:
-        await look_at(connection, [NO_ID], {})
-        await rate_limits.read(connection, [rate_limits.project_scope(NO_ID)])
         await counts_of(connection, [NO_ID])
         await breakers.suspects(connection, 1.0, [NO_ID])
         await spread.suspects(connection, [NO_ID])

@@ -22,13 +22,12 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from services.dispatcher.agenda import AGAIN_SECONDS
-from shared.ledger import campaigns, instances, rate_limits
+from shared.ledger import campaigns, instances, rate_limits, rows
 from shared.ledger.batches import LIMITED_PER_PLACE, in_state, is_nearly_done, takes_place
-from shared.ledger.database import db_now, db_now_once
+from shared.ledger.database import Ledger, db_now, db_now_once
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.outbox_tables import Outbox
 from shared.ledger.rate_limits import Limit
@@ -196,7 +195,7 @@ class Found:
     lap: Mapping[UUID, bool]  # the next campaigns of the lap, and whether there is something to do
 
 
-async def find(connection: AsyncConnection, lost_seconds: float, lap_after: UUID | None, lap_most: int) -> Found:
+async def find(ledger: Ledger, lost_seconds: float, lap_after: UUID | None, lap_most: int) -> Found:
     """At most DUE_AT_ONCE campaigns of each kind that are due; what is out; and the next `lap_most` of a lap over those
     being sent. Senders that were not heard from within `lost_seconds` do not count.
 
@@ -204,7 +203,7 @@ async def find(connection: AsyncConnection, lost_seconds: float, lap_after: UUID
     due, out = set[UUID](), dict[UUID, Out]()
     capacity = leased = 0
     any_unplaced = False
-    for found_id, what, *numbers in await connection.execute(_FIND, {"lost_seconds": lost_seconds}):
+    for found_id, what, *numbers in await ledger.read_alone(_FIND, {"lost_seconds": lost_seconds}):
         if what == _IS_DUE:
             due.add(found_id)
         elif what == _IS_OUT:
@@ -216,29 +215,29 @@ async def find(connection: AsyncConnection, lost_seconds: float, lap_after: UUID
             any_unplaced = True
     lap: Mapping[UUID, bool] = {}
     if lap_most:
-        following = await connection.execute(_LAP, {"after": lap_after or UUID(int=0), "most": lap_most})
+        following = await ledger.read_alone(_LAP, {"after": lap_after or UUID(int=0), "most": lap_most})
         lap = {row[0]: bool(row[1]) for row in following}
     # If no heartbeats arrive, batches being sent under a lease show that as many places exist.
     return Found(due, out, max(capacity, leased), any_unplaced, lap)
 
 
 async def look_at(
-    connection: AsyncConnection, campaign_ids: Collection[UUID], out: Mapping[UUID, Out]
+    ledger: Ledger, campaign_ids: Collection[UUID], out: Mapping[UUID, Out]
 ) -> tuple[dict[UUID, OpenCampaign], dict[str, Limit], float]:
     """Those of the campaigns that are not closed, their limits, and the database's clock."""
     found: dict[UUID, OpenCampaign] = {}
     now = 0.0
     for ids in _groups(sorted(campaign_ids)):
-        for row in (await connection.execute(_CAMPAIGNS, {"ids": ids})).mappings():
-            columns = dict(row)
+        for row in await ledger.read_alone(_CAMPAIGNS[ledger.dialect], {"ids": ids}):
+            columns = row._asdict()
             now = columns.pop("now")
-            known = out.get(row["id"], NONE_OUT)
-            found[row["id"]] = OpenCampaign(
+            known = out.get(row.id, NONE_OUT)
+            found[row.id] = OpenCampaign(
                 **columns, out=known.out, released=known.released, beside=known.beside, emails_out=known.emails_out
             )
     limits: dict[str, Limit] = {}
     for wanted in _groups(sorted({scope for campaign in found.values() for scope in scopes(campaign)})):
-        limits |= await rate_limits.read(connection, wanted)
+        limits |= await rate_limits.read_alone(ledger, wanted)
     return found, limits, now
 
 
@@ -265,35 +264,41 @@ def _has_batch(*conditions: ColumnElement[bool]) -> ColumnElement[bool]:
     return first.correlate(Campaign).scalar_subquery().is_not(None)
 
 
-_CAMPAIGNS = select(
-    db_now().label("now"),
+_CAMPAIGNS = rows.among(
     col(Campaign.id),
-    col(Campaign.project_id),
-    col(Campaign.status),
-    col(Campaign.reopen),
-    col(Campaign.priority),
-    col(Campaign.emails_per_second),
-    col(Campaign.total),
-    col(Campaign.cursor),
-    func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
-    (
-        select(func.min(col(Batch.due_at)) - db_now())
-        .where(col(Batch.campaign_id) == col(Campaign.id), in_state(BatchState.WAITING))
-        .correlate(Campaign)
-        .scalar_subquery()
-        .label("due_in")
-    ),
-    _has_batch(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
-    _has_batch(in_state(*LIVE)).label("live"),
-    campaigns.has_uncut().label("uncut"),
-).where(
-    col(Campaign.id).in_(bindparam("ids", expanding=True)),
-    campaigns.not_closed(),
-    or_(
-        col(Campaign.status) != CampaignStatus.SCHEDULED.value,
-        col(Campaign.scheduled_at) <= db_now(),
-        col(Campaign.deliver_by) <= db_now(),
-    ),
+    Uuid,
+    "ids",
+    select(
+        db_now().label("now"),
+        col(Campaign.id),
+        col(Campaign.project_id),
+        col(Campaign.status),
+        col(Campaign.reopen),
+        col(Campaign.priority),
+        col(Campaign.emails_per_second),
+        col(Campaign.total),
+        col(Campaign.cursor),
+        func.coalesce(col(Campaign.deliver_by) <= db_now(), False).label("overdue"),
+        (
+            select(func.min(col(Batch.due_at)) - db_now())
+            .where(col(Batch.campaign_id) == col(Campaign.id), in_state(BatchState.WAITING))
+            .correlate(Campaign)
+            .scalar_subquery()
+            .label("due_in")
+        ),
+        _has_batch(in_state(BatchState.WAITING, BatchState.RELEASED)).label("unheld"),
+        _has_batch(in_state(*LIVE)).label("live"),
+        campaigns.has_uncut().label("uncut"),
+    )
+    .where(
+        campaigns.not_closed(),
+        or_(
+            col(Campaign.status) != CampaignStatus.SCHEDULED.value,
+            col(Campaign.scheduled_at) <= db_now(),
+            col(Campaign.deliver_by) <= db_now(),
+        ),
+    )
+    .where,
 )
 
 

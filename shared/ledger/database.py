@@ -18,7 +18,7 @@ from sqlalchemy.sql.expression import FunctionElement
 
 from shared.ledger import sqlite
 from shared.ledger.connect import connect_args, server_of
-from shared.ledger.direct import DirectConnection
+from shared.ledger.direct import AnyRow, DirectConnection, DirectQuery, Query
 from shared.ledger.sqlite import OneTrip, Work
 from shared.ledger.tls import database_tls
 
@@ -153,7 +153,16 @@ class Ledger:
             self._one_trip_writes = OneTrip(self.engine, self.engine.url, "IMMEDIATE")
         else:
             event.listen(self.engine.sync_engine, "handle_error", _leave_useless_connections)
-            self._direct = DirectConnection(self.engine.dialect, self.engine.url, arguments, is_pooled=self._is_pooled)
+            self._direct, self._direct_reads = (
+                DirectConnection(self.engine.dialect, self.engine.url, arguments, is_pooled=self._is_pooled)
+                for _ in range(2)
+            )
+            self._direct_queries: dict[Query, DirectQuery] = {}
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self.engine.dialect.name
 
     @property
     def preparing(self) -> int:
@@ -241,6 +250,25 @@ class Ledger:
         async with self.autocommit() as connection:
             return await work(connection)
 
+    async def read_alone(self, query: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
+        """The rows of one SELECT that is executed again and again: within `read()`, or on PostgreSQL straight by the
+        driver, if its connection is free.
+
+        `query` is a constant of its module, because its SQL is kept. Neither the values, which are bound by name, nor
+        the columns have a type that SQLAlchemy converts."""
+        if self.is_sqlite or self._is_pooled or self._direct_reads.is_busy:
+
+            async def work(connection: AsyncConnection) -> Sequence[AnyRow]:
+                return (await connection.execute(query, values)).all()
+
+            return await self.read_at_once(work)
+        direct = self._direct_queries.get(query)
+        if direct is None:
+            direct = self._direct_queries[query] = DirectQuery(query, self.engine.dialect, values)
+        with self._noting_failure():
+            async with asyncio.timeout(self._transaction_seconds):
+                return direct.rows(await self._direct_reads.execute(direct.statement, *direct.ordered(values)))
+
     async def execute_alone(self, statement: str, *values: object) -> None:
         """One statement with the parameters $1, $2 and so on that is a whole transaction, over a connection beside the
         pool: for one that runs hundreds of times a second. PostgreSQL only. Its own errors are asyncpg's."""
@@ -266,6 +294,8 @@ class Ledger:
         except Exception as error:
             if is_unavailable(error):
                 self._trouble = (time.monotonic(), in_a_line(error))
+            if _sqlstate(error) == READ_ONLY and not self.is_sqlite:
+                self._direct_reads.drop()  # it may lead to a primary that was demoted
             raise
         self._trouble = (0.0, "")
 
@@ -282,6 +312,7 @@ class Ledger:
         """Drops all connections. New ones go to the server that is the primary by then."""
         if not self.is_sqlite:
             self._direct.drop()
+            self._direct_reads.drop()
         await self.engine.dispose()
 
     async def now(self) -> float:
@@ -300,6 +331,7 @@ class Ledger:
             await self._one_trip_writes.close()
         else:
             self._direct.drop()
+            self._direct_reads.drop()
         # The driver waits for the server without end. What is left open after that ends with the process.
         with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):

@@ -1,21 +1,53 @@
-"""A connection beside the pool, for a statement that a process executes hundreds of times a second.
+"""A connection beside the pool, for statements that a process executes many times a second.
 
 It goes straight to PostgreSQL's driver: SQLAlchemy takes five times as long for a statement as the driver does.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Dialect
+from sqlalchemy import URL, CompoundSelect, Dialect, Row, Select
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.sql.compiler import SQLCompiler
 
 _OF_SQLALCHEMY = ("async_creator_fn", "prepared_statement_cache_size")
 """Arguments of SQLAlchemy that its dialect keeps from the driver."""
 
 _ONE_PLAN = "SET plan_cache_mode = force_generic_plan"
-"""Its statement has one good plan, by the indexes. PostgreSQL would make a new one for each of the first executions (76
-were seen), which takes more than half as long as the statement itself."""
+"""Its statements have one good plan each, by the indexes. PostgreSQL would make a new one for each of the first
+executions (76 were seen), which takes more than half as long as the statement itself."""
+
+
+Query = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
+AnyRow = Row[*tuple[Any, ...]]
+
+
+class DirectQuery:
+    """A SELECT as the driver takes it. Its values and its columns must have types that the driver itself knows.
+
+    `values`: those of its first execution, by name. Each other one has the same names."""
+
+    def __init__(self, query: Query, dialect: Dialect, values: Mapping[str, Any]) -> None:
+        # Constants in the query are parameters too; of a list, as in `status IN (...)`, each one.
+        compiled = query.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler), "a SELECT has a compiler of SQL"
+        state = compiled.construct_expanded_state(values)
+        self.statement = state.statement
+        self._names = state.positiontup or ()
+        self._constants = {name: value for name, value in state.parameters.items() if name not in values}
+        self._columns = SimpleResultMetaData(query.selected_columns.keys())
+
+    def ordered(self, values: Mapping[str, Any]) -> list[Any]:
+        """The values as $1, $2 and so on."""
+        every = {**self._constants, **values}
+        return [every[name] for name in self._names]
+
+    def rows(self, records: Sequence[asyncpg.Record]) -> Sequence[AnyRow]:
+        """As SQLAlchemy would return them."""
+        found: IteratorResult[*tuple[Any, ...]] = IteratorResult(self._columns, iter([tuple(one) for one in records]))
+        return found.all()
 
 
 class DirectConnection:
@@ -31,8 +63,13 @@ class DirectConnection:
         self._turn = asyncio.Lock()
         self._driver: asyncpg.Connection | None = None
 
-    async def execute(self, statement: str, *values: object) -> None:
-        """One statement with the parameters $1, $2 and so on, which is a whole transaction.
+    @property
+    def is_busy(self) -> bool:
+        """A statement is running."""
+        return self._turn.locked()
+
+    async def execute(self, statement: str, *values: object) -> Sequence[asyncpg.Record]:
+        """One statement with the parameters $1, $2 and so on, which is a whole transaction; returns its rows.
 
         Raises ConnectionError if the connection was lost, else what asyncpg raises. After an error that is not the
         statement's own the next call opens another connection."""
@@ -43,11 +80,13 @@ class DirectConnection:
                     driver = self._driver = await self._connect(**self._options)
                     if not self._is_pooled:
                         await driver.execute(_ONE_PLAN)
+                rows: Sequence[asyncpg.Record]
                 if not self._is_pooled:
-                    await driver.fetch(statement, *values)
+                    rows = await driver.fetch(statement, *values)
                 else:  # the statement is parsed in one round trip and executed in the next: on one server connection
                     async with driver.transaction():
-                        await driver.fetch(statement, *values)
+                        rows = await driver.fetch(statement, *values)
+                return rows
             except asyncpg.ReadOnlySQLTransactionError:
                 self.drop()  # its server was demoted
                 raise

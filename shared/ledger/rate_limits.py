@@ -6,17 +6,17 @@ with each reservation, so all senders together keep the limit. Room that is not 
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Row, String, bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.ledger import rows
-from shared.ledger.database import clock, db_now
+from shared.ledger.database import Ledger, clock, db_now
 from shared.ledger.models import RateLimit
 
 NO_RATE = 1e9
@@ -303,7 +303,15 @@ async def read(connection: AsyncConnection, scopes: Collection[str]) -> dict[str
     """The limits of these scopes; a scope without one is left out."""
     if not scopes:
         return {}
-    found = await connection.execute(_OF_SCOPES, {"scopes": list(scopes)})
+    return _limits(await connection.execute(_OF_SCOPES[connection.dialect.name], {"scopes": list(scopes)}))
+
+
+async def read_alone(ledger: Ledger, scopes: Collection[str]) -> dict[str, Limit]:
+    """`read`, for those who ask several times a second."""
+    return _limits(await ledger.read_alone(_OF_SCOPES[ledger.dialect], {"scopes": list(scopes)})) if scopes else {}
+
+
+def _limits(found: Iterable[Row[Any]]) -> dict[str, Limit]:
     return {row.scope: Limit(**row._mapping) for row in found}
 
 
@@ -406,7 +414,7 @@ _COLUMNS = (
     col(RateLimit.warmup_day),
 )
 
-_OF_SCOPES = select(*_COLUMNS).where(col(RateLimit.scope).in_(bindparam("scopes", expanding=True)))
+_OF_SCOPES = rows.among(col(RateLimit.scope), String, "scopes", select(*_COLUMNS).where)
 
 _COUNTED = ("next_at", "hour", "hour_count", "day", "day_count")
 _RESERVED = (

@@ -1,13 +1,28 @@
 """Statements that SQLAlchemy does not offer in one form for SQLite and PostgreSQL: row lock, insert-ignore, upsert."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
-from sqlalchemy import ARRAY, ColumnElement, Insert, Row, String, TextClause, any_, literal, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Insert,
+    Row,
+    Select,
+    String,
+    TextClause,
+    any_,
+    bindparam,
+    literal,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped
+from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
+
+T = TypeVar("T")
 
 
 def is_one_of(connection: AsyncConnection, column: Mapped[str], values: Sequence[str]) -> ColumnElement[bool]:
@@ -15,6 +30,21 @@ def is_one_of(connection: AsyncConnection, column: Mapped[str], values: Sequence
     if connection.dialect.name == "postgresql":
         return column == any_(literal(list(values), ARRAY(String)))
     return column.in_(values)
+
+
+def among(
+    column: Mapped[T],
+    type_: type[TypeEngine[T]],
+    name: str,
+    make: Callable[[ColumnElement[bool]], Select[*tuple[Any, ...]]],
+) -> Mapping[str, Select[*tuple[Any, ...]]]:
+    """A constant statement by dialect. `make` is given the condition that `column` is one of the values of `name`.
+
+    For PostgreSQL one array, as `is_one_of`."""
+    return {
+        "postgresql": make(column == any_(bindparam(name, type_=ARRAY(type_)))),
+        "sqlite": make(column.in_(bindparam(name, expanding=True))),
+    }
 
 
 async def lock(

@@ -1,17 +1,19 @@
-"""The connection beside the pool that results are recorded over: it is opened again after whatever ended it."""
+"""The connections beside the pool, for what is executed again and again: one that has ended is replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Float, String, bindparam, column, func, select, text, union_all, values
 
 from services.sender.db.retry import until_available
 from shared.ledger.database import Ledger, is_unavailable
 from tests.support.waiting import until
 
 NOTE = "INSERT INTO mark (id) SELECT CAST($1 AS int)"
+PID = select(func.pg_backend_pid())
+SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
 
 
 @pytest.fixture
@@ -121,3 +123,64 @@ async def test_a_write_that_failed_is_trouble_until_one_succeeds(ledger: Ledger)
     assert "read-only" in ledger.trouble
     await ledger.execute_alone(NOTE, 1)
     assert ledger.trouble == ""
+
+
+async def pid_of_reads(ledger: Ledger) -> int:
+    [(pid,)] = await ledger.read_alone(PID, {})
+    return int(pid)
+
+
+async def test_reads_have_a_connection_of_their_own(ledger: Ledger) -> None:
+    assert len({await pid_of_reads(ledger) for _ in range(3)}) == 1
+    async with ledger.read() as connection:
+        assert await connection.scalar(PID) != await pid_of_reads(ledger)
+
+
+async def test_a_read_does_not_wait_for_another(ledger: Ledger) -> None:
+    before = await pid_of_reads(ledger)
+    slow = asyncio.create_task(ledger.read_alone(SLEEP, {"seconds": 30.0}))
+    await asyncio.sleep(0)  # it has begun
+    assert await pid_of_reads(ledger) != before
+    assert not slow.done()
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+
+
+async def test_a_read_gives_what_sqlalchemy_gives(ledger: Ledger) -> None:
+    """With constants, lists of constants, and the same value twice."""
+    some = values(column("id"), column("word"), name="some").data([(1, "a"), (2, "b"), (3, "c"), (4, None)])
+    wanted = bindparam("wanted", type_=String)
+    query = select(
+        some.c.id, some.c.word, func.coalesce(some.c.word, wanted).label("filled"), func.sum(1.5).label("total")
+    ).where((some.c.word.in_(["b", "c"])) | (func.coalesce(some.c.word, wanted) == wanted))
+    query = query.group_by(some.c.id, some.c.word).order_by(some.c.id)
+    for word in ("x", "y", "b"):
+        async with ledger.read() as connection:
+            expected = (await connection.execute(query, {"wanted": word})).all()
+        rows = await ledger.read_alone(query, {"wanted": word})
+        assert rows == expected
+        assert [row._asdict() for row in rows] == [row._asdict() for row in expected]
+    both = union_all(select(some.c.id), select(some.c.id + 10))
+    assert sorted(await ledger.read_alone(both, {})) == [(1,), (2,), (3,), (4,), (11,), (12,), (13,), (14,)]
+
+
+async def test_a_read_with_a_value_too_few_is_refused(ledger: Ledger) -> None:
+    await ledger.read_alone(SLEEP, {"seconds": 0.0})
+    with pytest.raises(KeyError):
+        await ledger.read_alone(SLEEP, {})
+
+
+async def test_reads_go_on_after_the_server_closed_their_connection(ledger: Ledger) -> None:
+    before = await pid_of_reads(ledger)
+    await end_idle_connections(ledger)
+    assert await until_available(lambda: pid_of_reads(ledger)) != before
+
+
+async def test_reads_leave_a_server_that_took_no_write(ledger: Ledger) -> None:
+    """It was demoted: what it shows may be old."""
+    before = await pid_of_reads(ledger)
+    await ledger.execute_alone("SET default_transaction_read_only = on")
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await ledger.execute_alone(NOTE, 1)
+    assert await pid_of_reads(ledger) != before

@@ -1,15 +1,16 @@
 """What a service executes as it starts changes nothing, and is what its first campaign needs, on both databases."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
-from sqlalchemy import event, select, text
+from sqlalchemy import Dialect, event, select, text
 from sqlalchemy.engine.interfaces import CacheStats
 from sqlmodel import SQLModel
 
@@ -25,7 +26,9 @@ from services.sender.db import campaigns, claims
 from services.sender.db.prewarm import send_nothing
 from services.sender.db.worklist import read_worklist
 from shared.content import CampaignContent
+from shared.ledger import database
 from shared.ledger.database import Ledger
+from shared.ledger.direct import DirectQuery, Query
 from shared.ledger.models import DEFAULT_PROJECT
 from shared.ledger.prewarm import prewarm
 from shared.ledger.rate_limits import relay_scope
@@ -47,10 +50,16 @@ def compiled(ledger: Ledger) -> Iterator[list[str]]:
         if context.cache_hit is CacheStats.CACHE_MISS:
             found.append(statement)
 
+    def make_direct(query: Query, dialect: Dialect, values: Mapping[str, Any]) -> DirectQuery:
+        direct = DirectQuery(query, dialect, values)
+        found.append(direct.statement)
+        return direct
+
     for engine in ledger.engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
-        yield found
+        with patch.object(database, "DirectQuery", make_direct):
+            yield found
     finally:
         for engine in ledger.engines:
             event.remove(engine, "before_cursor_execute", note)

@@ -15,6 +15,7 @@ from uuid6 import uuid7
 from shared.events import Event
 from shared.ledger.counts import STATUSES, counts
 from shared.ledger.database import Ledger, db_now
+from shared.ledger.direct import DirectConnection
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, Recipient, Rollup, Timeline
 from shared.ledger.rollups import SUMMED
 from shared.ledger.states import FINAL, LIVE, OPEN
@@ -33,16 +34,16 @@ def statements_of(ledger: Ledger) -> Iterator[list[tuple[str, Any]]]:
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         executed.append((statement, parameters))
 
-    execute_alone = ledger.execute_alone
+    execute = DirectConnection.execute
 
-    async def note_alone(statement: str, *values: object) -> None:
+    async def note_direct(self: DirectConnection, statement: str, *values: object) -> Sequence[Any]:
         executed.append((statement, values))
-        await execute_alone(statement, *values)
+        return await execute(self, statement, *values)
 
     for engine in ledger.engines:
         event.listen(engine, "before_cursor_execute", note)
     try:
-        with patch.object(ledger, "execute_alone", note_alone):
+        with patch.object(DirectConnection, "execute", note_direct):
             yield executed
     finally:
         for engine in ledger.engines:

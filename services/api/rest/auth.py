@@ -2,7 +2,6 @@
 answered before its body is read."""
 
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any
 
 from fastapi import Request, Response, Security
@@ -106,7 +105,7 @@ async def _authenticate(request: Request) -> Key:
     ledger = api_of(request).ledger
     key = None
     if scheme.lower() == "bearer":
-        key = await ledger.read_at_once(partial(keys.find, secret=secret.strip()))
+        key = await keys.find_alone(ledger, secret.strip())
     if key is None:
         raise WrongKeyError
     await note_use(ledger, key)

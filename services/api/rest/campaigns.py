@@ -1,6 +1,5 @@
 """`/v1/campaigns`: create, list, show, change, delete."""
 
-from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -52,7 +51,7 @@ async def list_campaigns(project: ProjectDep, query: Annotated[ListQuery, Query(
 
 @router.get("/{campaign_id}", summary="Show a campaign")
 async def show(campaign: CampaignDep, project: ProjectDep) -> CampaignOut:
-    return await project.api.ledger.read_at_once(partial(summaries.show, campaign=campaign))
+    return await summaries.show_alone(project.api.ledger, campaign)
 
 
 @router.patch("/{campaign_id}", summary="Change a campaign that is not being sent yet")

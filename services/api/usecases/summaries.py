@@ -1,6 +1,7 @@
 """Campaigns as they are shown."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from services.api.usecases import campaign_row, limits
 from services.api.usecases.campaign_row import CampaignRef
 from shared import retries
 from shared.ledger.counts import SUMS, counts_in, counts_of, per_campaign, sum_of
-from shared.ledger.database import clock, db_now
+from shared.ledger.database import Ledger, clock, db_now
 from shared.ledger.forgetting.summary import refusals
 from shared.ledger.forgetting_tables import ForgottenCampaign
 from shared.ledger.models import Campaign, RateLimit
@@ -55,21 +56,15 @@ async def summary(connection: AsyncConnection, campaign: CampaignRef) -> Campaig
 
 async def show(connection: AsyncConnection, campaign: CampaignRef) -> CampaignOut:
     """A campaign with its content. Raises NotFoundError."""
-    row = await _one(connection, campaign, _SHOWN)
-    content = orjson.loads(row.texts)
-    shown = await _shown(connection, row) | {
-        # An address that was valid when it was stored is shown, whatever the rules are now.
-        "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
-        "reply_to": _reply_to(row),
-        "subject": content["subject"],
-        "html": content.get("html"),
-        "text": content.get("text"),
-        "attachments": [one["filename"] for one in content.get("attachments", ())],
-        "reopening": row.reopen,
-        "rescued": int(row.rescued),
-        "forgotten": None if row.forgotten_at is None else await forgotten(connection, row.id),
-    }
-    return CampaignOut.model_validate(shown)
+    return await _whole(connection, row=await _one(connection, campaign, _SHOWN))
+
+
+async def show_alone(ledger: Ledger, campaign: CampaignRef) -> CampaignOut:
+    """`show`, for those who ask again and again while a campaign is being sent."""
+    row = campaign_row.found(next(iter(await ledger.read_alone(_SHOWN, _values(campaign))), None))
+    if row.is_limited or row.forgotten_at is not None:
+        return await ledger.read_at_once(partial(_whole, row=row))
+    return _out(row, _members(row, counts_in(row), {}, row.now), None)
 
 
 async def forgotten(connection: AsyncConnection, campaign_id: UUID) -> ForgottenOut:
@@ -89,9 +84,37 @@ async def forgotten(connection: AsyncConnection, campaign_id: UUID) -> Forgotten
 
 
 async def _one(connection: AsyncConnection, campaign: CampaignRef, statement: Select[Any]) -> Row[Any]:
+    return campaign_row.found((await connection.execute(statement, _values(campaign))).first())
+
+
+def _values(campaign: CampaignRef) -> dict[str, Any]:
     scope = project_scope(campaign.project_id)
-    values = {"campaign_id": campaign.id, "its_project": campaign.project_id, "scope": scope}
-    return campaign_row.found((await connection.execute(statement, values)).first())
+    return {"campaign_id": campaign.id, "its_project": campaign.project_id, "scope": scope}
+
+
+async def _whole(connection: AsyncConnection, row: Row[Any]) -> CampaignOut:
+    """With what takes further statements."""
+    left = None if row.forgotten_at is None else await forgotten(connection, row.id)
+    return _out(row, await _shown(connection, row), left)
+
+
+def _out(row: Row[Any], members: dict[str, Any], left: ForgottenOut | None) -> CampaignOut:
+    content = orjson.loads(row.texts)
+    return CampaignOut.model_validate(
+        members
+        | {
+            # An address that was valid when it was stored is shown, whatever the rules are now.
+            "from": Mailbox.model_construct(email=row.from_email, name=row.from_name),
+            "reply_to": _reply_to(row),
+            "subject": content["subject"],
+            "html": content.get("html"),
+            "text": content.get("text"),
+            "attachments": [one["filename"] for one in content.get("attachments", ())],
+            "reopening": row.reopen,
+            "rescued": int(row.rescued),
+            "forgotten": left,
+        }
+    )
 
 
 async def _shown(connection: AsyncConnection, row: Row[Any]) -> dict[str, Any]:

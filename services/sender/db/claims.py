@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     Float,
     Select,
-    any_,
+    String,
     bindparam,
     case,
     exists,
@@ -264,11 +263,17 @@ def _look_at(batch_ids: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     )
 
 
-# For PostgreSQL an array: a list would be another statement to prepare for every number of batches.
-_LOOK = {
-    "postgresql": _look_at(col(Batch.id) == any_(bindparam("batch_ids", type_=ARRAY(BigInteger)))),
-    "sqlite": _look_at(col(Batch.id).in_(bindparam("batch_ids", expanding=True))),
-}
+_LOOK = rows.among(col(Batch.id), BigInteger, "batch_ids", _look_at)
+
+
+def _suppressed_of(keys: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    return select(col(Suppression.email_key)).where(
+        col(Suppression.project_id) == bindparam("its_project"), keys, col(Suppression.provisional).is_not(True)
+    )
+
+
+# The unique index has project and key, so each key costs one probe.
+_SUPPRESSED = rows.among(col(Suppression.email_key), String, "keys", _suppressed_of)
 
 
 async def look(
@@ -279,33 +284,22 @@ async def look(
 
     Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
     order of their ids."""
-
-    async def work(connection: AsyncConnection) -> tuple[Mapping[int, Look], Collection[Addressee]]:
-        look_at = _LOOK[connection.dialect.name]
-        found = (await connection.execute(look_at, {"batch_ids": list(batch_ids)})).all()
-        suppressed = await _suppressed(connection, addressees)
-        return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
-
-    return await ledger.read_at_once(work)
+    found = await ledger.read_alone(_LOOK[ledger.dialect], {"batch_ids": list(batch_ids)})
+    suppressed = await _suppressed(ledger, addressees)
+    return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
 
 
-async def _suppressed(connection: AsyncConnection, addressees: Collection[Addressee]) -> Collection[Addressee]:
-    """Those that are suppressed. The unique index has project and key, so each costs one probe."""
+async def _suppressed(ledger: Ledger, addressees: Collection[Addressee]) -> Collection[Addressee]:
+    """Those that are suppressed."""
     by_project = defaultdict[UUID, list[str]](list)
     for project_id, email_key in addressees:
         by_project[project_id].append(email_key)
     suppressed = set[Addressee]()
     for project_id, keys in by_project.items():
         for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = keys[start : start + KEYS_AT_ONCE]
-            found = await connection.execute(
-                select(col(Suppression.email_key)).where(
-                    col(Suppression.project_id) == project_id,
-                    rows.is_one_of(connection, col(Suppression.email_key), some),
-                    col(Suppression.provisional).is_not(True),
-                )
-            )
-            suppressed.update((project_id, email_key) for email_key in found.scalars())
+            values = {"its_project": project_id, "keys": keys[start : start + KEYS_AT_ONCE]}
+            found = await ledger.read_alone(_SUPPRESSED[ledger.dialect], values)
+            suppressed.update((project_id, email_key) for (email_key,) in found)
     return suppressed
 
 

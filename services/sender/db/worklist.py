@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Executable, Integer, Uuid, bindparam, or_, select
+from sqlalchemy import Integer, Select, Uuid, bindparam, or_, select
 from sqlmodel import col
 
 from services.sender.db.claims import Claim
@@ -36,7 +36,7 @@ class WorklistRow(NamedTuple):
     due_at: float = 0.0  # in monotonic seconds, if it is due later
 
 
-def _open_and_due() -> Executable:
+def _open_and_due() -> Select[*tuple[Any, ...]]:
     project_id = bindparam("project_id", type_=Uuid)
     suppressed = (
         select(col(Suppression.email_key))
@@ -88,18 +88,18 @@ async def read_worklist(
         "last_id": held.last_id,
         "most": limit,
     }
-    async with ledger.read() as connection:
-        found = (await connection.execute(_OPEN_AND_DUE, values)).all()
-        now = time.monotonic()
-        rows: list[WorklistRow] = []
-        for *facts, due_in, _has_hashes in found:
-            facts.append(now + due_in if due_in is not None else 0.0)
-            rows.append(WorklistRow(*facts))
-        if not hash_roots or not found or not found[0][-1]:
-            return rows
-        try:
+    found = await ledger.read_alone(_OPEN_AND_DUE, values)
+    now = time.monotonic()
+    rows: list[WorklistRow] = []
+    for *facts, due_in, _has_hashes in found:
+        facts.append(now + due_in if due_in is not None else 0.0)
+        rows.append(WorklistRow(*facts))
+    if not hash_roots or not found or not found[0][-1]:
+        return rows
+    try:
+        async with ledger.read() as connection:
             keys = await hashed.suppressed_among(connection, hash_roots, project_id, [row.email_key for row in rows])
-        except SealedSecretError as error:
-            log.warning("hashes.sealed", error=str(error))  # the API imports nothing before that is mended
-            return rows
+    except SealedSecretError as error:
+        log.warning("hashes.sealed", error=str(error))  # the API imports nothing before that is mended
+        return rows
     return [row._replace(suppressed=True) if row.email_key in keys else row for row in rows]
