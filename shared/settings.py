@@ -97,7 +97,7 @@ class CommonSettings(BaseSettings):
     database_pool_size: int = Field(
         8,
         ge=1,
-        description="Most database connections in a process's pool. On PostgreSQL a process has one more, a sender two.",
+        description="Most connections in a process's pool. On PostgreSQL a process has one more, a sender two.",
     )
     transaction_seconds: float = Field(
         60.0, gt=0, description="Seconds after which a PostgreSQL transaction is given up and tried again."
