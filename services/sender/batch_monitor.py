@@ -3,6 +3,7 @@ renews leases, and keeps `blocked_by` of their campaigns up to date."""
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
@@ -89,15 +90,13 @@ class BatchMonitor:
     async def _look_at(self, batches: Sequence[HeldBatch], now: float) -> None:
         most = max(LEAST_EXAMINED, MOST_EXAMINED // len(batches))
         rows = {held.claim.batch_id: held.rows_to_examine(most) for held in batches}
-        found, suppressed = await claims.look(
-            self._ledger,
-            list(rows),
-            {(held.facts.project_id, row.email_key) for held in batches for row in rows[held.claim.batch_id]},
-        )
+        keys = defaultdict[UUID, list[str]](list)
         for held in batches:
-            keys = {key for project_id, key in suppressed if project_id == held.facts.project_id}
+            keys[held.facts.project_id] += [row.email_key for row in rows[held.claim.batch_id]]
+        found, suppressed = await claims.look(self._ledger, list(rows), keys)
+        for held in batches:
             self._heed(held, found.get(held.claim.batch_id), now)
-            held.examined(rows[held.claim.batch_id], keys)
+            held.examined(rows[held.claim.batch_id], suppressed[held.facts.project_id])
 
     def _heed(self, held: HeldBatch, found: claims.Look | None, now: float) -> None:
         if held not in self._batches:

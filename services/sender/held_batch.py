@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Container, Iterator, Mapping, Sequence
 from email.utils import formatdate
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -213,10 +213,10 @@ class HeldBatch:
         in_flight = [email.row for email in self._in_flight]
         return [*in_flight, *self._rows_waiting.values(), *self.worklist.first(most)]
 
-    def examined(self, rows: Sequence[WorklistRow], suppressed: Container[str]) -> None:
+    def examined(self, rows: Sequence[WorklistRow], suppressed: Collection[str]) -> None:
         """A look asked about these rows, and found these addresses (by key) suppressed. If it did not ask about all, no
         other starts before the next look; rows that were read meanwhile are marked already."""
-        self._suppressed = {row.id for row in rows if row.email_key in suppressed}
+        self._suppressed = {row.id for row in rows if row.email_key in suppressed} if suppressed else frozenset()
         self._examined = None if self._examines_all else {row.id for row in rows}
 
     @property

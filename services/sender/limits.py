@@ -155,9 +155,9 @@ class Limits:
 
     async def _learn(self, scopes: Collection[str]) -> None:
         before = time.monotonic()
-        async with self._ledger.read() as connection:
-            found = await rate_limits.read(connection, scopes)
-            if any(limit.has_cap for limit in found.values()):
+        found = await rate_limits.read_alone(self._ledger, scopes)
+        if any(limit.has_cap for limit in found.values()):
+            async with self._ledger.read() as connection:
                 await self._clock.read(connection)
         self._read_at |= dict.fromkeys(scopes, before)
         now = time.monotonic()

@@ -1,6 +1,8 @@
 """Sets `blocked_by` of campaigns whose batches wait because no sender takes them."""
 
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, or_, select, update
 from sqlmodel import col
 
 from shared import logs
@@ -20,31 +22,49 @@ REASONS = (NO_SENDER, NO_RELAY)
 log = logs.get()
 
 
+_SENDING = select(col(Batch.id)).where(in_state(BatchState.SENDING), col(Batch.lease_until) > db_now()).limit(1)
+_IS_SENDING = col(Campaign.status) == CampaignStatus.SENDING.value
+
+
+def _waiting(was: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    """Campaigns whose batches wait, and whose `blocked_by` was so."""
+    late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - UNCLAIMED_SECONDS)
+    of_batches = select(col(Campaign.id)).join(Batch, col(Batch.campaign_id) == col(Campaign.id))
+    return of_batches.where(late, _IS_SENDING, was).distinct()
+
+
+def _not(now: str) -> ColumnElement[bool]:
+    """`blocked_by` is empty, or another of the reasons."""
+    others = [reason for reason in REASONS if reason != now]
+    return or_(col(Campaign.blocked_by).is_(None), col(Campaign.blocked_by).in_(others))
+
+
+_WERE_BLOCKED = col(Campaign.blocked_by).in_(REASONS)
+_BLOCKED = select(col(Campaign.id)).where(_IS_SENDING, _WERE_BLOCKED)
+_WAITING = {now: _waiting(_not(now)) for now in REASONS}
+
+
 async def mark(ledger: Ledger, *, no_relay: bool) -> None:
     """Sets `blocked_by` of campaigns whose batches wait while nothing at all is being sent, and clears it afterwards.
 
     The ledger decides this, not the heartbeats. Only `no_relay` (no sender has a relay) is known from heartbeats."""
-    sending = exists().where(in_state(BatchState.SENDING), col(Batch.lease_until) > db_now())
-    async with ledger.read() as connection:
-        if not no_relay and (await connection.execute(select(sending))).scalar_one():
-            now, kind, words = None, "unblocked", "A sender is working again"
-            was: ColumnElement[bool] = col(Campaign.blocked_by).in_(REASONS)
-            found = select(col(Campaign.id))
-        else:
-            now, kind = NO_RELAY if no_relay else NO_SENDER, "blocked"
-            words = f"Batches wait, and {now}"
-            others = [reason for reason in REASONS if reason != now]
-            was = or_(col(Campaign.blocked_by).is_(None), col(Campaign.blocked_by).in_(others))
-            late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - UNCLAIMED_SECONDS)
-            found = select(col(Campaign.id)).join(Batch, col(Batch.campaign_id) == col(Campaign.id)).where(late)
-        is_sending = col(Campaign.status) == CampaignStatus.SENDING.value
-        campaign_ids = sorted((await connection.execute(found.where(is_sending, was).distinct())).scalars())
+    now: str | None = None
+    if not no_relay and await ledger.read_alone(_SENDING, {}):
+        kind, words = "unblocked", "A sender is working again"
+        was: ColumnElement[bool] = _WERE_BLOCKED
+        found = _BLOCKED
+    else:
+        now, kind = NO_RELAY if no_relay else NO_SENDER, "blocked"
+        words = f"Batches wait, and {now}"
+        was = _not(now)
+        found = _WAITING[now]
+    campaign_ids = sorted(row.id for row in await ledger.read_alone(found, {}))
     if not campaign_ids:
         return
     async with ledger.write() as connection:
         for campaign_id in campaign_ids:
             changed = await connection.execute(
-                update(Campaign).where(col(Campaign.id) == campaign_id, is_sending, was).values(blocked_by=now)
+                update(Campaign).where(col(Campaign.id) == campaign_id, _IS_SENDING, was).values(blocked_by=now)
             )
             if changed.rowcount:
                 await timeline.record(connection, campaign_id, kind, words)

@@ -6,7 +6,7 @@ started, never take a batch from a healthy sender.
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select
+from sqlalchemy import BindParameter, ColumnElement, Float, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -25,22 +25,25 @@ AT_ONCE = 100
 
 _ANY_OUT = select(col(Batch.id)).where(in_state(BatchState.RELEASED, BatchState.SENDING)).limit(1)
 
+_EXPIRED = select(col(Batch.id), col(Batch.owner)).where(lease_expired()).limit(AT_ONCE)
+
+
+def _late(seconds: float | BindParameter[float]) -> ColumnElement[bool]:
+    """The batch was released this many seconds ago, and no sender has claimed it."""
+    return in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - seconds)
+
+
+_LATE = select(col(Batch.id)).where(_late(bindparam("seconds", type_=Float))).limit(AT_ONCE)
+
 
 async def any_out(ledger: Ledger) -> bool:
     """Whether a batch is released or being sent: the others need no rescue."""
-
-    async def work(connection: AsyncConnection) -> bool:
-        return (await connection.execute(_ANY_OUT)).first() is not None
-
-    return await ledger.read_at_once(work)
+    return bool(await ledger.read_alone(_ANY_OUT, {}))
 
 
 async def leases(ledger: Ledger) -> Sequence[Finding]:
     """Rescues batches being sent whose lease has expired."""
-    async with ledger.read() as connection:
-        found = (
-            await connection.execute(select(col(Batch.id), col(Batch.owner)).where(lease_expired()).limit(AT_ONCE))
-        ).all()
+    found = await ledger.read_alone(_EXPIRED, {})
     if not found:
         return []
     owners = {row.id: row.owner for row in found}
@@ -98,11 +101,11 @@ async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[
     While all senders are busy, or none has a usable relay, a batch may wait indefinitely."""
     if none_has_a_relay(senders):
         return []
-    late = in_state(BatchState.RELEASED) & (col(Batch.released_at) < db_now() - settings.ticket_lost_seconds)
+    patience = settings.ticket_lost_seconds
+    found = [row.id for row in await ledger.read_alone(_LATE, {"seconds": patience})]
+    if not found:
+        return []
     async with ledger.read() as connection:
-        found = list((await connection.execute(select(col(Batch.id)).where(late).limit(AT_ONCE))).scalars())
-        if not found:
-            return []
         busy = (await connection.execute(select(func.count()).select_from(Batch).where(takes_place()))).scalar_one()
         capacity = await instances.live_capacity(connection, lost_seconds=settings.instance_lost_seconds)
         capacity -= sum(sender.slots for sender in senders if sender.blocked)
@@ -114,11 +117,11 @@ async def tickets(ledger: Ledger, settings: WatchdogSettings, senders: Sequence[
                 Kind.RESCUE,
                 RescueReason.TICKET.value,
                 batch.campaign_id,
-                f"Batch {batch.batch_id} was released, and no sender claimed it for {settings.ticket_lost_seconds:g} s",
+                f"Batch {batch.batch_id} was released, and no sender claimed it for {patience:g} s",
                 batch.batch_id,
                 batch.generation,
             )
-            for batch in await requeue(connection, col(Batch.id).in_(found), late)
+            for batch in await requeue(connection, col(Batch.id).in_(found), _late(patience))
         ]
         await _note(connection, findings)
     return findings

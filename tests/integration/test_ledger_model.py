@@ -380,7 +380,7 @@ class LedgerModel(RuleBasedStateMachine):
             if intended[hand.claim.batch_id].lost:
                 return
         else:
-            now, _ = await claims.look(self.world.ledger, [hand.claim.batch_id])
+            now, _ = await claims.look(self.world.ledger, [hand.claim.batch_id], {})
             if now[hand.claim.batch_id].generation != hand.claim.generation:
                 # It has not noticed yet that the batch was taken from it: what leaves now may leave again.
                 self.reasons.update(row.id for row in rows)

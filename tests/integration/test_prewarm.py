@@ -106,7 +106,7 @@ async def test_a_sender_compiles_nothing_for_its_first_batch(ledger: Ledger) -> 
         assert claim is not None
         await campaigns.read_content(ledger, campaign)
         assert len(await read_worklist(ledger, claim, DEFAULT_PROJECT, 0, 100)) == 10
-        await claims.look(ledger, [batch_id], [(DEFAULT_PROJECT, "person-1@example.test")])
+        await claims.look(ledger, [batch_id], {DEFAULT_PROJECT: ["person-1@example.test"]})
     assert not found
     await FakeSender(ledger).record(Held(batch_id, claim.generation, claim.first_id, claim.last_id))
     with compiled(ledger) as found:

@@ -28,10 +28,12 @@ async def test_a_look_finds_the_addresses_that_are_suppressed_now(ledger: Ledger
     await suppress(ledger, "doubted@example.test", provisional=True)
     await suppress(ledger, "bob@example.test", project_id=other)
     seeded = await seed_campaign(ledger, 4, batch_size=2)
-    asked = {(DEFAULT_PROJECT, f"{name}@example.test") for name in ("ann", "bob", "doubted", "eve")}
-    asked |= {(other, "ann@example.test"), (other, "bob@example.test")}
+    asked = {
+        DEFAULT_PROJECT: [f"{name}@example.test" for name in ("ann", "bob", "doubted", "eve")],
+        other: ["ann@example.test", "bob@example.test"],
+    }
     found, suppressed = await claims.look(ledger, [*seeded.batch_ids, 10**6], asked)
-    assert suppressed == {(DEFAULT_PROJECT, "ann@example.test"), (other, "bob@example.test")}
+    assert suppressed == {DEFAULT_PROJECT: {"ann@example.test"}, other: {"bob@example.test"}}
     assert found.keys() == set(seeded.batch_ids)
     assert {(look.generation, look.campaign_status, look.overdue) for look in found.values()} == {(1, "sending", False)}
 
@@ -52,10 +54,10 @@ async def test_a_look_probes_an_index_for_each_email_that_starts_soon(ledger: Le
                 f" SELECT '{project}', n || '@example.test', n || '@example.test', 'manual', 0 FROM {numbers} AS n"
             )
         )
-    asked = {(DEFAULT_PROJECT, f"{number}@example.test") for number in range(SUPPRESSIONS - 1000, SUPPRESSIONS + 1501)}
+    asked = [f"{number}@example.test" for number in range(SUPPRESSIONS - 1000, SUPPRESSIONS + 1501)]
     with statements_of(ledger) as statements:
-        _, suppressed = await claims.look(ledger, seeded.batch_ids, asked)
-    assert len(suppressed) == 1001
+        _, suppressed = await claims.look(ledger, seeded.batch_ids, {DEFAULT_PROJECT: asked})
+    assert len(suppressed[DEFAULT_PROJECT]) == 1001
     probes = [(statement, parameters) for statement, parameters in statements if "FROM suppression" in statement]
     assert len(probes) == 3, "1,000 addresses each, so that no statement outgrows what a database takes"
     explain = "EXPLAIN QUERY PLAN " if ledger.is_sqlite else "EXPLAIN "

@@ -1,6 +1,5 @@
 """A batch from claim to end: claim it, resume it, renew its lease, look at it, let it go."""
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -244,10 +243,6 @@ async def only_waits(ledger: Ledger, held: Claim) -> None:
         )
 
 
-Addressee = tuple[UUID, str]
-"""A project, and the key of an address that one of its emails is about to go to."""
-
-
 def _look_at(batch_ids: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     return (
         select(
@@ -277,29 +272,24 @@ _SUPPRESSED = rows.among(col(Suppression.email_key), String, "keys", _suppressed
 
 
 async def look(
-    ledger: Ledger, batch_ids: Sequence[int], addressees: Collection[Addressee] = ()
-) -> tuple[Mapping[int, Look], Collection[Addressee]]:
-    """How these batches and their campaigns stand, by batch id, without those that are gone; and which of the
-    addressees are suppressed now.
+    ledger: Ledger, batch_ids: Sequence[int], keys: Mapping[UUID, Sequence[str]]
+) -> tuple[Mapping[int, Look], Mapping[UUID, Collection[str]]]:
+    """How these batches and their campaigns stand, by batch id, without those that are gone; and which of the keys of
+    addresses, by project, are suppressed now.
 
     Every look asks for all of them: there is no "since the last look", because suppressions are not committed in the
     order of their ids."""
     found = await ledger.read_alone(_LOOK[ledger.dialect], {"batch_ids": list(batch_ids)})
-    suppressed = await _suppressed(ledger, addressees)
+    suppressed = {project_id: await _suppressed(ledger, project_id, some) for project_id, some in keys.items()}
     return {row[0]: Look(row[1], row[2], bool(row[3]), bool(row[4])) for row in found}, suppressed
 
 
-async def _suppressed(ledger: Ledger, addressees: Collection[Addressee]) -> Collection[Addressee]:
+async def _suppressed(ledger: Ledger, project_id: UUID, keys: Sequence[str]) -> Collection[str]:
     """Those that are suppressed."""
-    by_project = defaultdict[UUID, list[str]](list)
-    for project_id, email_key in addressees:
-        by_project[project_id].append(email_key)
-    suppressed = set[Addressee]()
-    for project_id, keys in by_project.items():
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            values = {"its_project": project_id, "keys": keys[start : start + KEYS_AT_ONCE]}
-            found = await ledger.read_alone(_SUPPRESSED[ledger.dialect], values)
-            suppressed.update((project_id, email_key) for (email_key,) in found)
+    suppressed = set[str]()
+    for start in range(0, len(keys), KEYS_AT_ONCE):
+        values = {"its_project": project_id, "keys": keys[start : start + KEYS_AT_ONCE]}
+        suppressed.update(key for (key,) in await ledger.read_alone(_SUPPRESSED[ledger.dialect], values))
     return suppressed
 
 

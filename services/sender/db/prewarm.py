@@ -39,7 +39,7 @@ async def send_nothing(ledger: Ledger, relay_scopes: Collection[str]) -> None:
         await domains.owner(connection, "nothing.invalid")
         await rate_limits.read(connection, {*relay_scopes, campaign_scope(NO_ID), project_scope(NO_ID)})
     await read_worklist(ledger, _NO_CLAIM, NO_ID, 0, 1)
-    await claims.look(ledger, [NO_BATCH], [(NO_ID, "")])
+    await claims.look(ledger, [NO_BATCH], {NO_ID: [""]})
     await campaigns.set_blocked_by(ledger, NO_ID, None)
     await record(ledger, [], 0.0)
     await claims.let_go(ledger, _NO_CLAIM, keep_date=False)
