@@ -72,7 +72,7 @@ _eight_octets = Struct(">Q").pack
 
 
 def _halves(characters: int) -> tuple[int, int, int]:
-    """For numbers that hold this many characters in as many octets, again and again, with their bits (5 for each) at the
+    """For numbers that hold so many characters in as many octets, again and again, with their bits (5 for each) at the
     end: masks of the lower and the upper half of these bits, and the distance from the upper half to its octets."""
     half = characters // 2
     lower = sum((2 ** (5 * half) - 1) << (8 * start) for start in range(0, TOKEN_CHARACTERS, characters))
