@@ -83,7 +83,7 @@ _HALVES = tuple(_halves(characters) for characters in (32, 16, 8, 4, 2))
 
 
 def _base32(bits: int) -> str:
-    """160 bits as 32 characters, in a few operations on whole numbers. base64.b32encode would take longer than `make`."""
+    """160 bits as 32 characters. base64.b32encode would take longer than all of `make`."""
     for lower, upper, distance in _HALVES:
         bits = bits & lower | (bits & upper) << distance
     return bits.to_bytes(TOKEN_CHARACTERS, "big").translate(_ALPHABET).decode("ascii")

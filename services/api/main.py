@@ -18,7 +18,7 @@ from shared.ledger.prewarm import prewarm
 from shared.process import Process
 from shared.settings import ApiSettings
 
-CONNECTIONS = 4
+CONNECTIONS = 2
 """Most of the time no more are busy."""
 
 log = logs.get()

@@ -49,9 +49,8 @@ class Breakers:
         now, among = time.monotonic(), self._among()
         if among is not None and not among:
             return
-        async with self._ledger.read() as connection:
-            suspects = await breakers.suspects(connection, self._list_share, among)
-            refused = await spread.suspects(connection, among)
+        suspects = await breakers.suspects(self._ledger, self._list_share, among)
+        refused = await spread.suspects(self._ledger, among)
         for campaign_id in refused:
             async with self._ledger.write() as connection:
                 if not await spread.pause(connection, campaign_id):

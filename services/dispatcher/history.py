@@ -4,13 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Uuid, select
 from sqlmodel import col
 
-from shared.ledger import history
-from shared.ledger.counts import counts_of
-from shared.ledger.database import Ledger, clock
+from shared.ledger import history, rows
+from shared.ledger.counts import counts_alone
+from shared.ledger.database import Ledger
 from shared.ledger.history import Point
 from shared.ledger.models import Campaign
 from shared.ledger.states import ACTIVE
@@ -23,6 +22,10 @@ CAMPAIGNS_AT_ONCE = 50
 LINGERING_TICKS = 5
 """Ticks for which a campaign is still looked at after it is paused or closed, or its last batch came back, while its
 last results are recorded."""
+
+
+_IS_ACTIVE = col(Campaign.status).in_([status.value for status in ACTIVE])
+_ACTIVE = rows.among(col(Campaign.id), Uuid, "out", select(col(Campaign.id)).where(_IS_ACTIVE).where)
 
 
 @dataclass(slots=True)
@@ -45,8 +48,7 @@ class History:
         """Notes the progress of campaigns that have moved since the last tick."""
         if not self._out_lately() and not self._watched:
             return
-        async with self._ledger.read() as connection:
-            active = await self._look(connection, await clock(connection))
+        active = await self._look()
         moved = sorted(
             (campaign_id for campaign_id, (point, _) in active.items() if self._has_moved(campaign_id, point)),
             key=lambda campaign_id: self._watched[campaign_id].noted.at if campaign_id in self._watched else 0.0,
@@ -57,16 +59,13 @@ class History:
                     await history.note(connection, campaign_id, self._points(campaign_id, active[campaign_id][0]))
         self._remember(active, set(moved))
 
-    async def _look(self, connection: AsyncConnection, now: float) -> dict[UUID, tuple[Point, bool]]:
+    async def _look(self) -> dict[UUID, tuple[Point, bool]]:
         """The progress of each campaign, and whether it is active or only lingers."""
+        now = await self._ledger.now()
         out = sorted(self._out_lately())[:MOST_CAMPAIGNS]
-        found = await connection.execute(
-            select(col(Campaign.id)).where(
-                col(Campaign.id).in_(out), col(Campaign.status).in_([status.value for status in ACTIVE])
-            )
-        )
-        active = set(found.scalars())
-        counted = await counts_of(connection, [*active, *self._watched.keys() - active])
+        found = await self._ledger.read_alone(_ACTIVE[self._ledger.dialect], {"out": out})
+        active = {row.id for row in found}
+        counted = await counts_alone(self._ledger, [*active, *self._watched.keys() - active])
         return {
             campaign_id: (Point(now, counts["sent"], counts["failed"]), campaign_id in active)
             for campaign_id, counts in counted.items()

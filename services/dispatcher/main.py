@@ -15,7 +15,7 @@ from shared.process import ALIVE_SECONDS, Process
 from shared.settings import DispatcherSettings
 
 PREFETCH = 100
-CONNECTIONS = 6
+CONNECTIONS = 3
 """The clocks tick together as the process starts."""
 
 

@@ -18,8 +18,8 @@ async def dispatch_nothing(ledger: Ledger) -> None:
     await rate_limits.read_alone(ledger, [rate_limits.project_scope(NO_ID)])
     async with ledger.read() as connection:
         await counts_of(connection, [NO_ID])
-        await breakers.suspects(connection, 1.0, [NO_ID])
-        await spread.suspects(connection, [NO_ID])
+    await breakers.suspects(ledger, 1.0, [NO_ID])
+    await spread.suspects(ledger, [NO_ID])
     async with ledger.write() as connection:
         await campaigns.lock_all(connection, [NO_ID], campaigns.in_status(CampaignStatus.QUEUED))
         await lifecycle.begin(connection, {NO_ID: None})

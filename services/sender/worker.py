@@ -35,7 +35,7 @@ FLUSH_SECONDS = 10.0
 USUAL_REPLY_SECONDS = 0.1
 """A batch that waits longer than this for its last replies makes the dispatcher release another meanwhile."""
 
-CONNECTIONS = 4
+CONNECTIONS = 2
 """As many as the first batches keep busy."""
 
 T = TypeVar("T")

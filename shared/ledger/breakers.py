@@ -6,10 +6,11 @@ usual campaigns never write here. See `shared/faults/breakers.py` for the rules.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Float, Select, Uuid, bindparam, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -17,7 +18,7 @@ from shared.faults import breakers
 from shared.faults.breakers import LIST_RESULTS, Breaker, Seen
 from shared.ledger import campaigns, rows, timeline
 from shared.ledger.counts import per_campaign, sum_of
-from shared.ledger.database import clock, db_now
+from shared.ledger.database import Ledger, clock, db_now
 from shared.ledger.in_order import IN_ORDER, recipients_after
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, Recipient, RelayRefusals, Suppression
 from shared.ledger.states import CampaignStatus
@@ -81,20 +82,29 @@ async def note(connection: AsyncConnection, project_id: UUID, campaign_id: UUID,
     return since is not None
 
 
-async def suspects(
-    connection: AsyncConnection, list_share: float, among: Collection[UUID] | None = None
-) -> Sequence[UUID]:
+def _with_tripped(among: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    tripped = select(col(RelayRefusals.campaign_id)).where(col(RelayRefusals.tripped_at).is_not(None))
+    return select(col(Campaign.id)).where(among, campaigns.being_sent(), col(Campaign.id).in_(tripped))
+
+
+def _with_old_list(among: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    return (
+        per_campaign(col(Campaign.id))
+        .where(among, campaigns.being_sent(), col(Campaign.list_breaker_off).is_not(True))
+        .having(bindparam("list_share", type_=Float) * _RESULTS < _GONE, _RESULTS >= LIST_RESULTS)
+    )
+
+
+_TRIPPED = rows.all_or_among(col(Campaign.id), Uuid, _with_tripped)
+_OLD_LIST = rows.all_or_among(col(Campaign.id), Uuid, _with_old_list)
+
+
+async def suspects(ledger: Ledger, list_share: float, among: Collection[UUID] | None = None) -> Sequence[UUID]:
     """The campaigns being sent that a breaker may have to pause: see `relay_trouble` and `list_trouble`. Only of those
     in `among`, if given."""
-    sending = campaigns.being_sent(among)
-    tripped = select(col(RelayRefusals.campaign_id)).where(col(RelayRefusals.tripped_at).is_not(None))
-    relays = await connection.execute(select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped)))
-    lists = await connection.execute(
-        per_campaign(col(Campaign.id))
-        .where(*sending, col(Campaign.list_breaker_off).is_not(True))
-        .having(list_share * _RESULTS < _GONE, _RESULTS >= LIST_RESULTS)
-    )
-    return sorted({*relays.scalars(), *lists.scalars()})
+    relays = await rows.read_among(ledger, _TRIPPED, among)
+    lists = await rows.read_among(ledger, _OLD_LIST, among, {"list_share": list_share})
+    return sorted({row.id for row in (*relays, *lists)})
 
 
 async def tripped(connection: AsyncConnection, campaign_ids: Collection[UUID]) -> Collection[UUID]:

@@ -1,6 +1,6 @@
 """Campaigns: their lock, which import, send, retry-failed, repair and close take first, and their changes of status."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -50,10 +50,9 @@ def in_status(status: CampaignStatus) -> ColumnElement[bool]:
     return col(Campaign.status) == literal_column(f"'{status.value}'")
 
 
-def being_sent(among: Collection[UUID] | None = None) -> Sequence[ColumnElement[bool]]:
-    """Campaigns that are being sent; only of those in `among`, if given."""
-    sending = (not_closed(), col(Campaign.status) == CampaignStatus.SENDING.value)
-    return sending if among is None else (*sending, col(Campaign.id).in_(among))
+def being_sent() -> ColumnElement[bool]:
+    """The campaign is being sent."""
+    return not_closed() & (col(Campaign.status) == CampaignStatus.SENDING.value)
 
 
 def has_uncut() -> ColumnElement[bool]:

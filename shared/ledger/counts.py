@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Label, Row, Select, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Label, Row, Select, Uuid, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
+from shared.ledger import rows
+from shared.ledger.database import Ledger
 from shared.ledger.models import Batch, Campaign, Rollup
 from shared.ledger.states import RecipientStatus
 
@@ -46,14 +48,20 @@ def per_campaign(*columns: Any) -> Select[Any]:
     )
 
 
-_COUNTS = per_campaign(col(Campaign.id), col(Campaign.total), *SUMS).where(
-    col(Campaign.id).in_(bindparam("campaign_ids", expanding=True))
+_COUNTS = rows.among(
+    col(Campaign.id), Uuid, "campaign_ids", per_campaign(col(Campaign.id), col(Campaign.total), *SUMS).where
 )
 
 
 async def counts_of(connection: AsyncConnection, campaign_ids: Sequence[UUID]) -> dict[UUID, Counts]:
     """The counts of those of `campaign_ids` that exist."""
-    found = await connection.execute(_COUNTS, {"campaign_ids": list(campaign_ids)})
+    statement = _COUNTS[connection.dialect.name]
+    return {row.id: counts_in(row) for row in await connection.execute(statement, {"campaign_ids": list(campaign_ids)})}
+
+
+async def counts_alone(ledger: Ledger, campaign_ids: Sequence[UUID]) -> dict[UUID, Counts]:
+    """`counts_of`, for those who ask every second."""
+    found = await ledger.read_alone(_COUNTS[ledger.dialect], {"campaign_ids": list(campaign_ids)})
     return {row.id: counts_in(row) for row in found}
 
 

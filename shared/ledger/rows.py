@@ -14,6 +14,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     literal,
+    true,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -21,6 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped
 from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
+
+from shared.ledger.database import Ledger
+from shared.ledger.direct import AnyRow
 
 T = TypeVar("T")
 
@@ -45,6 +49,29 @@ def among(
         "postgresql": make(column == any_(bindparam(name, type_=ARRAY(type_)))),
         "sqlite": make(column.in_(bindparam(name, expanding=True))),
     }
+
+
+ALL = "all"
+
+
+def all_or_among(
+    column: Mapped[T], type_: type[TypeEngine[T]], make: Callable[[ColumnElement[bool]], Select[*tuple[Any, ...]]]
+) -> Mapping[str, Select[*tuple[Any, ...]]]:
+    """`among` the values of `some`, and as ALL the statement about all rows: see `read_among`."""
+    return {**among(column, type_, "some", make), ALL: make(true())}
+
+
+async def read_among(
+    ledger: Ledger,
+    statements: Mapping[str, Select[*tuple[Any, ...]]],
+    some: Collection[object] | None,
+    values: Mapping[str, object] | None = None,
+) -> Sequence[AnyRow]:
+    """The rows of a statement of `all_or_among`. `some` is None: of all."""
+    values = values or {}
+    if some is None:
+        return await ledger.read_alone(statements[ALL], values)
+    return await ledger.read_alone(statements[ledger.dialect], {**values, "some": list(some)})
 
 
 async def lock(

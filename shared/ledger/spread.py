@@ -5,10 +5,11 @@ Only recipients refused with the consequence SPREAD are noted. See `shared/fault
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, Select, Uuid, delete, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -16,7 +17,7 @@ from shared.faults import spread
 from shared.faults.spread import FORGOTTEN_AFTER, RECIPIENTS, Refused
 from shared.ledger import campaigns, rows, timeline
 from shared.ledger.counts import counts
-from shared.ledger.database import db_now
+from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import LONGEST_REPLY, Batch, Campaign, SpreadRefusals
 from shared.ledger.states import CampaignStatus
 
@@ -58,14 +59,9 @@ async def note(connection: AsyncConnection, campaign_id: UUID, noted: Noted) -> 
     return refusal is not None
 
 
-async def suspects(connection: AsyncConnection, among: Collection[UUID] | None = None) -> Sequence[UUID]:
+async def suspects(ledger: Ledger, among: Collection[UUID] | None = None) -> Sequence[UUID]:
     """The campaigns being sent that have to pause; only of those in `among`, if given."""
-    sending = campaigns.being_sent(among)
-    tripped = select(col(SpreadRefusals.campaign_id)).where(col(SpreadRefusals.tripped_at).is_not(None))
-    found = await connection.execute(
-        select(col(Campaign.id)).where(*sending, col(Campaign.id).in_(tripped), _has_open())
-    )
-    return sorted(found.scalars())
+    return sorted(row.id for row in await rows.read_among(ledger, _TRIPPED, among))
 
 
 async def pause(connection: AsyncConnection, campaign_id: UUID) -> bool:
@@ -97,6 +93,14 @@ def _has_open() -> ColumnElement[bool]:
     open_ = col(Batch.pending) + col(Batch.deferred) > 0
     in_batches = exists().where(col(Batch.campaign_id) == col(Campaign.id), open_)
     return or_(in_batches, campaigns.has_uncut())
+
+
+def _with_tripped(among: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
+    tripped = select(col(SpreadRefusals.campaign_id)).where(col(SpreadRefusals.tripped_at).is_not(None))
+    return select(col(Campaign.id)).where(among, campaigns.being_sent(), col(Campaign.id).in_(tripped), _has_open())
+
+
+_TRIPPED = rows.all_or_among(col(Campaign.id), Uuid, _with_tripped)
 
 
 async def _sent(connection: AsyncConnection, campaign_id: UUID) -> int:

@@ -42,8 +42,7 @@ async def pause(ledger: Ledger, campaign: UUID) -> bool:
 
 
 async def suspects(ledger: Ledger) -> Sequence[UUID]:
-    async with ledger.read() as connection:
-        return await spread.suspects(connection)
+    return await spread.suspects(ledger)
 
 
 async def test_senders_add_up_and_the_campaign_pauses_once(ledger: Ledger, campaign: UUID) -> None:
