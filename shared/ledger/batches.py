@@ -29,7 +29,7 @@ from sqlmodel import col
 
 from shared.ledger import campaigns, rollups, rows
 from shared.ledger.campaigns import Range
-from shared.ledger.database import db_now
+from shared.ledger.database import Ledger, db_now
 from shared.ledger.in_order import LARGEST_ID, NEVER_SORT
 from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import LIVE, NEW_BATCH, BatchState, CampaignStatus, before
@@ -292,6 +292,12 @@ async def finish(connection: AsyncConnection, batch_id: int, generation: int, *,
     """Marks a batch that is being sent at this generation as done. False if a recipient is open, or it has moved on."""
     ours = {"batch_id": batch_id, "its_generation": generation}
     return bool((await connection.execute(_finishing(keep_date=keep_date), ours)).all())
+
+
+async def finish_alone(ledger: Ledger, batch_id: int, generation: int, *, keep_date: bool) -> bool:
+    """`finish`, as a whole transaction."""
+    ours = {"batch_id": batch_id, "its_generation": generation}
+    return bool(await ledger.write_alone(_finishing(keep_date=keep_date), ours))
 
 
 async def cancel(connection: AsyncConnection, batch_id: int) -> Range | None:

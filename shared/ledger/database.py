@@ -242,13 +242,20 @@ class Ledger:
             async with asyncio.timeout(self._transaction_seconds), self._autocommit.connect() as connection:
                 yield connection
 
-    async def write_alone(self, work: Work[T]) -> T:
-        """`work(connection)` for one statement that is a whole transaction: `autocommit()`, or `write_at_once` on
-        SQLite."""
+    async def write_alone(self, statement: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
+        """What one statement returns that is a whole transaction: `autocommit()`, or `write_at_once` on SQLite. It is a
+        constant that is executed as `read_alone` says, over the connection of `execute_alone`."""
+
+        async def work(connection: AsyncConnection) -> Sequence[AnyRow]:
+            return (await connection.execute(statement, values)).all()
+
         if self.is_sqlite:
             return await self.write_at_once(work)
-        async with self.autocommit() as connection:
-            return await work(connection)
+        if self._is_pooled or self._direct.is_busy:
+            async with self.autocommit() as connection:
+                return await work(connection)
+        with self._noting_trouble():
+            return await self._directly(self._direct, statement, values)
 
     async def read_alone(self, query: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
         """The rows of one SELECT that is executed again and again: within `read()`, or on PostgreSQL straight by the
@@ -262,12 +269,15 @@ class Ledger:
                 return (await connection.execute(query, values)).all()
 
             return await self.read_at_once(work)
+        with self._noting_failure():
+            return await self._directly(self._direct_reads, query, values)
+
+    async def _directly(self, over: DirectConnection, query: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
         direct = self._direct_queries.get(query)
         if direct is None:
             direct = self._direct_queries[query] = DirectQuery(query, self.engine.dialect, values)
-        with self._noting_failure():
-            async with asyncio.timeout(self._transaction_seconds):
-                return direct.rows(await self._direct_reads.execute(direct.statement, *direct.ordered(values)))
+        async with asyncio.timeout(self._transaction_seconds):
+            return direct.rows(await over.execute(direct.statement, *direct.ordered(values)))
 
     async def execute_alone(self, statement: str, *values: object) -> None:
         """One statement with the parameters $1, $2 and so on that is a whole transaction, over a connection beside the

@@ -11,6 +11,7 @@ import asyncpg
 from sqlalchemy import URL, CompoundSelect, Dialect, Row, Select
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningUpdate
 
 _OF_SQLALCHEMY = ("async_creator_fn", "prepared_statement_cache_size")
 """Arguments of SQLAlchemy that its dialect keeps from the driver."""
@@ -20,24 +21,24 @@ _ONE_PLAN = "SET plan_cache_mode = force_generic_plan"
 executions (76 were seen), which takes more than half as long as the statement itself."""
 
 
-Query = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]
+Query = Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]] | ReturningUpdate[Any]
 AnyRow = Row[*tuple[Any, ...]]
 
 
 class DirectQuery:
-    """A SELECT as the driver takes it. Its values and its columns must have types that the driver itself knows.
+    """A statement as the driver takes it. Its values and its columns must have types that the driver itself knows.
 
     `values`: those of its first execution, by name. Each other one has the same names."""
 
     def __init__(self, query: Query, dialect: Dialect, values: Mapping[str, Any]) -> None:
         # Constants in the query are parameters too; of a list, as in `status IN (...)`, each one.
         compiled = query.compile(dialect=dialect)
-        assert isinstance(compiled, SQLCompiler), "a SELECT has a compiler of SQL"
+        assert isinstance(compiled, SQLCompiler), "so it is for a statement that returns rows"
         state = compiled.construct_expanded_state(values)
         self.statement = state.statement
         self._names = state.positiontup or ()
         self._constants = {name: value for name, value in state.parameters.items() if name not in values}
-        self._columns = SimpleResultMetaData(query.selected_columns.keys())
+        self._columns = SimpleResultMetaData([str(name) for name, _ in query.exported_columns.items()])
 
     def ordered(self, values: Mapping[str, Any]) -> list[Any]:
         """The values as $1, $2 and so on."""

@@ -5,7 +5,20 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from sqlalchemy import Float, String, bindparam, column, func, select, text, union_all, values
+from sqlalchemy import (
+    Float,
+    Integer,
+    String,
+    bindparam,
+    column,
+    func,
+    select,
+    table,
+    text,
+    union_all,
+    update,
+    values,
+)
 
 from services.sender.db.retry import until_available
 from shared.ledger.database import Ledger, is_unavailable
@@ -14,6 +27,8 @@ from tests.support.waiting import until
 NOTE = "INSERT INTO mark (id) SELECT CAST($1 AS int)"
 PID = select(func.pg_backend_pid())
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
+MARK = table("mark", column("id", Integer))
+RENUMBER = update(MARK).where(MARK.c.id == bindparam("old")).values(id=bindparam("new")).returning(MARK.c.id)
 
 
 @pytest.fixture
@@ -184,3 +199,22 @@ async def test_reads_leave_a_server_that_took_no_write(ledger: Ledger) -> None:
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
         await ledger.execute_alone(NOTE, 1)
     assert await pid_of_reads(ledger) != before
+
+
+async def test_a_change_is_committed_and_returns_its_rows(ledger: Ledger) -> None:
+    await ledger.execute_alone(NOTE, 1)
+    assert await ledger.write_alone(RENUMBER, {"old": 1, "new": 2}) == [(2,)]
+    assert await ledger.write_alone(RENUMBER, {"old": 1, "new": 3}) == []
+    assert await marks(ledger) == [2]
+
+
+async def test_a_change_does_not_wait_for_what_is_being_recorded(ledger: Ledger) -> None:
+    await ledger.execute_alone(NOTE, 1)
+    slow = asyncio.create_task(ledger.execute_alone("SELECT pg_sleep(30)"))
+    await asyncio.sleep(0)  # it has begun
+    assert await ledger.write_alone(RENUMBER, {"old": 1, "new": 2}) == [(2,)]
+    assert not slow.done()
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+    assert await marks(ledger) == [2]

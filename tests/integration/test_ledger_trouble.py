@@ -82,6 +82,7 @@ async def test_a_transaction_without_an_answer_times_out_and_the_next_one_works(
     proxy.start()
     ledger = Ledger(with_port(postgresql_url, proxy.port), pool_size=1, transaction_seconds=2.0)
     try:
+        await write(ledger)
         await ledger.now()
         proxy.cut()
         proxy.forget()
@@ -92,6 +93,9 @@ async def test_a_transaction_without_an_answer_times_out_and_the_next_one_works(
         assert ledger.trouble
         await write(ledger)
         assert ledger.trouble == ""
+        with pytest.raises(TimeoutError):  # its connection is another one
+            await ledger.now()
+        await ledger.now()
     finally:
         await ledger.close()
         proxy.stop()

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -151,12 +150,8 @@ async def claim(ledger: Ledger, batch_id: int, generation: int, owner: str, leas
         "its_owner": owner,
         "lease_seconds": lease_seconds,
     }
-
-    async def work(connection: AsyncConnection) -> Claim | None:
-        row = (await connection.execute(_CLAIM, values)).first()
-        return Claim(*row) if row is not None else None
-
-    return await ledger.write_alone(work)
+    claimed = await ledger.write_alone(_CLAIM, values)
+    return Claim(*claimed[0]) if claimed else None
 
 
 async def resume(
@@ -307,9 +302,7 @@ async def let_go(
     A batch with pending recipients is due again after `rest_seconds`; one with deferred ones only, when the first is
     due, and by the share `retry_jitter` of that wait later. Unless `keep_date`, the next claim gives its emails a new
     Date. `yielded` says in the timeline why an unfinished batch is given back."""
-    if await ledger.write_alone(
-        partial(batches.finish, batch_id=held.batch_id, generation=held.generation, keep_date=keep_date)
-    ):
+    if await batches.finish_alone(ledger, held.batch_id, held.generation, keep_date=keep_date):
         return LetGo(BatchState.DONE.value)
     async with ledger.write() as connection:
         batch = await batches.lock(connection, held.batch_id, held.generation)
