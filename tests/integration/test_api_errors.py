@@ -182,7 +182,7 @@ async def test_an_unforeseen_error_is_a_problem_too(api: ApiRig, monkeypatch: py
     async def broken(*_: object, **__: object) -> None:
         raise RuntimeError("a secret detail")
 
-    monkeypatch.setattr("services.api.usecases.summaries.show", broken)
+    monkeypatch.setattr("services.api.usecases.summaries.show_alone", broken)
     problem = await api.get(f"/v1/campaigns/{uuid4()}", 500)
     assert "secret" not in json.dumps(problem)
     assert api.value("http_requests_total", route="/v1/campaigns/{campaign_id}", method="GET", status="500") == 1
