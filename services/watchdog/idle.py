@@ -33,7 +33,7 @@ def _waiting(was: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     return of_batches.where(late, _IS_SENDING, was).distinct()
 
 
-def _not(now: str) -> ColumnElement[bool]:
+def _says_otherwise(now: str) -> ColumnElement[bool]:
     """`blocked_by` is empty, or another of the reasons."""
     others = [reason for reason in REASONS if reason != now]
     return or_(col(Campaign.blocked_by).is_(None), col(Campaign.blocked_by).in_(others))
@@ -41,7 +41,7 @@ def _not(now: str) -> ColumnElement[bool]:
 
 _WERE_BLOCKED = col(Campaign.blocked_by).in_(REASONS)
 _BLOCKED = select(col(Campaign.id)).where(_IS_SENDING, _WERE_BLOCKED)
-_WAITING = {now: _waiting(_not(now)) for now in REASONS}
+_WAITING = {now: _waiting(_says_otherwise(now)) for now in REASONS}
 
 
 async def mark(ledger: Ledger, *, no_relay: bool) -> None:
@@ -56,7 +56,7 @@ async def mark(ledger: Ledger, *, no_relay: bool) -> None:
     else:
         now, kind = NO_RELAY if no_relay else NO_SENDER, "blocked"
         words = f"Batches wait, and {now}"
-        was = _not(now)
+        was = _says_otherwise(now)
         found = _WAITING[now]
     campaign_ids = sorted(row.id for row in await ledger.read_alone(found, {}))
     if not campaign_ids:

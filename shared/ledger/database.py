@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -245,15 +246,11 @@ class Ledger:
     async def write_alone(self, statement: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
         """What one statement returns that is a whole transaction: `autocommit()`, or `write_at_once` on SQLite. It is a
         constant that is executed as `read_alone` says, over the connection of `execute_alone`."""
-
-        async def work(connection: AsyncConnection) -> Sequence[AnyRow]:
-            return (await connection.execute(statement, values)).all()
-
         if self.is_sqlite:
-            return await self.write_at_once(work)
+            return await self.write_at_once(partial(_rows, statement=statement, values=values))
         if self._is_pooled or self._direct.is_busy:
             async with self.autocommit() as connection:
-                return await work(connection)
+                return await _rows(connection, statement, values)
         with self._noting_trouble():
             return await self._directly(self._direct, statement, values)
 
@@ -264,11 +261,7 @@ class Ledger:
         `query` is a constant of its module, because its SQL is kept. Neither the values, which are bound by name, nor
         the columns have a type that SQLAlchemy converts."""
         if self.is_sqlite or self._is_pooled or self._direct_reads.is_busy:
-
-            async def work(connection: AsyncConnection) -> Sequence[AnyRow]:
-                return (await connection.execute(query, values)).all()
-
-            return await self.read_at_once(work)
+            return await self.read_at_once(partial(_rows, statement=query, values=values))
         with self._noting_failure():
             return await self._directly(self._direct_reads, query, values)
 
@@ -351,6 +344,10 @@ class Ledger:
 async def clock(connection: AsyncConnection) -> float:
     """The database's clock, read in the current transaction."""
     return float((await connection.execute(_CLOCK)).scalar_one())
+
+
+async def _rows(connection: AsyncConnection, statement: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
+    return (await connection.execute(statement, values)).all()
 
 
 def _leave_useless_connections(context: ExceptionContext) -> None:

@@ -51,14 +51,14 @@ def among(
     }
 
 
-ALL = "all"
+_ALL = "all"
 
 
 def all_or_among(
     column: Mapped[T], type_: type[TypeEngine[T]], make: Callable[[ColumnElement[bool]], Select[*tuple[Any, ...]]]
 ) -> Mapping[str, Select[*tuple[Any, ...]]]:
-    """`among` the values of `some`, and as ALL the statement about all rows: see `read_among`."""
-    return {**among(column, type_, "some", make), ALL: make(true())}
+    """`among` the values of `some`, and the statement about all rows: see `read_among`."""
+    return {**among(column, type_, "some", make), _ALL: make(true())}
 
 
 async def read_among(
@@ -70,7 +70,7 @@ async def read_among(
     """The rows of a statement of `all_or_among`. `some` is None: of all."""
     values = values or {}
     if some is None:
-        return await ledger.read_alone(statements[ALL], values)
+        return await ledger.read_alone(statements[_ALL], values)
     return await ledger.read_alone(statements[ledger.dialect], {**values, "some": list(some)})
 
 
