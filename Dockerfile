@@ -3,23 +3,28 @@
 # BASE is a Debian with Python 3.11 as `python3` and its venv module. To pin it, name a digest:
 #   --build-arg BASE=docker.io/library/python:3.11-slim-bookworm@sha256:...
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
+# COMPILED=1 needs a base with a C compiler for the build alone: see docs/compiled.md.
+ARG BUILD_BASE=${BASE}
 
-FROM ${BASE} AS build
+FROM ${BUILD_BASE} AS build
+ARG COMPILED=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1
 RUN python3 -m venv /opt/vashsender
 WORKDIR /source
 # Dependencies first, so that this layer is reused while the lock file is unchanged. For your own package index, use a
 # secret, which leaves no trace: --secret id=pip,src=pip.conf
-COPY requirements/run.txt requirements/
+COPY requirements/run.txt requirements/compile.txt requirements/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
     /opt/vashsender/bin/pip install --quiet --require-hashes -r requirements/run.txt
-COPY pyproject.toml README.md LICENSE ./
+RUN --mount=type=secret,id=pip,target=/etc/pip.conf \
+    [ "$COMPILED" = 0 ] || /opt/vashsender/bin/pip install --quiet --require-hashes -r requirements/compile.txt
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY shared shared
 COPY services services
 COPY cli cli
 COPY deploy/image deploy/image
-RUN /opt/vashsender/bin/pip install --quiet --no-deps --no-build-isolation --no-index . \
-    && /opt/vashsender/bin/pip uninstall --quiet --yes setuptools pip \
+RUN VASHSENDER_COMPILE=$COMPILED /opt/vashsender/bin/pip install --quiet --no-deps --no-build-isolation --no-index . \
+    && /opt/vashsender/bin/pip uninstall --quiet --yes mypy mypy-extensions ast-serialize librt pathspec setuptools pip \
     && python3 deploy/image/compile.py /opt/vashsender
 
 FROM ${BASE}

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from shared import logs, settings
 from shared.bus import Bus
+from shared.compiled import is_compiled
 from shared.errors import ConfigurationError, VashSenderError
 from shared.health import Health, broker_check, database_check
 from shared.http_connection import HttpLimits
@@ -58,6 +59,7 @@ class Process(Generic[S]):
         self.service = service
         self.settings = config
         self.instance = config.instance_name(service)
+        self.is_compiled = is_compiled()
         self.metrics = Metrics(service)
         self.ledger = Ledger(
             config.ledger_url,
@@ -173,7 +175,7 @@ class Process(Generic[S]):
         async with self._serving(app), self._reporting():
             self.bus.start()
             keep_what_is_loaded()
-            log.info("service.started")
+            log.info("service.started", compiled=self.is_compiled)
             # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.
             self.notifier.ready()
             try:

@@ -32,6 +32,8 @@ PROOFS: Mapping[str, str] = {
     "etcd-server": "usr/bin/etcd",
     "golang-go": "usr/bin/go",
     "npm": "usr/bin/npm",
+    "gcc": "usr/bin/gcc",
+    "python3-dev": "usr/include/python3.*/Python.h",
 }
 """A file that proves that a package is installed: faster than dpkg, and finds other installations too."""
 

@@ -24,7 +24,7 @@ from shared.templates import Content, RenderError, Template, Value
 _LIST_ID = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ONE_LINE = re.compile(r"[ -~]{1,200}")
 _ENVELOPE_SAFE = re.compile(
-    '[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\ud800-\udfff]{1,64}@[A-Za-z0-9.-]{1,255}'
+    '[^\x00-\x20\x7f-\x9f<>()\\[\\]\\\\,;:@"\u2028\u2029\\ud800-\\udfff]{1,64}@[A-Za-z0-9.-]{1,255}'
 )
 _URL = re.compile(r"https?://[!#-;=?-Z_a-z~]{1,850}")
 

@@ -16,7 +16,7 @@ from cli.client import ApiClient
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
-from tests.support.containers import Container, Image
+from tests.support.containers import Container, Image, built_image
 from tests.support.databases import empty_postgres
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
@@ -68,6 +68,19 @@ def test_the_image_contains_only_what_it_needs(image: Image) -> None:
     assert _find(image.tree, "-user", "10001") == [str(image.tree / "var/lib/vashsender")]
     compiled = _find(image.tree / "opt", "-name", "*.pyc")
     assert len(compiled) > 1000
+
+
+def test_it_can_have_compiled_modules(tmp_path: Path) -> None:
+    with built_image(["python3-venv", "python3-dev", "gcc"], "--build-arg", "COMPILED=1") as image:
+        for pattern in ("**/site-packages/mypy*", "**/site-packages/setuptools"):
+            assert not list((image.tree / "opt").glob(pattern)), pattern
+        script = (
+            "from services.sender import feed; from shared.compiled import is_compiled\n"
+            "assert feed.__file__.endswith('.so') and is_compiled()\n"
+        )
+        bare = replace(image, config={**image.config, "Entrypoint": []})
+        container = Container(bare, tmp_path, "compiled", ["python3", "-c", script], {})
+        assert container.run() == 0, container.log_tail()
 
 
 def test_a_container_may_write_to_its_own_folder_only(image: Image, tmp_path: Path) -> None:

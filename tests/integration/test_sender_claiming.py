@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,8 +22,8 @@ from services.sender.worker import Worker
 from shared.content import CampaignContent
 from shared.events import BatchReleased
 from shared.ledger import campaigns, rate_limits
+from shared.ledger.database import Ledger
 from shared.ledger.models import Batch
-from shared.ledger.rate_limits import Scopes
 from shared.ledger.states import CampaignStatus
 from shared.process import Process
 from shared.settings import SenderSettings
@@ -169,18 +169,18 @@ async def test_a_batch_has_no_email_to_start_before_its_limits_are_known(
         await connection.execute(update(Batch).values(span_seconds=2.0))
     (batch_id,) = seeded.batch_ids
     assert await claim(process.ledger, batch_id, 1, "sender@test", 15.0) is not None
-    may_learn, have_read, learn = asyncio.Event(), asyncio.Event(), limits.learn
+    may_learn, have_read, read_limits = asyncio.Event(), asyncio.Event(), rate_limits.read_alone
 
-    async def learn_later(scopes: Scopes) -> None:
+    async def learn_later(ledger: Ledger, scopes: Collection[str]) -> dict[str, rate_limits.Limit]:
         await may_learn.wait()
-        await learn(scopes)
+        return await read_limits(ledger, scopes)
 
     async def read(*what: Any) -> Sequence[WorklistRow]:
         rows = await read_worklist(*what)
         have_read.set()
         return rows
 
-    monkeypatch.setattr(limits, "learn", learn_later)
+    monkeypatch.setattr(rate_limits, "read_alone", learn_later)
     monkeypatch.setattr("services.sender.worker.read_worklist", read)
     await asyncio.wait_for(worker.resume(), SECONDS)
     (held,) = held_batches

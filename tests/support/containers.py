@@ -76,14 +76,15 @@ class Image:
 
 
 @contextlib.contextmanager
-def built_image(base_packages: Sequence[str]) -> Iterator[Image]:
-    """Builds the Dockerfile on a Debian 12 with `base_packages`. Removes the image at the end. Takes 2 minutes."""
+def built_image(base_packages: Sequence[str], *options: str) -> Iterator[Image]:
+    """Builds the Dockerfile on a Debian 12 with `base_packages`, with these `options` of buildah. Removes the image at
+    the end. Takes 2 minutes."""
     packages.ensure(NEEDED)
     CACHE.mkdir(parents=True, exist_ok=True)
     store = Path(mkdtemp(prefix="images-", dir=CACHE))
     try:
         _import_base(store, base_packages)
-        _buildah(store, "bud", "--format", "docker", *_build_options(), "--tag", BUILT, str(ROOT))
+        _buildah(store, "bud", "--format", "docker", *_build_options(), *options, "--tag", BUILT, str(ROOT))
         container = _buildah(store, "from", "--pull-never", BUILT).strip()
         tree = Path(_buildah(store, "mount", container).strip())
         (tree / "run" / "secrets").mkdir(parents=True, exist_ok=True)

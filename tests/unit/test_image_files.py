@@ -15,13 +15,15 @@ def test_the_base_has_a_version_and_can_be_replaced() -> None:
     base = next(rest for word, rest in dockerfile.instructions() if word == "ARG")
     assert re.fullmatch(r"BASE=docker\.io/library/python:3\.11-slim-bookworm(@sha256:[0-9a-f]{64})?", base)
     stages = [rest for word, rest in dockerfile.instructions() if word == "FROM"]
-    assert [stage.partition(" ")[0] for stage in stages] == ["${BASE}", "${BASE}"]
+    assert [stage.partition(" ")[0] for stage in stages] == ["${BUILD_BASE}", "${BASE}"]
 
 
 def test_dependencies_are_locked_and_no_index_is_named() -> None:
     text = dockerfile.FILE.read_text()
     assert "--require-hashes -r requirements/run.txt" in text
-    for path in (dockerfile.FILE, ROOT / "requirements" / "run.txt"):
+    assert "--require-hashes -r requirements/compile.txt" in text
+    locks = (ROOT / "requirements" / name for name in ("run.txt", "compile.txt"))
+    for path in (dockerfile.FILE, *locks):
         assert not re.search(r"https?://|--index-url|--extra-index-url|--trusted-host|--find-links", path.read_text())
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     ColumnElement,
     Float,
     Select,
@@ -41,7 +42,8 @@ KEYS_AT_ONCE = 1000
 _WANTS_EVENTS: ColumnElement[bool] = func.coalesce(
     literal_column(
         "(SELECT s.wanted FROM event_stream AS s JOIN campaign AS c ON c.project_id = s.project_id"
-        " WHERE c.id = batch.campaign_id)"
+        " WHERE c.id = batch.campaign_id)",
+        Boolean,
     ),
     literal_column("false"),
 )

@@ -11,7 +11,7 @@ chunk `_pump` writes what may be written now. So a reply to nothing never pairs 
 import asyncio
 import math
 from collections.abc import Container
-from typing import Protocol
+from typing import Protocol, cast
 
 from services.sender.smtp.attempt import Attempt, Failure
 from services.sender.smtp.config import EngineConfig
@@ -51,8 +51,10 @@ class Owner(Protocol):
         """The transport is gone, or going. Called before the emails in flight come back."""
 
 
-class Connection(asyncio.Protocol):
-    """Takes over an established transport, and works for `owner` until it is closed. Times are the event loop's."""
+class Connection:
+    """Takes over an established transport, and works for `owner` until it is closed. Times are the event loop's.
+
+    An asyncio.Protocol that does not inherit from it: a compiled class is fast only if its bases are compiled."""
 
     def __init__(
         self,
@@ -93,7 +95,7 @@ class Connection(asyncio.Protocol):
         self.opened_at = self._loop.time()
         #: When the latest reply came, or when something was written of which nothing was unanswered before.
         self.quiet_since = self.opened_at
-        session.transport.set_protocol(self)
+        session.transport.set_protocol(cast(asyncio.Protocol, self))
 
     @property
     def in_flight(self) -> int:
@@ -153,8 +155,6 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Make events of bytes, then write what may be written."""
-        if self.closed:
-            return
         dialogue = self._dialogue
         before = dialogue.replies
         events = dialogue.receive_data(data)
@@ -164,6 +164,8 @@ class Connection(asyncio.Protocol):
         if events:
             self._hearing = True
             for event, stage, reply in events:
+                if self.closed:
+                    return
                 if event == "accepted":
                     self._on_accepted(reply)
                 elif event == "go ahead":
@@ -172,8 +174,6 @@ class Connection(asyncio.Protocol):
                     self._on_refused(stage, reply)
                 else:
                     self._end(reply, blame=event == "broken")
-                if self.closed:
-                    return
             self._hearing = False
         self._pump()
 
@@ -266,12 +266,16 @@ class Connection(asyncio.Protocol):
             self._open, self._displaced = attempt, None
             if self._size_limit is not None:
                 self._making.begin(attempt)
-                if self._open is None or self._too_big(attempt):
+                if not self._has_open(attempt) or self._too_big(attempt):
                     continue
             self._emails_left -= 1
             self._dialogue.begin(attempt.envelope_for(verp=self._verp, sized=self._size_limit is not None))
             return attempt
         return None
+
+    def _has_open(self, attempt: Attempt) -> bool:
+        """Whether it is still on this connection: making its body may have failed."""
+        return self._open is attempt
 
     def _body_to_send(self) -> Body | None:
         """The body, if it is made and may leave at this instant."""

@@ -177,16 +177,17 @@ class Dialogue:
     def receive_data(self, data: bytes) -> list[Happened]:
         """What these bytes, cut anywhere, amount to. There may be `data_to_send` in consequence."""
         events: list[Happened] = []
-        if self.ended:
-            return events
         try:
             replies = self._reader.feed(data)
         except BadReplyError as error:
-            self._end("broken", Stage.DOT, Reply(0, f"not SMTP: {error}".encode()), events)
+            if not self.ended:
+                self._end("broken", Stage.DOT, Reply(0, f"not SMTP: {error}".encode()), events)
             return events
         self.replies += len(replies)
         expected = self._expected
         for reply in replies:
+            if self.ended:
+                break
             code = reply.code
             if not expected:
                 # 421 may come at any time (RFC 5321, 3.8). Anything else: replies and commands no longer pair.
@@ -203,8 +204,6 @@ class Dialogue:
                     action = step.on_354 if code == 354 else "out of step"
                 if action is not None:
                     self._act(action, step, reply, events)
-            if self.ended:
-                break
         return events
 
     def _act(self, action: Action, step: Step, reply: Reply, events: list[Happened]) -> None:

@@ -1,0 +1,57 @@
+"""Compiled modules are used only while they are what their sources say."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.compiled import ROOT, SUFFIX, is_compiled, library_of
+from shared.errors import ConfigurationError
+
+
+def installed(root: Path, *sources: str) -> list[Path]:
+    """Sources, and files with the names that a build gives to their compiled modules and library."""
+    paths = [root / source for source in sources]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"# {path.name}\n")
+        path.with_suffix(SUFFIX).touch()
+    (root / "shared").mkdir(exist_ok=True)
+    (root / f"{library_of(paths).replace('.', '/')}__mypyc{SUFFIX}").touch()
+    return paths
+
+
+def test_without_compiled_modules_the_sources_run(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    assert not is_compiled(tmp_path)
+
+
+def test_modules_that_are_what_their_sources_say_are_used(tmp_path: Path) -> None:
+    installed(tmp_path, "services/sender/feed.py", "shared/email_tokens.py")
+    assert is_compiled(tmp_path)
+
+
+def test_a_source_that_has_changed_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    feed, _ = installed(tmp_path, "services/sender/feed.py", "shared/email_tokens.py")
+    feed.write_text("# another release\n")
+    with pytest.raises(ConfigurationError, match=r"has changed since .* run `make compiled`, or `make uncompiled`"):
+        is_compiled(tmp_path)
+
+
+def test_a_source_that_is_gone_is_refused(tmp_path: Path) -> None:
+    feed, _ = installed(tmp_path, "services/sender/feed.py", "shared/email_tokens.py")
+    feed.unlink()
+    with pytest.raises(ConfigurationError, match=r"services/sender/feed.py is gone"):
+        is_compiled(tmp_path)
+
+
+def test_a_module_that_was_compiled_by_another_build_is_refused(tmp_path: Path) -> None:
+    installed(tmp_path, "services/sender/feed.py")
+    installed(tmp_path, "shared/email_tokens.py")
+    with pytest.raises(ConfigurationError, match="make compiled"):
+        is_compiled(tmp_path)
+
+
+def test_the_digest_is_the_same_for_relative_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    relative = [Path("shared/providers.py"), Path("services/sender/feed.py")]
+    assert library_of(relative) == library_of([ROOT / path for path in reversed(relative)])
