@@ -13,8 +13,10 @@ ARGS ?=
 POSTGRESQL_DEMO := var/on-postgresql
 TEST_PACKAGES := rabbitmq-server postgresql pgbouncer opendkim chromium prometheus
 # A compiled class has no __slots__, which test_sender_state reads.
-COMPILED_TESTS := tests/unit --ignore=tests/unit/test_sender_state.py tests/chaos $(wildcard tests/integration/test_sender_*.py \
-    tests/integration/test_smtp_*.py tests/integration/test_provider_*.py tests/integration/test_wakeups.py)
+COMPILED_TESTS := tests/unit --ignore=tests/unit/test_sender_state.py tests/chaos $(addprefix tests/integration/test_, $(addsuffix .py, \
+    at_once erasure_while_sending limits_api loop_lag memory outages poison prewarm provider_limits provider_shares races rates \
+    relay_groups sd_notify spread_ledger stopping suppressed_at_once tls trouble_of_a_few wakeups)) \
+    $(wildcard tests/integration/test_sender_*.py tests/integration/test_smtp_*.py)
 TYPED := services shared cli tests bench scripts
 
 help: ## show this list

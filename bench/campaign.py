@@ -26,6 +26,7 @@ from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
+from shared.compiled import is_compiled
 from shared.ledger import migrate
 from tests.support.smtp.sink import smtp_sink
 from tests.support.system import System, installation
@@ -137,7 +138,12 @@ def report(console: Console, results: dict[str, list[Run]], options: argparse.Na
     show_table(table, console)
     REPORTS.mkdir(parents=True, exist_ok=True)
     path = REPORTS / "campaign.json"
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
+    machine = {
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "compiled": is_compiled(),
+        "load": os.getloadavg()[0],
+    }
     runs = {database: [asdict(run) for run in runs] for database, runs in results.items()}
     path.write_text(json.dumps({"machine": machine, "options": vars(options), "runs": runs}, indent=2))
     console.print(f"All runs: {path}")

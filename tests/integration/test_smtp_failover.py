@@ -7,11 +7,11 @@ import pytest
 
 from services.sender.smtp.contract import Job, Outcome, Verdict
 from services.sender.smtp.engine import Engine
-from services.sender.smtp.observe import Silent
 from shared.relays.config import RelayConfig
 from shared.relays.replies import Stage
 from tests.support.smtp.configs import engine_config, relay_config
 from tests.support.smtp.mail import Letterbox, delivering, letters
+from tests.support.smtp.observers import Noting
 from tests.support.smtp.scripted import Act, scripted_relay
 from tests.support.smtp.sink import unused_port
 
@@ -21,7 +21,7 @@ QUICK = engine_config(
 LONG_REST = replace(QUICK, rest_seconds=30.0, rest_max_seconds=30.0)
 
 
-class States(Silent):
+class States(Noting):
     """Keeps the states that relays changed to."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ async def test_an_email_that_fails_before_its_body_uses_the_next_relay(verb: str
 
 
 async def test_each_relays_refusal_is_logged_once() -> None:
-    class Listening(Silent):
+    class Listening(Noting):
         heard: list[tuple[str, str, int | None]]
 
         def attempt(self, job: Job, outcome: Outcome) -> None:
@@ -163,7 +163,7 @@ async def test_a_blocked_engine_goes_on_by_itself() -> None:
 async def test_rests_grow() -> None:
     rests: list[float] = []
 
-    class Rests(Silent):
+    class Rests(Noting):
         def relay(self, relay: str, state: str, reason: str, seconds: float) -> None:
             rests.append(seconds)
 
