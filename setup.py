@@ -39,6 +39,7 @@ COMPILED = [
     "shared/providers.py",
     "shared/relays/replies.py",
     "shared/retries.py",
+    "shared/templates/pieces.py",
 ]
 
 BUILT = "var/compiled"

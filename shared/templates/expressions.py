@@ -31,7 +31,7 @@ _FILTERS: Mapping[str, Callable[[str], str]] = {
     "urlencode": url_quote,
 }
 _DEFAULT = ("default", "d")
-_TESTS: Mapping[str, Callable[[Value], bool]] = {
+_TESTS: Mapping[str, Callable[[object], bool]] = {
     "defined": lambda value: value is not None,
     "undefined": lambda value: value is None,
     "none": lambda value: value is None,
@@ -68,10 +68,10 @@ class _Constant:
 
     __slots__ = ("value",)
 
-    def __init__(self, value: Value) -> None:
+    def __init__(self, value: object) -> None:
         self.value = value
 
-    def __call__(self, _values: Values) -> Value:
+    def __call__(self, _values: Values) -> object:
         return self.value
 
 
@@ -150,7 +150,7 @@ class ExpressionCompiler:
             if isinstance(side, nodes.Name):
                 self._uses.decides(side.name)
 
-        def both(values: Values) -> Value:
+        def both(values: Values) -> object:
             value = first(values)
             return second(values) if holds(value) else value
 
@@ -159,7 +159,7 @@ class ExpressionCompiler:
     def _or(self, node: nodes.Or, needed: bool) -> Expression:
         first, second = self.condition(node.left), self.compile(node.right, needed=needed)
 
-        def either(values: Values) -> Value:
+        def either(values: Values) -> object:
             value = first(values)
             return value if holds(value) else second(values)
 
@@ -208,7 +208,7 @@ class ExpressionCompiler:
         otherwise = self.compile(node.args[0], needed=needed)
         stands_in_for_false = len(node.args) == 2  # as in Jinja: default('x', true) stands in for 0 and false too
 
-        def defaulted(values: Values) -> Value:
+        def defaulted(values: Values) -> object:
             value = value_of(values)
             absent = not holds(value) if stands_in_for_false else value is None or value == ""
             return otherwise(values) if absent else value

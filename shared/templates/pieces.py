@@ -14,9 +14,10 @@ from shared.header_text import UNSAFE_IN_HEADER
 from shared.templates.errors import MissingFieldError, Part, RenderError
 from shared.templates.limits import MAX_MESSAGE_BYTES, MAX_VALUE_CHARACTERS
 from shared.templates.syntax import Position
-from shared.templates.values import Value, Values, can_start_link, holds
+from shared.templates.values import Values, can_start_link, holds
 
-Expression: TypeAlias = Callable[[Values], Value]
+Expression: TypeAlias = Callable[[Values], object]
+"""Gives a Value, or what else the data of a recipient holds."""
 
 MIXED_KINDS = "compares values of different kinds, such as 5 and 'A'"
 _LONGEST_ESCAPE = 5  # bytes of a character in HTML, such as &#39;
