@@ -1,6 +1,9 @@
 """Compiled modules are used only while they are what their sources say."""
 
+import subprocess
+import sys
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 
@@ -55,3 +58,17 @@ def test_the_digest_is_the_same_for_relative_paths(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(ROOT)
     relative = [Path("shared/providers.py"), Path("services/sender/feed.py")]
     assert library_of(relative) == library_of([ROOT / path for path in reversed(relative)])
+
+
+def test_a_service_says_so_before_it_imports_anything_else(tmp_path: Path) -> None:
+    for name in ("services/__init__.py", "shared/__init__.py", "shared/compiled.py", "shared/errors.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copyfile(ROOT / name, tmp_path / name)
+    (feed,) = installed(tmp_path, "services/sender/feed.py")
+    feed.write_text("# another release\n")
+    command = [sys.executable, "-m", "services.sender"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == ConfigurationError.exit_code
+    assert ended.stderr.startswith("services: a source in ")
+    assert "make compiled" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
