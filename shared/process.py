@@ -59,7 +59,6 @@ class Process(Generic[S]):
         self.service = service
         self.settings = config
         self.instance = config.instance_name(service)
-        self.is_compiled = is_compiled()
         self.metrics = Metrics(service)
         self.ledger = Ledger(
             config.ledger_url,
@@ -175,7 +174,7 @@ class Process(Generic[S]):
         async with self._serving(app), self._reporting():
             self.bus.start()
             keep_what_is_loaded()
-            log.info("service.started", compiled=self.is_compiled)
+            log.info("service.started", compiled=is_compiled())
             # Not what /health/ready means: a service waits for what is away, and a boot must not wait for the service.
             self.notifier.ready()
             try:

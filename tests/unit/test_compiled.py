@@ -36,7 +36,9 @@ def test_modules_that_are_what_their_sources_say_are_used(tmp_path: Path) -> Non
 def test_a_source_that_has_changed_is_refused_with_what_to_do(tmp_path: Path) -> None:
     feed, _ = installed(tmp_path, "services/sender/feed.py", "shared/email_tokens.py")
     feed.write_text("# another release\n")
-    with pytest.raises(ConfigurationError, match=r"has changed since .* run `make compiled`, or `make uncompiled`"):
+    with pytest.raises(
+        ConfigurationError, match=r"not those of its sources: run `make compiled`, or `make uncompiled`"
+    ):
         is_compiled(tmp_path)
 
 
@@ -44,6 +46,22 @@ def test_a_source_that_is_gone_is_refused(tmp_path: Path) -> None:
     feed, _ = installed(tmp_path, "services/sender/feed.py", "shared/email_tokens.py")
     feed.unlink()
     with pytest.raises(ConfigurationError, match=r"services/sender/feed.py is gone"):
+        is_compiled(tmp_path)
+
+
+def test_a_build_that_was_not_finished_is_refused(tmp_path: Path) -> None:
+    installed(tmp_path, "services/sender/feed.py")
+    (library,) = (tmp_path / "shared").iterdir()
+    library.unlink()
+    with pytest.raises(ConfigurationError, match="make compiled"):
+        is_compiled(tmp_path)
+
+
+def test_text_that_moves_to_another_source_is_a_change(tmp_path: Path) -> None:
+    first, second = installed(tmp_path, "shared/a.py", "shared/b.py")
+    first.write_text(first.read_text() + second.read_text())
+    second.write_text("")
+    with pytest.raises(ConfigurationError, match="make compiled"):
         is_compiled(tmp_path)
 
 
@@ -69,6 +87,6 @@ def test_a_service_says_so_before_it_imports_anything_else(tmp_path: Path) -> No
     command = [sys.executable, "-m", "services.sender"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == ConfigurationError.exit_code
-    assert ended.stderr.startswith("services: a source in ")
+    assert ended.stderr.startswith("services: the compiled modules in ")
     assert "make compiled" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
