@@ -33,9 +33,9 @@ _NOTHING = CampaignRef(NO_TENANT, NO_ID)
 
 async def accept_nothing(ledger: Ledger) -> None:
     """For `prewarm`."""
-    async with ledger.read() as connection:
-        with suppress(NotFoundError):
-            await campaign_row.find_with_texts(connection, _NOTHING)
+    with suppress(NotFoundError):
+        await campaign_row.find_with_texts(ledger, _NOTHING)
+    await domains.owner_alone(ledger, "nothing.invalid")
     with suppress(NotFoundError):
         await summaries.show_alone(ledger, _NOTHING)
     await keys.find_alone(ledger, f"vs_{'A' * 43}")

@@ -1,6 +1,6 @@
 """Closing a campaign: only with proof, by comparing all recipients with the counts, that none is open."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -32,6 +32,12 @@ REFUSALS_TOLD = 3
 SMALL = LIST_RESULTS - 1
 """Recipients of a campaign that closes together with others: the breaker of the list needs more results."""
 
+_CLOSED: Mapping[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
+_LOCK_SMALL = campaigns.LockOfMany(
+    campaigns.in_status(CampaignStatus.SENDING), col(Campaign.reopen).is_(None), col(Campaign.total) <= SMALL
+)
+_FINISH = campaigns.MoveOfMany(CampaignStatus.FINISHED, **_CLOSED)
+
 log = logs.get()
 
 
@@ -39,13 +45,7 @@ async def close_small(ledger: Ledger, campaign_ids: Collection[UUID]) -> Sequenc
     """Closes those of several small campaigns in which everything was sent, suppressed or expired and all rows agree,
     in one transaction, and returns the events to publish. The others need a job, which closes or repairs them."""
     async with ledger.write() as connection:
-        locked = await campaigns.lock_all(
-            connection,
-            campaign_ids,
-            campaigns.in_status(CampaignStatus.SENDING),
-            col(Campaign.reopen).is_(None),
-            col(Campaign.total) <= SMALL,
-        )
+        locked = await _LOCK_SMALL.of(connection, campaign_ids)
         # In another statement: one that waited for the locks would not see what was committed meanwhile.
         are_spent = (col(Campaign.id).in_(locked.keys()), ~_has_live(), ~campaigns.has_uncut())
         spent = set((await connection.execute(select(col(Campaign.id)).where(*are_spent))).scalars())
@@ -58,8 +58,7 @@ async def close_small(ledger: Ledger, campaign_ids: Collection[UUID]) -> Sequenc
         }
         if not closing:
             return []
-        values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
-        await campaigns.move_all(connection, closing.keys(), CampaignStatus.FINISHED, **values)
+        await _FINISH.of(connection, closing.keys())
         await timeline.record_all(connection, closing, CampaignStatus.FINISHED.value)
         await bookmarks.remove(connection, *map(bookmark, closing))
     for campaign_id in closing:
@@ -102,7 +101,7 @@ async def close(
         else:
             return []
         refusals = _refusals(proof) if said[RecipientStatus.FAILED.value] else ""
-        values: dict[str, Any] = {"finished_at": db_now(), "blocked_by": None, "reopen": None}
+        values = dict(_CLOSED)
         if (reason := _reason(status, said, refusals)) is not None:
             values["reason"] = reason[:LONGEST_REPLY]
         if not await campaigns.move(connection, campaign_id, status, **values):

@@ -1,7 +1,6 @@
 """The steps of a campaign that take one short transaction: scheduled start, start, expiry, pause."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
@@ -18,6 +17,15 @@ from shared.ledger.models import Batch, Campaign
 from shared.ledger.states import BatchState, CampaignStatus, before
 
 log = logs.get()
+
+
+LOCK_QUEUED = campaigns.LockOfMany(campaigns.in_status(CampaignStatus.QUEUED))
+_START = campaigns.MoveOfMany(
+    CampaignStatus.SENDING,
+    started_at=func.coalesce(col(Campaign.started_at), db_now()),
+    finished_at=None,
+    reason=None,
+)
 
 
 async def advance(ledger: Ledger, campaign: OpenCampaign) -> str | None:
@@ -38,7 +46,7 @@ async def start(ledger: Ledger, campaign_ids: Collection[UUID]) -> Collection[UU
     """Starts those of the campaigns that are queued, in one transaction; returns them. Those of a project about which
     too many people complain pause instead."""
     async with ledger.write() as connection:
-        queued = await campaigns.lock_all(connection, campaign_ids, campaigns.in_status(CampaignStatus.QUEUED))
+        queued = await LOCK_QUEUED.of(connection, campaign_ids)
         started, held = await begin(connection, queued)
     for campaign_id in held:
         log.warning("campaign.paused", campaign_id=str(campaign_id), reason="complaints")
@@ -57,9 +65,7 @@ async def begin(
         await campaigns.move(connection, campaign_id, CampaignStatus.PAUSED, reason=reason)
         await timeline.record(connection, campaign_id, "paused", reason)
     again = {campaign_id for campaign_id, started_at in queued.items() if started_at is not None}
-    started_at = func.coalesce(col(Campaign.started_at), db_now())
-    values: dict[str, Any] = {"started_at": started_at, "finished_at": None, "reason": None}
-    started = await campaigns.move_all(connection, queued.keys() - held.keys(), CampaignStatus.SENDING, **values)
+    started = await _START.of(connection, queued.keys() - held.keys())
     for ids, kind, words in (
         (started & again, "continued", "Sending goes on"),
         (started - again, "started", "Sending has begun"),

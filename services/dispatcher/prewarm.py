@@ -5,11 +5,10 @@ from functools import partial
 from services.dispatcher import closing, lifecycle
 from services.dispatcher.history import History
 from services.dispatcher.survey import look_at
-from shared.ledger import batches, breakers, campaigns, rate_limits, spread, timeline
+from shared.ledger import batches, breakers, rate_limits, spread, timeline
 from shared.ledger.counts import counts_of
 from shared.ledger.database import Ledger
 from shared.ledger.prewarm import NO_ID
-from shared.ledger.states import CampaignStatus
 
 
 async def dispatch_nothing(ledger: Ledger) -> None:
@@ -21,7 +20,7 @@ async def dispatch_nothing(ledger: Ledger) -> None:
     await breakers.suspects(ledger, 1.0, [NO_ID])
     await spread.suspects(ledger, [NO_ID])
     async with ledger.write() as connection:
-        await campaigns.lock_all(connection, [NO_ID], campaigns.in_status(CampaignStatus.QUEUED))
+        await lifecycle.LOCK_QUEUED.of(connection, [NO_ID])
         await lifecycle.begin(connection, {NO_ID: None})
         await timeline.record(connection, NO_ID, "", "")  # adds nothing: as if its last entry had this kind
     await ledger.write_at_once(partial(batches.cut, campaign_id=NO_ID, after=0, batches=1, emails=1, rate=None))

@@ -142,7 +142,7 @@ class Campaigns:
             limited_as=row.test_of or campaign_id,
             relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
-            content=self.contents.of(campaign_id, make, row.content_bytes),
+            content=self.contents.of(campaign_id, make, row.content_bytes, row.short_content),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             tokens=TokenMaker(self._unsubscribe_key, campaign_id).make,

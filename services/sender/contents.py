@@ -6,6 +6,7 @@ from collections.abc import Callable
 from uuid import UUID
 
 from services.sender.db import campaigns
+from services.sender.db.campaigns import SHORT_BYTES
 from services.sender.db.retry import until_available
 from services.sender.memory import Memory
 from shared.errors import VashSenderError
@@ -16,10 +17,6 @@ TENURE_SECONDS = 2.0
 """A content that others wait for starts no more emails after this time: campaigns that cannot all be loaded take
 turns."""
 
-SHORT_CHARACTERS = 16_384
-"""A content up to this length is compiled at once: usually in 2 ms, in 50 ms at most. In a thread it would take 15 ms
-beside a busy event loop. Megabytes of HTML take a while, and other campaigns go on."""
-
 Make = Callable[[list[str]], MessageBuilder]
 """Compiles the content of a campaign: one JSON text, which it takes out of the list, so that its memory is freed."""
 
@@ -27,11 +24,24 @@ Make = Callable[[list[str]], MessageBuilder]
 class Content:
     """One campaign's content. `builder` is None while it is not loaded, or has to make room for another."""
 
-    __slots__ = ("_loaded", "_loaded_at", "_users", "campaign_id", "error", "is_leaving", "make", "row_bytes", "size")
+    __slots__ = (
+        "_loaded",
+        "_loaded_at",
+        "_stored",
+        "_users",
+        "campaign_id",
+        "error",
+        "is_leaving",
+        "make",
+        "row_bytes",
+        "size",
+    )
 
-    def __init__(self, campaign_id: UUID, make: Make, stored_bytes: int) -> None:
+    def __init__(self, campaign_id: UUID, make: Make, stored_bytes: int, stored: str | None = None) -> None:
+        """`stored`: what `make` takes, if it was read already."""
         self.campaign_id = campaign_id
         self.make = make
+        self._stored = stored
         #: Bytes it takes: as stored, and known better once it was loaded.
         self.size = stored_bytes
         #: Why no email can be made of it.
@@ -76,6 +86,11 @@ class Content:
         self._loaded, self._loaded_at = builder, time.monotonic()
         self.size = builder.kept_bytes
 
+    def take_stored(self) -> list[str]:
+        """What `make` takes, once; empty if it has to be read."""
+        stored, self._stored = self._stored, None
+        return [] if stored is None else [stored]
+
     def take_error(self) -> str:
         """The error, once: when the campaign is resumed, its content may have been mended."""
         error, self.error = self.error, ""
@@ -102,10 +117,10 @@ class Contents:
         self._wanted: dict[UUID, Content] = {}
         self._changed = asyncio.Event()
 
-    def of(self, campaign_id: UUID, make: Make, stored_bytes: int) -> Content:
+    def of(self, campaign_id: UUID, make: Make, stored_bytes: int, stored: str | None) -> Content:
         """The content of a campaign; the same one as long as it is loaded."""
         known = self._loaded.get(campaign_id) or self._wanted.get(campaign_id)
-        return known or Content(campaign_id, make, stored_bytes)
+        return known or Content(campaign_id, make, stored_bytes, stored)
 
     def want(self, content: Content) -> None:
         """An email of this content could start. Wakes the feed once it is loaded."""
@@ -185,8 +200,10 @@ class Contents:
         reserved = content.size
         self.memory.campaigns += reserved
         try:
-            stored = [await until_available(lambda: campaigns.read_content(self._ledger, content.campaign_id))]
-            is_short = len(stored[0]) <= SHORT_CHARACTERS
+            stored = content.take_stored()
+            if not stored:
+                stored = [await until_available(lambda: campaigns.read_content(self._ledger, content.campaign_id))]
+            is_short = len(stored[0]) <= SHORT_BYTES
             content.loaded(content.make(stored) if is_short else await asyncio.to_thread(content.make, stored))
         except (VashSenderError, ValueError) as error:
             # The API has checked it, so another version of this program wrote it.

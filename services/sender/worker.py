@@ -35,8 +35,8 @@ FLUSH_SECONDS = 10.0
 USUAL_REPLY_SECONDS = 0.1
 """A batch that waits longer than this for its last replies makes the dispatcher release another meanwhile."""
 
-CONNECTIONS = 2
-"""As many as the first batches keep busy."""
+CONNECTIONS = 1
+"""Of the pool, as many as the first batches keep busy: nearly all of their statements go straight to the driver."""
 
 T = TypeVar("T")
 log = logs.get()

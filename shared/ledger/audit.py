@@ -75,19 +75,20 @@ async def record(
     result: str = DONE,
 ) -> None:
     """Adds an entry in the current transaction. The target must not contain a recipient's address."""
-    await connection.execute(
-        insert(AuditEntry).values(
-            at=db_now(),
-            project_id=project_id,
-            via=actor.via,
-            actor=actor.id[:200],
-            actor_name=actor.name[:200],
-            action=action[:200],
-            target=target[:500],
-            address=actor.address[:64],
-            result=result[:100],
-        )
-    )
+    values = {
+        "project_id": project_id,
+        "via": actor.via,
+        "actor": actor.id[:200],
+        "actor_name": actor.name[:200],
+        "action": action[:200],
+        "target": target[:500],
+        "address": actor.address[:64],
+        "result": result[:100],
+    }
+    await connection.execute(_ADD, values)
+
+
+_ADD = insert(AuditEntry).values(at=db_now())
 
 
 async def list_entries(connection: AsyncConnection, wanted: Wanted) -> Sequence[Entry]:

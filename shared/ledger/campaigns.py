@@ -2,11 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    ClauseElement,
     ColumnElement,
     Integer,
     Select,
@@ -20,6 +22,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col
 from uuid6 import uuid7
 
@@ -91,18 +94,25 @@ async def lock(connection: AsyncConnection, campaign_id: UUID, *conditions: Colu
     return None if row is None else Locked(*row)
 
 
-async def lock_all(
-    connection: AsyncConnection, campaign_ids: Collection[UUID], *conditions: ColumnElement[bool]
-) -> dict[UUID, float | None]:
-    """Locks those of the campaigns that meet the conditions until the transaction ends, in the order of their ids, to
-    avoid deadlocks. On SQLite a writing transaction has locked everything already. Returns when each was started."""
-    locked = await connection.execute(
-        select(col(Campaign.id), col(Campaign.started_at))
-        .where(col(Campaign.id).in_(campaign_ids), *conditions)
-        .order_by(col(Campaign.id))
-        .with_for_update()
-    )
-    return {row.id: row.started_at for row in locked}
+_ONE_OF = col(Campaign.id).in_(bindparam("ids", expanding=True))
+
+
+class LockOfMany:
+    """Locks those of many campaigns that meet the conditions until the transaction ends, in the order of their ids, to
+    avoid deadlocks. On SQLite a writing transaction has locked everything already. A constant, as MoveOfMany."""
+
+    def __init__(self, *conditions: ColumnElement[bool]) -> None:
+        self._statement = (
+            select(col(Campaign.id), col(Campaign.started_at))
+            .where(_ONE_OF, *conditions)
+            .order_by(col(Campaign.id))
+            .with_for_update()
+        )
+
+    async def of(self, connection: AsyncConnection, campaign_ids: Collection[UUID]) -> dict[UUID, float | None]:
+        """Returns when each was started."""
+        locked = await connection.execute(self._statement, {"ids": list(campaign_ids)})
+        return {row.id: row.started_at for row in locked}
 
 
 _SUBSCRIBER: ColumnElement[UUID | None] = literal_column(
@@ -127,16 +137,30 @@ async def move(
     sources = [source.value for source in before(to) if from_ is None or source in from_]
     if not sources:
         raise ValueError(f"no campaign moves to {to} from {from_}")
-    moved = await connection.execute(
-        update(Campaign)
-        .where(col(Campaign.id) == campaign_id, col(Campaign.status).in_(sources), *conditions)
-        .values(status=to.value, **values)
-        .returning(_SUBSCRIBER)
-    )
-    row = moved.first()
+    computed = {name: value for name, value in values.items() if isinstance(value, ClauseElement)}
+    plain = {name: value for name, value in values.items() if name not in computed}
+    statement = _moving(to, tuple(sources), tuple(plain))
+    if conditions:
+        statement = statement.where(*conditions)
+    if computed:
+        statement = statement.values(computed)
+    new = {f"new_{name}": value for name, value in plain.items()}
+    row = (await connection.execute(statement, {"campaign_id": campaign_id, **new})).first()
     if row is not None and row.subscriber is not None:
         await _tell(connection, campaign_id, row.subscriber, to)
     return row is not None
+
+
+@cache
+def _moving(to: CampaignStatus, sources: tuple[str, ...], columns: tuple[str, ...]) -> ReturningUpdate[UUID | None]:
+    """The update that sets the status and these columns, each to `new_...`. It is kept, because to build it takes as
+    long as to execute it."""
+    return (
+        update(Campaign)
+        .where(col(Campaign.id) == bindparam("campaign_id"), col(Campaign.status).in_(sources))
+        .values(status=to.value, **{name: bindparam(f"new_{name}") for name in columns})
+        .returning(_SUBSCRIBER)
+    )
 
 
 async def _tell(connection: AsyncConnection, campaign_id: UUID, project_id: UUID, to: CampaignStatus) -> None:
@@ -151,22 +175,28 @@ async def _tell(connection: AsyncConnection, campaign_id: UUID, project_id: UUID
     await outbox.write(connection, outbox.pack(project_id, [Fact(OF_CAMPAIGN[to], campaign_id, details=details)]))
 
 
-async def move_all(
-    connection: AsyncConnection, campaign_ids: Collection[UUID], to: CampaignStatus, **values: Any
-) -> set[UUID]:
-    """Moves all of the campaigns that may go to the status `to`; returns those that moved. Lock them first.
-    The moves go into the outbox, as those of `move` do."""
-    moved = await connection.execute(
-        update(Campaign)
-        .where(col(Campaign.id).in_(campaign_ids), col(Campaign.status).in_([source.value for source in before(to)]))
-        .values(status=to.value, **values)
-        .returning(col(Campaign.id), _SUBSCRIBER)
-    )
-    found = {row.id: row.subscriber for row in moved}
-    for campaign_id, project_id in sorted(found.items()):
-        if project_id is not None:
-            await _tell(connection, campaign_id, project_id, to)
-    return set(found)
+class MoveOfMany:
+    """Moves many campaigns to the status `to` in one update, and sets the columns `values`. A constant of its module,
+    because to build the statement takes as long as to execute it."""
+
+    def __init__(self, to: CampaignStatus, **values: Any) -> None:
+        self._to = to
+        self._statement: ReturningUpdate[UUID, UUID | None] = (
+            update(Campaign)
+            .where(_ONE_OF, col(Campaign.status).in_([source.value for source in before(to)]))
+            .values(status=to.value, **values)
+            .returning(col(Campaign.id), _SUBSCRIBER)
+        )
+
+    async def of(self, connection: AsyncConnection, campaign_ids: Collection[UUID]) -> set[UUID]:
+        """Moves those of the campaigns that may go to this status; returns them. Lock them first. The moves go into the
+        outbox, as those of `move` do."""
+        moved = await connection.execute(self._statement, {"ids": list(campaign_ids)})
+        found = {row.id: row.subscriber for row in moved}
+        for campaign_id, project_id in sorted(found.items()):
+            if project_id is not None:
+                await _tell(connection, campaign_id, project_id, self._to)
+        return set(found)
 
 
 async def create(connection: AsyncConnection, status: CampaignStatus = CampaignStatus.DRAFT, **values: Any) -> UUID:

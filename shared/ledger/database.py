@@ -27,6 +27,10 @@ TRANSACTION_SECONDS = 60.0
 TROUBLE_SECONDS = 15.0
 """A failed write counts as current trouble for this long; anything that needs to write tries again sooner."""
 
+PATIENCE_SECONDS = 0.02
+"""How long a statement that goes straight to the driver waits for those before it. Each takes a few milliseconds if the
+database is near, less than the statement takes over the pool."""
+
 CLOSE_SECONDS = 5.0
 """How long closing the connections may take."""
 
@@ -248,29 +252,37 @@ class Ledger:
         constant that is executed as `read_alone` says, over the connection of `execute_alone`."""
         if self.is_sqlite:
             return await self.write_at_once(partial(_rows, statement=statement, values=values))
-        if self._is_pooled or self._direct.is_busy:
-            async with self.autocommit() as connection:
-                return await _rows(connection, statement, values)
         with self._noting_trouble():
-            return await self._directly(self._direct, statement, values)
+            found = None if self._is_pooled else await self._directly(self._direct, statement, values)
+            if found is None:
+                async with self.autocommit() as connection:
+                    found = await _rows(connection, statement, values)
+            return found
 
     async def read_alone(self, query: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
         """The rows of one SELECT that is executed again and again: within `read()`, or on PostgreSQL straight by the
-        driver, if its connection is free.
+        driver, unless its connection stays busy.
 
         `query` is a constant of its module, because its SQL is kept. Neither the values, which are bound by name, nor
         the columns have a type that SQLAlchemy converts."""
-        if self.is_sqlite or self._is_pooled or self._direct_reads.is_busy:
-            return await self.read_at_once(partial(_rows, statement=query, values=values))
         with self._noting_failure():
-            return await self._directly(self._direct_reads, query, values)
+            found = None
+            if not (self.is_sqlite or self._is_pooled):
+                found = await self._directly(self._direct_reads, query, values)
+            if found is None:
+                found = await self.read_at_once(partial(_rows, statement=query, values=values))
+            return found
 
-    async def _directly(self, over: DirectConnection, query: Query, values: Mapping[str, Any]) -> Sequence[AnyRow]:
+    async def _directly(
+        self, over: DirectConnection, query: Query, values: Mapping[str, Any]
+    ) -> Sequence[AnyRow] | None:
+        """None: the connection stays busy."""
         direct = self._direct_queries.get(query)
         if direct is None:
             direct = self._direct_queries[query] = DirectQuery(query, self.engine.dialect, values)
         async with asyncio.timeout(self._transaction_seconds):
-            return direct.rows(await over.execute(direct.statement, *direct.ordered(values)))
+            found = await over.execute(direct.statement, *direct.ordered(values), patience=PATIENCE_SECONDS)
+        return None if found is None else direct.rows(found)
 
     async def execute_alone(self, statement: str, *values: object) -> None:
         """One statement with the parameters $1, $2 and so on that is a whole transaction, over a connection beside the

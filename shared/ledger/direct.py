@@ -60,45 +60,51 @@ class DirectConnection:
         _, options = dialect.create_connect_args(url)
         self._connect = arguments["async_creator_fn"]
         self._options = {**options, **{k: v for k, v in arguments.items() if k not in _OF_SQLALCHEMY}}
+        if not is_pooled:
+            self._options["max_cached_statement_lifetime"] = 0  # prepared for good: the first campaign of a day, too
         self._is_pooled = is_pooled
         self._turn = asyncio.Lock()
         self._driver: asyncpg.Connection | None = None
 
-    @property
-    def is_busy(self) -> bool:
-        """A statement is running."""
-        return self._turn.locked()
-
-    async def execute(self, statement: str, *values: object) -> Sequence[asyncpg.Record]:
-        """One statement with the parameters $1, $2 and so on, which is a whole transaction; returns its rows.
+    async def execute(
+        self, statement: str, *values: object, patience: float | None = None
+    ) -> Sequence[asyncpg.Record] | None:
+        """One statement with the parameters $1, $2 and so on, which is a whole transaction; returns its rows. None, and
+        nothing is executed, if its turn does not come within `patience` seconds.
 
         Raises ConnectionError if the connection was lost, else what asyncpg raises. After an error that is not the
         statement's own the next call opens another connection."""
-        async with self._turn:
-            try:
-                driver = self._driver
-                if driver is None or driver.is_closed():
-                    driver = self._driver = await self._connect(**self._options)
-                    if not self._is_pooled:
-                        await driver.execute(_ONE_PLAN)
-                rows: Sequence[asyncpg.Record]
+        try:
+            async with asyncio.timeout(patience if self._turn.locked() else None):
+                await self._turn.acquire()
+        except TimeoutError:
+            return None
+        try:
+            driver = self._driver
+            if driver is None or driver.is_closed():
+                driver = self._driver = await self._connect(**self._options)
                 if not self._is_pooled:
+                    await driver.execute(_ONE_PLAN)
+            rows: Sequence[asyncpg.Record]
+            if not self._is_pooled:
+                rows = await driver.fetch(statement, *values)
+            else:  # the statement is parsed in one round trip and executed in the next: on one server connection
+                async with driver.transaction():
                     rows = await driver.fetch(statement, *values)
-                else:  # the statement is parsed in one round trip and executed in the next: on one server connection
-                    async with driver.transaction():
-                        rows = await driver.fetch(statement, *values)
-                return rows
-            except asyncpg.ReadOnlySQLTransactionError:
-                self.drop()  # its server was demoted
-                raise
-            except asyncpg.PostgresError:
-                raise
-            except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-                self.drop()
-                raise ConnectionError(str(error)) from error
-            except BaseException:
-                self.drop()  # a statement may still be under way
-                raise
+            return rows
+        except asyncpg.ReadOnlySQLTransactionError:
+            self.drop()  # its server was demoted
+            raise
+        except asyncpg.PostgresError:
+            raise
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            self.drop()
+            raise ConnectionError(str(error)) from error
+        except BaseException:
+            self.drop()  # a statement may still be under way
+            raise
+        finally:
+            self._turn.release()
 
     def drop(self) -> None:
         """Ends the connection without a word to the server, which may be silent."""

@@ -2,18 +2,18 @@
 
 A domain includes those below it, unless one of them has an owner itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import String, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
 from shared.errors import DataError
 from shared.ledger import rows
-from shared.ledger.database import db_now
+from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Project
 from shared.ledger.tenants import Domain
 
@@ -52,10 +52,11 @@ _DOMAINS: Any = select(
 ).join(Project.__table__, col(Project.id) == col(Domain.project_id))  # type: ignore[attr-defined]
 
 
-_NEAREST = (
-    _DOMAINS.where(col(Domain.name).in_(bindparam("names", expanding=True)))
-    .order_by(func.length(col(Domain.name)).desc())
-    .limit(1)
+_NEAREST = rows.among(
+    col(Domain.name),
+    String,
+    "names",
+    lambda one_of: _DOMAINS.where(one_of).order_by(func.length(col(Domain.name)).desc()).limit(1),
 )
 
 
@@ -73,10 +74,19 @@ async def find(connection: AsyncConnection, name: str) -> DomainRow | None:
 
 async def owner(connection: AsyncConnection, name: str) -> DomainRow | None:
     """The domain by which this name belongs to a project: itself, or else the nearest above it."""
-    labels = name.split(".")
-    names = [".".join(labels[first:]) for first in range(len(labels))]
-    row = (await connection.execute(_NEAREST, {"names": names})).first()
+    row = (await connection.execute(_NEAREST[connection.dialect.name], _and_above(name))).first()
     return None if row is None else DomainRow(*row)
+
+
+async def owner_alone(ledger: Ledger, name: str) -> DomainRow | None:
+    """`owner`, straight by the driver."""
+    row = next(iter(await ledger.read_alone(_NEAREST[ledger.dialect], _and_above(name))), None)
+    return None if row is None else DomainRow(*row)
+
+
+def _and_above(name: str) -> Mapping[str, Sequence[str]]:
+    labels = name.split(".")
+    return {"names": [".".join(labels[first:]) for first in range(len(labels))]}
 
 
 async def add(connection: AsyncConnection, name: str, project_id: UUID, made_by: MadeBy) -> DomainRow:

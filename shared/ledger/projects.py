@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import exists, func, select, update
+from sqlalchemy import bindparam, exists, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
@@ -44,6 +44,11 @@ class ProjectRow:
 
 
 _PROJECTS = select(Project.__table__)  # type: ignore[attr-defined]
+_LOCK = rows.locking(
+    Project.name,
+    col(Project.id) == bindparam("project_id"),
+    returning=tuple(Project.__table__.columns),  # type: ignore[attr-defined]
+)
 _MARKS = ("tests_per_hour", "open_imports", "open_streams", "sender_id", "retention_days")
 
 
@@ -108,8 +113,7 @@ async def close(connection: AsyncConnection, project: ProjectRow) -> ProjectRow:
 
 async def lock(connection: AsyncConnection, project_id: UUID) -> ProjectRow | None:
     """The project, locked until the transaction ends."""
-    columns = tuple(Project.__table__.columns)  # type: ignore[attr-defined]
-    row = await rows.lock(connection, Project.name, col(Project.id) == project_id, returning=columns)
+    row = (await connection.execute(_LOCK, {"project_id": project_id})).first()
     return None if row is None else ProjectRow(**row._mapping)
 
 

@@ -294,9 +294,7 @@ async def add_missing(connection: AsyncConnection, scope: str, emails_per_second
 
 async def read_relays_and(connection: AsyncConnection, scope: str) -> dict[str, Limit]:
     """The limits of all relays and of this scope."""
-    mine = col(RateLimit.scope) == scope
-    found = await connection.execute(select(*_COLUMNS).where(mine | col(RateLimit.scope).startswith("relay:")))
-    return {row.scope: Limit(**row._mapping) for row in found}
+    return _limits(await connection.execute(_OF_RELAYS_AND, {"scope": scope}))
 
 
 async def read(connection: AsyncConnection, scopes: Collection[str]) -> dict[str, Limit]:
@@ -414,6 +412,9 @@ _COLUMNS = (
     col(RateLimit.warmup_day),
 )
 
+_OF_RELAYS_AND = select(*_COLUMNS).where(
+    (col(RateLimit.scope) == bindparam("scope")) | col(RateLimit.scope).startswith("relay:")
+)
 _OF_SCOPES = rows.among(col(RateLimit.scope), String, "scopes", select(*_COLUMNS).where)
 
 _COUNTED = ("next_at", "hour", "hour_count", "day", "day_count")

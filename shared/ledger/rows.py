@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import Mapped
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlalchemy.types import TypeEngine
 from sqlmodel import SQLModel
 
@@ -80,10 +81,17 @@ async def lock(
     """Locks the row that meets the conditions until the transaction ends; None if there is no such row.
 
     It sets the column `unchanged` to itself, because SQLite has no SELECT FOR UPDATE."""
-    locked = await connection.execute(
+    return (await connection.execute(locking(unchanged, *conditions, returning=returning))).first()
+
+
+def locking(
+    unchanged: Any, *conditions: ColumnElement[bool] | TextClause, returning: Sequence[Any]
+) -> ReturningUpdate[*tuple[Any, ...]]:
+    """The statement of `lock`, as a constant of a module: to build it takes as long as to execute it."""
+    statement: ReturningUpdate[*tuple[Any, ...]] = (
         update(unchanged.class_).where(*conditions).values({unchanged.key: unchanged}).returning(*returning)
     )
-    return locked.first()
+    return statement
 
 
 def insert_missing(connection: AsyncConnection, model: type[SQLModel]) -> Insert:

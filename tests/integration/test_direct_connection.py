@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from services.sender.db.retry import until_available
+from shared.ledger import database
 from shared.ledger.database import Ledger, is_unavailable
 from tests.support.waiting import until
 
@@ -160,6 +161,22 @@ async def test_a_read_does_not_wait_for_another(ledger: Ledger) -> None:
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):
         await slow
+
+
+async def test_a_read_waits_a_moment_for_those_before_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 30.0)
+    before = await pid_of_reads(ledger)
+    first = asyncio.create_task(ledger.read_alone(SLEEP, {"seconds": 0.1}))
+    await asyncio.sleep(0)  # it has begun
+    given_up = asyncio.create_task(pid_of_reads(ledger))
+    after = asyncio.create_task(pid_of_reads(ledger))
+    await asyncio.sleep(0)  # they wait
+    given_up.cancel()
+    assert await after == before
+    assert first.done()
+    with pytest.raises(asyncio.CancelledError):
+        await given_up
+    assert await pid_of_reads(ledger) == before
 
 
 async def test_a_read_gives_what_sqlalchemy_gives(ledger: Ledger) -> None:

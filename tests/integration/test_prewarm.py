@@ -24,9 +24,11 @@ from services.dispatcher.history import History
 from services.dispatcher.prewarm import dispatch_nothing
 from services.sender.db import campaigns, claims
 from services.sender.db.prewarm import send_nothing
+from services.sender.db.record import Group, record
 from services.sender.db.worklist import read_worklist
+from services.sender.results import Result
 from shared.content import CampaignContent
-from shared.ledger import database
+from shared.ledger import database, rate_limits
 from shared.ledger.database import Ledger
 from shared.ledger.direct import DirectQuery, Query
 from shared.ledger.models import DEFAULT_PROJECT
@@ -112,6 +114,28 @@ async def test_a_sender_compiles_nothing_for_its_first_batch(ledger: Ledger) -> 
     with compiled(ledger) as found:
         assert (await claims.let_go(ledger, claim, keep_date=False)).state == "done"
     assert not found
+
+
+async def test_a_batch_needs_no_connection_of_the_pool(postgresql_url: str) -> None:
+    """Its statements are prepared on the others, while the pool opens new connections whenever clocks need them."""
+    ledger = Ledger(postgresql_url, pool_size=1)
+    campaign = await add_campaign(ledger, 10)
+    await register_sender(ledger, 1)
+    await DispatcherRig.on(ledger, batch_size=10).settle()
+    ((batch_id, generation),) = await FakeSender(ledger).released()
+    await prewarm(ledger, SEND_NOTHING, 1)
+    async with ledger.read():  # takes the only one
+        claim = await claims.claim(ledger, batch_id, generation, "sender-1@test", 15.0)
+        assert claim is not None
+        assert (await campaigns.read(ledger, campaign)).short_content is not None
+        assert await rate_limits.read_alone(ledger, [relay_scope("a")]) == {}
+        rows = await read_worklist(ledger, claim, DEFAULT_PROJECT, 0, 100)
+        await claims.look(ledger, [batch_id], {DEFAULT_PROJECT: ["person-1@example.test"]})
+        results = [Result(row.id, row.email, row.status, row.attempts, "sent", row.attempts + 1) for row in rows]
+        group = Group(batch_id, claim.generation, campaign, DEFAULT_PROJECT, results)
+        assert not (await record(ledger, [group], 15.0))[batch_id].lost
+        assert (await claims.let_go(ledger, claim, keep_date=False)).state == "done"
+    await ledger.close()
 
 
 async def test_a_dispatcher_compiles_little_for_its_first_campaign(ledger: Ledger) -> None:

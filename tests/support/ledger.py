@@ -36,9 +36,9 @@ def statements_of(ledger: Ledger) -> Iterator[list[tuple[str, Any]]]:
 
     execute = DirectConnection.execute
 
-    async def note_direct(self: DirectConnection, statement: str, *values: object) -> Sequence[Any]:
+    async def note_direct(self: DirectConnection, statement: str, *values: object, **how: Any) -> Sequence[Any] | None:
         executed.append((statement, values))
-        return await execute(self, statement, *values)
+        return await execute(self, statement, *values, **how)
 
     for engine in ledger.engines:
         event.listen(engine, "before_cursor_execute", note)

@@ -37,7 +37,7 @@ class Rig:
         self.contents = Contents(ledger, self.memory, self.woken.set)
 
     def content(self, number: int, size: int = SIZE) -> Content:
-        return self.contents.of(UUID(int=number), lambda _: builder(size), size)
+        return self.contents.of(UUID(int=number), lambda _: builder(size), size, None)
 
     async def loaded(self, content: Content) -> None:
         self.contents.want(content)
@@ -128,7 +128,7 @@ async def test_a_content_of_which_no_email_can_be_made_says_why() -> None:
         raise DataError("written by a later version")
 
     rig = Rig(room=1)
-    content = rig.contents.of(UUID(int=1), fail, SIZE)
+    content = rig.contents.of(UUID(int=1), fail, SIZE, None)
     async with rig.running():
         rig.contents.want(content)
         await asyncio.wait_for(rig.woken.wait(), SECONDS)

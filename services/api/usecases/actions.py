@@ -118,8 +118,7 @@ async def send(
 ) -> Accepted:
     """Sends a campaign now or at the given moment. Raises NotFoundError, InvalidError, ForeignDomainError and
     ConflictError."""
-    async with ledger.read() as connection:
-        row, texts = await campaign_row.find_with_texts(connection, campaign)
+    row, texts = await campaign_row.find_with_texts(ledger, campaign)
     await content.require_sound(texts)
     domains = (address.rpartition("@")[2] for address in (row.from_email, row.envelope_from))
     of_domains = await settings.check_domains(*domains)
@@ -167,8 +166,7 @@ async def send_test(
 ) -> Accepted:
     """Creates a small campaign with the same message and sends it; the result is about that one. It counts under the
     limits of the campaign. Raises NotFoundError, InvalidError, ForeignDomainError and LimitReachedError."""
-    async with ledger.read() as connection:
-        _, texts = await campaign_row.find_with_texts(connection, campaign)
+    _, texts = await campaign_row.find_with_texts(ledger, campaign)
     compiled = await content.compiled(texts)
     checked = unique(recipients, compiled)
     async with ledger.write() as connection:

@@ -1,6 +1,6 @@
 """One campaign's row: found within its project, locked, and moved only where its status allows it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from services.api.shapes.common import moment
 from services.api.usecases.errors import ForgottenError, ImportOpenError, NotFoundError, WrongStateError, invalid
 from services.api.usecases.tenant import Tenant
 from shared.ledger import campaigns, rows
-from shared.ledger.database import db_now
+from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import Campaign, Import
 from shared.ledger.states import (
     CAMPAIGN_TRANSITIONS,
@@ -73,6 +73,7 @@ _TEXTS_OF = select(texts(col(Campaign.content))).where(col(Campaign.id) == bindp
 
 _MINE = (col(Campaign.id) == bindparam("campaign_id"), col(Campaign.project_id) == bindparam("its_project"))
 _FIND = select(*COLUMNS).where(*_MINE)
+_LOCK = rows.locking(Campaign.cursor, *_MINE, returning=(*COLUMNS, db_now().label("now")))
 _FIND_WITH_TEXTS: Select[*tuple[Any, ...]] = select(*COLUMNS, texts(col(Campaign.content)).label("texts")).where(*_MINE)
 
 
@@ -88,18 +89,20 @@ class CampaignRef:
         return self.tenant.project_id
 
 
+def _mine(campaign: CampaignRef) -> Mapping[str, UUID]:
+    return {"campaign_id": campaign.id, "its_project": campaign.project_id}
+
+
 async def find(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign without its content. Raises NotFoundError."""
-    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
-    return found((await connection.execute(_FIND, values)).first())
+    return found((await connection.execute(_FIND, _mine(campaign))).first())
 
 
-async def find_with_texts(connection: AsyncConnection, campaign: CampaignRef) -> tuple[Row[Any], str]:
+async def find_with_texts(ledger: Ledger, campaign: CampaignRef) -> tuple[Row[Any], str]:
     """The same, and what `texts_of` returns, in one statement. Raises NotFoundError and ForgottenError."""
-    values = {"campaign_id": campaign.id, "its_project": campaign.project_id}
-    row = found((await connection.execute(_FIND_WITH_TEXTS, values)).first())
+    row = found(next(iter(await ledger.read_alone(_FIND_WITH_TEXTS, _mine(campaign))), None))
     _require_kept(row)
-    return row, _light(connection, row.texts)
+    return row, _light(row.texts, is_light=not ledger.is_sqlite)
 
 
 async def find_kept(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
@@ -119,12 +122,12 @@ async def content_bytes(connection: AsyncConnection, campaign_id: UUID) -> int:
 async def texts_of(connection: AsyncConnection, campaign_id: UUID) -> str:
     """The campaign's content as JSON, with its attachments empty if it is long. The campaign must exist."""
     found = await connection.execute(_TEXTS_OF, {"campaign_id": campaign_id})
-    return _light(connection, found.scalar_one())
+    return _light(found.scalar_one(), is_light=connection.dialect.name == "postgresql")
 
 
-def _light(connection: AsyncConnection, stored: str) -> str:
+def _light(stored: str, *, is_light: bool) -> str:
     """Does in Python what `texts` does on PostgreSQL."""
-    if connection.dialect.name == "postgresql":
+    if is_light:
         return stored
     content = orjson.loads(stored)
     for file in content.get("attachments", ()):
@@ -148,8 +151,7 @@ async def copy_content(connection: AsyncConnection, source: UUID, to: UUID) -> N
 async def lock(connection: AsyncConnection, campaign: CampaignRef) -> Row[Any]:
     """The campaign as `find` gives it, and as `now` the database's clock, locked until the transaction ends. Raises
     NotFoundError, and ForgottenError: nothing can be done with a campaign without its results."""
-    mine = (col(Campaign.id) == campaign.id, col(Campaign.project_id) == campaign.project_id)
-    row = found(await rows.lock(connection, Campaign.cursor, *mine, returning=(*COLUMNS, db_now().label("now"))))
+    row = found((await connection.execute(_LOCK, _mine(campaign))).first())
     _require_kept(row)
     return row
 
@@ -182,14 +184,16 @@ def require_editable(row: Row[Any], action: str) -> None:
     require_status(row, EDITABLE, action)
 
 
+_UNFINISHED = (
+    select(col(Import.id), col(Import.state))
+    .where(col(Import.campaign_id) == bindparam("campaign_id"), col(Import.state).in_(IMPORT_UNFINISHED))
+    .limit(1)
+)
+
+
 async def require_no_import(connection: AsyncConnection, campaign_id: UUID, action: str) -> None:
     """Raises ImportOpenError while recipients are being imported, or removed again."""
-    found = await connection.execute(
-        select(col(Import.id), col(Import.state))
-        .where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
-        .limit(1)
-    )
-    unfinished = found.first()
+    unfinished = (await connection.execute(_UNFINISHED, {"campaign_id": campaign_id})).first()
     if unfinished is None:
         return
     advice = (

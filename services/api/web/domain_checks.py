@@ -107,9 +107,8 @@ class DomainChecks:
         project; takes SEND_SECONDS at most, and raises nothing."""
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                async with api.ledger.read() as connection:
-                    if await domains.owner(connection, from_domain) is None:
-                        return []
+                if await domains.owner_alone(api.ledger, from_domain) is None:
+                    return []
                 kept = self.last(from_domain, envelope_domain)
                 found = kept.findings if kept else await self.check(api, from_domain, envelope_domain)
         except TimeoutError:

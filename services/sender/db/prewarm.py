@@ -35,9 +35,8 @@ async def send_nothing(ledger: Ledger, relay_scopes: Collection[str]) -> None:
         await campaigns.read(ledger, NO_ID)
     with suppress(NoResultFound):
         await campaigns.read_content(ledger, NO_ID)
-    async with ledger.read() as connection:
-        await domains.owner(connection, "nothing.invalid")
-        await rate_limits.read(connection, {*relay_scopes, campaign_scope(NO_ID), project_scope(NO_ID)})
+    await domains.owner_alone(ledger, "nothing.invalid")
+    await rate_limits.read_alone(ledger, {*relay_scopes, campaign_scope(NO_ID), project_scope(NO_ID)})
     await read_worklist(ledger, _NO_CLAIM, NO_ID, 0, 1)
     await claims.look(ledger, [NO_BATCH], {NO_ID: [""]})
     await campaigns.set_blocked_by(ledger, NO_ID, None)
