@@ -15,8 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
+import orjson
 import psutil
 from rich.console import Console
 from rich.table import Table
@@ -83,20 +87,19 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
         before_import = time.monotonic()
         campaign = await system.create(options.recipients, html=HTML, text=TEXT)
         imported = time.monotonic() - before_import
-        async with system.client() as client:
-            path = f"/campaigns/{campaign}"
-            (await client.get(path)).raise_for_status()  # opens the connection
-            before = cpu_seconds(system)
-            sent, seconds, lately = 0, 0.0, 0.0
-            began = time.monotonic()
-            (await client.post(f"{path}/send", json={})).raise_for_status()
-            async with asyncio.timeout(300):
-                while sent < options.recipients:
-                    await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
-                    sent_before, seconds_before = sent, seconds
-                    sent = (await client.get(path)).raise_for_status().json()["counts"]["sent"]
-                    seconds = time.monotonic() - began
-                    lately = (sent - sent_before) / (seconds - seconds_before)
+        api, path = Client(system), f"/v1/campaigns/{campaign}"
+        api.ask("GET", path)  # opens the connection
+        before = cpu_seconds(system)
+        sent, seconds, lately = 0, 0.0, 0.0
+        began = time.monotonic()
+        api.ask("POST", f"{path}/send", "{}")
+        async with asyncio.timeout(300):
+            while sent < options.recipients:
+                await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
+                sent_before, seconds_before = sent, seconds
+                sent = api.ask("GET", path)["counts"]["sent"]
+                seconds = time.monotonic() - began
+                lately = (sent - sent_before) / (seconds - seconds_before)
         used = cpu_seconds(system)
     return Run(
         recipients=sent,
@@ -107,6 +110,25 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
             name: round((used[name] - before[name]) / options.recipients * 1e6, 1) for name in used
         },
     )
+
+
+class Client:
+    """Asks the API over one connection. It shares two cores with what is measured, so it takes little: 0.3 ms each time
+    (httpx 2.2 ms)."""
+
+    def __init__(self, system: System) -> None:
+        api = urlsplit(system.processes["api"].http_url)
+        assert api.hostname is not None
+        self._connection = HTTPConnection(api.hostname, api.port, timeout=60)
+        self._headers = {"Authorization": f"Bearer {system.key}", "Content-Type": "application/json"}
+
+    def ask(self, method: str, path: str, body: str | None = None) -> Any:
+        """The answer, which must be a success."""
+        self._connection.request(method, path, body, self._headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        assert response.status < 300, answer.decode(errors="replace")
+        return orjson.loads(answer)
 
 
 def until_next_poll(left: int, emails_per_second: float) -> float:
