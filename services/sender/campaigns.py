@@ -115,15 +115,15 @@ class Campaigns:
         async with self._reading.setdefault(campaign_id, asyncio.Lock()):
             facts = self._known.get(campaign_id)
             if facts is None:
-                row = await campaigns.read(self._ledger, campaign_id)
-                self._known[campaign_id] = facts = self._facts(campaign_id, row)
+                row, short_content = await campaigns.read(self._ledger, campaign_id)
+                self._known[campaign_id] = facts = self._facts(campaign_id, row, short_content)
         self._kept[campaign_id] = facts
         self._kept.move_to_end(campaign_id)
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return facts
 
-    def _facts(self, campaign_id: UUID, row: CampaignRow) -> CampaignFacts:
+    def _facts(self, campaign_id: UUID, row: CampaignRow, short_content: str | None) -> CampaignFacts:
         def make(stored: list[str]) -> MessageBuilder:
             content = CampaignContent.model_validate_json(stored.pop())
             compiled = compile_content(
@@ -142,7 +142,7 @@ class Campaigns:
             limited_as=row.test_of or campaign_id,
             relay_group=self._group_of(row),
             envelope_from=row.envelope_from,
-            content=self.contents.of(campaign_id, make, row.content_bytes, row.short_content),
+            content=self.contents.of(campaign_id, make, row.content_bytes, short_content),
             signer=self._signers.get(row.from_email.rpartition("@")[2]),
             retries=self._retries(row),
             tokens=TokenMaker(self._unsubscribe_key, campaign_id).make,

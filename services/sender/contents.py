@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from uuid import UUID
 
@@ -17,6 +18,9 @@ TENURE_SECONDS = 2.0
 """A content that others wait for starts no more emails after this time: campaigns that cannot all be loaded take
 turns."""
 
+MOST_READ = 32
+"""Contents of up to SHORT_BYTES that wait to be loaded; another is read again when it is needed."""
+
 Make = Callable[[list[str]], MessageBuilder]
 """Compiles the content of a campaign: one JSON text, which it takes out of the list, so that its memory is freed."""
 
@@ -24,24 +28,11 @@ Make = Callable[[list[str]], MessageBuilder]
 class Content:
     """One campaign's content. `builder` is None while it is not loaded, or has to make room for another."""
 
-    __slots__ = (
-        "_loaded",
-        "_loaded_at",
-        "_stored",
-        "_users",
-        "campaign_id",
-        "error",
-        "is_leaving",
-        "make",
-        "row_bytes",
-        "size",
-    )
+    __slots__ = ("_loaded", "_loaded_at", "_users", "campaign_id", "error", "is_leaving", "make", "row_bytes", "size")
 
-    def __init__(self, campaign_id: UUID, make: Make, stored_bytes: int, stored: str | None = None) -> None:
-        """`stored`: what `make` takes, if it was read already."""
+    def __init__(self, campaign_id: UUID, make: Make, stored_bytes: int) -> None:
         self.campaign_id = campaign_id
         self.make = make
-        self._stored = stored
         #: Bytes it takes: as stored, and known better once it was loaded.
         self.size = stored_bytes
         #: Why no email can be made of it.
@@ -86,11 +77,6 @@ class Content:
         self._loaded, self._loaded_at = builder, time.monotonic()
         self.size = builder.kept_bytes
 
-    def take_stored(self) -> list[str]:
-        """What `make` takes, once; empty if it has to be read."""
-        stored, self._stored = self._stored, None
-        return [] if stored is None else [stored]
-
     def take_error(self) -> str:
         """The error, once: when the campaign is resumed, its content may have been mended."""
         error, self.error = self.error, ""
@@ -115,12 +101,18 @@ class Contents:
         self._loaded: dict[UUID, Content] = {}
         #: Emails wait for these, in this order.
         self._wanted: dict[UUID, Content] = {}
+        #: Short ones that were read with their campaigns, as they are stored.
+        self._read: OrderedDict[UUID, str] = OrderedDict()
         self._changed = asyncio.Event()
 
     def of(self, campaign_id: UUID, make: Make, stored_bytes: int, stored: str | None) -> Content:
-        """The content of a campaign; the same one as long as it is loaded."""
+        """The content of a campaign; the same one as long as it is loaded. `stored`: its JSON text, if it was read."""
         known = self._loaded.get(campaign_id) or self._wanted.get(campaign_id)
-        return known or Content(campaign_id, make, stored_bytes, stored)
+        if known is None and stored is not None:
+            self._read[campaign_id] = stored
+            if len(self._read) > MOST_READ:
+                self._read.popitem(last=False)
+        return known or Content(campaign_id, make, stored_bytes)
 
     def want(self, content: Content) -> None:
         """An email of this content could start. Wakes the feed once it is loaded."""
@@ -200,8 +192,8 @@ class Contents:
         reserved = content.size
         self.memory.campaigns += reserved
         try:
-            stored = content.take_stored()
-            if not stored:
+            stored = [self._read.pop(content.campaign_id, "")]
+            if not stored[0]:
                 stored = [await until_available(lambda: campaigns.read_content(self._ledger, content.campaign_id))]
             is_short = len(stored[0]) <= SHORT_BYTES
             content.loaded(content.make(stored) if is_short else await asyncio.to_thread(content.make, stored))

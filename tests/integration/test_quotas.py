@@ -70,7 +70,7 @@ async def test_a_test_counts_under_the_limit_of_its_campaign_and_goes_before_no_
     campaign = await api.create(1, emails_per_second=0.01, priority=-5)
     test = (await send_test(api, campaign)).json()
     assert (test["priority"], test["rates"]["limit_per_second"]) == (-5, 0.01)
-    row = await sender_campaigns.read(api.ledger, UUID(test["id"]))
+    row, _ = await sender_campaigns.read(api.ledger, UUID(test["id"]))
     assert row.test_of == UUID(campaign)
 
 

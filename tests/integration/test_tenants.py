@@ -316,7 +316,7 @@ async def test_a_key_with_domains_sends_from_no_other(api: ApiRig) -> None:
 async def test_a_sender_refuses_a_campaign_of_anothers_domain(api: ApiRig) -> None:
     """The domain changed hands after the campaign was stored."""
     campaign = UUID(await api.create(1))
-    assert (await sender_campaigns.read(api.ledger, campaign)).from_email == "news@example.test"
+    assert (await sender_campaigns.read(api.ledger, campaign))[0].from_email == "news@example.test"
     await own(api, "example.test", await new_project(api.ledger))
     with pytest.raises(ForeignDomainError, match=r"example.test belongs to another project"):
         await sender_campaigns.read(api.ledger, campaign)
@@ -426,7 +426,7 @@ async def test_the_project_names_the_sender_in_feedback_id(api: ApiRig) -> None:
     assert (await feedback_id()).endswith(":campaign:vashsender")
     await api.request("PATCH", f"/v1/projects/{DEFAULT_PROJECT}", json={"sender_id": "example"})
     assert (await feedback_id()).endswith(":campaign:example")
-    assert (await sender_campaigns.read(api.ledger, UUID(campaign))).sender_id == "example"
+    assert (await sender_campaigns.read(api.ledger, UUID(campaign)))[0].sender_id == "example"
 
 
 async def test_a_secret_is_not_stored_even_under_an_idempotency_key(api: ApiRig) -> None:

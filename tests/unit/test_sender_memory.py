@@ -74,6 +74,29 @@ async def test_contents_that_no_email_uses_make_room_for_others() -> None:
     assert rig.memory.campaigns == sum(content.size for content in some if content.builder is not None)
 
 
+async def test_few_contents_wait_to_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of many campaigns under limits would fill the memory: the others are read again when emails start."""
+    read: list[UUID] = []
+
+    async def read_again(_ledger: Ledger, campaign_id: UUID) -> str:
+        read.append(campaign_id)
+        return "{}"
+
+    monkeypatch.setattr(campaigns, "read_content", read_again)
+    rig, made = Rig(room=module.MOST_READ + 2), list[str]()
+
+    def make(stored: list[str]) -> MessageBuilder:
+        made.append(stored[0])
+        return builder(SIZE)
+
+    some = [rig.contents.of(UUID(int=number), make, SIZE, str(number)) for number in range(module.MOST_READ + 1)]
+    async with rig.running():
+        for content in some:
+            await rig.loaded(content)
+    assert read == [UUID(int=0)]
+    assert made == ["{}", *map(str, range(1, module.MOST_READ + 1))]
+
+
 async def test_contents_in_use_take_turns() -> None:
     """Its emails in flight share the attachments, so it leaves when the last of them has ended."""
     rig = Rig(room=1)

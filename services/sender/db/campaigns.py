@@ -39,7 +39,6 @@ class CampaignRow:
     max_retries: int
     retry_delay_seconds: int
     content_bytes: int  # of its content as it is stored
-    short_content: str | None  # the content itself, a CampaignContent as JSON, if it has at most SHORT_BYTES
     bounce_domain: str | None = None  # of the domain in From
 
 
@@ -52,7 +51,7 @@ def _read(length: Any) -> Select[*tuple[Any, ...]]:
         select(
             col(Project.name),
             col(Project.sender_id),
-            *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-3]),
+            *(getattr(Campaign, field.name) for field in fields(CampaignRow)[2:-2]),
             length(col(Campaign.content)),
             case((length(col(Campaign.content)) <= literal_column(str(SHORT_BYTES)), col(Campaign.content))),
         )
@@ -65,13 +64,14 @@ def _read(length: Any) -> Select[*tuple[Any, ...]]:
 _READ: Mapping[bool, Select[*tuple[Any, ...]]] = {False: _read(func.octet_length), True: _read(func.length)}
 
 
-async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
-    """What a sender reads of a campaign. Raises NoResultFound if it is gone, ForeignDomainError if its sender is of a
-    domain that belongs to another project."""
+async def read(ledger: Ledger, campaign_id: UUID) -> tuple[CampaignRow, str | None]:
+    """What a sender reads of a campaign, and what `read_content` returns if that has at most SHORT_BYTES. Raises
+    NoResultFound if it is gone, ForeignDomainError if its sender is of a domain that belongs to another project."""
     found = await ledger.read_alone(_READ[ledger.is_sqlite], {"campaign_id": campaign_id})
     if not found:
         raise NoResultFound("the campaign is gone")
-    row, bounce_domain = CampaignRow(*found[0]), None
+    *columns, short_content = found[0]
+    row, bounce_domain = CampaignRow(*columns), None
     # The API has checked it, but the domain may have changed hands since.
     for domain in {_domain(row.from_email), _domain(row.envelope_from)}:
         owner = await domains.owner_alone(ledger, domain)
@@ -79,7 +79,7 @@ async def read(ledger: Ledger, campaign_id: UUID) -> CampaignRow:
             raise ForeignDomainError(f"{domain} belongs to another project")
         if owner is not None and domain == _domain(row.from_email):
             bounce_domain = owner.bounce_domain
-    return replace(row, bounce_domain=bounce_domain)
+    return replace(row, bounce_domain=bounce_domain), short_content
 
 
 def _domain(address: str) -> str:
