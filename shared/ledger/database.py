@@ -29,7 +29,7 @@ TROUBLE_SECONDS = 15.0
 
 PATIENCE_SECONDS = 0.02
 """How long a statement that goes straight to the driver waits for those before it. Each takes a few milliseconds if the
-database is near, less than the statement takes over the pool."""
+database is near, less than the statement takes over the pool. If they take longer, it does not wait."""
 
 CLOSE_SECONDS = 5.0
 """How long closing the connections may take."""

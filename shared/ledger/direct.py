@@ -4,6 +4,7 @@ It goes straight to PostgreSQL's driver: SQLAlchemy takes five times as long for
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,20 +66,20 @@ class DirectConnection:
         self._is_pooled = is_pooled
         self._turn = asyncio.Lock()
         self._driver: asyncpg.Connection | None = None
+        #: Seconds that the last statement took.
+        self._lasted = 0.0
 
     async def execute(
         self, statement: str, *values: object, patience: float | None = None
     ) -> Sequence[asyncpg.Record] | None:
         """One statement with the parameters $1, $2 and so on, which is a whole transaction; returns its rows. None, and
-        nothing is executed, if its turn does not come within `patience` seconds.
+        nothing is executed, if its turn does not come within `patience` seconds, as far as the last statement tells.
 
         Raises ConnectionError if the connection was lost, else what asyncpg raises. After an error that is not the
         statement's own the next call opens another connection."""
-        try:
-            async with asyncio.timeout(patience if self._turn.locked() else None):
-                await self._turn.acquire()
-        except TimeoutError:
+        if not await self._take_turn(patience):
             return None
+        began = time.monotonic()
         try:
             driver = self._driver
             if driver is None or driver.is_closed():
@@ -104,7 +105,17 @@ class DirectConnection:
             self.drop()  # a statement may still be under way
             raise
         finally:
+            self._lasted = time.monotonic() - began
             self._turn.release()
+
+    async def _take_turn(self, patience: float | None) -> bool:
+        if self._turn.locked() and patience is not None and self._lasted >= patience:
+            return False  # the database is far away, or slow
+        try:
+            async with asyncio.timeout(patience if self._turn.locked() else None):
+                return await self._turn.acquire()
+        except TimeoutError:
+            return False
 
     def drop(self) -> None:
         """Ends the connection without a word to the server, which may be silent."""

@@ -179,6 +179,20 @@ async def test_a_read_waits_a_moment_for_those_before_it(ledger: Ledger, monkeyp
     assert await pid_of_reads(ledger) == before
 
 
+async def test_a_read_does_not_wait_if_those_before_it_take_long(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database may be far away. Here its turn would come in time."""
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 0.5)
+    before = await pid_of_reads(ledger)
+    await ledger.read_alone(SLEEP, {"seconds": 0.6})
+    quick = asyncio.create_task(ledger.read_alone(SLEEP, {"seconds": 0.1}))
+    await asyncio.sleep(0)  # it has begun
+    assert await pid_of_reads(ledger) != before
+    await quick
+    assert await pid_of_reads(ledger) == before
+
+
 async def test_a_read_gives_what_sqlalchemy_gives(ledger: Ledger) -> None:
     """With constants, lists of constants, and the same value twice."""
     some = values(column("id"), column("word"), name="some").data([(1, "a"), (2, "b"), (3, "c"), (4, None)])
