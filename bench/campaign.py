@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -87,19 +87,20 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
         before_import = time.monotonic()
         campaign = await system.create(options.recipients, html=HTML, text=TEXT)
         imported = time.monotonic() - before_import
-        api, path = Client(system), f"/v1/campaigns/{campaign}"
-        api.ask("GET", path)  # opens the connection
-        before = cpu_seconds(system)
-        sent, seconds, lately = 0, 0.0, 0.0
-        began = time.monotonic()
-        api.ask("POST", f"{path}/send", "{}")
-        async with asyncio.timeout(300):
-            while sent < options.recipients:
-                await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
-                sent_before, seconds_before = sent, seconds
-                sent = api.ask("GET", path)["counts"]["sent"]
-                seconds = time.monotonic() - began
-                lately = (sent - sent_before) / (seconds - seconds_before)
+        with closing(Client(system)) as api:
+            path = f"/v1/campaigns/{campaign}"
+            api.ask("GET", path)  # opens the connection
+            before = cpu_seconds(system)
+            sent, seconds, lately = 0, 0.0, 0.0
+            began = time.monotonic()
+            api.ask("POST", f"{path}/send", "{}")
+            async with asyncio.timeout(300):
+                while sent < options.recipients:
+                    await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
+                    sent_before, seconds_before = sent, seconds
+                    sent = api.ask("GET", path)["counts"]["sent"]
+                    seconds = time.monotonic() - began
+                    lately = (sent - sent_before) / (seconds - seconds_before)
         used = cpu_seconds(system)
     return Run(
         recipients=sent,
@@ -129,6 +130,9 @@ class Client:
         answer = response.read()
         assert response.status < 300, answer.decode(errors="replace")
         return orjson.loads(answer)
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def until_next_poll(left: int, emails_per_second: float) -> float:

@@ -112,7 +112,7 @@ class DirectConnection:
         if self._turn.locked() and patience is not None and self._lasted >= patience:
             return False  # the database is far away, or slow
         try:
-            async with asyncio.timeout(patience if self._turn.locked() else None):
+            async with asyncio.timeout(patience):  # also if it is free: another may wait for it already
                 return await self._turn.acquire()
         except TimeoutError:
             return False

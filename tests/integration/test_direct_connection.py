@@ -179,6 +179,25 @@ async def test_a_read_waits_a_moment_for_those_before_it(ledger: Ledger, monkeyp
     assert await pid_of_reads(ledger) == before
 
 
+async def test_a_read_waits_no_longer_for_one_that_is_about_to_begin(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection is free at that moment, but the other's turn comes first."""
+    monkeypatch.setattr(database, "PATIENCE_SECONDS", 1.0)
+    await pid_of_reads(ledger)  # connects
+    before = await pid_of_reads(ledger)
+    turn = ledger._direct_reads._turn
+    await turn.acquire()
+    slow = asyncio.create_task(ledger.read_alone(SLEEP, {"seconds": 30.0}))
+    await asyncio.sleep(0)  # it waits
+    turn.release()
+    async with asyncio.timeout(20):  # no task of its own, which would begin after the other
+        assert await pid_of_reads(ledger) != before
+    slow.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await slow
+
+
 async def test_a_read_does_not_wait_if_those_before_it_take_long(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
