@@ -99,8 +99,8 @@ class BatchMonitor:
             held.examined(rows[held.claim.batch_id], suppressed[held.facts.project_id])
 
     def _heed(self, held: HeldBatch, found: claims.Look | None, now: float) -> None:
-        if held not in self._batches:
-            return  # let go during the look
+        if not self._is_held(held):
+            return
         if found is None or found.generation != held.claim.generation:
             self._batches.lose(held)
         elif found.campaign_status != CampaignStatus.SENDING:
@@ -117,8 +117,13 @@ class BatchMonitor:
         claim = held.claim
         if await claims.renew(self._ledger, claim.batch_id, claim.generation, self._settings.lease_seconds):
             held.lease.renewed(before)
-        elif held in self._batches:
+        elif self._is_held(held):
             self._batches.lose(held)
+
+    def _is_held(self, held: HeldBatch) -> bool:
+        """False: it was let go meanwhile, or is about to be. Its generation is another then, and letting it go says
+        whether it was lost."""
+        return held in self._batches and not held.is_over
 
     def _check_deadlines(self, held: HeldBatch, now: float) -> None:
         """Past the soft limit, or long without a relay, no email starts; past the hard limit those in flight are

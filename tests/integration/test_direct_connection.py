@@ -191,7 +191,7 @@ async def test_a_read_waits_no_longer_for_one_that_is_about_to_begin(
     slow = asyncio.create_task(ledger.read_alone(SLEEP, {"seconds": 30.0}))
     await asyncio.sleep(0)  # it waits
     turn.release()
-    async with asyncio.timeout(20):  # no task of its own, which would begin after the other
+    async with asyncio.timeout(20):  # in this task: another would begin later
         assert await pid_of_reads(ledger) != before
     slow.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
+from services.sender.batch_monitor import BatchMonitor
 from services.sender.campaigns import Campaigns
 from services.sender.db.campaigns import SHORT_BYTES
-from services.sender.db.claims import claim
+from services.sender.db.claims import claim, let_go
 from services.sender.db.worklist import WorklistRow, read_worklist
-from services.sender.held_batch import StopCause
+from services.sender.engines import Engines
+from services.sender.held_batch import HeldBatch, StopCause
 from services.sender.held_batches import HeldBatches
 from services.sender.limits import Limits
 from services.sender.metrics import SenderMetrics
+from services.sender.smtp.config import engine_config
 from services.sender.worker import Worker
 from shared.content import CampaignContent
 from shared.events import BatchReleased
@@ -26,6 +30,7 @@ from shared.ledger.database import Ledger
 from shared.ledger.models import Batch
 from shared.ledger.states import CampaignStatus
 from shared.process import Process
+from shared.relays.url import relays_of
 from shared.settings import SenderSettings
 from shared.tasks import end_all
 from tests.support.ledger import batches_of, campaign_row, statements_of
@@ -81,6 +86,29 @@ def worker(process: Process[SenderSettings], held_batches: HeldBatches, known: C
         "sender@test",
         lambda _group: None,
     )
+
+
+@pytest.fixture
+def monitor(process: Process[SenderSettings], held_batches: HeldBatches, limits: Limits) -> BatchMonitor:
+    engine = Engines(relays_of(process.settings), engine_config(process.settings))
+    return BatchMonitor(process.settings, process.ledger, engine, held_batches, limits)
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_a_batch_that_is_let_go_during_a_look_is_not_taken_for_lost(
+    process: Process[SenderSettings], held_batches: HeldBatches, known: Campaigns, monitor: BatchMonitor, is_over: bool
+) -> None:
+    """The ledger has let it go, and the look is answered first. A batch with emails left was lost to another sender."""
+    seeded = await seed_campaign(process.ledger, 2, batch_size=2)
+    claimed = await claim(process.ledger, seeded.batch_ids[0], 1, "sender@test", 15.0)
+    assert claimed is not None
+    held = HeldBatch(claimed, await known.get(seeded.id), time.monotonic() - 2 * process.settings.renew_seconds)
+    rows = await read_worklist(process.ledger, claimed, held.facts.project_id, 0, 10)
+    held.add_slice([] if is_over else rows, 10)
+    held_batches.add(held)
+    await let_go(process.ledger, claimed)
+    await monitor.look()
+    assert held.is_lost is not is_over
 
 
 @pytest.mark.parametrize("places", [2])
