@@ -66,6 +66,8 @@ class DirectConnection:
         self._is_pooled = is_pooled
         self._turn = asyncio.Lock()
         self._driver: asyncpg.Connection | None = None
+        #: How many times it was dropped.
+        self._drops = 0
         #: Seconds that the last statement took.
         self._lasted = 0.0
 
@@ -79,20 +81,9 @@ class DirectConnection:
         statement's own the next call opens another connection."""
         if not await self._take_turn(patience):
             return None
-        began = time.monotonic()
+        began, drops = time.monotonic(), self._drops
         try:
-            driver = self._driver
-            if driver is None or driver.is_closed():
-                driver = self._driver = await self._connect(**self._options)
-                if not self._is_pooled:
-                    await driver.execute(_ONE_PLAN)
-            rows: Sequence[asyncpg.Record]
-            if not self._is_pooled:
-                rows = await driver.fetch(statement, *values)
-            else:  # the statement is parsed in one round trip and executed in the next: on one server connection
-                async with driver.transaction():
-                    rows = await driver.fetch(statement, *values)
-            return rows
+            return await self._execute(statement, *values)
         except asyncpg.ReadOnlySQLTransactionError:
             self.drop()  # its server was demoted
             raise
@@ -101,12 +92,31 @@ class DirectConnection:
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             self.drop()
             raise ConnectionError(str(error)) from error
-        except BaseException:
+        except BaseException as error:
+            was_dropped = self._drops > drops
             self.drop()  # a statement may still be under way
+            if was_dropped and isinstance(error, Exception):  # between two steps of the driver: an AttributeError
+                raise ConnectionError("the connection was dropped during a statement") from error
             raise
         finally:
+            if self._drops > drops:
+                self.drop()  # also one that was opened just then
             self._lasted = time.monotonic() - began
             self._turn.release()
+
+    async def _execute(self, statement: str, *values: object) -> Sequence[asyncpg.Record]:
+        driver = self._driver
+        if driver is None or driver.is_closed():
+            driver = self._driver = await self._connect(**self._options)
+            if not self._is_pooled:
+                await driver.execute(_ONE_PLAN)
+        rows: Sequence[asyncpg.Record]
+        if not self._is_pooled:
+            rows = await driver.fetch(statement, *values)
+        else:  # the statement is parsed in one round trip and executed in the next: on one server connection
+            async with driver.transaction():
+                rows = await driver.fetch(statement, *values)
+        return rows
 
     async def _take_turn(self, patience: float | None) -> bool:
         if self._turn.locked() and patience is not None and self._lasted >= patience:
@@ -118,7 +128,9 @@ class DirectConnection:
             return False
 
     def drop(self) -> None:
-        """Ends the connection without a word to the server, which may be silent."""
+        """Ends the connection without a word to the server, which may be silent; also while a statement is under way,
+        which then raises ConnectionError or what the driver raises for a lost connection."""
+        self._drops += 1
         if self._driver is not None:
             self._driver.terminate()
             self._driver = None

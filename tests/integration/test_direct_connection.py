@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 from sqlalchemy import (
+    ARRAY,
     Float,
     Integer,
     String,
@@ -29,6 +30,7 @@ NOTE = "INSERT INTO mark (id) SELECT CAST($1 AS int)"
 PID = select(func.pg_backend_pid())
 SLEEP = select(func.pg_sleep(bindparam("seconds", type_=Float)))
 MARK = table("mark", column("id", Integer))
+COUNT = select(func.array_length(bindparam("names", type_=ARRAY(String)), 1))
 RENUMBER = update(MARK).where(MARK.c.id == bindparam("old")).values(id=bindparam("new")).returning(MARK.c.id)
 
 
@@ -123,6 +125,44 @@ async def test_a_read_only_server_is_left(ledger: Ledger) -> None:
     assert is_unavailable(raised.value)
     await ledger.execute_alone(NOTE, 1)
     assert await marks(ledger) == [1]
+
+
+async def test_a_statement_whose_connection_is_dropped_meanwhile_may_be_executed_again(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task drops it when it sees that the server was demoted, here between two steps of the driver."""
+    ask_types = asyncpg.Connection._introspect_types
+
+    async def dropped_first(driver: asyncpg.Connection, *arguments: object) -> object:
+        await ledger.leave_server()
+        return await ask_types(driver, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncpg.Connection, "_introspect_types", dropped_first)
+        with pytest.raises(ConnectionError) as raised:
+            await ledger.read_alone(COUNT, {"names": ["a"]})
+    assert is_unavailable(raised.value)
+    assert await ledger.read_alone(COUNT, {"names": ["a"]}) == [(1,)]
+
+
+async def test_a_connection_that_was_opened_while_it_was_dropped_is_left(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may lead to the server that was demoted."""
+    reads = ledger._direct_reads
+    connect = reads._connect
+    dropped: list[int] = []
+
+    async def dropped_meanwhile(**options: object) -> asyncpg.Connection:
+        driver = await connect(**options)
+        if not dropped:
+            dropped.append(driver.get_server_pid())
+            reads.drop()
+        return driver
+
+    monkeypatch.setattr(reads, "_connect", dropped_meanwhile)
+    assert [await pid_of_reads(ledger)] == dropped
+    assert [await pid_of_reads(ledger)] != dropped
 
 
 async def test_a_parameter_of_a_wrong_type_is_no_outage(ledger: Ledger) -> None:
