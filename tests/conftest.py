@@ -26,7 +26,7 @@ from tests.support.databases import (
 )
 from tests.support.fork_server import ForkServer
 from tests.support.loops import cancel_tasks_of_tasks
-from tests.support.processes import ServiceProcess
+from tests.support.processes import ServiceProcess, tail
 from tests.support.relay import RecordingRelay
 from tests.support.run import TestRun
 from tests.support.system import System, installation
@@ -85,6 +85,17 @@ def pytest_runtest_teardown() -> Generator[None, object, object]:
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Shows the ends of what services logged in a test that failed."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.when == "call" and report.failed and folder is not None:
+        for log in sorted(folder.glob("*.log")):
+            report.sections.append((f"Log of {log.stem}", tail(log.read_text(errors="replace"))))
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -143,7 +143,8 @@ class Dispatcher:
     async def round(self, cause: str) -> bool:
         """Looks at the campaigns on the agenda and does what there is to do; returns False if there was nothing."""
         asked = self._agenda.take()
-        self._progressed = 0
+        # Events of batches that come from here on start another round, which sees what this survey may have missed.
+        self._progressed, self._still_out = 0, None
         if self._gathering is not None:
             self._gathering.cancel()
             self._gathering = None
@@ -250,7 +251,6 @@ class Dispatcher:
         window = fairness.window(self._settings, seen.capacity)
         unclaimed = 0
         looks = 0
-        self._still_out = None
         while (free := window - seen.out) > 0 or seen.most_released() is not None:
             limited_last = seen.limited_out >= max(seen.capacity // 2, 1)
             campaign_id = self._fairness.next(limited_last=limited_last, no_limited=seen.beside_is_full)

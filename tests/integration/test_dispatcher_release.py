@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import insert, text, update
 from sqlmodel import col
 
+from services.dispatcher.survey import look_at
 from shared.events import AnyProgress, BatchReleased, CampaignRequested
 from shared.ledger.database import Ledger, db_now
 from shared.ledger.models import DEFAULT_PROJECT, Batch, Campaign, RateLimit
@@ -173,6 +174,21 @@ class TestEventsWhileSendersHaveBatchesAhead:
         assert await rig.dispatcher._wait() == "clock"
         await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign, emails_per_second=1000.0))
         assert rig.dispatcher.is_woken, "the last one"
+
+    async def test_batches_that_end_during_a_round_start_another(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The round has looked before they ended, and counts them as out."""
+        rig, campaign = await self.all_cut(ledger)
+
+        async def look_and_be_late(*arguments: Any) -> Any:
+            seen = await look_at(*arguments)
+            await rig.dispatcher.on_progress(AnyProgress(campaign_id=campaign, emails_per_second=1000.0))
+            return seen
+
+        monkeypatch.setattr("services.dispatcher.dispatcher.look_at", look_and_be_late)
+        await rig.round()
+        assert rig.dispatcher.is_woken
 
     async def test_what_another_dispatcher_released_starts_a_round_at_once(self, ledger: Ledger) -> None:
         rig, _ = await self.all_cut(ledger)

@@ -150,8 +150,13 @@ class ServiceProcess:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     def log_tail(self) -> str:
-        return "\n".join(self.log_text().splitlines()[-LOG_LINES_SHOWN:])
+        return tail(self.log_text())
 
     def _running(self) -> subprocess.Popen[bytes] | ForkedProcess:
         assert self._process is not None, f"{self.name} was not launched"
         return self._process
+
+
+def tail(log: str) -> str:
+    """The lines of a log that explain a failure."""
+    return "\n".join(log.splitlines()[-LOG_LINES_SHOWN:])

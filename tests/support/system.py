@@ -182,7 +182,7 @@ class System:
                         pass
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError:
-            raise AssertionError(f"not in {seconds:g} s: {answer}\n{self.log_tail()}") from None
+            raise AssertionError(f"not in {seconds:g} s: {answer}") from None
 
     async def wait_closed(self, campaign: str, seconds: float = 60.0) -> dict[str, Any]:
         return await self.wait_until(campaign, lambda answer: answer["status"] in FINAL, seconds)
@@ -208,9 +208,6 @@ class System:
             duplicated=self.relay.duplicates,
             unrecorded=len(copies.keys() - sent),
         )
-
-    def log_tail(self) -> str:
-        return "\n\n".join(f"== {name}\n{process.log_tail()}" for name, process in self.processes.items())
 
 
 @asynccontextmanager
