@@ -25,7 +25,7 @@ from uuid import UUID
 import structlog
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import text
+from sqlalchemy import func, select, text
 
 from bench.campaign import REPORTS, folder, ledger_url, private_broker
 from bench.page import BATCH, FILL_SECONDS, ask_all, filled, new_key
@@ -71,12 +71,15 @@ class Steps:
         self.blocks[name].append(await self._looked_at() - before)
 
     async def _looked_at(self) -> int:
-        """The pool has one connection, whose own counts these are."""
+        """Each connection reports its own counts when it is asked to: the two beside the pool, and its only one."""
+        await self._ledger.read_alone(_REPORT, {})
+        await self._ledger.write_alone(_REPORT, {})
         async with self._ledger.read() as connection:
-            await connection.execute(text("SELECT pg_stat_force_next_flush()"))
+            await connection.execute(_REPORT)
             return int(await connection.scalar(text(_BLOCKS)) or 0)
 
 
+_REPORT = select(func.pg_stat_force_next_flush())
 _BLOCKS = "SELECT blks_hit + blks_read FROM pg_stat_database WHERE datname = current_database()"
 
 
