@@ -70,7 +70,7 @@ class Dispatcher:
         #: batches that no sender had claimed, if the window was full.
         self._progressed, self._enough = 0, 0
         #: Batches that are out, by campaign, less those that came back since the last round. None: it left something to
-        #: release.
+        #: release, or a round is under way.
         self._still_out: dict[UUID, int] | None = None
         #: Starts a round for fewer of them.
         self._gathering: asyncio.TimerHandle | None = None
