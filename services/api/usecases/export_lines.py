@@ -3,19 +3,22 @@
 import csv
 import io
 import zlib
-from asyncio import sleep
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from asyncio import create_task, sleep
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from sqlalchemy import Row
 
-Rows = Sequence[Row[Any]]
+from services.api.shapes.common import moment
+from shared.ledger.direct import AnyRow
+from shared.tasks import end_all
+
+Rows = Sequence[AnyRow]
 Format = Literal["csv", "ndjson"]
 
 MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
-PART_ROWS, PART_LENGTH = 200, 100_000
+PART_ROWS, PART_LENGTH = 500, 100_000
 """Rows written at once, and the length after which there are no more. Other requests run in between."""
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
@@ -28,6 +31,11 @@ def cell(value: object) -> str:
     """Text that a spreadsheet does not take for a formula."""
     text = "" if value is None else str(value)
     return f"'{text}" if text.startswith(FORMULAS) else text
+
+
+def written(seconds: float) -> str:
+    """A moment of the ledger as in JSON, in half the time of `isoformat`."""
+    return orjson.dumps(moment(seconds), option=orjson.OPT_UTC_Z)[1:-1].decode()
 
 
 def csv_lines(rows: Iterable[Sequence[object]]) -> str:
@@ -43,11 +51,11 @@ class Table:
 
     columns: Sequence[str]
     #: The cells of a row, for CSV.
-    cells: Callable[[Row[Any]], Sequence[object]]
+    cells: Callable[[AnyRow], Sequence[object]]
     #: A row as a JSON object, for NDJSON.
-    fields: Callable[[Row[Any]], dict[str, object]]
+    fields: Callable[[AnyRow], dict[str, object]]
     #: About how many characters of text of any length a row has.
-    length: Callable[[Row[Any]], int]
+    length: Callable[[AnyRow], int]
 
     def write(self, rows: Rows, file_format: Format) -> bytes:
         if file_format == "csv":
@@ -58,21 +66,26 @@ class Table:
 _NDJSON = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 
-async def lines(table: Table, read: Callable[[int], Awaitable[Rows]], file_format: Format) -> AsyncIterator[bytes]:
+async def lines(
+    table: Table, read: Callable[[int], Coroutine[Any, Any, Rows]], file_format: Format
+) -> AsyncIterator[bytes]:
     """Lines of CSV with a header, or of NDJSON. `read` returns some of the rows by id after the one with this id; none
-    if there are no more. It is not called before what was read is taken."""
+    if there are no more. The next ones are read while the last ones are written, and no others."""
     if file_format == "csv":
         yield csv_lines([table.columns]).encode()
-    after = 0
-    while rows := await read(after):
-        for part in _parts(rows, table.length):
-            yield table.write(part, file_format)
-            await sleep(0)
-        after = rows[-1].id
+    reading = create_task(read(0))
+    try:
+        while rows := await reading:
+            reading = create_task(read(rows[-1].id))
+            for part in _parts(rows, table.length):
+                yield table.write(part, file_format)
+                await sleep(0)
+    finally:
+        await end_all([reading])
 
 
-def _parts(rows: Rows, length: Callable[[Row[Any]], int]) -> Iterator[Rows]:
-    part: list[Row[Any]] = []
+def _parts(rows: Rows, length: Callable[[AnyRow], int]) -> Iterator[Rows]:
+    part: list[AnyRow] = []
     whole = 0
     for row in rows:
         part.append(row)

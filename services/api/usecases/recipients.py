@@ -2,10 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CompoundSelect, Executable, Row, Select, func, select
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Executable,
+    Integer,
+    Row,
+    Select,
+    Uuid,
+    bindparam,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlmodel import col
 
@@ -48,13 +63,13 @@ async def list_recipients(connection: AsyncConnection, campaign: CampaignRef, wa
 async def read(connection: AsyncConnection, campaign: CampaignRef, wanted: Wanted) -> list[Row[Any]]:
     """The rows, one more than wanted if there are as many. Raises NotFoundError and ForgottenError."""
     row = await campaign_row.find_kept(connection, campaign)
-    listed = await _listed(connection, campaign.id)
+    if wanted.status is None and wanted.reported is None:
+        return await _all_after(connection, campaign.id, wanted)
+    listed = [_listed(campaign.id)]
     if wanted.status is not None:
         listed.append(col(Recipient.status) == wanted.status.value)
     if wanted.reported is not None:
         return await _with_report(connection, campaign.id, listed, wanted.reported, wanted)
-    if wanted.status is None:
-        return await _read(connection, [*listed, recipients_after(campaign.id, wanted.after)], wanted.limit + 1, wanted)
     return await _with_status(connection, row, listed, wanted)
 
 
@@ -71,18 +86,40 @@ async def by_address(connection: AsyncConnection, campaign: CampaignRef, address
 
 async def _one(connection: AsyncConnection, campaign: CampaignRef, *conditions: ColumnElement[bool]) -> Row[Any] | None:
     columns = [getattr(Recipient, name) for name in ("id", "email", "data")]
-    listed = await _listed(connection, campaign.id)
-    found = await connection.execute(select(*columns).where(*listed, *conditions).order_by(*IN_ORDER).limit(1))
+    query = select(*columns).where(_listed(campaign.id), *conditions).order_by(*IN_ORDER).limit(1)
+    found = await connection.execute(query)
     row: Row[Any] | None = found.first()
     return row
 
 
-async def _listed(connection: AsyncConnection, campaign_id: UUID) -> list[ColumnElement[bool]]:
-    """Without the recipients of an import that may still be refused."""
-    unfinished = await connection.execute(
-        select(col(Import.id)).where(col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED))
+def _listed(campaign_id: UUID | BindParameter[UUID]) -> ColumnElement[bool]:
+    """Not of an import that may still be refused."""
+    unfinished = select(col(Import.id)).where(
+        col(Import.campaign_id) == campaign_id, col(Import.state).in_(IMPORT_UNFINISHED)
     )
-    return [col(Recipient.import_id).is_distinct_from(import_id) for import_id in unfinished.scalars()]
+    return or_(col(Recipient.import_id).is_(None), col(Recipient.import_id).not_in(unfinished))
+
+
+async def _all_after(connection: AsyncConnection, campaign_id: UUID, wanted: Wanted) -> list[Row[Any]]:
+    values = {"campaign_id": campaign_id, "after": wanted.after, "limit": wanted.limit + 1}
+    if wanted.data_bytes is not None:
+        values["data_bytes"] = wanted.data_bytes
+    query = _query_of_all(connection.dialect.name, is_sized=wanted.data_bytes is not None)
+    return list((await connection.execute(query, values)).all())
+
+
+@cache
+def _query_of_all(dialect: str, *, is_sized: bool) -> Executable:
+    """Kept, because to make it takes as long as to read a thousand recipients."""
+    campaign_id: BindParameter[UUID] = bindparam("campaign_id", type_=Uuid())
+    after: BindParameter[int] = bindparam("after", type_=BigInteger())
+    query = (
+        select(*_COLUMNS)
+        .where(recipients_after(campaign_id, after), _listed(campaign_id))
+        .order_by(*IN_ORDER)
+        .limit(bindparam("limit", type_=Integer()))
+    )
+    return _within(dialect, query, bindparam("data_bytes", type_=BigInteger())) if is_sized else query
 
 
 async def _with_report(
@@ -123,7 +160,7 @@ async def _with_status(
             break
         unread = [(max(first, after + 1), last) for first, last in ranges]
         query = in_ranges(_COLUMNS, campaign.id, unread, still.limit, *conditions)
-        found = (await connection.execute(_within(connection, query, wanted))).all()
+        found = await _within_bytes(connection, query, wanted)
         rows += sorted(found, key=lambda row: row.id)[: still.limit]
         if rows and wanted.data_bytes is not None:
             return rows
@@ -158,16 +195,24 @@ async def _read(
     connection: AsyncConnection, conditions: list[ColumnElement[bool]], limit: int, wanted: Wanted
 ) -> list[Row[Any]]:
     query = select(*_COLUMNS).where(*conditions).order_by(*IN_ORDER).limit(limit)
-    return list(await connection.execute(_within(connection, query, wanted)))
+    return list(await _within_bytes(connection, query, wanted))
 
 
-def _within(connection: AsyncConnection, query: Select[Any] | CompoundSelect[Any], wanted: Wanted) -> Executable:
+async def _within_bytes(
+    connection: AsyncConnection, query: Select[Any] | CompoundSelect[Any], wanted: Wanted
+) -> Sequence[Row[Any]]:
+    sized = query if wanted.data_bytes is None else _within(connection.dialect.name, query, wanted.data_bytes)
+    rows: Sequence[Row[Any]] = (await connection.execute(sized)).all()
+    return rows
+
+
+def _within(
+    dialect: str, query: Select[Any] | CompoundSelect[Any], data_bytes: int | BindParameter[int]
+) -> Select[*tuple[Any, ...]]:
     """The same query, without the recipients before which `data_bytes` are reached."""
-    if wanted.data_bytes is None:
-        return query
     found = query.subquery()
-    octets = (func.octet_length if connection.dialect.name == "postgresql" else func.length)(found.c.data)
+    octets = (func.octet_length if dialect == "postgresql" else func.length)(found.c.data)
     before = func.coalesce(func.sum(octets).over(order_by=found.c.id, rows=(None, -1)), 0)
     sized = select(found, before.label("before")).subquery()
     columns = [sized.c[column.name] for column in found.c]
-    return select(*columns).where(sized.c.before < wanted.data_bytes).order_by(sized.c.id)
+    return select(*columns).where(sized.c.before < data_bytes).order_by(sized.c.id)

@@ -1,17 +1,17 @@
 """A project's suppressions as a file. Whatever their number, they are read and sent in slices."""
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, select
+from sqlalchemy import select
 from sqlmodel import col
 
 from services.api.shapes.common import moment
 from services.api.usecases import export_lines
-from services.api.usecases.export_lines import Format, Rows, Table, cell
+from services.api.usecases.export_lines import Format, Rows, Table, cell, written
 from services.api.usecases.suppressions import SHOWN
 from shared.ledger.database import Ledger
+from shared.ledger.direct import AnyRow
 from shared.ledger.models import Suppression
 from shared.ledger.suppressions import AnyReason
 
@@ -38,29 +38,31 @@ def lines(ledger: Ledger, project_id: UUID, reason: AnyReason | None, file_forma
     return export_lines.lines(Table(COLUMNS, _cells, _fields, _length), read, file_format)
 
 
-def _length(row: Row[Any]) -> int:
+def _length(row: AnyRow) -> int:
     return len(row.detail or "")
 
 
-def _cells(row: Row[Any]) -> Sequence[object]:
+def _cells(row: AnyRow) -> Sequence[object]:
+    id_, email, reason, detail, campaign_id, provisional, created_at = row
     return (
-        row.id,
-        cell(row.email),
-        row.reason,
-        cell(row.detail),
-        row.campaign_id or "",
-        str(bool(row.provisional)).lower(),
-        f"{moment(row.created_at).replace(tzinfo=None).isoformat()}Z",
+        id_,
+        cell(email),
+        reason,
+        detail and cell(detail),
+        campaign_id,
+        "true" if provisional else "false",
+        written(created_at),
     )
 
 
-def _fields(row: Row[Any]) -> dict[str, object]:
+def _fields(row: AnyRow) -> dict[str, object]:
+    id_, email, reason, detail, campaign_id, provisional, created_at = row
     return {
-        "id": row.id,
-        "email": row.email,
-        "reason": row.reason,
-        "detail": row.detail,
-        "campaign_id": row.campaign_id and str(row.campaign_id),
-        "provisional": bool(row.provisional),
-        "created_at": moment(row.created_at),
+        "id": id_,
+        "email": email,
+        "reason": reason,
+        "detail": detail,
+        "campaign_id": campaign_id,
+        "provisional": bool(provisional),
+        "created_at": moment(created_at),
     }
