@@ -25,6 +25,7 @@ EARLIER, OWN, BATCH = 20_000, 30_000, 500
 
 Read = Callable[[AsyncConnection, CampaignRef], Awaitable[object]]
 ANY = Wanted(None, 0, 50)
+EXPORTED = Wanted(None, 0, 50, data_bytes=1_000_000)
 FAILED = Wanted(RecipientStatus.FAILED, 0, 50)
 PENDING = Wanted(RecipientStatus.PENDING, 0, 50)
 BOUNCED = Wanted(None, 0, 50, reported="bounced")
@@ -32,6 +33,7 @@ BOUNCED = Wanted(None, 0, 50, reported="bounced")
 READS: dict[str, Read] = {
     "the first": recipients.first,
     "all": lambda connection, campaign: recipients.read(connection, campaign, ANY),
+    "exported": lambda connection, campaign: recipients.read(connection, campaign, EXPORTED),
     "failed": lambda connection, campaign: recipients.read(connection, campaign, FAILED),
     "pending": lambda connection, campaign: recipients.read(connection, campaign, PENDING),
     "bounced": lambda connection, campaign: recipients.read(connection, campaign, BOUNCED),

@@ -4,7 +4,7 @@ import csv
 import io
 import zlib
 from asyncio import create_task, sleep
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ _NDJSON = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
 
 async def lines(
     table: Table, read: Callable[[int], Coroutine[Any, Any, Rows]], file_format: Format
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Lines of CSV with a header, or of NDJSON. `read` returns some of the rows by id after the one with this id; none
     if there are no more. The next ones are read while the last ones are written, and no others."""
     if file_format == "csv":
