@@ -10,10 +10,7 @@ whole shows at once. Prints tables, and writes JSON to var/bench/.
 
 import argparse
 import asyncio
-import json
 import logging
-import os
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -27,9 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import func, select, text
 
-from bench.campaign import REPORTS, folder, ledger_url, private_broker
+from bench.campaign import folder, ledger_url, private_broker
 from bench.page import BATCH, FILL_SECONDS, ask_all, filled, new_key
 from bench.record import accepted
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from services.dispatcher.deadline import Deadline
@@ -215,10 +213,7 @@ _SIZES = """
 
 
 def _write(found: Mapping[int, Mapping[str, Any]]) -> None:
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    report = {"machine": machine, "by recipients": found}
-    (REPORTS / "at_size.json").write_text(json.dumps(report, indent=2))
+    write_report("at_size", by_recipients=found)
 
 
 def _show(console: Console, what: str, unit: str, found: Mapping[int, Mapping[str, Any]]) -> None:

@@ -6,9 +6,6 @@ dispatcher, watchdog, senders, and Postfix's smtp-sink as the relay. Prints a ta
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import shutil
 import tempfile
 import time
@@ -25,18 +22,19 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
 from cli.local.postgres import PrivatePostgres
-from shared.compiled import is_compiled
 from shared.ledger import migrate
 from tests.support.smtp.sink import smtp_sink
 from tests.support.system import System, installation
 
 LEAST_POLL_SECONDS, MOST_POLL_SECONDS = 0.005, 0.05
-REPORTS = Path("var/bench")
+LONGEST_SECONDS, LEAST_RATE = 300.0, 1_000.0
+"""How long a campaign may take: so long, or longer if it has more recipients than are sent then at so many a second."""
 SENTENCE = (
     "<p>Some long text of a newsletter with words and more words, and a <a href='https://example.com/'>link</a>.</p>"
 )
@@ -94,7 +92,7 @@ async def one_run(work: Path, url: str, broker: PrivateBroker, relay: str, optio
             sent, seconds, lately = 0, 0.0, 0.0
             began = time.monotonic()
             api.ask("POST", f"{path}/send", "{}")
-            async with asyncio.timeout(300):
+            async with asyncio.timeout(max(LONGEST_SECONDS, options.recipients / LEAST_RATE)):
                 while sent < options.recipients:
                     await asyncio.sleep(until_next_poll(options.recipients - sent, lately))
                     sent_before, seconds_before = sent, seconds
@@ -162,17 +160,8 @@ def report(console: Console, results: dict[str, list[Run]], options: argparse.Na
         cpu = [f"{run.cpu_microseconds_per_email[name]:.0f}" for name in processes]
         table.add_row(database, f"{run.emails_per_second:.0f}", f"{run.seconds:.2f}", *cpu)
     show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "campaign.json"
-    machine = {
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-        "compiled": is_compiled(),
-        "load": os.getloadavg()[0],
-    }
     runs = {database: [asdict(run) for run in runs] for database, runs in results.items()}
-    path.write_text(json.dumps({"machine": machine, "options": vars(options), "runs": runs}, indent=2))
-    console.print(f"All runs: {path}")
+    console.print(f"All runs: {write_report('campaign', options=vars(options), runs=runs)}")
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from rich.console import Console
 from bench.campaign import SENTENCE, cpu_seconds, folder, private_broker, private_postgres
 from bench.compare_clients import prepare
 from bench.footprint import server_seconds
+from bench.reports import REPORTS
 from bench.smtp import cpu_of_children
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -34,7 +35,7 @@ from shared.ledger import migrate
 from tests.support.smtp.sink import smtp_sink, smtp_source
 from tests.support.system import installation
 
-REPORT = Path("var/bench/compare.json")
+REPORT = REPORTS / "compare.json"
 CONNECTIONS = 8
 LINE = "Some long text of a newsletter with words and more words.\n"
 LONGEST_SECONDS = 3600.0

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from bench import record, render
 from bench.campaign import ledger_url
+from bench.reports import write_report
 from bench.tables import show_table
 from shared.dkim_keys import new_key
 from shared.email_tokens import TokenMaker
@@ -28,7 +29,6 @@ from shared.templates import compile_content
 from shared.unsubscribe import make_token
 from tests.support.smtp.sink import smtp_sink
 
-REPORT = Path("var/bench/costs.json")
 KILOBYTES = 10
 CONNECTIONS = 8
 EMAILS = 10_000
@@ -45,8 +45,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     measured = measure(parser.parse_args().rounds)
     show(Console(), measured)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(measured, indent=2) + "\n")
+    write_report("costs", **measured)
 
 
 def measure(rounds: int) -> dict[str, float]:

@@ -8,16 +8,15 @@ autovacuum came, bytes per recipient, and the CPU of an email. Writes JSON to va
 
 import argparse
 import asyncio
-import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker, private_postgres
+from bench.campaign import HTML, TEXT, cpu_seconds, folder, private_broker, private_postgres
 from bench.footprint import server_seconds
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -164,11 +163,7 @@ def report(samples: list[Sample], options: argparse.Namespace) -> None:
     for sample in samples:
         table.add_row(*(f"{value:,}" for value in asdict(sample).values()))
     show_table(table)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "endurance.json"
-    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0]}
-    path.write_text(json.dumps({"machine": machine, "options": vars(options), "samples": [asdict(s) for s in samples]}))
-    print(f"Written: {path}")
+    print(f"Written: {write_report('endurance', options=vars(options), samples=[asdict(one) for one in samples])}")
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ writes JSON to var/bench/events_out.json.
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +16,8 @@ from uuid import UUID, uuid4
 import aio_pika
 import uvloop
 
-from bench.campaign import REPORTS, private_broker
+from bench.campaign import private_broker
+from bench.reports import write_report
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from services.webhooks.addresses import parse_networks
@@ -129,8 +128,7 @@ def main() -> None:
     receiver.terminate()
     for way in ("webhook", "exchange"):
         print(f"at least {LEAST:,} a second by {way}: {'yes' if rates[way] >= LEAST else 'NO'}")
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / "events_out.json").write_text(json.dumps({"load": os.getloadavg()[0], **rates}, indent=2) + "\n")
+    write_report("events_out", **rates)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ table, writes JSON to var/bench/.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -23,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import text
 
-from bench.campaign import REPORTS, folder, ledger_url, private_broker
+from bench.campaign import folder, ledger_url, private_broker
 from bench.page import FILL_SECONDS, api_of, filled, new_key
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from shared import topology
@@ -121,11 +120,7 @@ def report(console: Console, found: Mapping[str, Sequence[Mapping[str, float]]],
         medians: list[Any] = [statistics.median(one[column] for one in downloads) for column in columns]
         table.add_row(form, *(f"{number:,g}" for number in medians))
     show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    path = REPORTS / "export.json"
-    path.write_text(json.dumps({"machine": machine, "options": vars(options), "downloads": found}, indent=2))
-    console.print(f"All runs: {path}")
+    console.print(f"All runs: {write_report('export', options=vars(options), downloads=found)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ report (its start included) and the load of the machine. Writes JSON to var/benc
 
 import argparse
 import asyncio
-import json
 import os
 import resource
 import subprocess
@@ -21,6 +20,7 @@ from sqlalchemy import func, select
 from sqlmodel import col
 
 from bench.campaign import ledger_url
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.ports import free_ports
 from shared.ledger import migrate
@@ -28,7 +28,6 @@ from shared.ledger.database import Ledger
 from shared.ledger.models import Batch
 from tests.support.lmtp import BOUNCES, Wire, a_bounce, greeted, sent_campaign
 
-REPORT = Path("var/bench/feedback.json")
 LEAST = 300.0
 SECRET = "a secret of a bench and of no installation"
 
@@ -48,8 +47,7 @@ def main() -> None:
         load = f"{os.getloadavg()[0]:.1f}"
         table.add_row(name, f"{rate:.0f}", "yes" if rate >= LEAST else "NO", f"{cpu:.2f}", load)
     show_table(table)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(measured, indent=2) + "\n")
+    write_report("feedback", **measured)
 
 
 async def measure(url: str, folder: Path, reports: int, connections: int) -> dict[str, float]:

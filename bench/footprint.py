@@ -7,9 +7,6 @@ is measured from `send` to the last row recorded, disk space at the end after a 
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,7 +17,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, private_broker, private_postgres
+from bench.campaign import HTML, TEXT, cpu_seconds, folder, private_broker, private_postgres
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -183,11 +181,7 @@ def report(found: list[Footprint]) -> None:
             table.add_row(f"WAL bytes, {name}", f"{value:.0f}")
         table.add_row("broker messages", f"{one.broker_messages:.4f}")
         show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "footprint.json"
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    path.write_text(json.dumps({"machine": machine, "runs": [asdict(one) for one in found]}, indent=2))
-    console.print(f"Written: {path}")
+    console.print(f"Written: {write_report('footprint', runs=[asdict(one) for one in found])}")
 
 
 if __name__ == "__main__":

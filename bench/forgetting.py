@@ -8,8 +8,6 @@ the ratio of the medians and the rows deleted a second, also without a campaign 
 
 import argparse
 import asyncio
-import json
-import os
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -19,7 +17,8 @@ from typing import Any
 
 from sqlalchemy import text
 
-from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.campaign import HTML, TEXT, folder, ledger_url, private_broker
+from bench.reports import write_report
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
 from shared.ledger import migrate
@@ -154,11 +153,7 @@ def main() -> None:
         f" {'reached' if ratio >= LEAST else 'missed'}); {found['rows_per_second_beside']:.0f} rows deleted a second,"
         f" {found['rows_per_second_idle']:.0f} without a campaign"
     )
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "forgetting.json"
-    machine = {"cpus": os.cpu_count(), "load": os.getloadavg()[0]}
-    path.write_text(json.dumps({"machine": machine, "options": vars(options), "ratio": ratio, **found}, indent=2))
-    print(f"All runs: {path}")
+    print(f"All runs: {write_report('forgetting', options=vars(options), ratio=ratio, **found)}")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ JSON, and fails if a process uses more than its share of a core.
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 
 from rich.table import Table
 
-from bench.campaign import REPORTS, cpu_seconds, folder, ledger_url, private_broker
+from bench.campaign import cpu_seconds, folder, ledger_url, private_broker
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -44,8 +44,7 @@ def main() -> int:
                     percent = asyncio.run(_measure(work, url, broker, relay, paused, options.seconds))
                 rows.append({"ledger": database, "paused": paused, **percent})
     _show(rows)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / "idle.json").write_text(json.dumps(rows, indent=2))
+    write_report("idle", rows=rows)
     most = max(value for row in rows for value in row.values() if isinstance(value, float))
     return 0 if most <= MOST_PERCENT else 1
 

@@ -7,8 +7,6 @@ without indexes. Prints a table, writes JSON under var/bench/.
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -22,13 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.campaign import folder, ledger_url
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.ports import free_port
 from shared.ledger import migrate
 from tests.support.processes import ServiceProcess
 from tests.support.system import new_key
 
-REPORT = Path("var/bench/import.json")
 BLOCK_BYTES = 65_536
 MEDIA = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
@@ -217,11 +215,8 @@ def report(console: Console, runs: list[Run], ceiling: float, options: argparse.
         )
     show_table(table, console)
     console.print(f"COPY alone, into a bare PostgreSQL table: {ceiling:.0f} rows/s")
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    result = {"machine": machine, "copy_rows_per_second": round(ceiling), "runs": [asdict(run) for run in runs]}
-    REPORT.write_text(json.dumps(result, indent=2))
-    console.print(f"All runs: {REPORT}")
+    path = write_report("import", copy_rows_per_second=round(ceiling), runs=[asdict(run) for run in runs])
+    console.print(f"All runs: {path}")
 
 
 if __name__ == "__main__":

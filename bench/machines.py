@@ -7,8 +7,6 @@ Needs root. Prints a table, writes JSON under var/bench/.
 
 import argparse
 import asyncio
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,7 +20,8 @@ from urllib.parse import urlsplit
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, folder, private_broker
+from bench.campaign import HTML, TEXT, folder, private_broker
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -201,15 +200,8 @@ def report(runs: dict[float, list[Run]], options: argparse.Namespace) -> None:
         median = sorted(found, key=lambda run: run.emails_per_second)[len(found) // 2]
         table.add_row(*(f"{value:g}" for value in asdict(median).values()))
     show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "machines.json"
-    content = {
-        "load": os.getloadavg()[0],
-        "options": vars(options),
-        "runs": [asdict(run) for found in runs.values() for run in found],
-    }
-    path.write_text(json.dumps(content, indent=2))
-    console.print(f"All runs: {path}")
+    every = [asdict(run) for found in runs.values() for run in found]
+    console.print(f"All runs: {write_report('machines', options=vars(options), runs=every)}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The whole system on this machine, as in bench.campaign. The small campaign runs 
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +17,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.campaign import HTML, TEXT, folder, ledger_url, private_broker
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -145,9 +145,7 @@ def _report(small: Step, large: Step, options: argparse.Namespace) -> int:
             f"{step.recipients:,}: imported in {step.import_seconds} s, first email {step.first_email_seconds} s after"
             f" send, {step.sent:,} sent in {step.seconds} s"
         )
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "memory.json"
-    path.write_text(json.dumps({"options": vars(options), "small": asdict(small), "large": asdict(large)}, indent=2))
+    path = write_report("memory", options=vars(options), small=asdict(small), large=asdict(large))
     console.print(f"Report: {path}")
     return 1 if over else 0
 

@@ -8,9 +8,6 @@ var/bench/; exit code 1 if the 95th percentile of a page exceeds the limit.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +22,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
-from bench.campaign import REPORTS, folder, ledger_url, private_broker
+from bench.campaign import folder, ledger_url, private_broker
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker_files import ADMIN, SERVICES
 from cli.local.ports import free_port
@@ -259,10 +257,7 @@ def report(console: Console, times: Mapping[str, list[float]], options: argparse
         style = "red" if p95 > LIMIT_MILLISECONDS else ""
         table.add_row(name, f"{p50:.1f}", f"{p95:.1f}", f"{found[-1]:.1f}", style=style)
     show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "page.json"
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]}
-    path.write_text(json.dumps({"machine": machine, "options": vars(options), "milliseconds": rows}, indent=2))
+    path = write_report("page", options=vars(options), milliseconds=rows)
     console.print(f"Written: {path}; the limit is {LIMIT_MILLISECONDS:.0f} ms at p95")
     return any(row["p95"] > LIMIT_MILLISECONDS for row in rows.values())
 

@@ -2,13 +2,12 @@
 
 import argparse
 import asyncio
-import json
 import time
-from pathlib import Path
 
 from rich.table import Table
 
 from bench.campaign import folder, ledger_url
+from bench.reports import write_report
 from bench.tables import show_table
 from services.sender.db import claims
 from services.sender.db.record import Group, record
@@ -18,7 +17,6 @@ from shared.ledger.database import Ledger
 from shared.ledger.models import DEFAULT_PROJECT
 from tests.support.seeds import seed_campaign
 
-REPORT = Path("var/bench/record.json")
 GROUPS = (1, 8, 32, 64)
 LEASE_SECONDS = 15.0
 
@@ -41,8 +39,7 @@ def main() -> None:
         cells = (row["ledger"], row["group"], f"{row['wall_microseconds']:.0f}", f"{row['cpu_microseconds']:.0f}")
         table.add_row(*map(str, cells))
     show_table(table)
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(rows, indent=2))
+    write_report("record", rows=rows)
 
 
 def accepted(recipient_id: int, email: str) -> Result:

@@ -5,9 +5,6 @@ Prints tables, writes JSON to var/bench/render.json.
 """
 
 import argparse
-import json
-import os
-import platform
 import re
 import statistics
 import subprocess
@@ -24,6 +21,7 @@ from jinja2 import Environment
 from rich.console import Console
 from rich.table import Table
 
+from bench.reports import write_report
 from bench.tables import show_table
 from shared.addresses import parse_address
 from shared.dkim_keys import new_key
@@ -32,7 +30,6 @@ from shared.messages.message import CampaignHeaders, MessageBuilder, Unsigned
 from shared.templates import Value, compile_content
 from shared.unsubscribe import make_token, read_token
 
-REPORT = Path("var/bench/render.json")
 SIZES_KB = (2, 10, 100)
 SIGNING_ROUNDS = 5
 PARAGRAPHS = {
@@ -65,7 +62,6 @@ def main() -> None:
         new_key(Path(folder), "example.com", "s1")
         signer = load_signers(Path(folder))["example.com"]
     report = {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
         "messages": [
             {"kilobytes": size, "text": kind, **message_figures(kind, size, signer, options.rounds, options.seconds)}
             for kind in PARAGRAPHS
@@ -74,9 +70,9 @@ def main() -> None:
         "signing": signing_figures(signer, options.rounds),
         "small": small_figures(options.rounds, options.seconds),
     }
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    path = write_report("render", **report)
     show(report)
+    Console().print(f"Written to {path}", style="dim")
 
 
 def message_figures(kind: str, kilobytes: int, signer: DkimSigner, rounds: int, seconds: float) -> dict[str, float]:
@@ -235,7 +231,6 @@ def show(report: Mapping[str, object]) -> None:
     for name, value in {**signing, **small}.items():
         table.add_row(name, f"{value:.2f}")
     show_table(table, console)
-    console.print(f"Written to {REPORT}", style="dim")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@
 
 import argparse
 import asyncio
-import json
 import logging
 import statistics
 import time
@@ -22,7 +21,8 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid6 import uuid7
 
-from bench.campaign import REPORTS, folder, ledger_url
+from bench.campaign import folder, ledger_url
+from bench.reports import write_report
 from bench.tables import show_table
 from services.dispatcher.dispatcher import FIRST_LAP_AT_ONCE
 from shared.ledger import migrate
@@ -60,8 +60,7 @@ def main() -> None:
     for name in options.ledgers:
         rows += [{"ledger": name, **_on_ledger(name, measure, number)} for number in sizes]
     _show(options.what, rows)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    (REPORTS / f"rounds-{options.what}.json").write_text(json.dumps(rows, indent=2))
+    write_report(f"rounds-{options.what}", rows=rows)
 
 
 def _on_ledger(name: str, measure: Measure, number: int) -> dict[str, float]:

@@ -11,8 +11,6 @@ package, and only unpacked.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -21,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import psutil
@@ -30,10 +27,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from bench import costs, smtp_hang
+from bench.reports import write_report
 from bench.tables import show_table
 from tests.support.smtp.sink import smtp_sink_process, smtp_source, unused_port, wait_for_port
 
-REPORT = Path("var/bench/smtp.json")
 WIDTH = 150
 SIZES_KB = (2, 10, 100)
 CONNECTIONS = (1, 8, 32)
@@ -107,7 +104,6 @@ def main() -> None:
         wide = measure(wide_cells, both, options.rounds, options.seconds, progress)
         far = measure(far_cells, Servers([far_port], [sink]), options.rounds, FAR_SECONDS, progress)
     report: dict[str, object] = {
-        "machine": {"cpus": os.cpu_count(), "python": platform.python_version(), "load": os.getloadavg()[0]},
         "near": [asdict(cell) for cell in near],
         "two_servers": [asdict(cell) for cell in wide],
         "round_trip_seconds": ROUND_TRIP_SECONDS,
@@ -121,8 +117,7 @@ def main() -> None:
         cost = costs.measure(options.rounds)
         costs.show(console, cost)
         report |= {"hanging": asdict(hanging), "costs": cost}
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text(json.dumps(report, indent=2) + "\n")
+    write_report("smtp", **report)
 
 
 def measure(cells: list[Cell], servers: Servers, rounds: int, seconds: float, progress: Progress) -> list[Measured]:

@@ -8,9 +8,7 @@ CPU time of all services, and writes JSON to var/bench/subscriber.json.
 
 import argparse
 import asyncio
-import json
 import multiprocessing
-import os
 import statistics
 import time
 from dataclasses import asdict, dataclass
@@ -19,8 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, cpu_seconds, folder, ledger_url, private_broker
+from bench.campaign import HTML, TEXT, cpu_seconds, folder, ledger_url, private_broker
 from bench.events_out import receive
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -108,13 +107,11 @@ def report(runs: dict[str, dict[str, list[Run]]], options: argparse.Namespace) -
             rate = statistics.median(run.emails_per_second for run in found)
             table.add_row(database, name, f"{rate:.0f}", enough, f"{statistics.median(run.cpu for run in found):.0f}")
     show_table(table, Console())
-    REPORTS.mkdir(parents=True, exist_ok=True)
     by_database = {
         database: {name: [asdict(run) for run in found] for name, found in by_name.items()}
         for database, by_name in runs.items()
     }
-    report = {"load": os.getloadavg()[0], "runs": by_database}
-    (REPORTS / "subscriber.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_report("subscriber", runs=by_database)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ runs are interleaved; each is compared with the clean run of the same round, and
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import statistics
 import time
@@ -22,7 +21,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench.campaign import HTML, REPORTS, TEXT, folder, ledger_url, private_broker
+from bench.campaign import HTML, TEXT, folder, ledger_url, private_broker
+from bench.reports import write_report
 from bench.tables import show_table
 from cli.local.broker import PrivateBroker
 from cli.local.broker_files import ADMIN, SERVICES
@@ -157,10 +157,8 @@ def _report(console: Console, runs: dict[str, list[Run]], options: argparse.Name
         cells = (f"{rate:.0f}", f"{shares[kind]:.0%}", "" if least is None else f"{least:.0%}")
         table.add_row(kind, *cells, f"{alone:.2f}", f"{meanwhile:.2f}", f"{most:.2f}")
     show_table(table, console)
-    REPORTS.mkdir(parents=True, exist_ok=True)
-    path = REPORTS / "trouble.json"
     written = {kind: [asdict(run) for run in found] for kind, found in runs.items()}
-    path.write_text(json.dumps({"options": vars(options), "runs": written, "shares": shares}, indent=2))
+    path = write_report("trouble", options=vars(options), runs=written, shares=shares)
     console.print(f"All runs: {path}")
     return int(missed)
 
