@@ -21,6 +21,7 @@ from tempfile import mkdtemp
 SERVICES = ("api", "dispatcher", "sender", "watchdog", "webhooks")
 MAX_REQUEST_BYTES = 1_000_000
 POLL_SECONDS = 0.01
+STOP_SECONDS = 30.0
 
 
 class ForkedProcess:
@@ -55,20 +56,37 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._left: list[subprocess.Popen[bytes]] = []
 
     def start(self, module: str, environment: Mapping[str, str], folder: Path, log: Path) -> ForkedProcess:
         """Runs `module` as `python -m` would, in `folder`, and appends its output to `log`."""
         if self._process is None:
             self._begin()
         request = {"module": module, "environment": dict(environment), "folder": str(folder), "log": str(log)}
-        self._socket.send(json.dumps(request).encode())
-        pid = int(self._socket.recv(MAX_REQUEST_BYTES))
+        try:
+            self._socket.send(json.dumps(request).encode())
+            pid = int(self._socket.recv(MAX_REQUEST_BYTES))
+        except BaseException:  # a test ran into its timeout: the next one would read the reply to this request
+            self._leave()
+            raise
         return ForkedProcess(pid, self._folder / str(pid))
 
     def stop(self) -> None:
         if self._process is not None:
-            self._socket.close()
-            self._process.wait()
+            self._leave()
+        for process in self._left:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:  # a service of it still runs
+                process.kill()
+                process.wait()
+
+    def _leave(self) -> None:
+        """Takes no more from this process, which ends with the services it has started. The next `start` begins one."""
+        assert self._process is not None
+        self._socket.close()
+        self._left.append(self._process)
+        self._process = None
 
     def _begin(self) -> None:
         self._folder = Path(mkdtemp(prefix="fork-server-"))
@@ -89,22 +107,36 @@ def main() -> None:
         import_module(f"services.{service}.main")
     gc.freeze()
     signal.signal(signal.SIGCHLD, lambda *_: _reap(exit_folder))
-    while request := requests.recv(MAX_REQUEST_BYTES):
+    while request := _received(requests):
         pid = os.fork()
         if not pid:
             requests.close()
             _run_service(**json.loads(request))
-        requests.send(str(pid).encode())
+        try:
+            requests.send(str(pid).encode())
+        except BrokenPipeError:  # nobody waits for it, nobody would end it
+            os.kill(pid, signal.SIGKILL)
+    while _reap(exit_folder):
+        time.sleep(POLL_SECONDS)
 
 
-def _reap(exit_folder: Path) -> None:
+def _received(requests: socket.socket) -> bytes:
+    """The next request; empty if there are no more."""
+    try:
+        return requests.recv(MAX_REQUEST_BYTES)
+    except ConnectionResetError:  # the other end was closed with a reply unread
+        return b""
+
+
+def _reap(exit_folder: Path) -> bool:
+    """Notes how children ended. Returns whether others still run."""
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return
+            return False
         if not pid:
-            return
+            return True
         draft = exit_folder / f"{pid}.draft"
         draft.write_text(str(os.waitstatus_to_exitcode(status)))
         draft.rename(exit_folder / str(pid))

@@ -110,3 +110,39 @@ def test_unusable_files_are_refused(tmp_path: Path) -> None:
 )
 def test_unencrypted_connections_are_found(url: str, clear: bool) -> None:
     assert in_the_clear(url) is clear
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "first",
+        "mysql://u:secret@h/db",
+        "postgresql+psycopg2://u:secret@h/db",
+        "postgresql://u:secret@h:port/db",
+        "postgresql://u:sec/ret@h/db",
+        "postgresql://[::1/db",
+        "sqlite:file.db",
+        "://",
+    ],
+)
+def test_what_is_no_address_of_a_database_is_refused_without_its_password(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="VASHSENDER_DATABASE_URL is no address") as refused:
+        database_address(given, CA)
+    assert "write postgresql://USER:PASSWORD@HOST:5432/DATABASE" in str(refused.value)
+    assert "sec" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["first", "http://u:secret@mq/", "amqp:mq", "amqp://u:secret@mq:port/", "amqp://u:sec/ret@mq/", "amqp://[::1"],
+)
+def test_what_is_no_address_of_a_broker_is_refused_without_its_password(given: str) -> None:
+    with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is no address") as refused:
+        broker_address(given, None)
+    assert "write amqp://USER:PASSWORD@HOST:5672/VHOST" in str(refused.value)
+    assert "sec" not in str(refused.value)
+
+
+@pytest.mark.parametrize("given", ["", "amqp://mq1:5672,mq2:5673/v", "amqps://[::1]/", "amqp:///", "amqp://mq"])
+def test_addresses_of_brokers_are_left_as_they_are(given: str) -> None:
+    assert broker_address(given, None) == given
