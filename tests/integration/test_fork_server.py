@@ -31,6 +31,6 @@ def test_a_start_that_is_interrupted_spoils_no_other(tmp_path: Path) -> None:
         os.kill(first.pid, signal.SIGCONT)
         assert start(server, tmp_path / "next").wait(60) == WRONG_SETTINGS
         assert "VASHSENDER_DATABASE_URL" in (tmp_path / "next" / "log").read_text()
-        assert first.wait(60) == 0, "it ends after the service that nobody waits for"
+        assert first.wait(60) == 0, "it ends after the service of the interrupted start"
     finally:
         server.stop()

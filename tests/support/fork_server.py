@@ -114,7 +114,7 @@ def main() -> None:
             _run_service(**json.loads(request))
         try:
             requests.send(str(pid).encode())
-        except BrokenPipeError:  # nobody waits for it, nobody would end it
+        except BrokenPipeError:  # the test that asked for it was interrupted: no one would end it
             os.kill(pid, signal.SIGKILL)
     while _reap(exit_folder):
         time.sleep(POLL_SECONDS)
