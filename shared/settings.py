@@ -215,6 +215,17 @@ class CommonSettings(BaseSettings):
             merged["public_url"] = f"http://127.0.0.1:{merged['api_port']}"
         return merged
 
+    @field_validator("var_dir")
+    @classmethod
+    def _can_be_a_folder(cls, path: Path) -> Path:
+        try:
+            existing = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+        except OSError as error:  # a name too long, or a folder that may not be entered
+            raise ValueError(f"cannot use {str(path)[:200]}: {error.strerror}") from None
+        if not existing.is_dir():
+            raise ValueError(f"{existing} is not a folder")
+        return path
+
     @field_validator("ca_file")
     @classmethod
     def _ca_file_is_usable(cls, value: Path | None) -> Path | None:
@@ -287,8 +298,10 @@ class CommonSettings(BaseSettings):
     @property
     def broker_admin_url(self) -> str:
         """The AMQP URL of the account that may configure: only for `topology declare`."""
-        given = os.environ.get(f"{PREFIX}AMQP_ADMIN_URL") or text_named_by(f"{PREFIX}AMQP_ADMIN_URL_FILE")
-        given = given or self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
+        setting = f"{PREFIX}AMQP_ADMIN_URL"
+        if given := os.environ.get(setting) or text_named_by(f"{setting}_FILE"):
+            return tls.broker_address(given, self.ca_file, setting)
+        given = self.amqp_url.get_secret_value() or self._left_in_file("amqp_admin_url")
         return tls.broker_address(given, self.ca_file)
 
     @property

@@ -23,15 +23,15 @@ VERIFYING = ("require", "verify-ca", "verify-full")
 DISABLED = "disable"
 
 
-def broker_address(url: str, ca_file: Path | None) -> str:
+def broker_address(url: str, ca_file: Path | None, setting: str = "VASHSENDER_AMQP_URL") -> str:
     """The AMQP URL with the authority to trust; empty if it is. Raises ConfigurationError if it is no AMQP URL, or asks
     not to verify."""
     if url and not _is_address(url, tuple(DEFAULT_PORTS)):
-        raise ConfigurationError(f"VASHSENDER_AMQP_URL is no address of a broker: write {BROKER_FORM}. {ENCODED}")
+        raise ConfigurationError(f"{setting} is no address of a broker: write {BROKER_FORM}. {ENCODED}")
     options = dict(_options(url))
     if options.get("no_verify_ssl", "0") != "0":
         raise ConfigurationError(
-            "VASHSENDER_AMQP_URL: no_verify_ssl is not possible. Name the authority that signed the broker's "
+            f"{setting}: no_verify_ssl is not possible. Name the authority that signed the broker's "
             "certificate: VASHSENDER_CA_FILE."
         )
     if ca_file is None or urlsplit(url).scheme != "amqps" or options.keys() & {"cafile", "capath", "cadata"}:

@@ -162,6 +162,28 @@ def test_a_missing_broker_url_is_a_clear_error(tmp_path: Path) -> None:
         _ = load(CommonSettings, var_dir=tmp_path).broker_url
 
 
+def test_a_wrong_broker_url_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VASHSENDER_AMQP_URL", "mq:5672")
+    config = load(CommonSettings, var_dir=tmp_path)
+    with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is no address"):
+        _ = config.broker_url
+    monkeypatch.setenv("VASHSENDER_AMQP_ADMIN_URL", "mq:5672")
+    with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_ADMIN_URL is no address"):
+        _ = config.broker_admin_url
+
+
+@pytest.mark.parametrize(
+    ("below", "reason"), [("file", "is not a folder"), ("file/deeper", "is not a folder"), ("x" * 300, "too long")]
+)
+def test_a_var_dir_that_cannot_be_a_folder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, below: str, reason: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VASHSENDER_VAR_DIR", str(tmp_path / below))
+    with pytest.raises(ConfigurationError, match=f"VASHSENDER_VAR_DIR: .*{reason}"):
+        load(ApiSettings)
+
+
 def test_one_base_port_moves_the_whole_block(monkeypatch: pytest.MonkeyPatch) -> None:
     before = local_settings().model_dump()
     monkeypatch.setenv("VASHSENDER_BASE_PORT", "9700")
