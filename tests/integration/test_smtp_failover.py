@@ -18,7 +18,7 @@ from tests.support.smtp.sink import unused_port
 QUICK = engine_config(
     connect_seconds=0.4, reply_seconds=0.4, rest_seconds=0.05, rest_max_seconds=0.2, stall_seconds=0.05
 )
-LONG_REST = replace(QUICK, rest_seconds=30.0, rest_max_seconds=30.0)
+LONG_REST = replace(QUICK, connect_seconds=2.0, reply_seconds=2.0, rest_seconds=30.0, rest_max_seconds=30.0)
 
 
 class States(Noting):
