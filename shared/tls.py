@@ -10,12 +10,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from shared.broker_url import DEFAULT_PORTS, hosts_of
+from shared.broker_url import hosts_of
 from shared.errors import ConfigurationError
 
 BROKER_FORM = "amqp://USER:PASSWORD@HOST:5672/VHOST"
-DATABASE_FORMS = "postgresql://USER:PASSWORD@HOST:5432/DATABASE, or sqlite:////FILE"
-ENCODED = "In user name and password, @ is %40, : is %3A and / is %2F."
+ENCODED = "In user name and password, @ is %40, : is %3A, / is %2F and [ is %5B."
+NO_DATABASE = (
+    "VASHSENDER_DATABASE_URL is no address of PostgreSQL or SQLite: write"
+    f" postgresql://USER:PASSWORD@HOST:5432/DATABASE, or sqlite:////FILE. {ENCODED}"
+)
 
 VERIFYING = ("require", "verify-ca", "verify-full")
 """libpq's modes that encrypt. libpq verifies less in the first two; here all three verify everything."""
@@ -24,9 +27,9 @@ DISABLED = "disable"
 
 
 def broker_address(url: str, ca_file: Path | None, setting: str = "VASHSENDER_AMQP_URL") -> str:
-    """The AMQP URL with the authority to trust; empty if it is. Raises ConfigurationError if it is no AMQP URL, or asks
+    """The AMQP URL with the authority to trust; empty if it is. Raises ConfigurationError if it cannot be read, or asks
     not to verify."""
-    if url and not _is_address(url, tuple(DEFAULT_PORTS)):
+    if url and not _leads_to_hosts(url):
         raise ConfigurationError(f"{setting} is no address of a broker: write {BROKER_FORM}. {ENCODED}")
     options = dict(_options(url))
     if options.get("no_verify_ssl", "0") != "0":
@@ -39,32 +42,26 @@ def broker_address(url: str, ca_file: Path | None, setting: str = "VASHSENDER_AM
     return _with(url, [*_options(url), ("cafile", str(ca_file))])
 
 
+def _leads_to_hosts(url: str) -> bool:
+    try:
+        return "://" in url and bool(hosts_of(url))
+    except ValueError:  # a port that is no number, or a bracket that is not closed
+        return False
+
+
 def database_address(url: str, ca_file: Path | None) -> str:
     """The database URL with the authority to trust. With one, TLS is used unless the URL says otherwise. Raises
-    ConfigurationError if it is no URL of a database that can be the ledger."""
-    if not _is_address(url, ("postgresql", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite")):
-        raise ConfigurationError(
-            f"VASHSENDER_DATABASE_URL is no address of PostgreSQL or SQLite: write {DATABASE_FORMS}. {ENCODED}"
-        )
-    options = dict(_options(url))
+    ConfigurationError if it cannot be read."""
+    try:
+        options = dict(_options(url))
+    except ValueError:  # a bracket that is not closed
+        raise ConfigurationError(NO_DATABASE) from None
     if ca_file is None or not urlsplit(url).scheme.startswith("postgres") or not hosts(url):
         return url
     if options.get("sslmode") == DISABLED:
         return url
     added = [("sslmode", "verify-full"), ("sslrootcert", str(ca_file))]
     return _with(url, [*((name, value) for name, value in added if name not in options), *_options(url)])
-
-
-def _is_address(url: str, schemes: Sequence[str]) -> bool:
-    try:
-        parts = urlsplit(url)
-        if parts.scheme in DEFAULT_PORTS:
-            hosts_of(url)
-        else:
-            parts.port  # noqa: B018 - raises ValueError, too
-    except ValueError:  # a port that is no number, or a bracket that is not closed
-        return False
-    return "://" in url and parts.scheme in schemes
 
 
 def hosts(url: str) -> Sequence[str]:

@@ -14,21 +14,22 @@ TABLE = Table(("id", "email"), lambda row: row, lambda row: {"id": row.id, "emai
 
 
 class Source:
-    """Rows 1 to LAST, three at a time. `reads`: after which ids they were read; `ended`: how many of these ended."""
+    """Rows 1 to LAST, three at a time. `reads`: after which ids they were read; `began` and `ended`: one for each."""
 
     def __init__(self) -> None:
         self.reads: list[int] = []
-        self.ended = 0
+        self.began, self.ended = asyncio.Queue[int](), asyncio.Queue[int]()
         self.may_read = asyncio.Event()
         self.may_read.set()
 
     async def read(self, after: int) -> Rows:
         self.reads.append(after)
+        self.began.put_nowait(after)
         try:
             await self.may_read.wait()
             return rows(range(after + 1, min(after + SLICE, LAST) + 1))
         finally:
-            self.ended += 1
+            self.ended.put_nowait(after)
 
 
 def rows(ids: Sequence[int]) -> Rows:
@@ -46,7 +47,8 @@ async def test_one_slice_is_read_ahead_and_no_more() -> None:
     source = Source()
     lines = export_lines.lines(TABLE, source.read, "ndjson")
     assert (await anext(lines)).startswith(b'{"id":1,')
-    await asyncio.sleep(0.01)
+    assert [await source.ended.get() for _ in range(2)] == [0, SLICE]
+    await asyncio.sleep(0)  # lets another read begin, if there was one
     assert source.reads == [0, SLICE]
     await lines.aclose()
 
@@ -57,10 +59,10 @@ async def test_a_read_ends_when_the_reader_leaves() -> None:
     lines = export_lines.lines(TABLE, source.read, "ndjson")
     await anext(lines)
     source.may_read.clear()
-    await asyncio.sleep(0.01)
-    assert (source.reads, source.ended) == ([0, SLICE], 1)
+    assert [await source.began.get() for _ in range(2)] == [0, SLICE]
+    assert source.ended.qsize() == 1
     await lines.aclose()
-    assert source.ended == 2
+    assert source.ended.qsize() == 2
 
 
 def test_text_that_a_spreadsheet_takes_for_a_formula_is_quoted() -> None:

@@ -2,6 +2,7 @@
 
 import ssl
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -116,25 +117,33 @@ def test_unencrypted_connections_are_found(url: str, clear: bool) -> None:
     "given",
     [
         "first",
-        "mysql://u:secret@h/db",
-        "postgresql+psycopg2://u:secret@h/db",
-        "postgresql://u:secret@h:port/db",
-        "postgresql://u:sec/ret@h/db",
-        "postgresql://[::1/db",
-        "sqlite:file.db",
         "://",
+        "sqlite:x",
+        "mysql://u:secret@h/x",
+        "postgresql+psycopg2://u:secret@h/x",
+        "postgresql://u:secret@h:p/x",
     ],
 )
 def test_what_is_no_address_of_a_database_is_refused_without_its_password(given: str) -> None:
     with pytest.raises(ConfigurationError, match="VASHSENDER_DATABASE_URL is no address") as refused:
-        database_address(given, CA)
+        database_tls(load(CommonSettings, database_url=given).ledger_url)
     assert "write postgresql://USER:PASSWORD@HOST:5432/DATABASE" in str(refused.value)
-    assert "sec" not in str(refused.value)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_bracket_that_is_not_closed_is_refused_in_words() -> None:
+    with pytest.raises(ConfigurationError, match="VASHSENDER_DATABASE_URL is no address"):
+        database_address("postgresql+asyncpg://[::1/x", None)
+
+
+@pytest.mark.parametrize("password", ["a/b", "a#b", "a?b", "a:b", "a%40b"])
+def test_passwords_of_a_database_that_are_not_encoded_are_understood_as_before(password: str) -> None:
+    url, _ = database_tls(load(CommonSettings, database_url=f"postgresql://u:{password}@db:5432/x").ledger_url)
+    assert (url.password, url.host, url.port, url.database) == (unquote(password), "db", 5432, "x")
 
 
 @pytest.mark.parametrize(
-    "given",
-    ["first", "http://u:secret@mq/", "amqp:mq", "amqp://u:secret@mq:port/", "amqp://u:sec/ret@mq/", "amqp://[::1"],
+    "given", ["first", "amqp:mq", "amqp://u:secret@mq:port/", "amqp://u:sec/ret@mq/", "amqp://[::1"]
 )
 def test_what_is_no_address_of_a_broker_is_refused_without_its_password(given: str) -> None:
     with pytest.raises(ConfigurationError, match="VASHSENDER_AMQP_URL is no address") as refused:
@@ -143,6 +152,9 @@ def test_what_is_no_address_of_a_broker_is_refused_without_its_password(given: s
     assert "sec" not in str(refused.value)
 
 
-@pytest.mark.parametrize("given", ["", "amqp://mq1:5672,mq2:5673/v", "amqps://[::1]/", "amqp:///", "amqp://mq"])
+@pytest.mark.parametrize(
+    "given", ["", "amqp://mq1:5672,mq2:5673/v", "amqps://[::1]/", "amqp:///", "amqp://mq", "pyamqp://u:p@mq:5672//"]
+)
 def test_addresses_of_brokers_are_left_as_they_are(given: str) -> None:
+    """Celery's scheme worked in release 0.1.0."""
     assert broker_address(given, None) == given
